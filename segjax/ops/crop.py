@@ -1,0 +1,32 @@
+"""Aligning label maps with the logits of models that trim their border."""
+
+from collections.abc import Sequence
+
+from segjax.typing import Array
+
+
+def center_crop(x: Array, size: Sequence[int]) -> Array:
+    """Cuts the middle out of the two axes after the batch axis.
+
+    Args:
+        x: [B, H, W, ...].
+        size: (height, width) to keep, at most (H, W). Where the rest is odd, the
+            extra row or column is cut at the bottom or right.
+
+    Returns:
+        [B, height, width, ...]; `x` itself when it has that size already.
+
+    Raises:
+        ValueError: If `size` exceeds the array.
+    """
+    height, width = size
+    rest = x.shape[1] - height, x.shape[2] - width
+    if rest == (0, 0):
+        return x
+    if min(rest) < 0:
+        raise ValueError(
+            f"center_crop needs at least {height}x{width} pixels, "
+            f"got {x.shape[1]}x{x.shape[2]}. Use a larger input or a smaller size."
+        )
+    top, left = rest[0] // 2, rest[1] // 2
+    return x[:, top : top + height, left : left + width]

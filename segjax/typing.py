@@ -1,0 +1,105 @@
+"""Every shared shape and function type, once.
+
+Letters: B batch, H W pixels, C classes, N instances (padded), A anchors, S seeds.
+
+A batch is a mapping from names to arrays:
+
+| name | shape | meaning |
+| --- | --- | --- |
+| image | uint8 or float32 [B, H, W, 3] | uint8 until it is on the device, then [0, 1] |
+| label | int32 [B, H, W] | class id; never read where not valid |
+| valid | bool [B, H, W] | False: void, ignored, or padding |
+| weight | float32 [B] | 0 for the padding of a short batch, else 1 |
+| index | int32 [B] | place in the epoch's stream: the key of its random numbers |
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+VOID = 255
+"""The label id that stands for "not a class" in files; batches turn it into `valid`."""
+
+Array = jax.Array | np.ndarray
+Key = jax.Array
+"""A typed JAX key, `jax.random.key(seed)`."""
+
+Image = Float[Array, "b h w 3"]
+Logits = Float[Array, "b h w c"]
+Labels = Int[Array, "b h w"]
+Valid = Bool[Array, "b h w"]
+PerExample = Float[Array, " b"]
+
+Batch = Mapping[str, Any]
+"""One batch, or one example (the same names without the batch axis)."""
+
+Example = dict[str, Any]
+PyTree = Any
+Scalars = dict[str, Any]
+
+Loss = Callable[..., PerExample]
+"""`(logits [B,H,W,C], labels [B,H,W], valid [B,H,W], *, options) -> float32 [B]`."""
+
+Objective = Callable[[Any, Batch], dict[str, PerExample]]
+"""`(outputs, batch) -> {name: [B] weighted loss}`."""
+
+Augmentation = Callable[[Key, Example], Example]
+"""`(key, example) -> example`: pure JAX on one example, vmapped inside the step."""
+
+
+class Metric(Protocol):
+    """A sufficient statistic: made on the device, merged and read on the host."""
+
+    def merge(self, other: Any) -> Any:
+        """Adds two statistics; associative and commutative."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The figures, each key naming its reduction."""
+        ...
+
+
+MetricFn = Callable[[Any, Batch], Metric]
+"""`(outputs, batch) -> Metric`, traced inside the compiled evaluation step."""
+
+
+class Data(Protocol):
+    """What training and evaluation need to know of data.
+
+    Attributes:
+        classes: Class names; a class id is a position in this tuple.
+    """
+
+    classes: tuple[str, ...]
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Names of the splits that exist, such as train, validation, test."""
+        ...
+
+    def num_examples(self, split: str) -> int:
+        """Examples in a split."""
+        ...
+
+    def train_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_batch: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[Batch]:
+        """Endless stream of host batches, a pure function of its arguments."""
+        ...
+
+    def eval_batches(self, split: str, *, batch_size: int) -> Iterator[Batch]:
+        """Every example once, in order; short batches are padded with weight 0."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest of the prepared data and of how it is read."""
+        ...

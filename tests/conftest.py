@@ -1,0 +1,45 @@
+"""Four CPU devices, strict promotion, a shared compilation cache."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _parity(request):
+    """Tests marked `parity` need PyTorch: they fail without it in CI, never skip."""
+    if request.node.get_closest_marker("parity") and not os.environ.get("CI"):
+        if importlib.util.find_spec("torch") is None:
+            pytest.skip("needs the parity extra: pip install torch==2.13.0")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets, where the machine has one."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data sets at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
