@@ -1,0 +1,109 @@
+"""Losses that are a mean over pixels."""
+
+import jax
+import jax.numpy as jnp
+
+from segjax.losses.common import Weights, as_weights, mean_over_valid, prepare
+from segjax.typing import Labels, Logits, PerExample, Valid
+
+
+def cross_entropy(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    class_weights: Weights | None = None,
+    label_smoothing: float = 0.0,
+) -> PerExample:
+    """Softmax cross-entropy, averaged over the valid pixels of each image.
+
+    With log-softmax l, label y, class weights w and smoothing e, a pixel costs
+
+        -(1 - e) * w[y] * l[y] - (e / C) * sum_c w[c] * l[c]
+
+    which is PyTorch's formula. The mean divides by the number of valid pixels.
+    PyTorch divides by the sum of w[y] instead: then weights cancel in an image
+    of a single class. Here a pixel of class k counts w[k] times wherever it
+    stands, and larger weights make a larger loss. Without weights, or with all
+    of them 1, the two agree.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        class_weights: [C] factors, at least 0; None for 1 each.
+        label_smoothing: e in [0, 1), the share of the target that is spread
+            evenly over all classes.
+
+    Returns:
+        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or e is out of range.
+
+    Reference:
+        Szegedy et al., Rethinking the Inception Architecture, 2016, section 7
+        (label smoothing). arXiv:1512.00567.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing needs a number in [0, 1), got {label_smoothing}. "
+            f"Use 0 for none."
+        )
+    logits, labels, counts = prepare(logits, labels, valid)
+    num_classes = logits.shape[-1]
+    weights = as_weights(class_weights, num_classes, logits.dtype)
+    # One-hot sums rather than a gather: its gradient is no scatter.
+    target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
+    target = (1 - label_smoothing) * target + label_smoothing / num_classes
+    cost = target * weights[None, None, None, :] * jax.nn.log_softmax(logits)
+    return mean_over_valid(-jnp.sum(cost, axis=-1), counts)
+
+
+def focal(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    gamma: float = 2.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """Cross-entropy that pays less attention to pixels already right.
+
+    With softmax probability p of the label y and class weights w, a pixel costs
+
+        -w[y] * (1 - p) ** gamma * log(p)
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        gamma: Focus, at least 0; 0 is cross-entropy.
+        class_weights: [C] factors, at least 0 (the paper's alpha); None for 1
+            each. The mean divides by the number of valid pixels, not by the sum
+            of the weights.
+
+    Returns:
+        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or gamma is negative.
+
+    Reference:
+        Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.
+        arXiv:1708.02002. The paper has sigmoids; this is the softmax form, equal
+        to it for two classes with logits (0, x).
+    """
+    if gamma < 0:
+        raise ValueError(
+            f"focal needs gamma of at least 0, got {gamma}. Use 0 for cross-entropy."
+        )
+    logits, labels, counts = prepare(logits, labels, valid)
+    num_classes = logits.shape[-1]
+    weights = as_weights(class_weights, num_classes, logits.dtype)
+    target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
+    log_p = jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+    # 1 - p without cancellation; above 0, where a power below 1 has no slope.
+    rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(logits.dtype).tiny)
+    weight = jnp.sum(target * weights[None, None, None, :], axis=-1)
+    return mean_over_valid(-weight * rest**gamma * log_p, counts)
