@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
-from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
+from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
 @flax.struct.dataclass
@@ -79,7 +79,7 @@ class Confusion:
             All are NaN where no pixel was counted.
         """
         counts = np.asarray(self.counts, np.float64)
-        hit = np.diag(counts)
+        hit, pixels = np.diag(counts), counts.sum()
         truth, predicted = counts.sum(1), counts.sum(0)
         iou = _ratio(hit, truth + predicted - hit)
         dice = _ratio(2 * hit, truth + predicted)
@@ -87,7 +87,7 @@ class Confusion:
             "mean_iou": _mean_of_seen(iou),
             "mean_dice": _mean_of_seen(dice),
             "mean_accuracy": _mean_of_seen(_ratio(hit, truth)),
-            "pixel_accuracy": float(_ratio(hit.sum(), counts.sum())),
+            "pixel_accuracy": float(hit.sum() / pixels) if pixels else float("nan"),
         }
         for name, values in (("iou", iou), ("dice", dice)):
             for label, value in zip(self.classes, values, strict=True):
@@ -134,9 +134,8 @@ def semantic(classes: Sequence[str]) -> MetricFn:
     return metric
 
 
-def _ratio(part: Array, whole: Array) -> np.ndarray:
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, NaN where `whole` is 0."""
-    part, whole = np.asarray(part), np.asarray(whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
