@@ -1,0 +1,4 @@
+"""Data sets through TFDS builders, batches through Grain, augmentations in JAX."""
+
+from segjax.data.builders.digits import digits as digits
+from segjax.data.dataset import Dataset as Dataset

@@ -1,0 +1,171 @@
+"""Prepared data sets: made once, then read by position."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, SupportsIndex
+
+import tensorflow_datasets as tfds
+
+from segjax.data.builders import base
+
+
+class Examples(Sequence[dict[str, Any]]):
+    """Random access to the examples of one split; cheap to pickle.
+
+    Only the place of the files is pickled: each worker process opens them itself,
+    the first time it reads.
+    """
+
+    def __init__(self, directory: str | os.PathLike, split: str):
+        self._directory = os.fspath(directory)
+        self._split = split
+        self._source: Any = None
+        self._length: int | None = None
+
+    def _open(self) -> Any:
+        if self._source is None:
+            builder: Any = tfds.builder_from_directory(self._directory)
+            features = builder.info.features
+            raw = {
+                key: tfds.decode.SkipDecoding()
+                for key in base.PIXELS
+                if key in features
+            }
+            self._source = builder.as_data_source(self._split, decoders=raw)
+        return self._source
+
+    def __len__(self) -> int:
+        if self._length is None:
+            self._length = len(self._open())
+        return self._length
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
+        """One example. image uint8 [H, W, 3], label uint8 [H, W], name str, ..."""
+        place = index.__index__()
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"{self!r} has no example {place}.")
+        example = dict(self._open()[place % len(self)])
+        for key in base.PIXELS:
+            if key in example:
+                example[key] = base.from_png(example[key])
+        example["name"] = example["name"].decode()
+        return example
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_source": None}
+
+    def __repr__(self) -> str:
+        return f"Examples({self._directory!r}, {self._split!r}, {len(self)} examples)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared data set: class names, and random access to its examples.
+
+    Attributes:
+        name: Which data set, and which view of it.
+        classes: Class names; a class id is a position in this tuple.
+        splits: "train", "validation" and, where labelled, "test"; each a sequence
+            of dicts with image uint8 [H, W, 3], label uint8 [H, W] (255 is void)
+            and name str; data sets with instances add instances uint16 [H, W],
+            0 for background. Sequences can be pickled.
+        fingerprint: Digest of every stored pixel and of the view; equal for equal
+            data, wherever and from whichever files it was prepared.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Sequence[dict[str, Any]]]
+    fingerprint: str
+
+
+def view(directory: pathlib.Path, name: str, splits: Mapping[str, str]) -> Dataset:
+    """Names parts of a prepared folder.
+
+    Args:
+        directory: What `prepared` returned.
+        name: Name of the view.
+        splits: Our split's name to TFDS's, slices and sums included, such as
+            `"all[:80%]"`.
+    """
+    described = json.loads((directory / "metadata.json").read_text())
+    parts = [name, directory.name, described["digests"], dict(splits)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    return Dataset(
+        name=name,
+        classes=tuple(described["classes"]),
+        splits={k: Examples(directory, v) for k, v in splits.items()},
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    """Where prepared data lie: the argument, SEGJAX_DATA_DIR, or the cache."""
+    default = "~/.cache/segjax/datasets"
+    root = data_dir or os.environ.get("SEGJAX_DATA_DIR") or default
+    return pathlib.Path(root).expanduser().absolute()
+
+
+def prepared(
+    builder: type[base.Builder],
+    *,
+    data_dir: str | os.PathLike | None = None,
+    source: Any = None,
+    key: str = "",
+) -> pathlib.Path:
+    """Prepares a data set unless that was done before.
+
+    Everything is written into a temporary sibling, which takes its final name when
+    it is complete: whatever interrupts it, no half-prepared data set is left.
+
+    Args:
+        builder: What to prepare.
+        data_dir: See `data_root`.
+        source: Passed to the builder, where it reads the user's files.
+        key: Tells apart preparations from different sources.
+
+    Returns:
+        The folder, `<root>/<name>/[<key>/]<version>`.
+    """
+    root = data_root(data_dir)
+    final = root / builder.name / key / str(builder.VERSION)
+    if (final / "dataset_info.json").is_file():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
+    try:
+        _build(builder, staging, source)
+        try:
+            (staging / builder.name / str(builder.VERSION)).rename(final)
+        except OSError:
+            # Another process was faster; what it made is as good.
+            if not (final / "dataset_info.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(final.parent, root)
+    return final
+
+
+def _build(builder: type[base.Builder], staging: pathlib.Path, source: Any) -> None:
+    tfds.disable_progress_bar()  # `base.Progress` shows one bar, on stderr.
+    made = builder(data_dir=os.fspath(staging), source=source)
+    made.download_and_prepare(
+        file_format="array_record",
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+    )
+
+
+def _remove_empty(folder: pathlib.Path, root: pathlib.Path) -> None:
+    while folder != root and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
