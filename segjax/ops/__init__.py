@@ -2,3 +2,12 @@
 
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.image import to_float as to_float
+from segjax.ops.pad import mirror_pad as mirror_pad
+from segjax.ops.pad import round_up as round_up
+from segjax.ops.pool import max_pool_2x2 as max_pool_2x2
+from segjax.ops.resize import bilinear_kernel as bilinear_kernel
+from segjax.ops.resize import depth_to_space as depth_to_space
+from segjax.ops.resize import resize_bilinear as resize_bilinear
+from segjax.ops.resize import resize_nearest as resize_nearest
+from segjax.ops.resize import transposed_conv_2x2 as transposed_conv_2x2
+from segjax.ops.resize import transposed_conv_4x4 as transposed_conv_4x4

@@ -1,0 +1,96 @@
+"""U-Net (Ronneberger et al., 2015, arXiv:1505.04597).
+
+Differs from the paper: SAME padding, so that logits align with the input, and group
+norm. `UNet(num_classes, norm=layers.no_norm, padding="valid")` is the paper's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax import ops
+from segjax.models import layers
+from segjax.typing import Array, Image
+
+
+class UNet(nn.Module):
+    """Encoder, decoder, and a skip at every scale.
+
+    Attributes:
+        num_classes: C, the channels of the logits.
+        widths: Channels per scale, finest first.
+        norm: `layers.group_norm`, `layers.batch_norm` or `layers.no_norm`.
+        upsample: `layers.transposed` or `layers.bilinear`.
+        padding: "same": logits have the input's size. "valid": convolutions see no
+            padding, and with D = len(widths) - 1 the logits are those of the input
+            without its outer 6 * 2**D - 4 pixels on each side (92 for five scales:
+            572 -> 388). In both, sizes that do not halve D times are extended at the
+            bottom and right by their mirror image, and the logits are cropped.
+        dropout: Share of the coarsest features set to zero in training.
+        axis_name: Mapped axis over which batch norm averages, in pmap.
+        dtype: What the layers compute in; parameters, the last convolution and
+            logits are float32.
+    """
+
+    num_classes: int
+    widths: Sequence[int] = (64, 128, 256, 512, 1024)
+    norm: layers.Norm = layers.group_norm
+    upsample: layers.Upsample = layers.transposed
+    padding: str = "same"
+    dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Image, *, train: bool = False) -> Float[Array, "b y x c"]:
+        """[B, H, W, 3] in [0, 1] -> [B, H, W, C] float32 logits; see `padding`."""
+        layers.check_image(image)
+        trim, size = self._geometry(image.shape[1], image.shape[2])
+        *down, bottom = self.widths
+        skips, x = [], ops.mirror_pad(image, size).astype(self.dtype)
+        for i, width in enumerate(down):
+            x = self._block(width, f"down{i}")(x, train=train)
+            skips.append(x)
+            x = ops.max_pool_2x2(x)
+        x = self._block(bottom, "bottom")(x, train=train)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        for i, width in reversed(list(enumerate(down))):
+            x = self.upsample(x, width)
+            skip = ops.center_crop(skips[i], x.shape[1:3])
+            x = jnp.concatenate([skip, x], axis=-1)
+            x = self._block(width, f"up{i}")(x, train=train)
+        logits = layers.head(x, self.num_classes)
+        return logits[:, : image.shape[1] - trim, : image.shape[2] - trim]
+
+    def _block(self, width: int, name: str) -> layers.ConvBlock:
+        return layers.ConvBlock(
+            width,
+            norm=self.norm,
+            padding=self.padding.upper(),
+            axis_name=self.axis_name,
+            name=name,
+        )
+
+    def _geometry(self, height: int, width: int) -> tuple[int, tuple[int, int]]:
+        """Pixels that height and width lose, and the size to compute at."""
+        multiple = 2 ** (len(self.widths) - 1)
+        if self.padding == "same":
+            trim, extra = 0, 0
+        elif self.padding == "valid":
+            # A block trims 4, so a size n halves D times if 2**D divides n + 4.
+            trim, extra = 12 * multiple - 8, 4
+        else:
+            raise ValueError(
+                f'UNet needs padding "same" or "valid", got {self.padding!r}.'
+            )
+        if min(height, width) <= trim:
+            raise ValueError(
+                f"UNet with {len(self.widths)} scales and {self.padding} padding "
+                f"needs at least {trim + 1}x{trim + 1} pixels, got {height}x{width}. "
+                f'Use larger images, fewer widths, or padding="same".'
+            )
+        size = [ops.round_up(n + extra, multiple) - extra for n in (height, width)]
+        return trim, (size[0], size[1])

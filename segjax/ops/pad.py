@@ -1,0 +1,48 @@
+"""Padding images to the sizes that a network can halve."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from segjax.typing import Array
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `size`."""
+    return size + -size % multiple
+
+
+def mirror_pad(x: Array, size: Sequence[int]) -> Array:
+    """Extends images at the bottom and right by their mirror image.
+
+    The mirror stands on the last row or column, which is not repeated, and mirrors
+    again where the padding is longer than the image: a row of a b c goes on as
+    b a b c b. A single pixel is repeated.
+
+    Args:
+        x: [B, H, W, ...] with at least one pixel.
+        size: (height, width) to reach, at least (H, W).
+
+    Returns:
+        [B, height, width, ...]; `x` itself when it has that size already.
+
+    Raises:
+        ValueError: If `size` is smaller than the image or the image is empty.
+    """
+    height, width = size
+    if (x.shape[1], x.shape[2]) == (height, width):
+        return x
+    if 0 in x.shape[1:3] or x.shape[1] > height or x.shape[2] > width:
+        raise ValueError(
+            f"mirror_pad needs from 1x1 to {height}x{width} pixels, "
+            f"got {x.shape[1]}x{x.shape[2]}. Pad to a larger size, or crop."
+        )
+    x = jnp.take(x, _mirror(x.shape[1], height), axis=1)
+    return jnp.take(x, _mirror(x.shape[2], width), axis=2)
+
+
+def _mirror(size: int, total: int) -> np.ndarray:
+    period = max(2 * (size - 1), 1)
+    index = np.arange(total) % period
+    return np.minimum(index, period - index) if size > 1 else index * 0

@@ -1,0 +1,120 @@
+"""Changing the size of images and feature maps."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.typing import Array
+
+
+def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Array:
+    """Bilinear interpolation between pixel centres, without antialiasing.
+
+    Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)`: pixel i
+    stands at i + 1/2, and the edge pixels go on beyond the border.
+
+    Args:
+        x: [B, H, W, C] floats.
+        size: (height, width) of the result, in pixels.
+
+    Returns:
+        [B, height, width, C] in the dtype of `x`.
+    """
+    shape = (x.shape[0], *size, x.shape[3])
+    return jax.image.resize(x, shape, method="linear", antialias=False)
+
+
+def resize_nearest(x: Array, size: Sequence[int]) -> jax.Array:
+    """Takes the pixel whose centre is nearest; made for label maps.
+
+    Equals PyTorch's `interpolate(mode="nearest-exact")`.
+
+    Args:
+        x: [B, H, W, ...] of any dtype.
+        size: (height, width) of the result, in pixels.
+
+    Returns:
+        [B, height, width, ...] in the dtype of `x`.
+    """
+    return jax.image.resize(x, (x.shape[0], *size, *x.shape[3:]), method="nearest")
+
+
+def transposed_conv_2x2(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "2 2 i o"]
+) -> Float[Array, "b h2 w2 o"]:
+    """Transposed convolution with a 2x2 kernel and stride 2.
+
+    The blocks of the result do not overlap, so it is one matrix product from the
+    input channels to the four pixels of a block. Kernels are laid out as in
+    `nn.ConvTranspose`: `kernel[1, 1]` makes the upper left pixel of each block.
+
+    Args:
+        x: [B, H, W, I].
+        kernel: [2, 2, I, O].
+
+    Returns:
+        [B, 2H, 2W, O].
+    """
+    inputs, outputs = kernel.shape[2:]
+    matrix = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(inputs, 4 * outputs)
+    return depth_to_space(x @ matrix, 2)
+
+
+def transposed_conv_4x4(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
+) -> Float[Array, "b h2 w2 o"]:
+    """Transposed convolution with a 4x4 kernel and stride 2 that keeps the borders.
+
+    The edge pixels of `x` go on beyond the border: with zeros there, as usual, the
+    outermost pixels would lose a part of their weight. A pixel of the result sees
+    2x2 pixels of `x`, so this is one 2x2 convolution to the four pixels of a block.
+    Kernels are laid out as in `nn.ConvTranspose`.
+
+    Args:
+        x: [B, H, W, I].
+        kernel: [4, 4, I, O].
+
+    Returns:
+        [B, 2H, 2W, O], the centre of the transposed convolution.
+    """
+    inputs, outputs = kernel.shape[2:]
+    # Entry 2 * m + r: neighbour m of the block, pixel 1 - r of the block.
+    split = jnp.reshape(kernel, (2, 2, 2, 2, inputs, outputs))[:, ::-1, :, ::-1]
+    blocks = split.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, 4 * outputs)
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    x = jax.lax.conv_general_dilated(
+        x, blocks, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return depth_to_space(x, 2)[:, 1:-1, 1:-1]
+
+
+def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b y x o"]:
+    """Spreads groups of channels over blocks of pixels.
+
+    Args:
+        x: [B, H, W, factor * factor * O], channels ordered (row, column, O).
+        factor: Pixels along the side of a block.
+
+    Returns:
+        [B, factor * H, factor * W, O].
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, factor, factor, c // factor**2)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * factor, w * factor, c // factor**2)
+
+
+def bilinear_kernel(factor: int) -> jax.Array:
+    """The kernel whose transposed convolution interpolates bilinearly.
+
+    Args:
+        factor: Stride, in pixels; even, so that the kernel has a centre.
+
+    Returns:
+        [2 * factor, 2 * factor] float32, symmetric; sums to factor**2.
+    """
+    steps = jnp.arange(2 * factor, dtype=jnp.float32) + 0.5
+    ramp = 1 - jnp.abs(steps / factor - 1)
+    return ramp[:, None] * ramp[None, :]
