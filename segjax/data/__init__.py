@@ -2,3 +2,4 @@
 
 from segjax.data.builders.digits import digits as digits
 from segjax.data.dataset import Dataset as Dataset
+from segjax.data.pipeline import Pipeline as Pipeline

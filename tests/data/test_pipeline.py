@@ -1,0 +1,311 @@
+import contextlib
+import dataclasses
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+from segjax.data.dataset import Dataset
+from segjax.data.examples import Reader
+from segjax.data.pad import pad_to_multiple, pad_to_size, padded_size
+from segjax.data.pipeline import Pipeline
+from segjax.typing import Data
+
+
+def fake(splits, fingerprint="f"):
+    return Dataset("fake", ("a", "b", "c"), splits, fingerprint)
+
+
+def example(number, size):
+    # Every pixel knows its example and its place; label 1 + row % 2, one void pixel.
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    image = np.stack([np.full(size, number), rows, columns], -1).astype(np.uint8)
+    label = (1 + rows % 2).astype(np.uint8)
+    label[1, 1] = 255
+    return {"image": image, "label": label, "name": f"e{number}"}
+
+
+def dataset(sizes=((8, 8),) * 10):
+    examples = [example(i, size) for i, size in enumerate(sizes)]
+    return fake({"train": examples, "test": examples[:5]})
+
+
+def take(pipeline, count, **options):
+    with contextlib.closing(pipeline.train_batches(**options)) as stream:
+        return [
+            {k: np.array(v) for k, v in batch.items()}
+            for batch in itertools.islice(stream, count)
+        ]
+
+
+def assert_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for name in x:
+            assert x[name].dtype == y[name].dtype
+            np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+
+
+def numbers(batches):
+    return np.concatenate([b["image"][:, 0, 0, 0] for b in batches])
+
+
+def test_is_data():
+    pipeline: Data = Pipeline(dataset=dataset(), size=8)
+    assert pipeline.classes == ("a", "b", "c")
+    assert tuple(pipeline.splits) == ("train", "test")
+    assert pipeline.num_examples("test") == 5
+
+
+def test_shapes_and_values():
+    (batch,) = take(Pipeline(dataset=dataset(), size=(5, 6)), 1, batch_size=4, seed=0)
+    shapes = {name: (x.dtype.name, x.shape) for name, x in batch.items()}
+    assert shapes == {
+        "image": ("uint8", (4, 5, 6, 3)),
+        "label": ("int32", (4, 5, 6)),
+        "valid": ("bool", (4, 5, 6)),
+        "weight": ("float32", (4,)),
+        "index": ("int32", (4,)),
+    }
+    rows, columns = batch["image"][..., 1], batch["image"][..., 2]
+    np.testing.assert_array_equal(batch["valid"], ~((rows == 1) & (columns == 1)))
+    expected = np.where(batch["valid"], 1 + rows % 2, 0)
+    np.testing.assert_array_equal(batch["label"], expected)
+    np.testing.assert_array_equal(batch["index"], range(4))
+    np.testing.assert_array_equal(batch["weight"], 1)
+    # Crops are windows of the image, pixel by pixel.
+    assert (np.diff(rows.astype(int), axis=1) == 1).all()
+    assert (np.diff(columns.astype(int), axis=2) == 1).all()
+
+
+def test_every_example_once_an_epoch_in_another_order():
+    seen = numbers(take(Pipeline(dataset=dataset(), size=4), 10, batch_size=4, seed=3))
+    epochs = seen.reshape(4, 10)
+    assert [sorted(e) for e in epochs.tolist()] == [list(range(10))] * 4
+    assert len({tuple(e) for e in epochs.tolist()}) == 4
+
+
+def test_batches_of_one():
+    batches = take(Pipeline(dataset=dataset(), size=4), 10, batch_size=1, seed=3)
+    assert sorted(numbers(batches)) == list(range(10))
+
+
+def test_seeds_share_no_epoch():
+    pipeline = Pipeline(dataset=dataset(((8, 8),) * 12), size=4)
+    orders = [
+        tuple(numbers([batch]))
+        for seed in range(6)
+        for batch in take(pipeline, 4, batch_size=12, seed=seed)
+    ]
+    assert len(set(orders)) == len(orders)
+
+
+def test_crops_reach_every_corner_and_differ_between_epochs():
+    batches = take(Pipeline(dataset=dataset(), size=7), 20, batch_size=10, seed=0)
+    corners = [tuple(x) for b in batches for x in b["image"][:, 0, 0, 1:].tolist()]
+    counts = [corners.count(c) for c in itertools.product((0, 1), (0, 1))]
+    assert sum(counts) == 200
+    assert min(counts) > 25  # 50 expected, standard deviation 6.
+
+
+@pytest.mark.parametrize("first_batch", [1, 2, 3, 7])
+def test_resume_is_exact(first_batch):
+    pipeline = Pipeline(dataset=dataset(), size=5)
+    whole = take(pipeline, 9, batch_size=4, seed=1)
+    rest = take(
+        pipeline, 9 - first_batch, batch_size=4, seed=1, first_batch=first_batch
+    )
+    assert_same(rest, whole[first_batch:])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_processes_together_are_one(count):
+    pipeline = Pipeline(dataset=dataset(), size=5)
+    whole = take(pipeline, 5, batch_size=8, seed=1)
+    parts = [
+        take(pipeline, 5, batch_size=8, seed=1, process_index=rank, process_count=count)
+        for rank in range(count)
+    ]
+    for k, batch in enumerate(whole):
+        for rank in range(count):
+            assert_same(
+                [parts[rank][k]], [{n: x[rank::count] for n, x in batch.items()}]
+            )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_workers_change_nothing(count):
+    options = {
+        "batch_size": 4,
+        "seed": 1,
+        "first_batch": 2,
+        "process_index": count - 1,
+        "process_count": count,
+    }
+    alone = take(Pipeline(dataset=dataset(), size=5), 5, **options)
+    helped = take(Pipeline(dataset=dataset(), size=5, workers=2), 5, **options)
+    assert_same(helped, alone)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1_000, 2**30])
+def test_the_cache_changes_nothing(cache_bytes):
+    plain = take(Pipeline(dataset=dataset(), size=5), 9, batch_size=4, seed=1)
+    pipeline = Pipeline(dataset=dataset(), size=5, cache_bytes=cache_bytes)
+    assert_same(take(pipeline, 9, batch_size=4, seed=1), plain)
+
+
+@pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 30), (2 * 8 * 8 * 4, 26)])
+def test_the_cache_keeps_what_fits(cache_bytes, decoded, monkeypatch):
+    indices, decode = [], Reader._decode
+    monkeypatch.setattr(
+        Reader, "_decode", lambda self, i: indices.append(i) or decode(self, i)
+    )
+    pipeline = Pipeline(dataset=dataset(), cache_bytes=cache_bytes)
+    for _ in range(3):
+        list(pipeline.eval_batches("train", batch_size=4))
+    assert len(indices) == decoded
+
+
+def test_small_images_are_padded_with_invalid():
+    pipeline = Pipeline(dataset=dataset(((3, 9),)), size=(5, 6))
+    (batch,) = take(pipeline, 1, batch_size=2, seed=0)
+    assert not batch["valid"][:, 3:].any()
+    assert (batch["label"][:, 3:] == 0).all()
+    assert (batch["image"][:, 3:] == 0).all()
+    assert batch["valid"][:, :3].sum() >= 2 * (3 * 6 - 1)
+
+
+def test_whole_images_when_size_is_none():
+    (batch,) = take(Pipeline(dataset=dataset()), 1, batch_size=2, seed=0)
+    assert batch["image"].shape == (2, 8, 8, 3)
+
+
+def test_size_none_needs_equal_images():
+    pipeline = Pipeline(dataset=dataset(((8, 8), (6, 7))))
+    with pytest.raises(ValueError, match=r"got 6x7 .* beside 8x8") as error:
+        take(pipeline, 1, batch_size=2, seed=0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 8])
+def test_evaluation_covers_every_example_once(batch_size):
+    sizes = ((8, 8), (3, 5), (8, 7), (12, 4), (4, 4), (8, 5), (2, 2))
+    data = dataset(sizes)
+    pipeline = Pipeline(dataset=data, multiple=4)
+    batches = list(pipeline.eval_batches("train", batch_size=batch_size))
+    index = np.concatenate([b["index"][b["weight"] == 1] for b in batches])
+    assert sorted(index) == list(range(len(sizes)))
+    assert sum(b["weight"].sum() for b in batches) == len(sizes)
+    for batch in batches:
+        assert len(batch["index"]) == batch_size
+        filler = batch["weight"] == 0
+        assert not batch["valid"][filler].any()
+        assert (batch["index"][filler] == -1).all()
+        for row in np.flatnonzero(~filler):
+            i = batch["index"][row]
+            height, width = sizes[i]
+            assert batch["valid"].shape[1:] == padded_size(sizes[i], 4)
+            image = batch["image"][row, :height, :width]
+            np.testing.assert_array_equal(image, data.splits["train"][i]["image"])
+            assert batch["valid"][row].sum() == height * width - 1
+            assert not batch["valid"][row, height:].any()
+            assert not batch["valid"][row, :, width:].any()
+    shapes = [b["image"].shape[1:3] for b in batches]
+    for shape in set(shapes):  # Within a size, the split's order.
+        rows = [
+            b["index"][b["weight"] == 1]
+            for b in batches
+            if b["image"].shape[1:3] == shape
+        ]
+        assert (np.diff(np.concatenate(rows)) > 0).all()
+
+
+def test_an_iterator_left_early_stops_its_threads():
+    pipeline = Pipeline(dataset=dataset(), size=4)
+    with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+class DyingElsewhere(list):
+    home = None
+
+    def __getitem__(self, index):
+        if os.getpid() != self.home:
+            os._exit(9)
+        return super().__getitem__(index)
+
+
+def test_a_dead_reader_is_named():
+    examples = DyingElsewhere(dataset().splits["train"])
+    examples.home = os.getpid()
+    data = fake({"train": examples})
+    pipeline = Pipeline(dataset=data, size=4, workers=1)
+    with pytest.raises(RuntimeError, match=r"reader process died.*exit code 9"):
+        take(pipeline, 1, batch_size=2, seed=0)
+
+
+def test_fingerprint_follows_data_and_settings():
+    base = Pipeline(dataset=dataset(), size=4)
+    same = Pipeline(dataset=dataset(), size=(4, 4), workers=2, cache_bytes=0)
+    assert base.fingerprint() == same.fingerprint()
+    others = [
+        dataclasses.replace(base, size=(4, 5)),
+        dataclasses.replace(base, size=None),
+        dataclasses.replace(base, multiple=16),
+        dataclasses.replace(base, train_split="test"),
+        dataclasses.replace(base, dataset=fake({}, fingerprint="g")),
+    ]
+    assert len({p.fingerprint() for p in [base, *others]}) == 6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p.num_examples("dev"), "no split 'dev': .* train, test"),
+        (lambda p: p.eval_batches("dev", batch_size=1), "no split 'dev'"),
+        (lambda p: p.eval_batches("test", batch_size=0), "batch_size must be"),
+        (
+            lambda p: p.train_batches(batch_size=6, seed=0, process_count=4),
+            "multiple of the 4 processes, got 6",
+        ),
+        (lambda p: dataclasses.replace(p, multiple=0), "multiple must be at least 1"),
+        (lambda p: dataclasses.replace(p, workers=-1), "workers must be at least 0"),
+        (lambda p: dataclasses.replace(p, size=0), "size must be at least 1 pixel"),
+        (
+            lambda p: dataclasses.replace(p, train_split="x").train_batches(
+                batch_size=1, seed=0
+            ),
+            "no split 'x'",
+        ),
+        (
+            lambda p: dataclasses.replace(p, dataset=fake({"train": []})).train_batches(
+                batch_size=1, seed=0
+            ),
+            "'train' must have an example",
+        ),
+    ],
+)
+def test_mistakes_are_named_at_once(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(Pipeline(dataset=dataset(), size=4))
+
+
+def test_a_mask_of_another_size_is_named():
+    bad = example(0, (8, 8)) | {"label": np.zeros((8, 9), np.uint8)}
+    pipeline = Pipeline(dataset=fake({"train": [bad]}), size=4)
+    with pytest.raises(ValueError, match=r"example 0 of 'train'.*\(8, 9\)"):
+        take(pipeline, 1, batch_size=1, seed=0)
+
+
+def test_padding(rng):
+    x = rng.integers(1, 9, (5, 7, 3))
+    padded = pad_to_multiple(x, 4)
+    assert padded.shape == (8, 8, 3)
+    np.testing.assert_array_equal(padded[:5, :7], x)
+    assert padded.sum() == x.sum()
+    assert pad_to_size(x, (5, 2)) is x
+    assert padded_size((8, 9), 4) == (8, 12)
