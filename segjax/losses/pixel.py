@@ -103,7 +103,7 @@ def focal(
     weights = as_weights(class_weights, num_classes, logits.dtype)
     target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
     log_p = jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
-    # 1 - p without cancellation; above 0, where a power below 1 has no slope.
-    rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(logits.dtype).tiny)
+    # Kept above 0, where a power below 1 has no finite slope.
+    rest = jnp.maximum(1 - jnp.exp(log_p), jnp.finfo(logits.dtype).tiny)
     weight = jnp.sum(target * weights[None, None, None, :], axis=-1)
     return mean_over_valid(-weight * rest**gamma * log_p, counts)

@@ -1,0 +1,178 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segjax import metrics
+
+NAMES = ("background", "cat", "dog", "tree")
+C = len(NAMES)
+
+
+def _arrays(rng, size=(3, 7, 5)):
+    truth, predicted = rng.integers(0, C, (2, *size)).astype(np.int32)
+    return predicted, truth, rng.random(size) < 0.7
+
+
+def _count(predicted, truth, valid):
+    return metrics.Confusion.from_batch(predicted, truth, valid, classes=NAMES)
+
+
+def test_scores_by_hand():
+    # Truth 0 0 0 0 1 1 against 0 0 0 1 1 0: one cat hit, one missed, one made up.
+    counts = np.array([[3, 1], [1, 1]])
+    scores = metrics.Confusion(counts, ("sky", "cat")).compute()
+    assert scores == pytest.approx(
+        {
+            "iou/sky": 3 / 5,
+            "iou/cat": 1 / 3,
+            "mean_iou": 7 / 15,
+            "dice/sky": 6 / 8,
+            "dice/cat": 1 / 2,
+            "mean_dice": 5 / 8,
+            "mean_accuracy": (3 / 4 + 1 / 2) / 2,
+            "pixel_accuracy": 4 / 6,
+        }
+    )
+
+
+def test_counts_equal_sklearn(rng):
+    predicted, truth, valid = _arrays(rng, (4, 33, 17))
+    got = _count(predicted, np.where(valid, truth, 255), valid)
+    want = sklearn.metrics.confusion_matrix(
+        truth[valid], predicted[valid], labels=range(C)
+    )
+    np.testing.assert_array_equal(got.counts, want)
+    assert got.counts.dtype == jnp.int32
+
+
+def test_scores_equal_sklearn(rng):
+    predicted, truth, valid = _arrays(rng)
+    truth = np.minimum(truth, 2)  # No tree in truth, some predicted.
+    scores = _count(predicted, truth, valid).compute()
+    arguments = truth[valid], predicted[valid]
+    options = {"average": None, "labels": range(C), "zero_division": 0}
+    iou = sklearn.metrics.jaccard_score(*arguments, **options)
+    dice = sklearn.metrics.f1_score(*arguments, **options)
+    recall = sklearn.metrics.recall_score(*arguments, **options)
+    for i, name in enumerate(NAMES):
+        assert scores[f"iou/{name}"] == pytest.approx(iou[i])
+        assert scores[f"dice/{name}"] == pytest.approx(dice[i])
+    assert scores["iou/tree"] == 0
+    assert scores["mean_iou"] == pytest.approx(iou.mean())
+    assert scores["mean_dice"] == pytest.approx(dice.mean())
+    assert scores["mean_accuracy"] == pytest.approx(recall[:3].mean())
+    accuracy = sklearn.metrics.accuracy_score(*arguments)
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy)
+
+
+def test_absent_class_is_nan_and_left_out():
+    counts = np.diag([5, 0, 5])
+    scores = metrics.Confusion(counts, ("a", "b", "c")).compute()
+    assert np.isnan(scores["iou/b"])
+    assert np.isnan(scores["dice/b"])
+    assert scores["mean_iou"] == scores["mean_dice"] == scores["mean_accuracy"] == 1
+
+
+def test_nothing_counted_is_nan():
+    zeros = np.zeros((1, 2, 2), np.int32)
+    scores = _count(zeros, zeros, zeros.astype(bool)).compute()
+    assert np.isnan(list(scores.values())).all()
+
+
+def test_merge_is_exact_past_int32():
+    one = metrics.Confusion(np.array([[2**31 - 1]], np.int32), ("a",))
+    both = one.merge(one)
+    assert both.counts == 2**32 - 2
+    assert both.merge(one).counts == 3 * (2**31 - 1)
+
+
+def test_merge_refuses_other_classes():
+    counts = np.zeros((1, 1), np.int32)
+    with pytest.raises(ValueError, match=r"same classes, got \('a',\) and \('b',\)"):
+        metrics.Confusion(counts, ("a",)).merge(metrics.Confusion(counts, ("b",)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_any_order_and_any_batching_is_the_same(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    arrays = _arrays(rng, (6, 3, 3))
+    order = data.draw(st.permutations(range(6)))
+    cuts = sorted(data.draw(st.sets(st.integers(1, 5))))
+    parts = [
+        _count(*(x[list(indices)] for x in arrays))
+        for indices in np.split(np.array(order), cuts)
+    ]
+    left = functools.reduce(lambda a, b: a.merge(b), parts)
+    right = functools.reduce(lambda a, b: b.merge(a), reversed(parts))
+    whole = _count(*arrays)
+    np.testing.assert_array_equal(left.counts, whole.counts)
+    np.testing.assert_array_equal(right.counts, whole.counts)
+    assert left.compute() == whole.compute()
+
+
+def _batch(rng, examples=10):
+    logits = rng.normal(size=(examples, 6, 6, C)).astype(np.float32)
+    valid = rng.random((examples, 6, 6)) < 0.8
+    label = np.where(valid, rng.integers(0, C, valid.shape), 255).astype(np.int32)
+    weight = np.ones(examples, np.float32)
+    return logits, {"label": label, "valid": valid, "weight": weight}
+
+
+def test_batches_of_four_equal_one_of_ten(rng):
+    logits, batch = _batch(rng)
+    metric = jax.jit(metrics.semantic(NAMES))
+    whole = metric(logits, batch)
+
+    def padded(start):
+        """Four examples; the last are copies with weight 0, still marked valid."""
+        rows = np.arange(start, start + 4)
+        part = {k: v[rows % 10] for k, v in batch.items()}
+        part["weight"] = (rows < 10).astype(np.float32)
+        return metric(logits[rows % 10], part)
+
+    merged = padded(0).merge(padded(4)).merge(padded(8))
+    np.testing.assert_array_equal(merged.counts, whole.counts)
+    assert merged.compute() == whole.compute()
+    assert merged.counts.sum() == batch["valid"].sum()
+
+
+def test_the_largest_logit_wins(rng):
+    _, batch = _batch(rng)
+    truth = np.where(batch["valid"], batch["label"], 0)
+    logits = jax.nn.one_hot(truth, C)
+    scores = metrics.semantic(NAMES)(logits, batch).compute()
+    assert scores["mean_iou"] == scores["pixel_accuracy"] == 1
+    scores = metrics.semantic(NAMES)(-logits, batch).compute()
+    assert scores["mean_iou"] == 0
+
+
+def test_smaller_logits_meet_the_centre(rng):
+    logits, batch = _batch(rng)
+    got = metrics.semantic(NAMES)(logits[:, :3, :4], batch)
+    middle = {k: batch[k][:, 1:4, 1:5] for k in ("label", "valid")}
+    want = metrics.semantic(NAMES)(logits[:, :3, :4], batch | middle)
+    np.testing.assert_array_equal(got.counts, want.counts)
+
+
+def test_is_a_pytree_with_static_names():
+    one = metrics.Confusion(jnp.ones((2, 2), jnp.int32), ("a", "b"))
+    leaves, tree = jax.tree.flatten(one)
+    assert len(leaves) == 1
+    assert jax.tree.unflatten(tree, leaves).classes == ("a", "b")
+    assert dataclasses.replace(one, classes=("c", "d")).classes == ("c", "d")
+
+
+def test_messages(rng):
+    logits, batch = _batch(rng)
+    with pytest.raises(ValueError, match="distinct names, got cat twice"):
+        metrics.semantic(["cat", "dog", "cat"])
+    with pytest.raises(ValueError, match="logits of 2 channels, one a class, got 4"):
+        metrics.semantic(["cat", "dog"])(logits, batch)
