@@ -13,8 +13,8 @@ A batch is a mapping from names to arrays:
 | index | int32 [B] | place in the epoch's stream: the key of its random numbers |
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ Augmentation = Callable[[Key, Example], Example]
 """`(key, example) -> example`: pure JAX on one example, vmapped inside the step."""
 
 
+@runtime_checkable
 class Metric(Protocol):
     """A sufficient statistic: made on the device, merged and read on the host."""
 
@@ -66,6 +67,7 @@ MetricFn = Callable[[Any, Batch], Metric]
 """`(outputs, batch) -> Metric`, traced inside the compiled evaluation step."""
 
 
+@runtime_checkable
 class Data(Protocol):
     """What training and evaluation need to know of data.
 
@@ -92,11 +94,13 @@ class Data(Protocol):
         first_batch: int = 0,
         process_index: int = 0,
         process_count: int = 1,
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Endless stream of host batches, a pure function of its arguments."""
         ...
 
-    def eval_batches(self, split: str, *, batch_size: int) -> Iterator[Batch]:
+    def eval_batches(
+        self, split: str, *, batch_size: int
+    ) -> Generator[Batch, None, None]:
         """Every example once, in order; short batches are padded with weight 0."""
         ...
 

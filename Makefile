@@ -1,0 +1,47 @@
+# `make demo` and `make test` do all the set-up on a machine with Python 3.11 or newer.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+SEGJAX := $(BIN)/segjax
+# Tests that compare with PyTorch run in CI; elsewhere, `make test PARITY=1`.
+PARITY ?= $(CI)
+INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity)
+
+.PHONY: demo test test-fast lint install clean
+
+demo: .venv/.installed
+	rm -rf runs/demo
+	$(SEGJAX) train experiments/digits_unet.py --run runs/demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/pytest -m "not slow and not gpu and not network"
+
+lint: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+install: .venv/.installed
+
+.venv/bin/pip:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# jax[cuda13] where an NVIDIA driver answers; the pinned version is that of requirements.txt.
+.venv/.installed: requirements.txt pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@if nvidia-smi --list-gpus >/dev/null 2>&1; then \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.txt "jax[cuda13]"; fi
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/.installed-parity: third_party/requirements.txt .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r third_party/requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,53 @@
+"""U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on scenes of handwritten digits.
+
+    make demo
+    segjax train experiments/digits_unet.py
+    python experiments/digits_unet.py --learning-rate 1e-3 --seed 3
+"""
+
+import functools
+
+from segjax import cli, data, losses, metrics, models, train
+import optax
+
+def experiment(
+    *,
+    steps: int = 1_125,
+    batch_size: int = 16,
+    learning_rate: float = 3e-3,
+    foreground: float = 4.0,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        steps: Optimizer updates in total.
+        batch_size: Images per update, over all devices.
+        learning_rate: Peak of the cosine schedule.
+        seed: Seeds initialisation and the data order.
+    """
+    digits = data.digits()
+    classes = digits.classes
+    weights = (1.0, *[foreground] * 10)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(50, steps // 10), steps
+    )
+    return train.Experiment(
+        config=train.TrainConfig(steps=steps, batch_size=batch_size, seed=seed),
+        data=data.Pipeline(dataset=digits),
+        model=models.UNet(
+            num_classes=len(classes),
+            widths=(16, 32, 64, 64),
+            norm=models.layers.batch_norm,
+        ),
+        objective=losses.semantic(
+            ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
+            dice=(1.0, losses.soft_dice),
+        ),
+        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
+        metric=metrics.semantic(classes),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)

@@ -1,0 +1,62 @@
+"""`segjax data list` and `segjax data prepare NAME [--source DIR]`."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from segjax import data
+
+_DATASETS: dict[str, Callable[..., data.Dataset]] = {
+    "digits": data.digits,
+    "dsb2018": data.dsb2018,
+    "camvid": data.camvid,
+    "isbi2012": data.isbi2012,
+    "folder": data.folder,
+}
+
+
+def main(args: Sequence[str]) -> None:
+    """Lists the data sets, or prepares one."""
+    match list(args):
+        case ["list"]:
+            _list()
+        case ["prepare", name, *flags] if name in _DATASETS:
+            _prepare(name, flags)
+        case ["prepare", *rest] if not {"-h", "--help"} & set(rest):
+            got = rest[0] if rest else "none"
+            raise ValueError(
+                f"segjax data prepare needs one of {', '.join(_DATASETS)}, got {got}."
+            )
+        case ["-h" | "--help"] | ["prepare", *_]:
+            print(
+                "usage: segjax data list\n"
+                "       segjax data prepare NAME [--source DIR]\n\n"
+                f"NAME is one of {', '.join(_DATASETS)}."
+            )
+        case _:
+            raise ValueError("segjax data needs a verb: list or prepare NAME.")
+
+
+def _list() -> None:
+    table = Table("name", "what")
+    for name, load in _DATASETS.items():
+        first = (inspect.getdoc(load) or "").split("\n\n")[0].replace("\n", " ")
+        table.add_row(name, first)
+    Console().print(table)
+
+
+def _prepare(name: str, flags: Sequence[str]) -> None:
+    """The data set's own keywords are the flags."""
+    prog = f"segjax data prepare {name}"
+    dataset = tyro.cli(_DATASETS[name], args=list(flags), prog=prog)
+    table = Table("split", title=f"{dataset.name}: {len(dataset.classes)} classes")
+    table.add_column("examples", justify="right")
+    for split, examples in dataset.splits.items():
+        table.add_row(split, f"{len(examples):,}")
+    console = Console()
+    console.print(table)
+    console.print(f"Classes: {', '.join(dataset.classes)}")
+    console.print(f"Fingerprint: {dataset.fingerprint}", highlight=False)

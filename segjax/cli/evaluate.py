@@ -1,0 +1,67 @@
+"""`segjax evaluate RUN [--split test]`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from segjax import train as training
+from segjax.cli import pictures, runs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Flags of `segjax evaluate` beside those of the experiment.
+
+    Attributes:
+        split: What to score: test where the data has one, unless given.
+        checkpoint: The best by the monitored figure, or the last.
+    """
+
+    split: str | None = None
+    checkpoint: runs.Which = "best"
+
+
+def main(args: Sequence[str]) -> None:
+    """Prints and writes the figures of a run's checkpoint."""
+    folder = runs.folder_argument(args, "evaluate")
+    run = runs.load(folder, EvaluateOptions, args[1:], prog=f"segjax evaluate {folder}")
+    experiment, data = run.experiment, run.experiment.data
+    split = run.options.split or training.final_split(data.splits)
+    evaluate = training.make_evaluator(
+        experiment.model.apply, experiment.objective, experiment.metric
+    )
+    size = experiment.config.batch_size
+    figures = evaluate(run.state, data.eval_batches(split, batch_size=size))
+    step = int(run.state.step)
+    path = folder / f"evaluation-{split}-{run.options.checkpoint}.json"
+    training.write_json(
+        path,
+        {
+            "metrics": figures,
+            "split": split,
+            "examples": data.num_examples(split),
+            "checkpoint": run.options.checkpoint,
+            "step": step,
+            "data": data.fingerprint(),
+        },
+    )
+    pictures.write_report(folder)
+    console = Console()
+    console.print(_table(figures, f"{folder.name}: {split}, step {step}"))
+    console.print(f"Written: {path}", soft_wrap=True, highlight=False)
+
+
+def _table(figures: Mapping[str, float], title: str) -> Table:
+    """Scores of the whole above, a row a class below."""
+    table = Table("figure", title=title)
+    table.add_column("value", justify="right")
+    whole = {k: v for k, v in figures.items() if "/" not in k}
+    parts = {k: v for k, v in figures.items() if "/" in k}
+    for name, value in whole.items():
+        table.add_row(name, f"{value:.4f}")
+    table.add_section()
+    for name, value in parts.items():
+        table.add_row(name, f"{value:.4f}")
+    return table

@@ -1,0 +1,84 @@
+"""`segjax VERB ...`: one file a verb, each with `main(args)`."""
+
+import difflib
+import importlib
+import inspect
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+_VERBS = {
+    "train": "train an experiment script into a run folder",
+    "evaluate": "score a run's best or last checkpoint",
+    "predict": "images in, label maps and overlays out",
+    "data": "list the data sets, or prepare one",
+}
+_CACHE = "~/.cache/segjax/jax"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The `segjax` command; ends the process with an exit code."""
+    verb, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_usage())
+        sys.exit(0)
+    if verb == "--version":
+        from segjax import __version__
+
+        print(f"segjax {__version__}")
+        sys.exit(0)
+    if verb not in _VERBS:
+        near = difflib.get_close_matches(verb, _VERBS, 1)
+        hint = f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_VERBS)}"
+        print(f"error: segjax has no verb {verb!r}. {hint}.", file=sys.stderr)
+        sys.exit(2)
+    # A verb's module imports what it needs: `segjax data list` needs no optimizer.
+    work = importlib.import_module(f"segjax.cli.{verb}").main
+    sys.exit(_guarded(lambda: work(rest)))
+
+
+def run(build: Callable, args: Sequence[str] | None = None) -> None:
+    """Trains an experiment from its own script: `segjax train SCRIPT ...`.
+
+    Args:
+        build: The script's function `experiment(*, ...) -> train.Experiment`.
+        args: The flags; those of the process unless given.
+    """
+    from segjax.cli import train
+
+    script = pathlib.Path(inspect.getfile(build))
+    flags = list(sys.argv[1:] if args is None else args)
+    prog = f"python {sys.argv[0]}"
+    sys.exit(_guarded(lambda: train.train(build, script, flags, prog=prog)))
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    from segjax.cli import errors
+
+    _keep_compiled_programs()
+    return errors.exit_code(work)
+
+
+def _keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, unless the user chose already."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = str(pathlib.Path(_CACHE).expanduser())
+        jax.config.update("jax_compilation_cache_dir", folder)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in _VERBS.items())
+    return (
+        f"usage: segjax VERB ...\n\n{verbs}\n\n"
+        f"segjax VERB --help says more. Start with\n"
+        f"  segjax train experiments/digits_unet.py"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Experiment scripts: loading them, reading their flags, building them again."""
+
+import functools
+import importlib.util
+import inspect
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from segjax.train.config import Experiment
+
+Build = Callable[..., Experiment]
+
+
+def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
+    """The function `experiment` of a script.
+
+    Args:
+        path: A Python file.
+        beside: Folder whose modules the script may import; its own unless given.
+
+    Raises:
+        ValueError: If there is no such file, or no such function in it.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"An experiment script is needed, {path} is no file. "
+            f"Try experiments/digits_unet.py."
+        )
+    sys.path.insert(0, str((beside or path.parent).absolute()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"An experiment is a .py file, got {path}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # Dataclasses and pickle look modules up here.
+    spec.loader.exec_module(module)
+    build: Any = getattr(module, "experiment", None)
+    if not callable(build):
+        raise ValueError(
+            f"{path} needs a function `experiment(*, ...) -> train.Experiment`, "
+            f"and has none. See experiments/digits_unet.py."
+        )
+    return build
+
+
+def parse(
+    build: Build,
+    options: type,
+    args: Sequence[str],
+    *,
+    prog: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], Any]:
+    """Reads flags: those of the experiment and those of the verb, as one list.
+
+    Args:
+        build: The experiment function; its keywords are its flags.
+        options: A dataclass of the verb's own flags.
+        args: The command line after the script.
+        prog: The command, for messages.
+        defaults: Values in place of the signature's defaults.
+
+    Returns:
+        (keywords of the experiment, the verb's options). A wrong flag ends the
+        program with tyro's message and exit code 2.
+    """
+    keywords = _keywords(build, defaults or {})
+    experiment_flags = Annotated[Any, tyro.conf.arg(constructor=keywords, name="")]
+    verb_flags = Annotated[Any, tyro.conf.arg(constructor=options, name="")]
+
+    def command(experiment, options):
+        return experiment, options
+
+    command.__annotations__ = {"experiment": experiment_flags, "options": verb_flags}
+    command.__doc__ = inspect.getdoc(sys.modules[build.__module__]) or ""
+    return tyro.cli(command, args=list(args), prog=prog)
+
+
+def _keywords(build: Build, defaults: Mapping[str, Any]) -> Callable[..., dict]:
+    """A function with the experiment's signature that returns its arguments."""
+
+    @functools.wraps(build)
+    def keywords(**values):
+        return values
+
+    signature = inspect.signature(build)
+    parameters = [
+        p.replace(default=defaults.get(name, p.default))
+        for name, p in signature.parameters.items()
+    ]
+    described: Any = keywords
+    described.__signature__ = signature.replace(parameters=parameters)
+    return described
+
+
+def from_json(build: Build, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as `run.json` keeps them, back as the signature's types.
+
+    A flag that the script no longer has is left out.
+    """
+    hints = typing.get_type_hints(build)
+    return {k: _typed(v, hints[k]) for k, v in flags.items() if k in hints}
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    if isinstance(value, str) and pathlib.Path in _members(hint):
+        return pathlib.Path(value)
+    if isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)

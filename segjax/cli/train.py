@@ -1,0 +1,95 @@
+"""`segjax train EXPERIMENT.py [--flag value ...] [--run DIR] [--resume]`."""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from segjax import train as training
+from segjax.cli import pictures, runs, scripts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Flags of `segjax train` beside those of the experiment.
+
+    Attributes:
+        run: Folder that the run writes; runs/NAME-TIME unless given.
+        resume: Go on from the last checkpoint of --run.
+        summary: Print the model's parameters and FLOPs, and train nothing.
+    """
+
+    run: pathlib.Path | None = None
+    resume: bool = False
+    summary: bool = False
+
+
+def main(args: Sequence[str]) -> None:
+    """Loads the script named first and trains it."""
+    if not args or args[0].startswith("-"):
+        if args and args[0] in ("-h", "--help"):
+            print(
+                "usage: segjax train EXPERIMENT.py [--flag value ...] [--run DIR] "
+                "[--resume]\n\nsegjax train EXPERIMENT.py --help lists its flags."
+            )
+            return
+        raise ValueError(
+            "segjax train needs an experiment script first. "
+            "Try segjax train experiments/digits_unet.py."
+        )
+    script = pathlib.Path(args[0])
+    train(scripts.load(script), script, args[1:], prog=f"segjax train {script}")
+
+
+def train(
+    build: scripts.Build, script: pathlib.Path, args: Sequence[str], *, prog: str
+) -> None:
+    """Builds the experiment from its flags, trains it, and draws what came out."""
+    keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
+    if options.resume and options.run is None:
+        raise ValueError("--resume needs to know which run. Give its --run DIR.")
+    experiment = build(**keywords)
+    if options.summary:
+        print(runs.summary(experiment))
+        return
+    run = options.run or _new_run(script)
+    if options.resume:
+        _say_changes(run, build, keywords)
+    try:
+        training.train(
+            experiment,
+            run=run,
+            resume=options.resume,
+            flags=keywords,
+            script=script,
+        )
+        pictures.draw_samples(experiment, run)
+    except (training.NonFiniteError, training.Stopped):
+        pictures.write_report(run)  # What was reached is worth a look.
+        raise
+    print(f"Report: {pictures.write_report(run)}", flush=True)
+
+
+def _new_run(script: pathlib.Path) -> pathlib.Path:
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return pathlib.Path("runs") / f"{script.stem}-{time}"
+
+
+def _say_changes(
+    run: pathlib.Path, build: scripts.Build, keywords: dict[str, Any]
+) -> None:
+    """Says on standard error which flags differ from those the run began with."""
+    path = run / "run.json"
+    if not path.exists():
+        return
+    before = scripts.from_json(build, json.loads(path.read_text())["flags"])
+    for name, value in keywords.items():
+        if name in before and str(before[name]) != str(value):
+            flag = name.replace("_", "-")
+            print(
+                f"note: --{flag} {value}; the run began with {before[name]}.",
+                file=sys.stderr,
+            )

@@ -1,0 +1,69 @@
+"""What a run is made of: numbers in `TrainConfig`, objects in `Experiment`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+from segjax.typing import Augmentation, Data, MetricFn, Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Scalars of the loop; models, losses and optimizers are passed as objects.
+
+    Attributes:
+        steps: Optimizer updates in total, across restarts.
+        batch_size: Images per update, over all devices.
+        seed: Seeds initialisation, dropout, augmentation and the data order.
+        eval_every: Updates between evaluations, each of which saves a checkpoint;
+            0 for once an epoch.
+        log_every: Updates between lines of `metrics.jsonl`.
+        monitor: The validation figure that picks the best checkpoint; higher is
+            better.
+        samples: Validation images drawn at the end of the run.
+    """
+
+    steps: int
+    batch_size: int
+    seed: int = 0
+    eval_every: int = 0
+    log_every: int = 20
+    monitor: str = "mean_iou"
+    samples: int = 8
+
+    def __post_init__(self):
+        least = {"steps": 1, "batch_size": 1, "log_every": 1}
+        least |= {"eval_every": 0, "samples": 0, "seed": 0}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value < minimum:
+                raise ValueError(
+                    f"{name} must be at least {minimum}, got {value}. "
+                    f"Give --{name.replace('_', '-')} {max(minimum, 1)} or more."
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a run needs, ready to be trained.
+
+    Attributes:
+        config: Scalars of the loop.
+        data: Batches of the splits train, validation and, where labels exist, test.
+        model: A linen module, `(image [B,H,W,3], *, train) -> outputs`.
+        objective: `(outputs, batch) -> {name: [B]}`, such as `losses.semantic(...)`.
+        optimizer: Any optax transformation; `train.with_ema` adds averaged
+            parameters, which evaluation then uses.
+        metric: `(outputs, batch) -> Metric`, such as `metrics.semantic(classes)`.
+        augment: Augmentations in order, applied on the device inside the step.
+    """
+
+    config: TrainConfig
+    data: Data
+    model: Any
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    metric: MetricFn
+    augment: Sequence[Augmentation] = ()

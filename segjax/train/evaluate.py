@@ -1,0 +1,81 @@
+"""Evaluation: counts on the device, sums on the host, one division at the end."""
+
+import functools
+from collections.abc import Callable, Iterable
+
+import jax
+
+from segjax import ops
+from segjax.metrics.mean import Mean
+from segjax.train import ema
+from segjax.train.parallel import make_mesh, replicated, split_over, to_devices
+from segjax.train.state import TrainState
+from segjax.typing import Batch, MetricFn, Objective, PyTree
+
+
+def make_eval_step(
+    apply: Callable, objective: Objective, metric: MetricFn
+) -> Callable[[PyTree, Batch], tuple[PyTree, dict[str, Mean]]]:
+    """Builds `(variables, batch) -> (metric, {"loss/<term>": Mean})`.
+
+    Args:
+        apply: `model.apply` of a linen module.
+        objective: What training minimises.
+        metric: `(outputs, batch) -> Metric`; weight-0 examples must not count.
+
+    Returns:
+        The step, not compiled.
+    """
+
+    def step(variables: PyTree, batch: Batch):
+        batch = dict(batch) | {"image": ops.to_float(batch["image"])}
+        outputs = apply(variables, batch["image"], train=False)
+        terms = objective(outputs, batch)
+        means = {
+            f"loss/{k}": Mean.from_batch(v, batch["weight"]) for k, v in terms.items()
+        }
+        return metric(outputs, batch), means
+
+    return step
+
+
+def make_evaluator(
+    apply: Callable, objective: Objective, metric: MetricFn, mesh=None
+) -> Callable[[TrainState, Iterable[Batch]], dict[str, float]]:
+    """Compiles evaluation over all devices.
+
+    The averaged parameters are used where the optimizer keeps them (`with_ema`).
+
+    Args:
+        apply: `model.apply` of a linen module.
+        objective: What training minimises.
+        metric: `(outputs, batch) -> Metric`.
+        mesh: All devices unless given.
+
+    Returns:
+        `(state, host batches) -> figures`: those of the metric, and `loss` with its
+        terms as means over examples. An empty stream is a ValueError.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    same, split = replicated(mesh), split_over(mesh)
+    compiled = jax.jit(
+        make_eval_step(apply, objective, metric),
+        in_shardings=(same, split),
+        out_shardings=same,
+    )
+
+    def run(state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
+        used = ema.variables(state)
+        parts = [compiled(used, batch) for batch in to_devices(batches, mesh)]
+        if not parts:
+            raise ValueError("Evaluation needs at least one example, got none.")
+        figures, means = functools.reduce(_merge, jax.device_get(parts))
+        losses = {name: mean.compute()["mean"] for name, mean in means.items()}
+        return {"loss": sum(losses.values()), **losses, **figures.compute()}
+
+    return run
+
+
+def _merge(a, b):
+    figures = a[0].merge(b[0])
+    return figures, {name: mean.merge(b[1][name]) for name, mean in a[1].items()}

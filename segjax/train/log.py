@@ -1,0 +1,133 @@
+"""What a run says: `metrics.jsonl`, TensorBoard, and the terminal."""
+
+import json
+import math
+import pathlib
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from segjax.train.config import TrainConfig
+
+
+class RunLog:
+    """Appends records to the run folder and tells the terminal.
+
+    A terminal shows a live bar with images/s and time left, and a line an
+    evaluation. Elsewhere (a file, a batch system) only the lines are printed.
+    """
+
+    def __init__(
+        self,
+        run: pathlib.Path,
+        *,
+        config: TrainConfig,
+        first_step: int,
+        console: Console | None = None,
+    ):
+        """Opens the logs of a run.
+
+        Args:
+            run: The run folder, which exists.
+            config: Steps in total, and images per update for images/s.
+            first_step: Updates done before; above 0 a `resume` record is appended,
+                which tells readers to forget earlier records of later steps.
+            console: Where to print; standard output unless given.
+        """
+        self._console = Console(highlight=False) if console is None else console
+        self._lines = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self._batch_size = config.batch_size
+        self._clock = time.perf_counter()
+        self._clock_step = first_step
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[info]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "Training", total=config.steps, completed=first_step, info="compiling"
+        )
+        self._bar.start()
+        if first_step:
+            self._write({"kind": "resume", "step": first_step})
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+        self._board.close()
+        self._lines.close()
+
+    def start_clock(self, step: int) -> None:
+        """Measures images/s from here on, so that pauses do not count as training."""
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def train(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Records the means of the last updates."""
+        now = time.perf_counter()
+        images = (step - self._clock_step) * self._batch_size
+        rate = images / max(now - self._clock, 1e-9)
+        self.start_clock(step)
+        self._record("train", step, {**scalars, "images_per_second": rate})
+        info = f"loss {scalars['loss']:.3f}  {rate:.0f} images/s"
+        self._bar.update(self._task, completed=step, info=info)
+
+    def tick(self, step: int) -> None:
+        """Moves the bar."""
+        self._bar.update(self._task, completed=step)
+
+    def eval(
+        self, step: int, figures: Mapping[str, float], *, split: str, epoch: float
+    ) -> None:
+        """Records an evaluation."""
+        record = {"split": split, "epoch": round(epoch, 3), **figures}
+        self._record("eval", step, record)
+        self._lines.flush()
+
+    def say(self, text: str) -> None:
+        """Prints one line above the bar."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _record(self, kind: str, step: int, figures: Mapping) -> None:
+        self._write({"kind": kind, "step": step, **figures})
+        for name, value in figures.items():
+            if isinstance(value, float) and math.isfinite(value):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def _write(self, record: Mapping) -> None:
+        self._lines.write(json.dumps(record) + "\n")
+
+
+def figures_line(figures: Mapping[str, float], *, monitor: str) -> str:
+    """`accuracy 78%  mean IoU 0.41`: what a person wants to see of an evaluation.
+
+    Args:
+        figures: Of an evaluation.
+        monitor: The figure that picks the best checkpoint; always shown.
+    """
+    parts = []
+    if "pixel_accuracy" in figures:
+        parts.append(f"accuracy {figures['pixel_accuracy']:.0%}")
+    names = [n for n in ("mean_iou", monitor) if n in figures]
+    parts += [f"{_words(n)} {figures[n]:.3f}" for n in dict.fromkeys(names)]
+    return "  ".join(parts)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("iou", "IoU").replace("/", " ")

@@ -1,0 +1,114 @@
+"""Parallelism: next to the step, not inside it."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from segjax.typing import Batch, PyTree
+
+AXIS = "data"
+
+
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A 1-D mesh over all devices of all processes, or over the given ones."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of the state: a copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its first axis over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def check_divides(batch_size: int, devices: int) -> None:
+    """Raises a ValueError unless each device gets the same number of images."""
+    if batch_size % devices:
+        raise ValueError(
+            f"The batch must divide over {devices} devices, got {batch_size} images. "
+            f"Use --batch-size {-(-batch_size // devices) * devices}."
+        )
+
+
+def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
+    """One program over the whole batch, split over the mesh by the compiler.
+
+    Args:
+        step: `(state, batch) -> (state, scalars)`, built without `axis_name`.
+        mesh: All devices unless given.
+
+    Returns:
+        The compiled step. It takes ownership of the state that it is given.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), split_over(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def pmap_step(step: Callable) -> Callable:
+    """One program per device. Batch leaves are [devices, B / devices, ...].
+
+    The state has no device axis, so checkpoints do not depend on the device count.
+
+    Args:
+        step: `(state, batch) -> (state, scalars)`, built with `axis_name=AXIS`. A
+            model with batch norm needs `axis_name=AXIS` too.
+
+    Returns:
+        The compiled step. It takes ownership of the state that it is given.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=0,
+    )
+
+
+def split_for_pmap(batch: Batch, devices: int) -> PyTree:
+    """[B, ...] leaves to [devices, B / devices, ...]."""
+    check_divides(len(batch["image"]), devices)
+    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), dict(batch))
+
+
+def to_devices(
+    batches: Iterable[Batch], mesh: Mesh, *, ahead: int = 2
+) -> Iterator[PyTree]:
+    """Copies batches to the mesh before they are asked for.
+
+    Args:
+        batches: This process's share of each global batch, on the host.
+        mesh: Where the global batch goes, split by its first axis.
+        ahead: Batches copied in advance. Copies are asynchronous, so two hide the
+            transfer behind a step.
+
+    Yields:
+        Global batches of device arrays, in the same order.
+    """
+    sharding = split_over(mesh)
+
+    def put(batch: Batch) -> PyTree:
+        return {
+            k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
+            for k, v in batch.items()
+        }
+
+    source = iter(batches)
+    queue = collections.deque(put(b) for b in itertools.islice(source, ahead))
+    while queue:
+        yield queue.popleft()
+        queue.extend(put(b) for b in itertools.islice(source, 1))

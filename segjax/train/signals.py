@@ -1,0 +1,50 @@
+"""Leaving in order: SIGTERM and Ctrl-C become a question asked between two steps."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+
+class Stopped(Exception):
+    """Training was told to stop, and has saved.
+
+    Attributes:
+        signum: The signal.
+        step: Updates done and saved.
+    """
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum = signum
+        self.step = step
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], int | None]]:
+    """Yields a function that returns the signal received so far, or None.
+
+    A second signal acts as it did before: it ends the process at once. Outside the
+    main thread signals cannot be caught, and the function always returns None.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    def receive(signum: int, frame) -> None:
+        del frame
+        received.append(signum)
+        restore()
+
+    for signum in before:
+        signal.signal(signum, receive)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        restore()

@@ -1,0 +1,121 @@
+"""The train step: pure, on one screen."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from segjax import ops
+from segjax.train.state import TrainState
+from segjax.typing import Array, Augmentation, Batch, Key, Objective
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def make_train_step(
+    apply: Callable,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    augment: Sequence[Augmentation] = (),
+    *,
+    axis_name: str | None = None,
+) -> Step:
+    """Builds `(state, batch) -> (state, scalars)`; plain SGD is W = W - lr * dL/dW.
+
+    L is the objective's mean over examples of weight 1 in the global batch. The step
+    is not compiled here; `parallel.py` wraps it in jit or pmap. With `axis_name`,
+    sums run over that axis too, so both give the same numbers.
+
+    Args:
+        apply: `model.apply` of a linen module.
+        objective: `(outputs, batch) -> {name: [B]}`.
+        optimizer: An optax transformation.
+        augment: Augmentations in order. Their keys come from (seed, step, index),
+            so no device count, batch order or worker count can change them.
+        axis_name: The mapped axis under `pmap`.
+
+    Returns:
+        The step. Its scalars are `loss`, `loss/<term>` and `grad_norm`, float32.
+    """
+
+    def total(x: Array) -> Array:
+        x = jnp.sum(x)
+        return jax.lax.psum(x, axis_name) if axis_name else x
+
+    def step(state: TrainState, batch: Batch):
+        _check(batch)
+        augment_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        batch = augmented(augment, augment_key, batch)
+        if axis_name:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        weight = batch["weight"]  # [B], 0 for the padding of a short batch.
+        count = jnp.maximum(total(weight), 1)
+
+        def loss_fn(params):
+            outputs, model_state = apply(
+                {"params": params, **state.model_state},
+                batch["image"],
+                train=True,
+                rngs={"dropout": key},
+                mutable=list(state.model_state),
+            )
+            terms = objective(outputs, batch)
+            sums = {k: jnp.sum(v * weight) / count for k, v in terms.items()}
+            return sum(sums.values()), (sums, model_state)
+
+        grads, (terms, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
+        if axis_name:
+            grads = jax.lax.psum(grads, axis_name)
+            model_state = jax.lax.pmean(model_state, axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        scalars = {f"loss/{k}": total(v) for k, v in terms.items()}
+        scalars["loss"] = jnp.sum(jnp.stack(list(scalars.values())))
+        scalars["grad_norm"] = optax.tree.norm(grads)
+        new = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        return new, scalars
+
+    return step
+
+
+def augmented(augment: Sequence[Augmentation], key: Key, batch: Batch) -> Batch:
+    """Applies augmentations to each example under a key of its own.
+
+    Args:
+        augment: Augmentations `(key, example) -> example`, in order.
+        key: One for the step; example i uses `fold_in(key, batch["index"][i])`.
+        batch: A batch as the pipeline yields it.
+
+    Returns:
+        The batch with its image as float32 in [0, 1].
+    """
+    batch = dict(batch) | {"image": ops.to_float(batch["image"])}
+    if not augment:
+        return batch
+    kept = {k: batch.pop(k) for k in ("weight", "index")}
+
+    def one(index, example):
+        own = jax.random.fold_in(key, index)
+        for place, augmentation in enumerate(augment):
+            example = augmentation(jax.random.fold_in(own, place), example)
+        return example
+
+    return jax.vmap(one)(kept["index"], batch) | kept
+
+
+def _check(batch: Batch) -> None:
+    """Shapes and dtypes, once a compilation; nothing of it is left in the program."""
+    chex.assert_rank([batch["image"], batch["weight"], batch["index"]], [4, 1, 1])
+    chex.assert_equal_shape_prefix(list(batch.values()), 1)
+    chex.assert_type(
+        [batch["weight"], batch["index"]],
+        [jnp.float32, jnp.int32],
+    )
