@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segjax.ops import round_up
+
 
 def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
     """The smallest size that divides by `multiple` and holds an image.
@@ -16,7 +18,7 @@ def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
         (height, width), each rounded up.
     """
     height, width = size
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    return round_up(height, multiple), round_up(width, multiple)
 
 
 def pad_to_size(x: np.ndarray, size: Sequence[int]) -> np.ndarray:

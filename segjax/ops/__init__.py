@@ -11,3 +11,6 @@ from segjax.ops.resize import resize_bilinear as resize_bilinear
 from segjax.ops.resize import resize_nearest as resize_nearest
 from segjax.ops.resize import transposed_conv_2x2 as transposed_conv_2x2
 from segjax.ops.resize import transposed_conv_4x4 as transposed_conv_4x4
+from segjax.ops.warp import inside as inside
+from segjax.ops.warp import sample_bilinear as sample_bilinear
+from segjax.ops.warp import sample_nearest as sample_nearest

@@ -1,0 +1,132 @@
+"""Changes of the image alone: label and valid stay. Results are cut to [0, 1]."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.data.augment.example import check_at_least, check_image
+from segjax.typing import Array, Augmentation, Example, Key
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision have it.
+
+
+def colour_jitter(
+    *, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2
+) -> Augmentation:
+    """Changes brightness, then contrast, then saturation, each by a random factor.
+
+    Brightness multiplies the image; contrast moves it away from its mean grey;
+    saturation moves every pixel away from its own grey.
+
+    Args:
+        brightness: The factor is uniform in [1 - brightness, 1 + brightness]; at
+            most 1, and 0 leaves brightness alone.
+        contrast: Likewise.
+        saturation: Likewise.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: If one is outside [0, 1].
+    """
+    spread = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    for name, value in spread.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+    def augment(key: Key, example: Example) -> Example:
+        check_image(example)
+        luma = jnp.asarray(_LUMA)
+        bright, strong, vivid = 1 + jax.random.uniform(
+            key, (3,), minval=-1.0
+        ) * jnp.asarray([*spread.values()])
+        image = example["image"] * bright
+        mean = jnp.mean(image @ luma)
+        image = mean + (image - mean) * strong
+        grey = (image @ luma)[..., None]
+        return {**example, "image": jnp.clip(grey + (image - grey) * vivid, 0, 1)}
+
+    return augment
+
+
+def noise(*, sigma: float = 0.05) -> Augmentation:
+    """Adds Gaussian noise, independent for each pixel and channel.
+
+    Args:
+        sigma: Largest standard deviation, of a full range of 1; each image draws
+            its own from [0, sigma].
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: If `sigma` is negative.
+    """
+    check_at_least(0, sigma=sigma)
+
+    def augment(key: Key, example: Example) -> Example:
+        check_image(example)
+        for_strength, for_pixels = jax.random.split(key)
+        strength = sigma * jax.random.uniform(for_strength)
+        image = example["image"]
+        added = strength * jax.random.normal(for_pixels, image.shape, image.dtype)
+        return {**example, "image": jnp.clip(image + added, 0, 1)}
+
+    return augment
+
+
+def blur(*, sigma: float = 1.0) -> Augmentation:
+    """Smooths with a Gaussian; the border repeats its last pixel.
+
+    Args:
+        sigma: Largest standard deviation in pixels; each image draws its own from
+            [0, sigma]. The kernel ends at three times `sigma`.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: If `sigma` is negative.
+    """
+    check_at_least(0, sigma=sigma)
+    radius = math.ceil(3 * sigma)
+
+    def augment(key: Key, example: Example) -> Example:
+        check_image(example)
+        width = sigma * jax.random.uniform(key)
+        return {**example, "image": gaussian(example["image"], width, radius=radius)}
+
+    return augment
+
+
+def gaussian(
+    image: Float[Array, "h w c"], sigma: Float[Array, ""], *, radius: int
+) -> Float[Array, "h w c"]:
+    """Separable Gaussian filter of fixed reach and traced width.
+
+    Args:
+        image: [H, W, C].
+        sigma: Standard deviation in pixels; 0 returns the image.
+        radius: Where the kernel ends, in pixels.
+
+    Returns:
+        [H, W, C].
+    """
+    offsets = jnp.arange(-radius, radius + 1)
+    # Below 1/100 the neighbours' weights are 0 in float32 anyway.
+    weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-2)) ** 2)
+    weights = weights / jnp.sum(weights)
+    for axis in (0, 1):
+        border = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
+        padded = jnp.pad(image, border, mode="edge")
+        length = image.shape[axis]
+        # Shifted sums fuse into one loop; a convolution whose kernel differs by
+        # image would be a grouped one, which is slow on a CPU.
+        image = jnp.zeros_like(image)
+        for i, weight in enumerate(weights):
+            shifted = jax.lax.slice_in_dim(padded, i, i + length, axis=axis)
+            image = image + weight * shifted
+    return image

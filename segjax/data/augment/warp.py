@@ -1,0 +1,188 @@
+"""Zoom, rotation and elastic deformation: one resampling each.
+
+The image is read bilinearly, the label at the nearest pixel. What comes from outside
+the image is 0 and not valid. Shrinking does not smooth first, so that factors well
+below 1/2 alias.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from segjax.data.augment.example import check_at_least, check_spatial
+from segjax.ops.warp import sample_bilinear, sample_nearest
+from segjax.typing import Array, Augmentation, Example, Key
+
+
+def resample(
+    example: Example, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
+) -> Example:
+    """Reads image, label and valid at the given places of the example.
+
+    Args:
+        example: Image, label and valid, [H, W, ...].
+        rows: [H, W] where to read, in pixels from the centre of the first.
+        columns: [H, W] likewise.
+
+    Returns:
+        The example with all three replaced; 0 and not valid outside.
+    """
+    check_spatial(example)
+    return {
+        **example,
+        "image": sample_bilinear(example["image"], rows, columns),
+        "label": sample_nearest(example["label"], rows, columns),
+        "valid": sample_nearest(example["valid"], rows, columns),
+    }
+
+
+def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentation:
+    """Zooms about a random point; the size in pixels stays.
+
+    Zooming in shows a random window of the image; zooming out puts the whole image
+    at a random place.
+
+    Args:
+        minimum: Smallest factor, above 0.
+        maximum: Largest; factors are log-uniform, so that doubling and halving are
+            equally likely between 1/2 and 2.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: If not 0 < minimum <= maximum.
+    """
+    if not 0 < minimum <= maximum:
+        raise ValueError(
+            f"scale_and_crop needs 0 < minimum <= maximum, got {minimum}, {maximum}."
+        )
+
+    def augment(key: Key, example: Example) -> Example:
+        for_zoom, for_place = jax.random.split(key)
+        bounds = math.log(minimum), math.log(maximum)
+        zoom = jnp.exp(jax.random.uniform(for_zoom, minval=bounds[0], maxval=bounds[1]))
+        place = jax.random.uniform(for_place, (2,))
+        return resample(example, *zoom_field(example["label"].shape, zoom, place))
+
+    return augment
+
+
+def rotate(*, degrees: float = 15.0) -> Augmentation:
+    """Turns about the centre by an angle drawn from [-degrees, degrees].
+
+    Raises:
+        ValueError: If `degrees` is negative.
+    """
+    check_at_least(0, degrees=degrees)
+
+    def augment(key: Key, example: Example) -> Example:
+        angle = jax.random.uniform(key, minval=-1.0) * math.radians(degrees)
+        return resample(example, *rotation_field(example["label"].shape, angle))
+
+    return augment
+
+
+def elastic(*, sigma: float = 10.0, grid: int = 3) -> Augmentation:
+    """Bends smoothly: random displacements on a coarse grid, bicubic in between.
+
+    Args:
+        sigma: Standard deviation of each displacement, in pixels. The default is
+            the paper's, for images of 512 pixels.
+        grid: Points along each side, from edge to edge; at least 2.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: If `sigma` is negative or `grid` below 2.
+
+    Reference:
+        Ronneberger et al., U-Net, 2015, section 3.1. arXiv:1505.04597. The paper
+        does not say what happens at the border; here it is not valid.
+    """
+    check_at_least(0, sigma=sigma)
+    check_at_least(2, grid=grid)
+
+    def augment(key: Key, example: Example) -> Example:
+        height, width = example["label"].shape
+        knots = sigma * jax.random.normal(key, (2, grid, grid))
+        along_rows = cubic_weights(height, grid)
+        along_columns = cubic_weights(width, grid)
+        moved = jnp.einsum("hi,dij,wj->dhw", along_rows, knots, along_columns)
+        rows, columns = _pixels((height, width))
+        return resample(example, rows + moved[0], columns + moved[1])
+
+    return augment
+
+
+def zoom_field(
+    size: tuple[int, int], zoom: Float[Array, ""], place: Float[Array, "2"]
+) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+    """Where each pixel comes from under a zoom.
+
+    Args:
+        size: (height, width).
+        zoom: Above 1 magnifies.
+        place: In [0, 1] for rows and columns: the share of the image that is cut
+            off (or of the margin that is added) before rather than after.
+
+    Returns:
+        Rows and columns, [H, W] each.
+    """
+
+    def source(x: Array, length: int, share: jax.Array) -> jax.Array:
+        return share * (length - length / zoom) + (x + 0.5) / zoom - 0.5
+
+    rows, columns = _pixels(size)
+    return source(rows, size[0], place[0]), source(columns, size[1], place[1])
+
+
+def rotation_field(
+    size: tuple[int, int], angle: Float[Array, ""]
+) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+    """Where each pixel comes from under a turn about the centre.
+
+    Args:
+        size: (height, width).
+        angle: Radians; positive turns the picture counter-clockwise, as seen.
+
+    Returns:
+        Rows and columns, [H, W] each.
+    """
+    middle = [(n - 1) / 2 for n in size]
+    y, x = (p - m for p, m in zip(_pixels(size), middle, strict=True))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return middle[0] + cos * y + sin * x, middle[1] - sin * y + cos * x
+
+
+def cubic_weights(size: int, grid: int) -> np.ndarray:
+    """What each grid point adds to each pixel, by cubic convolution.
+
+    Args:
+        size: Pixels.
+        grid: Points, the first and last at the centres of the outermost pixels;
+            beyond them their values repeat.
+
+    Returns:
+        [size, grid] float32; rows sum to 1.
+
+    Reference:
+        Keys, Cubic convolution interpolation, 1981, with a = -1/2.
+    """
+    places = np.linspace(0, grid - 1, size)
+    knots = np.arange(-2, grid + 2)
+    t = np.abs(places[:, None] - knots[None])
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    weights = np.where(t <= 1, near, np.where(t < 2, far, 0))
+    owner = np.clip(knots, 0, grid - 1)[:, None] == np.arange(grid)[None]
+    return (weights @ owner).astype(np.float32)
+
+
+def _pixels(size: tuple[int, int]) -> tuple[Array, Array]:
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    return rows, columns

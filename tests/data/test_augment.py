@@ -1,0 +1,418 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segjax.data import augment
+from segjax.data.augment import colour, warp
+
+SIZE = 24
+SPATIAL = {
+    "flip": augment.flip,
+    "flip_vertical": augment.flip_vertical,
+    "quarter_turn": augment.quarter_turn,
+    "scale_and_crop": augment.scale_and_crop(),
+    "rotate": augment.rotate(degrees=180.0),
+    "elastic": augment.elastic(sigma=3.0),
+}
+PIXELWISE = {
+    "colour_jitter": augment.colour_jitter(),
+    "noise": augment.noise(),
+    "blur": augment.blur(),
+}
+ALL = SPATIAL | PIXELWISE
+IDENTITY = {
+    "scale_and_crop": augment.scale_and_crop(minimum=1.0, maximum=1.0),
+    "rotate": augment.rotate(degrees=0.0),
+    "elastic": augment.elastic(sigma=0.0),
+    "colour_jitter": augment.colour_jitter(
+        brightness=0.0, contrast=0.0, saturation=0.0
+    ),
+    "noise": augment.noise(sigma=0.0),
+    "blur": augment.blur(sigma=0.0),
+    "compose": augment.compose(),
+    "sometimes": augment.sometimes(0.0, augment.noise(sigma=1.0)),
+}
+
+
+def ramp(size=(SIZE, SIZE)):
+    """Channels 0 and 1 tell the pixel's place, above 0; so does the label."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    image = np.stack([rows + 1, columns + 1, np.full(size, 32)], -1) / 64
+    return {
+        "image": image.astype(np.float32),
+        "label": (rows * size[1] + columns).astype(np.int32),
+        "valid": np.ones(size, bool),
+        "weight": np.float32(1),
+    }
+
+
+def random_example(rng, size=(SIZE, SIZE)):
+    return {
+        "image": rng.random((*size, 3), np.float32),
+        "label": rng.integers(0, 5, size).astype(np.int32),
+        "valid": rng.random(size) < 0.9,
+    }
+
+
+@functools.cache
+def compiled(name):
+    return jax.jit(ALL[name])
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("name", SPATIAL)
+def test_image_label_and_valid_move_together(name, seed):
+    out = compiled(name)(jax.random.key(seed), ramp())
+    image, valid = np.asarray(out["image"]), np.asarray(out["valid"])
+    np.testing.assert_array_equal(image.any(-1), valid)
+    np.testing.assert_array_equal(np.asarray(out["label"])[~valid], 0)
+    assert valid.mean() > 0.2
+    # Bilinear reading is exact on a ramp: it says where the pixel was read.
+    rows, columns = np.moveaxis(image[..., :2] * 64 - 1, -1, 0)
+    read = np.stack([rows, columns], -1)[valid]
+    label = np.stack(np.divmod(out["label"], SIZE), -1)[valid]
+    assert np.abs(read - label).max() <= 0.5 + 1e-4
+    np.testing.assert_allclose(image[..., 2], 0.5 * valid, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_spatial_ones_change_something(name):
+    outs = [compiled(name)(jax.random.key(s), ramp())["image"] for s in range(8)]
+    assert len({np.asarray(x).tobytes() for x in outs}) > 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("name", ALL)
+def test_ranges_shapes_and_types_stay(name, seed):
+    example = random_example(np.random.default_rng(seed))
+    out = compiled(name)(jax.random.key(seed), example)
+    for field, x in example.items():
+        assert out[field].shape == x.shape
+        assert out[field].dtype == x.dtype
+    assert np.asarray(out["image"]).min() >= 0
+    assert np.asarray(out["image"]).max() <= 1 + 1e-6
+    assert set(np.unique(out["label"])) <= set(range(5))
+
+
+@pytest.mark.parametrize("name", PIXELWISE)
+def test_pixelwise_ones_leave_the_label(rng, name):
+    example = random_example(rng)
+    out = compiled(name)(jax.random.key(1), example)
+    np.testing.assert_array_equal(out["label"], example["label"])
+    np.testing.assert_array_equal(out["valid"], example["valid"])
+    assert np.abs(out["image"] - example["image"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_nothing_asked_nothing_done(rng, name, key):
+    example = random_example(rng)
+    out = jax.jit(IDENTITY[name])(key, example)
+    np.testing.assert_allclose(out["image"], example["image"], atol=1e-5)
+    np.testing.assert_array_equal(out["label"], example["label"])
+    np.testing.assert_array_equal(out["valid"], example["valid"])
+
+
+@pytest.mark.parametrize(
+    ("name", "outcomes"),
+    [
+        ("flip", [lambda x: x, np.fliplr]),
+        ("flip_vertical", [lambda x: x, np.flipud]),
+        ("quarter_turn", [functools.partial(np.rot90, k=k) for k in range(4)]),
+    ],
+)
+def test_every_outcome_is_numpys_and_equally_likely(rng, name, outcomes):
+    example = random_example(rng)
+    counts = np.zeros(len(outcomes))
+    for seed in range(200):
+        out = compiled(name)(jax.random.key(seed), example)
+        hits = [np.array_equal(out["image"], f(example["image"])) for f in outcomes]
+        assert sum(hits) == 1
+        same(out, {k: outcomes[hits.index(True)](x) for k, x in example.items()})
+        counts += hits
+    assert counts.min() > 0.7 * 200 / len(outcomes)
+
+
+def test_quarter_turn_needs_a_square(key):
+    with pytest.raises(ValueError, match="square image, got 4x6"):
+        augment.quarter_turn(key, ramp((4, 6)))
+
+
+@pytest.mark.parametrize("name", sorted(SPATIAL.keys() - {"quarter_turn"}))
+def test_oblong_images(name, key):
+    out = jax.jit(SPATIAL[name])(key, ramp((10, 30)))
+    assert out["image"].shape == (10, 30, 3)
+
+
+@jax.jit
+def zoomed(example, zoom, place):
+    size = example["label"].shape
+    return warp.resample(example, *warp.zoom_field(size, zoom, place))
+
+
+@jax.jit
+def rotated(example, angle):
+    size = example["label"].shape
+    return warp.resample(example, *warp.rotation_field(size, angle))
+
+
+# Factors for which no pixel is read from exactly half-way between two.
+@pytest.mark.parametrize("zoom", [0.61, 1.0, 1.73])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 0.3), (0.5, 1.0)])
+def test_zoom_against_scipy(rng, zoom, place):
+    example = random_example(rng, (9, 14))
+    out = zoomed(example, jnp.float32(zoom), jnp.array(place))
+    # The window of H / zoom pixels starts at this share of what it leaves over.
+    scale, size = 1 / zoom, np.array([9, 14])
+    start = np.array(place) * (size - size * scale) + scale / 2 - 0.5
+    inner = scipy.ndimage.affine_transform(
+        np.ones((9, 14)), [scale, scale], start, order=0, mode="constant"
+    )
+    for channel in range(3):
+        expected = scipy.ndimage.affine_transform(
+            example["image"][..., channel].astype(np.float64),
+            [scale, scale],
+            start,
+            order=1,
+            mode="nearest",
+        )
+        where = inner.astype(bool)
+        got = np.asarray(out["image"])[..., channel]
+        np.testing.assert_allclose(got[where], expected[where], atol=1e-5)
+    label = scipy.ndimage.affine_transform(
+        example["label"], [scale, scale], start, order=0, mode="nearest"
+    )
+    np.testing.assert_array_equal(np.asarray(out["label"])[where], label[where])
+    if zoom >= 1:
+        assert where.mean() > 0.7
+
+
+def test_zooming_out_shows_the_whole_image():
+    ones = ramp() | {"valid": np.ones((SIZE, SIZE), bool)}
+    augmentation = jax.jit(augment.scale_and_crop(minimum=0.5, maximum=0.5))
+    for seed in range(5):
+        out = augmentation(jax.random.key(seed), ones)
+        assert abs(int(np.sum(out["valid"])) - (SIZE // 2) ** 2) <= SIZE
+
+
+def test_zooming_in_shows_only_image():
+    augmentation = jax.jit(augment.scale_and_crop(minimum=1.0, maximum=4.0))
+    for seed in range(20):
+        assert np.all(augmentation(jax.random.key(seed), ramp())["valid"])
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_rotation_by_right_angles_is_rot90(rng, turns):
+    example = random_example(rng)
+    angle = jnp.float32(turns * np.pi / 2)
+    out = rotated(example, angle)
+    np.testing.assert_allclose(
+        out["image"], np.rot90(example["image"], turns), atol=1e-4
+    )
+    np.testing.assert_array_equal(out["label"], np.rot90(example["label"], turns))
+
+
+def test_rotation_against_scipy(rng):
+    plane = rng.random((21, 21))
+    example = ramp((21, 21)) | {"image": np.float32(np.stack([plane] * 3, -1))}
+    out = rotated(example, jnp.float32(np.radians(30)))
+    expected = scipy.ndimage.rotate(plane, 30, reshape=False, order=1)
+    inner = np.s_[5:16, 5:16]
+    np.testing.assert_allclose(out["image"][..., 0][inner], expected[inner], atol=1e-5)
+
+
+def hermite(values, t):
+    """Cubic through the values; slopes are half the difference of the neighbours."""
+    extended = np.concatenate([values[:1], values, values[-1:]])
+    slopes = (extended[2:] - extended[:-2]) / 2
+    i = min(int(t), len(values) - 2)
+    s = t - i
+    a, b = values[i : i + 2]
+    return (
+        a * (2 * s**3 - 3 * s**2 + 1)
+        + slopes[i] * (s**3 - 2 * s**2 + s)
+        + b * (3 * s**2 - 2 * s**3)
+        + slopes[i + 1] * (s**3 - s**2)
+    )
+
+
+@pytest.mark.parametrize(("size", "grid"), [(17, 3), (32, 2), (9, 5), (4, 7)])
+def test_bicubic_weights_against_hermite(rng, size, grid):
+    values = rng.normal(size=grid)
+    places = np.linspace(0, grid - 1, size)
+    expected = [hermite(values, t) for t in places]
+    got = warp.cubic_weights(size, grid) @ values
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_elastic_displacement():
+    # On a ramp, the image says how far each pixel was moved. Moves that stay inside
+    # are measured at the middle of the grid: Gaussian with the asked deviation.
+    size, sigma = 65, 3.0
+    example = ramp((size, size))
+    augmentation = jax.jit(augment.elastic(sigma=sigma))
+    moves = []
+    for seed in range(200):
+        image = augmentation(jax.random.key(seed), example)["image"]
+        moves.append(np.asarray(image)[32, 32, :2] * 64 - 33)
+    assert abs(np.std(moves) - sigma) < 0.5  # Standard error 0.11.
+    assert abs(np.mean(moves)) < 0.6
+    assert abs(np.corrcoef(np.transpose(moves))[0, 1]) < 0.25
+
+
+def test_elastic_is_the_coarse_field_in_between(key):
+    size, sigma = 65, 2.0
+    out = jax.jit(augment.elastic(sigma=sigma))(key, ramp((size, size)))
+    knots = sigma * np.asarray(jax.random.normal(key, (2, 3, 3)))
+    moves = np.moveaxis(np.asarray(out["image"])[..., :2] * 64 - 1, -1, 0)
+    moves = moves - np.mgrid[:size, :size]
+    for row, column in [(32, 32), (20, 40), (48, 17)]:
+        for axis in (0, 1):
+            lines = [hermite(knots[axis, i], column / 32) for i in range(3)]
+            expected = hermite(np.array(lines), row / 32)
+            np.testing.assert_allclose(moves[axis, row, column], expected, atol=1e-3)
+
+
+def test_colour_jitter_by_hand(rng, key):
+    example = random_example(rng)
+    draw = np.asarray(jax.random.uniform(key, (3,), minval=-1.0))
+    bright, strong, vivid = 1 + draw * [0.1, 0.2, 0.3]
+    luma = np.array([0.299, 0.587, 0.114])
+    x = example["image"].astype(np.float64) * bright
+    x = strong * x + (1 - strong) * (x @ luma).mean()
+    x = vivid * x + (1 - vivid) * (x @ luma)[..., None]
+    out = augment.colour_jitter(brightness=0.1, contrast=0.2, saturation=0.3)
+    np.testing.assert_allclose(out(key, example)["image"], np.clip(x, 0, 1), atol=1e-5)
+
+
+def test_saturation_leaves_grey_images_grey(key):
+    example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.25, np.float32)}
+    jitter = jax.jit(
+        augment.colour_jitter(brightness=0.0, contrast=0.5, saturation=1.0)
+    )
+    np.testing.assert_allclose(jitter(key, example)["image"], 0.25, atol=1e-6)
+
+
+def test_noise_has_at_most_the_asked_deviation():
+    example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.5, np.float32)}
+    augmentation = jax.jit(augment.noise(sigma=0.1))
+    stds = [
+        np.std(augmentation(jax.random.key(s), example)["image"]) for s in range(99)
+    ]
+    assert max(stds) < 0.105
+    assert max(stds) > 0.09
+    assert abs(np.mean(stds) - 0.05) < 0.012
+
+
+blurred = jax.jit(functools.partial(colour.gaussian, radius=8))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 2.5])
+def test_blur_against_scipy(rng, sigma):
+    image = rng.random((15, 20, 3), np.float32)
+    got = blurred(image, jnp.float32(sigma))
+    if sigma == 0:
+        expected = image
+    else:
+        expected = scipy.ndimage.gaussian_filter(
+            image.astype(np.float64),
+            (sigma, sigma, 0),
+            mode="nearest",
+            radius=(8, 8, 0),
+        )
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_everything_together_compiles_once(rng, key):
+    every = jax.jit(jax.vmap(augment.compose(*ALL.values())))
+    for _ in range(3):
+        examples = [random_example(rng) for _ in range(2)]
+        batch = jax.tree.map(lambda *x: np.stack(x), *examples)
+        every(jax.random.split(key), batch)
+    assert every._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_result_depends_on_its_own_key_alone(rng, name, key):
+    examples = [random_example(rng) for _ in range(4)]
+    keys = jax.random.split(key, 4)
+    mapped = jax.jit(jax.vmap(ALL[name]))
+    stack = lambda rows: jax.tree.map(  # noqa: E731
+        lambda *x: np.stack(x), *[examples[i] for i in rows]
+    )
+    whole = mapped(keys, stack([0, 1, 2, 3]))
+    order = np.array([2, 0])
+    part = mapped(keys[order], stack(order))
+    for field, x in part.items():
+        np.testing.assert_allclose(
+            np.float32(x), np.float32(whole[field])[order], atol=1e-6
+        )
+
+
+def test_compose_gives_each_member_its_key(rng, key):
+    example = random_example(rng)
+    noisy = jax.jit(augment.noise(sigma=0.2))
+    one = augment.compose(noisy)(key, example)
+    two = augment.compose(noisy, noisy)(key, example)
+    by_hand = noisy(
+        jax.random.fold_in(key, 1), noisy(jax.random.fold_in(key, 0), example)
+    )
+    same(two, by_hand)
+    same(one, noisy(jax.random.fold_in(key, 0), example))
+    first, second = one["image"] - example["image"], two["image"] - one["image"]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.3
+
+
+def test_sometimes_is_a_share(rng):
+    example = random_example(rng)
+    augmentation = jax.jit(augment.sometimes(0.3, augment.noise(sigma=0.5)))
+    changed = [
+        not np.array_equal(
+            augmentation(jax.random.key(s), example)["image"], example["image"]
+        )
+        for s in range(200)
+    ]
+    assert 0.2 < np.mean(changed) < 0.4
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_instances_are_refused(name, key):
+    with pytest.raises(ValueError, match="also has boxes"):
+        SPATIAL[name](key, ramp() | {"boxes": np.zeros((1, 4))})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: augment.scale_and_crop(minimum=0.0), "0 < minimum <= maximum"),
+        (lambda: augment.scale_and_crop(minimum=3.0), "0 < minimum <= maximum"),
+        (lambda: augment.rotate(degrees=-1.0), "degrees must be at least 0"),
+        (lambda: augment.elastic(sigma=-1.0), "sigma must be at least 0"),
+        (lambda: augment.elastic(grid=1), "grid must be at least 2"),
+        (lambda: augment.noise(sigma=float("nan")), "sigma must be at least 0"),
+        (lambda: augment.blur(sigma=-1.0), "sigma must be at least 0"),
+        (lambda: augment.colour_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
+        (lambda: augment.sometimes(1.5, augment.flip), r"probability must be in \[0"),
+    ],
+)
+def test_options_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_stored_images_are_refused(key):
+    with pytest.raises(AssertionError, match="float"):
+        augment.flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
