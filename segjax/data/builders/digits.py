@@ -18,14 +18,14 @@ SHARE = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """How the 1,797 source digits are shared out: no digit is in two splits."""
 
 SIZE = 32
-_OVERLAP = 4  # Pixels that a new digit may hide of the digits before it.
+_OVERLAP = 2  # Pixels that a new digit may hide of the digits before it.
 _TRIES = 30
 
 
 def digits(*, data_dir: str | os.PathLike | None = None) -> dataset.Dataset:
     """Scenes of 32x32 pixels with one to three handwritten digits each.
 
-    Digits are 12 to 18 pixels high, turned by up to 20 degrees, tinted, touching
+    Digits are 12 to 18 pixels high, turned by up to 12 degrees, tinted, touching
     but hardly overlapping, on a noisy background. Train, validation and test (6,000,
     500 and 500 scenes) share no handwritten digit.
 
@@ -103,7 +103,7 @@ def scene(split: str, number: int) -> dict[str, Any]:
         tint = rng.uniform(160, 255) * rng.uniform(0.75, 1, 3)
         image[window] += ink[..., None] * (tint - image[window])
         instances[window][ink > 0.4] = len(classes)
-    image += rng.normal(0, 10, image.shape)
+    image += rng.normal(0, 8, image.shape)
     return {
         "image": np.clip(image.round(), 0, 255).astype(np.uint8),
         "label": np.array([0, *classes], np.uint8)[instances],
@@ -125,7 +125,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 def _draw(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scales and turns the ink of one digit; float [H, W] in [0, 1], trimmed."""
     scale = rng.uniform(12, 18) / 8
-    angle = np.deg2rad(rng.uniform(-20, 20))
+    angle = np.deg2rad(rng.uniform(-12, 12))
     cosine, sine = np.cos(angle), np.sin(angle)
     # From a pixel of the 26x26 canvas (which holds 18x18 turned) to the 8x8 ink.
     matrix = np.array([[cosine, sine], [-sine, cosine]]) / scale
