@@ -1,0 +1,112 @@
+"""Label maps as colours, alone and on top of their image."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, UInt8
+
+from segjax.typing import Array
+
+Rgb = UInt8[np.ndarray, "h w 3"]
+Palette = UInt8[np.ndarray, "c 3"]
+LabelMap = Integer[Array, "h w"]
+ValidMap = Bool[Array, "h w"]
+Picture = UInt8[Array, "h w 3"] | Float[Array, "h w 3"]
+
+VOID_COLOUR = np.array([150, 150, 150], np.uint8)
+WRONG_COLOUR = np.array([235, 64, 52], np.uint8)
+
+
+def to_uint8(image: Picture) -> Rgb:
+    """[H, W, 3] as stored: floats in [0, 1] become 0..255, clipped and rounded."""
+    image = np.asarray(image)
+    if image.dtype == np.uint8:
+        return image
+    return np.round(255 * np.clip(image.astype(np.float32), 0, 1)).astype(np.uint8)
+
+
+def colour(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> Rgb:
+    """Paints each class in its colour.
+
+    Args:
+        label: [H, W] class ids in [0, C); never read where not valid.
+        palette: [C, 3] colours.
+        valid: [H, W] False where a pixel is grey; None for all True.
+
+    Returns:
+        [H, W, 3].
+
+    Raises:
+        ValueError: If a valid class id has no colour.
+    """
+    label = np.asarray(label)
+    keep = np.ones(label.shape, bool) if valid is None else np.asarray(valid)
+    safe = np.where(keep, label, 0).astype(np.int64)
+    if safe.size and not 0 <= safe.min() <= safe.max() < len(palette):
+        raise ValueError(
+            f"colour needs class ids below {len(palette)}, got "
+            f"{safe.min()}..{safe.max()}. Give one colour a class, and mark void "
+            f"pixels in `valid`."
+        )
+    return np.where(keep[..., None], palette[safe], VOID_COLOUR)
+
+
+def overlay(
+    image: Picture,
+    label: LabelMap,
+    palette: Palette,
+    *,
+    valid: ValidMap | None = None,
+    alpha: float = 0.45,
+) -> Rgb:
+    """Tints an image with its classes and draws their outlines.
+
+    Args:
+        image: [H, W, 3] uint8, or float in [0, 1].
+        label: [H, W] class ids in [0, C). Class 0 stays as it is.
+        palette: [C, 3] colours.
+        valid: [H, W] False where a pixel stays as it is; None for all True.
+        alpha: Share of the class colour inside a region, in [0, 1]; its outline,
+            one pixel inside, is opaque.
+
+    Returns:
+        [H, W, 3].
+    """
+    label = np.asarray(label)
+    tinted = label > 0 if valid is None else (label > 0) & np.asarray(valid)
+    label = np.where(tinted, label, 0)
+    share = alpha * tinted
+    share[edges(label) & tinted] = 1
+    share = share[..., None]
+    mixed = (1 - share) * to_uint8(image) + share * colour(label, palette)
+    return np.round(mixed).astype(np.uint8)
+
+
+def errors(
+    image: Picture, truth: LabelMap, prediction: LabelMap, valid: ValidMap
+) -> Rgb:
+    """Shows in red, on the dimmed grey image, where the prediction is wrong.
+
+    Args:
+        image: [H, W, 3] uint8, or float in [0, 1].
+        truth: [H, W] class ids; never read where not valid.
+        prediction: [H, W] class ids.
+        valid: [H, W] True where a pixel counts.
+
+    Returns:
+        [H, W, 3].
+    """
+    grey = to_uint8(image).mean(axis=-1, keepdims=True) * 0.6
+    wrong = (np.asarray(truth) != np.asarray(prediction)) & np.asarray(valid)
+    mixed = np.where(wrong[..., None], WRONG_COLOUR, grey)
+    return np.round(mixed).astype(np.uint8)
+
+
+def edges(label: LabelMap) -> Bool[np.ndarray, "h w"]:
+    """[H, W] True where one of the four neighbours has another class."""
+    label = np.asarray(label)
+    edge = np.zeros(label.shape, bool)
+    rows, columns = label[1:] != label[:-1], label[:, 1:] != label[:, :-1]
+    edge[1:] |= rows
+    edge[:-1] |= rows
+    edge[:, 1:] |= columns
+    edge[:, :-1] |= columns
+    return edge

@@ -1,0 +1,128 @@
+"""Image, truth and prediction side by side, ready to look at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from segjax import ops
+from segjax.viz.overlay import LabelMap, Palette, Picture, ValidMap, colour, to_uint8
+
+Sheet = UInt8[np.ndarray, "h w 3"]
+
+PAPER, INK, FRAME = (255, 255, 255), (60, 60, 67), (205, 205, 210)
+MIN_SIDE, MAX_SIDE = 256, 1024
+"""Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
+
+MARGIN, GUTTER, LINE, FONT_SIZE = 10, 6, 22, 14
+
+
+def triptych(
+    image: Picture,
+    truth: LabelMap,
+    prediction: LabelMap,
+    *,
+    palette: Palette,
+    classes: Sequence[str],
+    valid: ValidMap | None = None,
+) -> Sheet:
+    """Draws image | truth | prediction with captions and a legend.
+
+    Where the prediction is smaller than the image, as from a U-Net with valid
+    padding, image and truth are cropped to their centre.
+
+    Args:
+        image: [H, W, 3] uint8, or float in [0, 1].
+        truth: [H, W] class ids; never read where not valid.
+        prediction: [h, w] class ids, at most as large as the image.
+        palette: [C, 3] colours.
+        classes: C names, for the legend of the classes that occur.
+        valid: [H, W] False where truth is void; None for all True.
+
+    Returns:
+        uint8 [height, width, 3]; small images are enlarged without smoothing to at
+        least 256 pixels on their shorter side, large ones shrunk to 1024.
+    """
+    size = np.asarray(prediction).shape
+    valid = np.ones(np.shape(truth), bool) if valid is None else valid
+    image, truth, valid = (
+        ops.center_crop(np.asarray(x)[None], size)[0] for x in (image, truth, valid)
+    )
+    panels = [
+        ("image", _fit(to_uint8(image), Image.Resampling.BOX)),
+        ("truth", _fit(colour(truth, palette, valid), Image.Resampling.NEAREST)),
+        ("prediction", _fit(colour(prediction, palette), Image.Resampling.NEAREST)),
+    ]
+    present = np.union1d(np.asarray(truth)[np.asarray(valid)], np.asarray(prediction))
+    names = list(classes)
+    legend = [(names[i], tuple(palette[i].tolist())) for i in present.tolist()]
+    return _draw(panels, legend)
+
+
+def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
+    """Stacks pictures of any size from top to bottom, aligned at the left.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not pictures:
+        raise ValueError("contact_sheet needs at least one picture, got none.")
+    width = max(picture.shape[1] for picture in pictures)
+    rows = []
+    for picture in pictures:
+        row = np.full((picture.shape[0], width, 3), PAPER, np.uint8)
+        row[:, : picture.shape[1]] = picture
+        rows.append(row)
+    return np.concatenate(rows)
+
+
+def _fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
+    height, width = pixels.shape[:2]
+    factor = -(-MIN_SIDE // min(height, width))
+    if factor > 1:
+        pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    picture = Image.fromarray(pixels)
+    shrink = MAX_SIDE / max(picture.size)
+    if shrink < 1:
+        size = [max(1, round(side * shrink)) for side in picture.size]
+        picture = picture.resize((size[0], size[1]), resample)
+    return picture
+
+
+def _draw(
+    panels: Sequence[tuple[str, Image.Image]],
+    legend: Sequence[tuple[str, tuple[int, ...]]],
+) -> Sheet:
+    font = ImageFont.load_default(FONT_SIZE)
+    width, height = panels[0][1].size
+    total = 2 * MARGIN + len(panels) * width + (len(panels) - 1) * GUTTER
+    places, lines = _flow([name for name, _ in legend], font, total - 2 * MARGIN)
+    below = MARGIN + LINE + height + 8
+    sheet = Image.new("RGB", (total, below + lines * LINE + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, (caption, picture) in enumerate(panels):
+        x, y = MARGIN + i * (width + GUTTER), MARGIN + LINE
+        pen.text((x, MARGIN + LINE / 2 - 2), caption, INK, font, anchor="lm")
+        pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
+        sheet.paste(picture, (x, y))
+    for (name, swatch), (x, line) in zip(legend, places, strict=True):
+        left, middle = MARGIN + x, below + line * LINE + LINE // 2
+        box = (left, middle - 6, left + 12, middle + 6)
+        pen.rounded_rectangle(box, 3, fill=swatch, outline=FRAME)
+        pen.text((left + 18, middle), name, INK, font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def _flow(
+    names: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
+) -> tuple[list[tuple[float, int]], int]:
+    """Places names like words in lines: their (x, line), and how many lines."""
+    places, x, line = [], 0.0, 0
+    for name in names:
+        step = 18 + font.getlength(name) + 16
+        if x and x + step > width:
+            x, line = 0.0, line + 1
+        places.append((x, line))
+        x += step
+    return places, line + 1
