@@ -1,6 +1,9 @@
 """Data sets through TFDS builders, batches through Grain, augmentations in JAX."""
 
 from segjax.data import augment as augment
+from segjax.data.builders.camvid import camvid as camvid
 from segjax.data.builders.digits import digits as digits
+from segjax.data.builders.dsb2018 import dsb2018 as dsb2018
+from segjax.data.builders.isbi2012 import isbi2012 as isbi2012
 from segjax.data.dataset import Dataset as Dataset
 from segjax.data.pipeline import Pipeline as Pipeline

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 import tensorflow_datasets as tfds
 
-from segjax.data.builders import base
+from segjax.data.builders import base, sources
 
 
 class Examples(Sequence[dict[str, Any]]):
@@ -113,6 +113,53 @@ def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
     default = "~/.cache/segjax/datasets"
     root = data_dir or os.environ.get("SEGJAX_DATA_DIR") or default
     return pathlib.Path(root).expanduser().absolute()
+
+
+def from_source(
+    builder: type[base.Builder],
+    source: str | os.PathLike | None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+) -> pathlib.Path:
+    """Prepares a data set from the user's own download, or finds it prepared.
+
+    The key of a preparation is a digest of the names, sizes and checksums (in a zip)
+    or times of change (in a folder) of the source's files: a source that changed is
+    prepared anew, beside the old one.
+
+    Args:
+        builder: What to prepare.
+        source: A folder or zip that holds `builder.PARTS`; None for what was
+            prepared before, if that is not ambiguous.
+        data_dir: See `data_root`.
+
+    Returns:
+        The prepared folder.
+    """
+    if source is None:
+        return _prepared_before(builder, data_root(data_dir))
+    path = sources.existing(source, builder.NEEDS)
+    parts = {part: sources.find(path, part, builder.NEEDS) for part in builder.PARTS}
+    digests = "".join(map(sources.digest, parts.values()))
+    key = hashlib.sha256(digests.encode()).hexdigest()[:12]
+    return prepared(builder, data_dir=data_dir, source=parts, key=key)
+
+
+def _prepared_before(builder: type[base.Builder], root: pathlib.Path) -> pathlib.Path:
+    pattern = f"*/{builder.VERSION}/dataset_info.json"
+    found = sorted((root / builder.name).glob(pattern))
+    if not found:
+        raise ValueError(
+            f"{builder.name} is not prepared in {root}: needed --source DIR (or "
+            f"source=) with {builder.NEEDS}; got no source."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{builder.name} was prepared from {len(found)} different sources in "
+            f"{root / builder.name}: needed --source DIR (or source=) to tell which; "
+            f"pass it, or delete the folders that are not wanted."
+        )
+    return found[0].parent
 
 
 def prepared(

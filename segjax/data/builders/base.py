@@ -25,6 +25,9 @@ INSTANCES = tfds.features.Image(
     shape=(None, None, 1), dtype=np.uint16, encoding_format="png"
 )
 
+SEMANTIC = {"image": IMAGE, "label": LABEL, "name": tfds.features.Text()}
+"""The features that every data set has."""
+
 PIXELS = ("image", "label", "instances")
 """The features of an example that are stored as PNG."""
 
@@ -58,11 +61,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     makes examples. Examples are stored in the order of the plan.
 
     Attributes:
-        source: Where the user's files are, for the data sets that need some.
+        source: The user's files, for the data sets that need some.
+        PARTS: Names of the zips or folders that a source consists of.
+        NEEDS: What a source must hold and where people get it, for messages.
     """
 
     FEATURES: Mapping[str, Any]
     DESCRIPTION: str
+    PARTS: tuple[str, ...] = ()
+    NEEDS: str = ""
 
     def plan(self) -> Mapping[str, Sequence[Any]]:
         """Names the splits, and gives one item for each example to be made."""
@@ -78,7 +85,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """What readers need besides the examples: `classes`, and what else."""
+        """What readers need besides the examples; called after the last `make`.
+
+        Returns:
+            `classes`, the class names, and whatever else the reader looks up.
+        """
         raise NotImplementedError
 
     def __init__(self, *, data_dir: str, source: Any = None):
@@ -98,12 +109,17 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         del dl_manager  # Nothing is downloaded.
         plan = self.plan()
-        self._metadata.update(self.describe(), digests={})
+        self._metadata["digests"] = {}
         bar = Progress(self.name, sum(map(len, plan.values())))
         return {
             name: self._generate_examples(name, items, bar)
             for name, items in plan.items()
         }
+
+    def _generate_splits(self, *args, **kwargs):
+        splits = super()._generate_splits(*args, **kwargs)
+        self._metadata.update(self.describe())
+        return splits
 
     def _generate_examples(self, split, items, bar):
         digest = hashlib.sha256()

@@ -46,13 +46,10 @@ class Digits(base.Builder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = "Scenes composed of scikit-learn's handwritten digits."
-    FEATURES = {  # noqa: RUF012
-        "image": base.IMAGE,
-        "label": base.LABEL,
+    FEATURES = base.SEMANTIC | {
         "instances": base.INSTANCES,
         "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
         "classes": tfds.features.Tensor(shape=(None,), dtype=np.int64),
-        "name": tfds.features.Text(),
     }
 
     def plan(self):

@@ -1,0 +1,162 @@
+"""Images and masks, checked as they are read from the user's files."""
+
+import difflib
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from segjax.data.builders.sources import Tree
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def images(tree: Tree, folder: str) -> list[str]:
+    """Sorted names of the image files right inside a folder."""
+    return [n for n in tree.files(folder) if n.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def stem(name: str) -> str:
+    """`a/b/c.d.png` to `c.d`."""
+    return name.rpartition("/")[2].rpartition(".")[0]
+
+
+def pairs(tree: Tree, images_in: str, masks_in: str) -> list[tuple[str, str]]:
+    """Pairs images and masks of equal stems; neither may be without the other."""
+    by_stem = [_by_stem(tree, folder) for folder in (images_in, masks_in)]
+    for ours, theirs, kind, folder in (
+        (by_stem[0], by_stem[1], "mask", masks_in),
+        (by_stem[1], by_stem[0], "image", images_in),
+    ):
+        for missing in sorted(ours.keys() - theirs.keys()):
+            near = difflib.get_close_matches(missing, theirs, n=1)
+            hint = f" (the nearest is {theirs[near[0]]})" if near else ""
+            raise ValueError(
+                f"{tree.shown(ours[missing])} has no {kind}: needed {missing}.* in "
+                f"{tree.shown(folder)}{hint}; add or rename it, or remove the file."
+            )
+    return [(by_stem[0][s], by_stem[1][s]) for s in sorted(by_stem[0])]
+
+
+def _by_stem(tree: Tree, folder: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in images(tree, folder):
+        other = found.setdefault(stem(name), name)
+        if other != name:
+            raise ValueError(
+                f"{tree.shown(name)} and {other} have the same stem: needed one file "
+                f"for each; remove one."
+            )
+    if not found:
+        raise ValueError(
+            f"{tree.shown(folder)} holds no image: needed files ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}, got {_some(tree.files(folder))}."
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    few = ", ".join(name.rpartition("/")[2] for name in names[:3])
+    return f"{few}{', ...' if len(names) > 3 else ''}" if few else "nothing"
+
+
+def opened(tree: Tree, name: str) -> PIL.Image.Image:
+    """Decodes a file completely; ValueError if it is broken."""
+    content = tree.read(name)
+    try:
+        image = PIL.Image.open(io.BytesIO(content))
+        image.load()
+    except Exception as error:  # Pillow's plugins raise whatever they meet.
+        reason = str(error).partition(" <_io")[0].replace("\n", " ")
+        raise ValueError(
+            f"{tree.shown(name)} is broken: needed a complete image file, got "
+            f"{len(content)} bytes that cannot be decoded ({reason}); replace it."
+        ) from error
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(
+            f"{tree.shown(name)} has {getattr(image, 'n_frames', 0)} pages: needed "
+            f"one image a file; save each page as its own file."
+        )
+    return image
+
+
+def read_image(tree: Tree, name: str) -> np.ndarray:
+    """Reads uint8 [H, W, 3]: grey is repeated, transparency dropped.
+
+    Grey images of more than 8 bits are stretched, each from its own least to its
+    greatest value, to 0 to 255.
+    """
+    image = opened(tree, name)
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        low, span = values.min(), np.ptp(values)
+        grey = ((values - low) * (255 / (span or 1))).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    # Cameras store turned pictures; people draw masks on what viewers show.
+    return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_ids(tree: Tree, name: str, like: np.ndarray) -> np.ndarray:
+    """Reads a mask of class ids as an integer array [H, W].
+
+    Args:
+        tree: Where the mask lies.
+        name: A single-channel file (grey, palette, or colour whose channels agree).
+        like: The image, whose height and width the mask must have.
+    """
+    ids = np.asarray(opened(tree, name))
+    if ids.dtype == bool:
+        ids = ids.astype(np.uint8)
+    if ids.ndim == 3:
+        colour = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
+        if (colour != colour[..., :1]).any():
+            raise ValueError(
+                f"{tree.shown(name)} is a colour image: needed one channel that holds "
+                f"class ids (0, 1, 2, ...); convert each colour to its id."
+            )
+        ids = colour[..., 0]
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            f"{tree.shown(name)} holds {ids.dtype} numbers: needed whole class ids; "
+            f"save it as an 8-bit PNG."
+        )
+    if ids.shape != like.shape[:2]:
+        height, width = like.shape[:2]
+        raise ValueError(
+            f"{tree.shown(name)} is {ids.shape[1]}x{ids.shape[0]} pixels: needed "
+            f"{width}x{height}, the size of its image; export it at that size."
+        )
+    return ids
+
+
+def to_labels(tree: Tree, name: str, ids: np.ndarray, known: dict[int, int]):
+    """Maps ids of a file to our class ids, uint8 [H, W].
+
+    Args:
+        tree: Where the mask lies.
+        name: Name of the mask.
+        ids: [H, W] whole numbers from the file.
+        known: Our id for each id that may occur.
+    """
+    found = np.unique(ids)
+    for value in found.tolist():
+        if value not in known:
+            raise ValueError(
+                f"{tree.shown(name)} holds id {value}: needed one of "
+                f"{ranges(known)}; correct the mask or the class list."
+            )
+    ours = np.array([known[value] for value in found.tolist()], np.uint8)
+    return ours[np.searchsorted(found, ids)]
+
+
+def ranges(ids: Iterable[int]) -> str:
+    """`[0, 1, 2, 255]` to `0-2, 255`."""
+    runs: list[list[int]] = []
+    for value in sorted(ids):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in runs)

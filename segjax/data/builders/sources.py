@@ -1,0 +1,181 @@
+"""The user's files, in a folder or in a zip."""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import pathlib
+import zipfile
+from typing import Protocol
+
+
+class Tree(Protocol):
+    """Files below one place. Names are relative to it, with forward slashes."""
+
+    def folders(self, folder: str) -> list[str]:
+        """Sorted names of the folders right inside `folder` ("" is the top)."""
+        ...
+
+    def files(self, folder: str) -> list[str]:
+        """Sorted names of the files right inside `folder`, hidden ones left out."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        ...
+
+    def stamp(self, name: str) -> str:
+        """What changes when the content of a file does."""
+        ...
+
+    def shown(self, name: str) -> str:
+        """The full path, for messages."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Files that lie unpacked in a folder."""
+
+    root: pathlib.Path
+
+    def _names(self, folder: str, *, want_files: bool) -> list[str]:
+        where = self.root / folder
+        if not where.is_dir():
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(
+            prefix + entry.name
+            for entry in os.scandir(where)
+            if entry.is_file() == want_files and not entry.name.startswith(".")
+        )
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Tree`."""
+        return self._names(folder, want_files=False)
+
+    def files(self, folder: str) -> list[str]:
+        """See `Tree`."""
+        return self._names(folder, want_files=True)
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"cannot read {self.shown(name)} ({error.strerror}): make the file "
+                f"readable."
+            ) from error
+
+    def stamp(self, name: str) -> str:
+        """Size and time of change."""
+        stat = (self.root / name).stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+    def shown(self, name: str) -> str:
+        """See `Tree`."""
+        return str(self.root / name)
+
+
+class Zip:
+    """Files in a zip; a folder named `top`, if the zip has one, is the place."""
+
+    def __init__(self, path: pathlib.Path, top: str):
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is not a complete zip ({error}): download it again."
+            ) from error
+        self._path = path
+        names = [n for n in self._zip.namelist() if not _hidden(n)]
+        inside = any(n.startswith(f"{top}/") for n in names)
+        self._top = f"{top}/" if inside else ""
+        self._files: dict[str, list[str]] = {}
+        self._folders: dict[str, set[str]] = {}
+        for name in names:
+            if name.startswith(self._top) and not name.endswith("/"):
+                self._add(name.removeprefix(self._top))
+
+    def _add(self, name: str) -> None:
+        folder = name.rpartition("/")[0]
+        self._files.setdefault(folder, []).append(name)
+        while folder:
+            parent = folder.rpartition("/")[0]
+            self._folders.setdefault(parent, set()).add(folder)
+            folder = parent
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Tree`."""
+        return sorted(self._folders.get(folder, ()))
+
+    def files(self, folder: str) -> list[str]:
+        """See `Tree`."""
+        return sorted(self._files.get(folder, ()))
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`; the zip's checksum is verified."""
+        try:
+            return self._zip.read(self._top + name)
+        except Exception as error:  # zlib.error, BadZipFile, EOFError, RuntimeError...
+            raise ValueError(
+                f"cannot read {self.shown(name)} ({error}): download the zip again."
+            ) from error
+
+    def stamp(self, name: str) -> str:
+        """Size and checksum."""
+        info = self._zip.getinfo(self._top + name)
+        return f"{info.file_size} {info.CRC}"
+
+    def shown(self, name: str) -> str:
+        """See `Tree`."""
+        return f"{self._path}: {self._top}{name}"
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def existing(source: str | os.PathLike, needs: str) -> pathlib.Path:
+    """The absolute path of the source, which must exist."""
+    path = pathlib.Path(source).expanduser().absolute()
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, _siblings(path), n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else "."
+        raise ValueError(f"source {path} does not exist: needed {needs}{hint}")
+    return path
+
+
+def _siblings(path: pathlib.Path) -> list[str]:
+    return os.listdir(path.parent) if path.parent.is_dir() else []
+
+
+def find(source: pathlib.Path, part: str, needs: str) -> Tree:
+    """Finds one part of a download, as a zip or unpacked.
+
+    Args:
+        source: The zip; a folder holding `<part>.zip` or `<part>/`; or that folder.
+        part: Name of the zip and of the folder inside it.
+        needs: What the data set needs, for the message.
+    """
+    if source.is_file():
+        beside = source.with_name(f"{part}.zip")
+        return Zip(beside if beside.is_file() else source, part)
+    if (source / f"{part}.zip").is_file():
+        return Zip(source / f"{part}.zip", part)
+    if (source / part).is_dir():
+        return Folder(source / part)
+    if not any(source.iterdir()):
+        raise ValueError(f"{source} is empty: needed {needs}.")
+    return Folder(source)
+
+
+def digest(tree: Tree, folder: str = "") -> str:
+    """Digest of all names and stamps at and below a folder."""
+    total = hashlib.sha256()
+    for name in tree.files(folder):
+        total.update(f"{name} {tree.stamp(name)}\n".encode())
+    for inner in tree.folders(folder):
+        total.update(digest(tree, inner).encode())
+    return total.hexdigest()
