@@ -58,7 +58,7 @@ class UNet(nn.Module):
         x = self._block(bottom, "bottom")(x, train=train)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         for i, width in reversed(list(enumerate(down))):
-            x = self.upsample(x, width)
+            x = self.upsample(x, width, name=f"upsample{i}")
             skip = ops.center_crop(skips[i], x.shape[1:3])
             x = jnp.concatenate([skip, x], axis=-1)
             x = self._block(width, f"up{i}")(x, train=train)
@@ -86,7 +86,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f'UNet needs padding "same" or "valid", got {self.padding!r}.'
             )
-        if min(height, width) <= trim:
+        if height <= trim or width <= trim:
             raise ValueError(
                 f"UNet with {len(self.widths)} scales and {self.padding} padding "
                 f"needs at least {trim + 1}x{trim + 1} pixels, got {height}x{width}. "

@@ -1,0 +1,137 @@
+"""FCN on a VGG-16 body (Long et al., 2015, arXiv:1411.4038).
+
+Differs from the paper: SAME padding, where the paper pads the image by 100 pixels and
+crops scores to fit; upsampling extends the edge scores beyond the border, where the
+paper's fades to zero; score layers start from random numbers unless they are skips;
+and images are taken as they are, in [0, 1].
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from segjax import ops
+from segjax.models import layers
+from segjax.typing import Array, Image, Logits
+
+_RANDOM = nn.initializers.lecun_normal()
+
+
+class FCN(nn.Module):
+    """A classifier made convolutional, with skips from its finer stages.
+
+    The parameters are the paper's, so that those of a VGG-16 fit: `stage1` to
+    `stage5`, `fc6`, `fc7`, and scores. The last upsampling is fixed to bilinear
+    interpolation, those before it start as it and are learned.
+
+    Attributes:
+        num_classes: C, the channels of the logits.
+        stride: Pixels of the image to one of the finest scores: 32, 16 or 8 in the
+            paper (FCN-32s, 16s, 8s); any power of two from 2 to 2**len(widths).
+        widths: Channels per stage, finest first. A narrow and short body, such as
+            `widths=(16, 32, 64), convs=(2, 2, 2), head_width=128, stride=2`, suits
+            small images.
+        convs: 3x3 convolutions per stage, as many numbers as in `widths`.
+        head_width: Channels of fc6 (7x7) and fc7 (1x1).
+        norm: `layers.no_norm` (the paper's), `layers.batch_norm` or
+            `layers.group_norm`, in the body; a norm helps training from scratch.
+        dropout: Share of the features of fc6 and fc7 set to zero in training.
+        axis_name: Mapped axis over which batch norm averages, in pmap.
+        dtype: What body and head compute in; parameters, scores and logits are
+            float32.
+    """
+
+    num_classes: int
+    stride: int = 8
+    widths: Sequence[int] = (64, 128, 256, 512, 512)
+    convs: Sequence[int] = (2, 2, 3, 3, 3)
+    head_width: int = 4096
+    norm: layers.Norm = layers.no_norm
+    dropout: float = 0.5
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Image, *, train: bool = False) -> Logits:
+        """[B, H, W, 3] in [0, 1], any H and W -> [B, H, W, C] float32 logits.
+
+        Sizes that the body does not divide are extended at the bottom and right by
+        their mirror image, and the logits are cropped.
+        """
+        layers.check_image(image)
+        self._check()
+        height, width = image.shape[1:3]
+        coarsest = 2 ** len(self.widths)
+        size = ops.round_up(height, coarsest), ops.round_up(width, coarsest)
+        x = ops.mirror_pad(image, size).astype(self.dtype)
+        pools = self._body(x, train=train)
+        scores = self._score(self._head(pools[-1], train=train), "score")
+        for i in reversed(range(len(pools) - 1)):
+            if 2 ** (i + 1) < self.stride:
+                break
+            scores = layers.BilinearConv(self.num_classes, name=f"upscore{i + 1}")(
+                scores
+            )
+            # Zeros, so that the finer net starts with the coarser one's prediction.
+            scores += self._score(
+                pools[i], f"score_pool{i + 1}", kernel_init=nn.initializers.zeros
+            )
+        return ops.resize_bilinear(scores, size)[:, :height, :width]
+
+    def _body(self, x: Array, *, train: bool) -> list[Array]:
+        """The pooled features of every stage, finest first."""
+        pools = []
+        for i, (width, convs) in enumerate(zip(self.widths, self.convs, strict=True)):
+            stage = layers.ConvBlock(
+                width,
+                convs=convs,
+                norm=self.norm,
+                axis_name=self.axis_name,
+                name=f"stage{i + 1}",
+            )
+            x = ops.max_pool_2x2(stage(x, train=train))
+            pools.append(x)
+        return pools
+
+    def _head(self, x: Array, *, train: bool) -> Array:
+        """The classifier's hidden layers, a convolution each."""
+        for name, kernel_size in (("fc6", (7, 7)), ("fc7", (1, 1))):
+            x = nn.Conv(
+                self.head_width,
+                kernel_size,
+                dtype=x.dtype,
+                kernel_init=layers.he_normal,
+                name=name,
+            )(x)
+            x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=not train)
+        return x
+
+    def _score(
+        self,
+        x: Array,
+        name: str,
+        kernel_init: Any = _RANDOM,
+    ) -> Array:
+        conv = nn.Conv(
+            self.num_classes,
+            (1, 1),
+            dtype=jnp.float32,
+            kernel_init=kernel_init,
+            name=name,
+        )
+        return conv(x)
+
+    def _check(self) -> None:
+        if len(self.widths) != len(self.convs):
+            raise ValueError(
+                f"FCN needs as many widths as convs, got {len(self.widths)} and "
+                f"{len(self.convs)}. Give both, one number a stage."
+            )
+        strides = [2**i for i in range(1, len(self.widths) + 1)]
+        if self.stride not in strides:
+            raise ValueError(
+                f"FCN with {len(self.widths)} stages needs a stride in {strides}, "
+                f"got {self.stride}. Choose one of these."
+            )
