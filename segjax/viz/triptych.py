@@ -3,25 +3,27 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from segjax import ops
+from segjax.typing import Array
 from segjax.viz.overlay import LabelMap, Palette, Picture, ValidMap, colour, to_uint8
 
-Sheet = UInt8[np.ndarray, "h w 3"]
+Sheet = UInt8[np.ndarray, "_ _ 3"]
+"""A picture of any size."""
 
 PAPER, INK, FRAME = (255, 255, 255), (60, 60, 67), (205, 205, 210)
 MIN_SIDE, MAX_SIDE = 256, 1024
 """Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
 
-MARGIN, GUTTER, LINE, FONT_SIZE = 10, 6, 22, 14
+MARGIN, GUTTER, LINE, FONT_SIZE = 10, 6, 26, 17
 
 
 def triptych(
     image: Picture,
     truth: LabelMap,
-    prediction: LabelMap,
+    prediction: Integer[Array, "h2 w2"],
     *,
     palette: Palette,
     classes: Sequence[str],
