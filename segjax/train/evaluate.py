@@ -27,7 +27,7 @@ def make_eval_step(
         The step, not compiled.
     """
 
-    def step(variables: PyTree, batch: Batch):
+    def eval_step(variables: PyTree, batch: Batch):
         batch = dict(batch) | {"image": ops.to_float(batch["image"])}
         outputs = apply(variables, batch["image"], train=False)
         terms = objective(outputs, batch)
@@ -36,7 +36,7 @@ def make_eval_step(
         }
         return metric(outputs, batch), means
 
-    return step
+    return eval_step
 
 
 def make_evaluator(

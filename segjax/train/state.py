@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from segjax.typing import Array, Data, Key, PyTree
+from segjax.typing import Data, Key, PyTree
 
 
 @flax.struct.dataclass
@@ -24,11 +24,12 @@ class TrainState:
         key: Never consumed: each step folds its number into it.
     """
 
-    step: Array
+    # Any, not Array: transformations rebuild states of shapes, shardings and None.
+    step: Any
     params: PyTree
     model_state: PyTree
     opt_state: PyTree
-    key: Key
+    key: Any
 
 
 def init_state(

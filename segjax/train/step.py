@@ -45,7 +45,7 @@ def make_train_step(
         x = jnp.sum(x)
         return jax.lax.psum(x, axis_name) if axis_name else x
 
-    def step(state: TrainState, batch: Batch):
+    def train_step(state: TrainState, batch: Batch):
         _check(batch)
         augment_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
         batch = augmented(augment, augment_key, batch)
@@ -83,7 +83,7 @@ def make_train_step(
         )
         return new, scalars
 
-    return step
+    return train_step
 
 
 def augmented(augment: Sequence[Augmentation], key: Key, batch: Batch) -> Batch:

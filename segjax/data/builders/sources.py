@@ -6,9 +6,10 @@ import hashlib
 import os
 import pathlib
 import zipfile
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Tree(Protocol):
     """Files below one place. Names are relative to it, with forward slashes."""
 

@@ -1,0 +1,117 @@
+"""The verbs, on a run that a user could have made."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segjax import data
+from tests.scenes import examples
+
+
+def test_train_fills_the_run_folder(run):
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"]["mean_iou"] > 0.5
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["flags"]["learning_rate"] == 3e-2
+    assert manifest["flags"]["seed"] == 0
+    samples = sorted(p.name for p in (run / "samples").iterdir())
+    assert samples == ["00.png", "01.png"]
+    report = (run / "report.html").read_text()
+    assert "square" in report
+    assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_evaluate_repeats_the_number_of_the_run(segjax, run):
+    got = segjax("evaluate", run)
+    assert got.code == 0, got.err
+    figures = json.loads((run / "evaluation-test-best.json").read_text())
+    final = json.loads((run / "result.json").read_text())
+    assert figures["metrics"] == final["metrics"]
+    assert figures["step"] == final["best_step"]
+    assert f"{final['metrics']['mean_iou']:.4f}" in got.out
+
+
+def test_evaluate_another_split_and_checkpoint(segjax, run):
+    got = segjax("evaluate", run, "--split", "validation", "--checkpoint", "last")
+    assert got.code == 0, got.err
+    assert (run / "evaluation-validation-last.json").exists()
+
+
+def test_predict_images_folders_and_globs(segjax, run, tmp_path):
+    scenes = examples(4, seed=11)
+    for i, scene in enumerate(scenes):
+        Image.fromarray(scene["image"]).save(tmp_path / f"scene{i}.png")
+    odd = np.random.default_rng(0).integers(0, 255, (97, 61, 3)).astype(np.uint8)
+    (tmp_path / "more").mkdir()
+    Image.fromarray(odd).save(tmp_path / "more/odd.jpg")
+    out = tmp_path / "out"
+    got = segjax(
+        "predict", run, tmp_path / "scene0.png", tmp_path / "scene[1-3].png",
+        tmp_path / "more", "--out", out,
+    )  # fmt: skip
+    assert got.code == 0, got.err
+    assert len(list(out.glob("*_overlay.png"))) == 5
+    label = np.asarray(Image.open(out / "odd.png"))
+    assert label.shape == (97, 61)
+    right = [
+        np.mean(np.asarray(Image.open(out / f"scene{i}.png")) == scene["label"])
+        for i, scene in enumerate(scenes)
+    ]
+    assert np.mean(right) > 0.8
+
+
+def test_python_script_equals_segjax_train(script, source, run, tmp_path, data_dir):
+    done = subprocess.run(
+        [sys.executable, script, "--source", source, "--run", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    mine = json.loads((tmp_path / "run/result.json").read_text())
+    theirs = json.loads((run / "result.json").read_text())
+    # Four devices in this process, another number there: equal to rounding.
+    assert mine["metrics"]["mean_iou"] == pytest.approx(
+        theirs["metrics"]["mean_iou"], abs=0.05
+    )
+
+
+def test_resume_a_finished_run_with_more_steps(segjax, script, source, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--source", source, "--run", run]
+    assert segjax("train", script, *flags, "--steps", "6").code == 0
+    got = segjax("train", script, *flags, "--steps", "12", "--resume")
+    assert got.code == 0, got.err
+    assert "note: --steps 12; the run began with 6." in got.err
+    assert json.loads((run / "result.json").read_text())["steps"] == 12
+
+
+def test_summary_trains_nothing(segjax, script, source, tmp_path):
+    run = tmp_path / "run"
+    got = segjax("train", script, "--source", source, "--run", run, "--summary")
+    assert got.code == 0, got.err
+    assert "FLOPs" in got.out
+    assert not run.exists()
+
+
+def test_data_list_and_prepare(segjax, source):
+    got = segjax("data", "list")
+    assert got.code == 0
+    for name in ("digits", "dsb2018", "camvid", "isbi2012", "folder"):
+        assert name in got.out
+    got = segjax("data", "prepare", "folder", "--source", source)
+    assert got.code == 0, got.err
+    assert data.folder(source).fingerprint in got.out.replace("\n", "")
+
+
+def test_help_and_version(segjax, script):
+    for args in (["--help"], ["--version"], ["train", "--help"], ["data", "--help"]):
+        assert segjax(*args).code == 0
+    got = segjax("train", script, "--help")
+    assert got.code == 0
+    assert "--learning-rate" in got.out
+    assert "--resume" in got.out

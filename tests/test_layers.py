@@ -1,0 +1,93 @@
+"""Who imports whom: the table of docs/architecture.md, held."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import segjax
+
+PACKAGE = pathlib.Path(segjax.__file__).parent
+LAYERS = {
+    "typing": set(),
+    "ops": {"typing"},
+    "losses": {"typing", "ops"},
+    "metrics": {"typing", "ops"},
+    "models": {"typing", "ops"},
+    "data": {"typing", "ops"},
+    "train": {"typing", "ops", "metrics.mean"},
+    "inference": {"typing", "ops"},
+    "interop": {"typing", "ops"},
+    "viz": {"typing", "ops"},
+}
+ONLY = {
+    "flax.linen": {"models"},
+    "tensorflow_datasets": {"data"},
+    "grain": {"data"},
+    "tensorflow": set(),
+    "torch": set(),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    """Full dotted names of what a file imports, `from a import b` as a.b."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path):
+    room = room_of(path)
+    for name in imported(path):
+        for package, rooms in ONLY.items():
+            if name == package or name.startswith(f"{package}."):
+                assert room in rooms, f"{room} imports {name}"
+        if not name.startswith("segjax.") or room in ("cli", "__init__"):
+            continue
+        inside = name.removeprefix("segjax.")
+        allowed = LAYERS[room] | {room}
+        assert any(
+            inside == other or inside.startswith(f"{other}.") for other in allowed
+        ), f"{room} imports {name}"
+
+
+def test_every_room_is_in_the_table():
+    rooms = {room_of(path) for path in FILES} - {"cli", "__init__"}
+    assert rooms <= LAYERS.keys()
+
+
+def test_importing_segjax_is_light():
+    """No heavy library, and under 0.3 s on top of jax (median of five)."""
+    code = """
+import sys, time, jax
+before = set(sys.modules)
+start = time.perf_counter()
+import segjax
+took = time.perf_counter() - start
+heavy = {"tensorflow_datasets", "matplotlib", "tensorflow", "torch", "grain"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+print(took)
+"""
+    times = [
+        float(subprocess.check_output([sys.executable, "-c", code], text=True))
+        for _ in range(3)
+    ]
+    assert sorted(times)[1] < 0.3
+
+
+def test_subpackages_load_when_used():
+    assert "losses" in dir(segjax)
+    assert segjax.losses.soft_dice
+    with pytest.raises(AttributeError, match="no attribute 'lossses'"):
+        segjax.lossses  # noqa: B018

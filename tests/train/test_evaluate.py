@@ -1,0 +1,41 @@
+"""Evaluation does not depend on how examples are batched."""
+
+import jax
+import numpy as np
+import pytest
+
+from segjax import data, losses, metrics, models, train
+from tests.scenes import CLASSES, dataset
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = models.SimpleCNN(num_classes=3)
+    params = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    state = train.TrainState(0, params["params"], {}, (), jax.random.key(0))
+    objective = losses.semantic(ce=(1.0, losses.cross_entropy))
+    mesh = train.make_mesh(jax.devices()[:1])
+    metric = metrics.semantic(CLASSES)
+    return state, train.make_evaluator(model.apply, objective, metric, mesh)
+
+
+def test_ten_images_in_batches_of_four_equal_one_batch_of_ten(trained):
+    state, evaluate = trained
+    pipeline = data.Pipeline(dataset=dataset(validation=10), multiple=16)
+    by = {
+        n: evaluate(state, pipeline.eval_batches("validation", batch_size=n))
+        for n in (4, 10)
+    }
+    assert by[4].keys() == by[10].keys()
+    for name in by[4]:
+        if name.startswith("loss"):  # Means of floats: to rounding.
+            np.testing.assert_allclose(by[4][name], by[10][name], rtol=1e-6)
+        else:  # Counts: exactly.
+            assert by[4][name] == by[10][name], name
+    assert 0 < by[4]["mean_iou"] < 1
+
+
+def test_nothing_to_evaluate_is_an_error(trained):
+    state, evaluate = trained
+    with pytest.raises(ValueError, match="at least one example"):
+        evaluate(state, iter([]))
