@@ -365,8 +365,8 @@ def test_a_result_depends_on_its_own_key_alone(rng, name, key):
 def test_compose_gives_each_member_its_key(rng, key):
     example = random_example(rng)
     noisy = jax.jit(augment.noise(sigma=0.2))
-    one = augment.compose(noisy)(key, example)
-    two = augment.compose(noisy, noisy)(key, example)
+    one = jax.jit(augment.compose(noisy))(key, example)
+    two = jax.jit(augment.compose(noisy, noisy))(key, example)
     by_hand = noisy(
         jax.random.fold_in(key, 1), noisy(jax.random.fold_in(key, 0), example)
     )
@@ -374,6 +374,19 @@ def test_compose_gives_each_member_its_key(rng, key):
     same(one, noisy(jax.random.fold_in(key, 0), example))
     first, second = one["image"] - example["image"], two["image"] - one["image"]
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.3
+
+
+def test_compose_keeps_the_order(rng, key):
+    def double(key, example):
+        return example | {"image": example["image"] * 2}
+
+    def add(key, example):
+        return example | {"image": example["image"] + 1}
+
+    example = random_example(rng)
+    for members, expected in [((double, add), 3), ((add, double), 4)]:
+        out = augment.compose(*members)(key, example | {"image": np.ones((4, 4, 3))})
+        np.testing.assert_array_equal(out["image"], expected)
 
 
 def test_sometimes_is_a_share(rng):
