@@ -1,5 +1,6 @@
 """Experiment scripts: loading them, reading their flags, building them again."""
 
+import dataclasses
 import functools
 import importlib.util
 import inspect
@@ -40,7 +41,7 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
     sys.modules[path.stem] = module  # Dataclasses and pickle look modules up here.
     spec.loader.exec_module(module)
     build: Any = getattr(module, "experiment", None)
-    if not callable(build):
+    if build is None:
         raise ValueError(
             f"{path} needs a function `experiment(*, ...) -> train.Experiment`, "
             f"and has none. See experiments/digits_unet.py."
@@ -73,12 +74,12 @@ def parse(
     experiment_flags = Annotated[Any, tyro.conf.arg(constructor=keywords, name="")]
     verb_flags = Annotated[Any, tyro.conf.arg(constructor=options, name="")]
 
-    def command(experiment, options):
-        return experiment, options
-
-    command.__annotations__ = {"experiment": experiment_flags, "options": verb_flags}
+    command = dataclasses.make_dataclass(
+        "command", [("experiment", experiment_flags), ("options", verb_flags)]
+    )
     command.__doc__ = inspect.getdoc(sys.modules[build.__module__]) or ""
-    return tyro.cli(command, args=list(args), prog=prog)
+    parsed: Any = tyro.cli(command, args=list(args), prog=prog)
+    return parsed.experiment, parsed.options
 
 
 def _keywords(build: Build, defaults: Mapping[str, Any]) -> Callable[..., dict]:

@@ -17,6 +17,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from segjax.train.config import TrainConfig
+from segjax.train.manifest import without_nan
 
 
 class RunLog:
@@ -111,7 +112,7 @@ class RunLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def _write(self, record: Mapping) -> None:
-        self._lines.write(json.dumps(record) + "\n")
+        self._lines.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
 
 
 def figures_line(figures: Mapping[str, float], *, monitor: str) -> str:

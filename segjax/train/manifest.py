@@ -2,9 +2,11 @@
 
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,7 +84,7 @@ def manifest(
     data = experiment.data
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": shlex.join(sys.argv),
         "script": _plain(script),
         "flags": {name: _plain(value) for name, value in flags.items()},
         "seed": experiment.config.seed,
@@ -104,10 +106,23 @@ def manifest(
 
 
 def write_json(path: pathlib.Path, value: Mapping) -> None:
-    """Writes atomically: a reader sees the old file or the new one."""
+    """Writes atomically: a reader sees the old file or the new one.
+
+    NaN, the score of a class that was never seen, becomes null: JSON has no NaN.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(without_nan(value), indent=2, allow_nan=False)
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def without_nan(value: Any) -> Any:
+    """The same JSON value with None in place of NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _plain(value: Any) -> Any:
