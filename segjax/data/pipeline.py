@@ -199,7 +199,11 @@ def _read(stream: grain.MapDataset, *, workers: int) -> Generator[Any, None, Non
         )
     iterator = iter(elements)
     try:
-        yield from iterator
+        if workers:
+            # Out of the shared memory, which must be free before Python exits.
+            yield from map(_copy, iterator)
+        else:
+            yield from iterator
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
@@ -210,3 +214,7 @@ def _read(stream: grain.MapDataset, *, workers: int) -> Generator[Any, None, Non
         ) from error
     finally:
         iterator.close()
+
+
+def _copy(batch: Batch) -> Batch:
+    return {name: np.array(x) for name, x in batch.items()}

@@ -230,6 +230,13 @@ def test_an_iterator_left_early_stops_its_threads():
         next(stream)
 
 
+def test_batches_outlive_their_workers():
+    pipeline = Pipeline(dataset=dataset(), size=4, workers=1)
+    with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
+        batch = next(stream)
+    assert {type(x) for x in batch.values()} == {np.ndarray}  # No shared memory.
+
+
 class DyingElsewhere(list):
     home = None
 
