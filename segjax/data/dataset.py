@@ -88,16 +88,21 @@ class Dataset:
     fingerprint: str
 
 
-def view(directory: pathlib.Path, name: str, splits: Mapping[str, str]) -> Dataset:
+def view(
+    directory: pathlib.Path, name: str, splits: Mapping[str, str] | None = None
+) -> Dataset:
     """Names parts of a prepared folder.
 
     Args:
         directory: What `prepared` returned.
         name: Name of the view.
         splits: Our split's name to TFDS's, slices and sums included, such as
-            `"all[:80%]"`.
+            `"train[:80%]"`; None for all there are, under their own names.
     """
     described = json.loads((directory / "metadata.json").read_text())
+    if splits is None:
+        order = ("train", "validation", "test")
+        splits = {split: split for split in order if split in described["digests"]}
     parts = [name, directory.name, described["digests"], dict(splits)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     return Dataset(

@@ -5,9 +5,9 @@ decodes an image itself: images enter as PNG bytes and leave as PNG bytes, and t
 PNGs are made and read here, with Pillow.
 """
 
+import concurrent.futures
 import hashlib
 import io
-import multiprocessing.pool
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +31,8 @@ SEMANTIC = {"image": IMAGE, "label": LABEL, "name": tfds.features.Text()}
 PIXELS = ("image", "label", "instances")
 """The features of an example that are stored as PNG."""
 
+_WINDOW = 64
+
 
 def to_png(pixels: np.ndarray) -> io.BytesIO:
     """Encodes uint8 [H, W], uint8 [H, W, 3] or uint16 [H, W] without loss."""
@@ -47,6 +49,11 @@ def from_png(png: bytes) -> np.ndarray:
         pixels = np.array(image)
     # Pillow reads 16-bit grey as int32 in some versions.
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
+
+
+def threads() -> concurrent.futures.Executor:
+    """Threads that decode; Pillow and zlib work without the interpreter's lock."""
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -123,21 +130,26 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split, items, bar):
         digest = hashlib.sha256()
-        with bar, multiprocessing.pool.ThreadPool(os.cpu_count()) as pool:
-            for example, packed in pool.imap(self._pack, items):
-                for feature, value in sorted(example.items()):
-                    value = np.asarray(value)
-                    digest.update(f"{feature} {value.dtype} {value.shape}".encode())
-                    digest.update(value.tobytes())
-                bar.advance()
-                yield example["name"], packed
+        with bar, threads() as pool:
+            # A window at a time: few decoded images are in memory at once.
+            for start in range(0, len(items), _WINDOW):
+                window = items[start : start + _WINDOW]
+                for name, part, packed in pool.map(self._pack, window):
+                    digest.update(part)
+                    bar.advance()
+                    yield name, packed
         # Of pixels, not of files: zlib's version does not change it.
         self._metadata["digests"][split] = digest.hexdigest()
 
-    def _pack(self, item) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _pack(self, item) -> tuple[str, bytes, dict[str, Any]]:
         example = self.make(item)
+        digest = hashlib.sha256()
+        for feature, value in sorted(example.items()):
+            value = np.asarray(value)
+            digest.update(f"{feature} {value.dtype} {value.shape}".encode())
+            digest.update(value.tobytes())
         packed = {k: to_png(v) if k in PIXELS else v for k, v in example.items()}
-        return example, packed
+        return example["name"], digest.digest(), packed
 
     # TFDS prints these two to standard output; `Progress` says it on stderr.
     def _log_download_bytes(self) -> None:

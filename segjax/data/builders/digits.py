@@ -38,7 +38,7 @@ def digits(*, data_dir: str | os.PathLike | None = None) -> dataset.Dataset:
         classes int64 [N] in [1, 10], of instances 1 to N in that order.
     """
     directory = dataset.prepared(Digits, data_dir=data_dir)
-    return dataset.view(directory, "digits", {split: split for split in SCENES})
+    return dataset.view(directory, "digits")
 
 
 class Digits(base.Builder, skip_registration=True):

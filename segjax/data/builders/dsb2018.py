@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import multiprocessing.pool
 import os
 from typing import Literal
 
@@ -81,8 +80,8 @@ class Dsb2018(base.Builder, skip_registration=True):
         splits = {}
         for split, part in _PARTS.items():
             items = self._items(part)
-            with multiprocessing.pool.ThreadPool(os.cpu_count()) as pool:
-                fluorescent = pool.map(self._is_fluorescence, items)
+            with base.threads() as pool:
+                fluorescent = list(pool.map(self._is_fluorescence, items))
             for kind, wanted in (("fluorescence", True), ("other", False)):
                 splits[f"{split}_{kind}"] = [
                     item

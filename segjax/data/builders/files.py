@@ -131,21 +131,24 @@ def read_ids(tree: Tree, name: str, like: np.ndarray) -> np.ndarray:
     return ids
 
 
-def to_labels(tree: Tree, name: str, ids: np.ndarray, known: dict[int, int]):
-    """Maps ids of a file to our class ids, uint8 [H, W].
+def to_labels(
+    tree: Tree, name: str, ids: np.ndarray, known: dict[int, int], *, fix: str
+) -> np.ndarray:
+    """Maps the ids of a file to our class ids, uint8 [H, W].
 
     Args:
         tree: Where the mask lies.
         name: Name of the mask.
         ids: [H, W] whole numbers from the file.
         known: Our id for each id that may occur.
+        fix: What to do about an id that may not, for the message.
     """
     found = np.unique(ids)
     for value in found.tolist():
         if value not in known:
             raise ValueError(
                 f"{tree.shown(name)} holds id {value}: needed one of "
-                f"{ranges(known)}; correct the mask or the class list."
+                f"{ranges(known)}; correct the mask ({fix})."
             )
     ours = np.array([known[value] for value in found.tolist()], np.uint8)
     return ours[np.searchsorted(found, ids)]

@@ -76,7 +76,8 @@ class Isbi2012(base.Builder, skip_registration=True):
         tree = self.source["isbi2012"]
         image = files.read_image(tree, item[0])
         ids = files.read_ids(tree, item[1], image)
-        label = files.to_labels(tree, item[1], ids, {0: 0, 255: 1})
+        fix = "0 is membrane, 255 is cell"
+        label = files.to_labels(tree, item[1], ids, {0: 0, 255: 1}, fix=fix)
         return {"image": image, "label": label, "name": files.stem(item[0])}
 
     def describe(self):

@@ -1,0 +1,251 @@
+"""Your own images and masks, from a folder."""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from segjax.data import dataset
+from segjax.data.builders import base, files, sources
+from segjax.typing import VOID
+
+_NEEDS = (
+    "the folders images/ and masks/ (same stems; masks as PNGs of class ids), or "
+    "train/, validation/ and test/ with these two folders in each"
+)
+_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    tree: sources.Tree
+    validation: float
+    test: float
+    seed: int
+    ids: tuple[int, ...] | None
+    void: int | None
+    classes: tuple[str, ...] | None
+
+    def key(self) -> str:
+        """Digest of the files and of every option."""
+        parts = [sources.digest(self.tree, f) for f in _places(self.tree)]
+        parts.append(repr(dataclasses.replace(self, tree=None)))  # type: ignore
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+
+def folder(
+    source: str | os.PathLike,
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    void: int | None = VOID,
+    data_dir: str | os.PathLike | None = None,
+) -> dataset.Dataset:
+    """A folder of images and masks.
+
+        source/images/a.jpg   source/masks/a.png   source/classes.txt (optional)
+
+    Images may be png, jpg, tif, bmp or webp, grey or colour, of any size; a mask has
+    the stem and the size of its image and one channel of class ids. Instead of one
+    pair of folders there may be one for each split: source/train/images and so on;
+    without source/validation, validation images are taken from train.
+
+    Args:
+        source: The folder, or a zip of it.
+        validation: Share of the images held out for validation, in [0, 1). At least
+            one image if there are three, unless it is 0.
+        test: Share held out for the test, likewise; not used with split folders.
+        seed: Chooses which images are held out.
+        ids: The values in the masks that stand for class 0, 1, ..., such as (0, 255)
+            for black and white masks; None if they are 0, 1, ... already.
+        void: The value in the masks of pixels that have no class; None if there are
+            none. A value listed in `ids` is never void.
+        data_dir: Where prepared data lie; see `dataset.data_root`.
+
+    Returns:
+        Class names are the lines of classes.txt, else "class 0" up to the greatest
+        id found.
+
+    Raises:
+        ValueError: If a file is missing, broken, of another size or holds an unknown
+            id; the message names it.
+    """
+    if not 0 <= validation < 1 or not 0 <= test < 1 or validation + test >= 1:
+        raise ValueError(
+            f"validation and test must be shares that leave some for training, got "
+            f"{validation} and {test}."
+        )
+    path = sources.existing(source, _NEEDS)
+    tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
+    options = _Source(
+        tree=tree,
+        validation=validation,
+        test=test,
+        seed=seed,
+        ids=None if ids is None else tuple(ids),
+        void=void,
+        classes=_class_names(tree),
+    )
+    directory = dataset.prepared(
+        Folder, data_dir=data_dir, source=options, key=options.key()
+    )
+    return dataset.view(directory, "folder")
+
+
+class Folder(base.Builder, skip_registration=True):
+    """Reads `images/*` and `masks/*`, or those of each split's folder."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = "A user's own images and masks."
+    FEATURES = base.SEMANTIC
+    source: _Source
+
+    def plan(self):
+        """Pairs images and masks, and shares them out."""
+        self._found: set[int] = set()
+        self._known = _known_ids(self.source)
+        tree, places = self.source.tree, _split_folders(self.source.tree)
+        if not places:
+            return self._shared_out(_pairs(tree, ""), self.source.test)
+        splits = {split: _pairs(tree, place) for split, place in places.items()}
+        if "train" not in splits:
+            raise ValueError(
+                f"{tree.shown('')} has {', '.join(places.values())} but no train "
+                f"folder: needed train/images and train/masks; add it."
+            )
+        if "validation" not in splits:
+            splits |= self._shared_out(splits["train"], 0.0)
+        return splits
+
+    def _shared_out(self, pairs, test: float):
+        order = np.random.default_rng(self.source.seed).permutation(len(pairs))
+        enough = len(pairs) >= 3
+        counts = [
+            max(1, round(len(pairs) * share)) if share > 0 and enough else 0
+            for share in (self.source.validation, test)
+        ]
+        parts = np.split(order, np.cumsum(counts))
+        splits = zip(("validation", "test", "train"), parts, strict=True)
+        return {k: [pairs[i] for i in sorted(v)] for k, v in splits if len(v)}
+
+    def make(self, item):
+        """Reads one pair."""
+        tree, (image_name, mask_name) = self.source.tree, item
+        image = files.read_image(tree, image_name)
+        ids = files.read_ids(tree, mask_name, image)
+        names = self.source.classes
+        fix = "pass ids= or void= if masks hold other values"
+        if names:
+            fix = f"{tree.shown('classes.txt')} names {len(names)} classes; {fix}"
+        label = files.to_labels(tree, mask_name, ids, self._known, fix=fix)
+        self._found.update(np.unique(label).tolist())
+        return {"image": image, "label": label, "name": files.stem(image_name)}
+
+    def describe(self):
+        """Names the classes, once it is known which there are."""
+        found = sorted(self._found - {VOID})
+        names = self.source.classes
+        if self.source.ids is None:
+            _check_plausible(self.source, found, void=VOID in self._found)
+        count = len(self.source.ids or ()) or max(found, default=-1) + 1
+        return {"classes": names or [f"class {i}" for i in range(count)]}
+
+
+def _class_names(tree: sources.Tree) -> tuple[str, ...] | None:
+    if "classes.txt" not in tree.files(""):
+        return None
+    lines = tree.read("classes.txt").decode("utf-8-sig").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"{tree.shown('classes.txt')} names {len(names)} classes, "
+            f"{len(set(names))} of them different: needed one name a line, all "
+            f"different."
+        )
+    return names
+
+
+def _known_ids(source: _Source) -> dict[int, int]:
+    """Our class id for each value that a mask may hold."""
+    names, ids = source.classes, source.ids
+    if ids is None:
+        ids = range(len(names) if names else VOID)
+    if names and len(names) != len(ids):
+        raise ValueError(
+            f"ids lists {len(ids)} values, {source.tree.shown('classes.txt')} "
+            f"{len(names)} names: needed one value for each name."
+        )
+    if not 0 < len(set(ids)) == len(ids) <= VOID:
+        raise ValueError(f"ids must be 1 to {VOID} different values, got {ids}.")
+    known = {} if source.void is None else {source.void: VOID}
+    return known | {
+        value: i for i, value in enumerate(ids) if source.ids or value != source.void
+    }
+
+
+def _check_plausible(source: _Source, found: list[int], *, void: bool) -> None:
+    """Rejects pictures of ids: black and white, or counting in large steps."""
+    values = [*found, source.void] if void and source.void is not None else found
+    greatest = max(values)
+    if void and found in ([], [0]):
+        trouble = "all else would be void"
+    elif not source.classes and greatest >= 32 and len(values) * 4 <= greatest:
+        trouble = "most classes would be empty"
+    else:
+        return
+    shown = ", ".join(map(str, sorted(values)))
+    raise ValueError(
+        f"the masks in {source.tree.shown('')} hold only the values {shown}: needed "
+        f"class ids 0, 1, 2, ... ({trouble}); pass ids=({shown}) (--ids "
+        f"{shown.replace(',', '')}) to take them as classes 0 to {len(values) - 1}."
+    )
+
+
+def _split_folders(tree: sources.Tree) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in tree.folders(""):
+        split = _ALIASES.get(name.lower())
+        if split and tree.folders(name):
+            if split in found:
+                raise ValueError(
+                    f"{tree.shown(name)} and {found[split]} both stand for {split}: "
+                    f"needed one of them; rename or merge."
+                )
+            found[split] = name
+    return found
+
+
+def _places(tree: sources.Tree) -> list[str]:
+    """Every folder whose files matter."""
+    splits = _split_folders(tree).values()
+    inner = [f"{s}/" for s in splits] or [""]
+    return [f"{place}{kind}" for place in inner for kind in ("images", "masks")]
+
+
+def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
+    """The pairs of one folder that holds images/ and masks/."""
+    prefix = f"{place}/" if place else ""
+    there = [name.removeprefix(prefix) for name in tree.folders(place)]
+    for kind in ("images", "masks"):
+        if kind not in there:
+            near = difflib.get_close_matches(kind, there, n=1)
+            hint = f"rename {near[0]}/ to {kind}/" if near else f"add {kind}/"
+            got = ", ".join(f"{name}/" for name in there[:6]) or "no folder"
+            raise ValueError(
+                f"{tree.shown(place)} has no folder {kind}/: needed {_NEEDS}, got "
+                f"{got}; {hint}."
+            )
+    return files.pairs(tree, f"{prefix}images", f"{prefix}masks")

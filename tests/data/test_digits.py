@@ -1,0 +1,120 @@
+import pickle
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from segjax import data
+from segjax.data.builders import digits
+from segjax.typing import VOID
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return data.digits(data_dir=tmp_path_factory.mktemp("digits"))
+
+
+def test_splits_and_classes(prepared):
+    sizes = {split: len(examples) for split, examples in prepared.splits.items()}
+    assert sizes == {"train": 6_000, "validation": 500, "test": 500}
+    assert prepared.classes == ("background", *"0123456789")
+
+
+def test_examples_are_consistent(prepared):
+    counts = []
+    for example in list(prepared.splits["validation"])[:100]:
+        label, instances = example["label"], example["instances"]
+        assert example["image"].shape == (32, 32, 3)
+        assert example["image"].dtype == label.dtype == np.uint8
+        assert label.max() <= 10
+        np.testing.assert_array_equal(label > 0, instances > 0)
+        counts.append(len(example["classes"]))
+        for i, (box, kind) in enumerate(
+            zip(example["boxes"], example["classes"], strict=True), start=1
+        ):
+            rows, columns = np.nonzero(instances == i)
+            tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_array_equal(box, tight)
+            assert set(label[instances == i]) == {kind}
+    assert set(counts) == {1, 2, 3}
+
+
+def test_background_dominates(prepared):
+    labels = np.stack([e["label"] for e in prepared.splits["test"]])
+    share = np.bincount(labels.ravel(), minlength=11) / labels.size
+    assert 0.7 < share[0] < 0.9
+    assert share[1:].min() > 0.005
+    assert VOID not in labels
+
+
+def test_digits_hardly_overlap():
+    hidden = []
+    for number in range(50):
+        instances = digits.scene("test", number)["instances"]
+        for i in range(1, instances.max() + 1):
+            # A digit that another one covers falls apart into many pieces.
+            hidden.append(scipy.ndimage.label(instances == i, np.ones((3, 3)))[1])
+    assert np.mean(np.array(hidden) == 1) > 0.8
+
+
+def test_no_source_digit_is_in_two_splits():
+    parts = [set(digits.source_indices(split)) for split in digits.SCENES]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1_797
+
+
+def test_scenes_draw_from_their_own_split(monkeypatch):
+    # With every digit of the other splits made empty, the scenes stay the same.
+    before = digits.scene("validation", 3)
+    ink, kinds = digits.source_digits()
+    blank = np.zeros_like(ink)
+    own = digits.source_indices("validation")
+    blank[own] = ink[own]
+    monkeypatch.setattr(digits, "source_digits", lambda: (blank, kinds))
+    after = digits.scene("validation", 3)
+    np.testing.assert_array_equal(before["image"], after["image"])
+
+
+def test_two_preparations_are_equal(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGJAX_DATA_DIR", str(tmp_path))
+    again = data.digits()
+    assert again.fingerprint == prepared.fingerprint
+    assert (tmp_path / "digits" / "1.0.0").is_dir()
+    for i in (0, 5_999):
+        one, two = prepared.splits["train"][i], again.splits["train"][i]
+        np.testing.assert_array_equal(one["image"], two["image"])
+
+
+def test_splits_can_be_pickled_and_indexed(prepared):
+    examples = prepared.splits["train"]
+    copy = pickle.loads(pickle.dumps(examples))
+    assert copy[-1]["name"] == examples[5_999]["name"] == "train-5999"
+    np.testing.assert_array_equal(copy[7]["image"], examples[7]["image"])
+    assert len(pickle.dumps(examples)) < 1_000
+    with pytest.raises(IndexError, match="no example 6000"):
+        examples[6_000]
+
+
+def test_prepares_once_and_quietly(prepared, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(digits, "SCENES", {"train": 3, "validation": 2, "test": 1})
+    data.digits(data_dir=tmp_path)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "Preparing digits: 6 examples\n"
+    data.digits(data_dir=tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits"]
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch, trouble):
+    make = digits.scene
+
+    def interrupted(split, number):
+        if number == 70:
+            raise trouble("now")
+        return make(split, number)
+
+    monkeypatch.setattr(digits, "scene", interrupted)
+    with pytest.raises(trouble, match=r"^now$"):
+        data.digits(data_dir=tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
