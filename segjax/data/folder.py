@@ -29,7 +29,7 @@ _ALIASES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    tree: sources.Tree
+    tree: sources.Tree = dataclasses.field(repr=False)
     validation: float
     test: float
     seed: int
@@ -40,7 +40,7 @@ class _Source:
     def key(self) -> str:
         """Digest of the files and of every option."""
         parts = [sources.digest(self.tree, f) for f in _places(self.tree)]
-        parts.append(repr(dataclasses.replace(self, tree=None)))  # type: ignore
+        parts.append(repr(self))
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
@@ -199,10 +199,10 @@ def _known_ids(source: _Source) -> dict[int, int]:
 def _check_plausible(source: _Source, found: list[int], *, void: bool) -> None:
     """Rejects pictures of ids: black and white, or counting in large steps."""
     values = [*found, source.void] if void and source.void is not None else found
-    greatest = max(values)
-    if void and found in ([], [0]):
+    greatest = max(found, default=0)
+    if void and greatest == 0:
         trouble = "all else would be void"
-    elif not source.classes and greatest >= 32 and len(values) * 4 <= greatest:
+    elif not source.classes and greatest >= 32 and len(found) * 4 <= greatest:
         trouble = "most classes would be empty"
     else:
         return
