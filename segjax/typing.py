@@ -69,13 +69,12 @@ MetricFn = Callable[[Any, Batch], Metric]
 
 @runtime_checkable
 class Data(Protocol):
-    """What training and evaluation need to know of data.
+    """What training and evaluation need to know of data."""
 
-    Attributes:
-        classes: Class names; a class id is a position in this tuple.
-    """
-
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a class id is a position in this tuple."""
+        ...
 
     @property
     def splits(self) -> Sequence[str]:

@@ -40,7 +40,7 @@ def dataset(train=24, validation=10, test=6):
     )
 
 
-def experiment(*, model=None, optimizer=None, augment=(), dataset_=None, **config):
+def experiment(*, model=None, optimizer=None, augment=None, dataset_=None, **config):
     scenes = dataset() if dataset_ is None else dataset_
     config = {"steps": 12, "batch_size": 8, "eval_every": 6, "log_every": 4} | config
     return train.Experiment(

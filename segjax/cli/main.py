@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ _VERBS = {
     "predict": "images in, label maps and overlays out",
     "data": "list the data sets, or prepare one",
 }
-_CACHE = "~/.cache/segjax/jax"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -54,21 +52,11 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> int:
-    from segjax.cli import errors
+    from segjax.cli import errors, process
 
-    _keep_compiled_programs()
+    process.keep_compiled_programs()
+    process.keep_freed_memory()
     return errors.exit_code(work)
-
-
-def _keep_compiled_programs() -> None:
-    """Turns JAX's persistent compilation cache on, unless the user chose already."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = str(pathlib.Path(_CACHE).expanduser())
-        jax.config.update("jax_compilation_cache_dir", folder)
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _usage() -> str:

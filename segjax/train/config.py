@@ -1,7 +1,6 @@
 """What a run is made of: numbers in `TrainConfig`, objects in `Experiment`."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import optax
@@ -57,7 +56,8 @@ class Experiment:
         optimizer: Any optax transformation; `train.with_ema` adds averaged
             parameters, which evaluation then uses.
         metric: `(outputs, batch) -> Metric`, such as `metrics.semantic(classes)`.
-        augment: Augmentations in order, applied on the device inside the step.
+        augment: Applied to each example on the device, inside the step;
+            `data.augment.compose` makes one of several.
     """
 
     config: TrainConfig
@@ -66,4 +66,4 @@ class Experiment:
     objective: Objective
     optimizer: optax.GradientTransformation
     metric: MetricFn
-    augment: Sequence[Augmentation] = ()
+    augment: Augmentation | None = None

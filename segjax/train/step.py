@@ -1,7 +1,7 @@
 """The train step: pure, on one screen."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import chex
 import jax
@@ -19,7 +19,7 @@ def make_train_step(
     apply: Callable,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    augment: Sequence[Augmentation] = (),
+    augment: Augmentation | None = None,
     *,
     axis_name: str | None = None,
 ) -> Step:
@@ -33,8 +33,9 @@ def make_train_step(
         apply: `model.apply` of a linen module.
         objective: `(outputs, batch) -> {name: [B]}`.
         optimizer: An optax transformation.
-        augment: Augmentations in order. Their keys come from (seed, step, index),
-            so no device count, batch order or worker count can change them.
+        augment: Applied to each example on the device. Its key comes from (seed,
+            step, index), so no device count, batch order or worker count can change
+            what it does. `data.augment.compose` makes one of several.
         axis_name: The mapped axis under `pmap`.
 
     Returns:
@@ -86,11 +87,11 @@ def make_train_step(
     return train_step
 
 
-def augmented(augment: Sequence[Augmentation], key: Key, batch: Batch) -> Batch:
-    """Applies augmentations to each example under a key of its own.
+def augmented(augment: Augmentation | None, key: Key, batch: Batch) -> Batch:
+    """Applies an augmentation to each example under a key of its own.
 
     Args:
-        augment: Augmentations `(key, example) -> example`, in order.
+        augment: `(key, example) -> example`, or None.
         key: One for the step; example i uses `fold_in(key, batch["index"][i])`.
         batch: A batch as the pipeline yields it.
 
@@ -98,17 +99,11 @@ def augmented(augment: Sequence[Augmentation], key: Key, batch: Batch) -> Batch:
         The batch with its image as float32 in [0, 1].
     """
     batch = dict(batch) | {"image": ops.to_float(batch["image"])}
-    if not augment:
+    if augment is None:
         return batch
     kept = {k: batch.pop(k) for k in ("weight", "index")}
-
-    def one(index, example):
-        own = jax.random.fold_in(key, index)
-        for place, augmentation in enumerate(augment):
-            example = augmentation(jax.random.fold_in(own, place), example)
-        return example
-
-    return jax.vmap(one)(kept["index"], batch) | kept
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, kept["index"])
+    return jax.vmap(augment)(keys, batch) | kept
 
 
 def _check(batch: Batch) -> None:

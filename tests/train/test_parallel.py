@@ -31,7 +31,7 @@ def test_one_device_mesh_and_pmap_agree(name, batch, objective):
     assert len(devices) == 4
 
     def plain(apply, **options):
-        return train.make_train_step(apply, objective, optimizer, [jitter], **options)
+        return train.make_train_step(apply, objective, optimizer, jitter, **options)
 
     one = train.jit_step(plain(model.apply), train.make_mesh(devices[:1]))
     mesh = train.jit_step(plain(model.apply), train.make_mesh(devices))
