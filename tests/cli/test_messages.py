@@ -53,7 +53,7 @@ def test_corrupt_png(train, scenes):
 def test_mask_of_another_size(train, scenes):
     path = scenes / "masks/02.png"
     Image.fromarray(np.zeros((9, 16), np.uint8)).save(path)
-    one_error_line(train(), path, "16x16", "9x16")
+    one_error_line(train(), path, "16x16", "16x9")
 
 
 def test_class_id_out_of_range(train, scenes):
