@@ -144,10 +144,25 @@ def from_source(
     if source is None:
         return _prepared_before(builder, data_root(data_dir))
     path = sources.existing(source, builder.NEEDS)
-    parts = {part: sources.find(path, part, builder.NEEDS) for part in builder.PARTS}
-    digests = "".join(map(sources.digest, parts.values()))
+    parts = {part: _find(builder, path, part) for part in builder.PARTS}
+    digests = "".join(
+        sources.digest(tree, folder)
+        for tree in parts.values()
+        for folder in builder.FOLDERS
+    )
     key = hashlib.sha256(digests.encode()).hexdigest()[:12]
     return prepared(builder, data_dir=data_dir, source=parts, key=key)
+
+
+def _find(builder: type[base.Builder], path: pathlib.Path, part: str) -> sources.Tree:
+    alone = len(builder.PARTS) == 1
+    tree = sources.find(path, part, needs=builder.NEEDS, alone=alone)
+    for folder in builder.FOLDERS:
+        if folder and not tree.files(folder):
+            raise ValueError(
+                f"{tree.shown(folder)} is missing or empty: needed {builder.NEEDS}."
+            )
+    return tree
 
 
 def _prepared_before(builder: type[base.Builder], root: pathlib.Path) -> pathlib.Path:
@@ -192,10 +207,10 @@ def prepared(
     final = root / builder.name / key / str(builder.VERSION)
     if (final / "dataset_info.json").is_file():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
+    staging = _staging(root)
     try:
         _build(builder, staging, source)
+        final.parent.mkdir(parents=True, exist_ok=True)
         try:
             (staging / builder.name / str(builder.VERSION)).rename(final)
         except OSError:
@@ -204,8 +219,18 @@ def prepared(
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(final.parent, root)
     return final
+
+
+def _staging(root: pathlib.Path) -> pathlib.Path:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {root} ({error.strerror}): needed a folder for prepared "
+            f"data; set SEGJAX_DATA_DIR or data_dir to another one."
+        ) from error
 
 
 def _build(builder: type[base.Builder], staging: pathlib.Path, source: Any) -> None:
@@ -215,9 +240,3 @@ def _build(builder: type[base.Builder], staging: pathlib.Path, source: Any) -> N
         file_format="array_record",
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),
     )
-
-
-def _remove_empty(folder: pathlib.Path, root: pathlib.Path) -> None:
-    while folder != root and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent

@@ -90,14 +90,9 @@ def folder(
         )
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
+    values = None if ids is None else tuple(ids)
     options = _Source(
-        tree=tree,
-        validation=validation,
-        test=test,
-        seed=seed,
-        ids=None if ids is None else tuple(ids),
-        void=void,
-        classes=_class_names(tree),
+        tree, validation, test, seed, values, void, classes=_class_names(tree)
     )
     directory = dataset.prepared(
         Folder, data_dir=data_dir, source=options, key=options.key()

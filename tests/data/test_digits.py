@@ -118,3 +118,9 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch, troubl
     with pytest.raises(trouble, match=r"^now$"):
         data.digits(data_dir=tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_unusable_data_dir(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ValueError, match=r"cannot write to .*set SEGJAX_DATA_DIR"):
+        data.digits(data_dir=tmp_path / "file")

@@ -218,6 +218,7 @@ def test_missing_mask(message, files):
     files["masks/4_mask.png"] = files.pop("masks/4.png")
     got = message(files)
     assert "/mine/images/4.png has no mask: needed 4.* in /mine/masks" in got
+    assert "(the nearest is masks/4_mask.png)" in got
 
 
 def test_missing_image(message, files):

@@ -70,12 +70,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Attributes:
         source: The user's files, for the data sets that need some.
         PARTS: Names of the zips or folders that a source consists of.
+        FOLDERS: The folders in each part that matter; a wrong source may have many.
         NEEDS: What a source must hold and where people get it, for messages.
     """
 
     FEATURES: Mapping[str, Any]
     DESCRIPTION: str
     PARTS: tuple[str, ...] = ()
+    FOLDERS: tuple[str, ...] = ("",)
     NEEDS: str = ""
 
     def plan(self) -> Mapping[str, Sequence[Any]]:

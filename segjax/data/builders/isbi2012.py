@@ -52,6 +52,7 @@ class Isbi2012(base.Builder, skip_registration=True):
     DESCRIPTION = "ISBI 2012 EM segmentation challenge, the labelled slices."
     FEATURES = base.SEMANTIC
     PARTS = ("isbi2012",)
+    FOLDERS = ("train/image", "train/label")
     NEEDS = (
         "isbi2012.zip or the folders train/image and train/label with 0.png to 29.png"
         " (the ISBI 2012 EM challenge's slices, as in github.com/zhixuhao/unet)"

@@ -152,24 +152,26 @@ def _siblings(path: pathlib.Path) -> list[str]:
     return os.listdir(path.parent) if path.parent.is_dir() else []
 
 
-def find(source: pathlib.Path, part: str, needs: str) -> Tree:
+def find(source: pathlib.Path, part: str, *, needs: str, alone: bool) -> Tree:
     """Finds one part of a download, as a zip or unpacked.
 
     Args:
-        source: The zip; a folder holding `<part>.zip` or `<part>/`; or that folder.
+        source: A folder that holds `<part>.zip` or `<part>/`, or either of these.
         part: Name of the zip and of the folder inside it.
         needs: What the data set needs, for the message.
+        alone: The download has no other part: whatever is there must be it.
     """
-    if source.is_file():
-        beside = source.with_name(f"{part}.zip")
-        return Zip(beside if beside.is_file() else source, part)
-    if (source / f"{part}.zip").is_file():
-        return Zip(source / f"{part}.zip", part)
-    if (source / part).is_dir():
-        return Folder(source / part)
-    if not any(source.iterdir()):
-        raise ValueError(f"{source} is empty: needed {needs}.")
-    return Folder(source)
+    folder = source.parent if source.is_file() else source
+    if source.is_file() and (alone or source.stem == part):
+        return Zip(source, part)
+    if (folder / f"{part}.zip").is_file():
+        return Zip(folder / f"{part}.zip", part)
+    if (folder / part).is_dir():
+        return Folder(folder / part)
+    if alone and any(folder.iterdir()):
+        return Folder(folder)
+    got = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+    raise ValueError(f"{folder} has no {part}.zip: needed {needs}, got {got}.")
 
 
 def digest(tree: Tree, folder: str = "") -> str:
