@@ -1,0 +1,86 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segjax import ops
+
+SHAPES = [(1, 1), (1, 9), (9, 1), (7, 5), (2, 33), (16, 16), (65, 1), (40, 23)]
+SHAPES += [(64, 97), (65, 97)]
+MASKS = 50  # Of each shape: 500 in all, ten compiles.
+
+
+def _masks(rng, shape):
+    """Noise of every density, smooth blobs, and one False pixel."""
+    noise = rng.random((MASKS, *shape))
+    smooth = ndimage.gaussian_filter(noise, (0, 3, 3))
+    masks = noise > rng.choice([0.001, 0.1, 0.5, 0.9], (MASKS, 1, 1))
+    level = np.median(smooth, axis=(1, 2), keepdims=True)
+    masks = np.where(np.arange(MASKS)[:, None, None] % 2, masks, smooth > level)
+    masks[:5] = True
+    rows, columns = rng.integers(0, shape[0], MASKS), rng.integers(0, shape[1], MASKS)
+    masks[np.arange(MASKS), rows, columns] = False  # SciPy's oddity is tested apart.
+    return masks
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_scipy(rng, shape):
+    masks = _masks(rng, shape)
+    got = jax.jit(ops.distance_transform)(masks)
+    want = np.stack([ndimage.distance_transform_edt(mask) for mask in masks])
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    assert got.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 0.5), (0.1, 7.0)])
+def test_spacing_equals_scipy(rng, spacing):
+    masks = _masks(rng, (20, 31))[:20]
+    got = jax.jit(functools.partial(ops.distance_transform, spacing=spacing))(masks)
+    want = [ndimage.distance_transform_edt(mask, sampling=spacing) for mask in masks]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_by_hand():
+    mask = np.ones((3, 4), bool)
+    mask[2, 0] = False
+    want = np.sqrt([[4, 5, 8, 13], [1, 2, 5, 10], [0, 1, 4, 9]])
+    np.testing.assert_allclose(ops.distance_transform(mask), want, rtol=1e-6)
+
+
+def test_nothing_to_be_near_to_is_inf(rng):
+    masks = rng.random((3, 8, 9)) < 0.5
+    masks[1] = True
+    got = np.asarray(ops.distance_transform(masks))
+    assert np.isposinf(got[1]).all()
+    for i in (0, 2):  # The others do not notice.
+        want = ndimage.distance_transform_edt(masks[i])
+        np.testing.assert_allclose(got[i], want, atol=1e-5)
+    np.testing.assert_array_equal(ops.distance_transform(~masks)[1], 0)
+
+
+def test_vmap_and_leading_axes_agree(rng):
+    masks = rng.random((2, 3, 8, 9)) < 0.8
+    masks[0, 0] = True
+    got = jax.jit(jax.vmap(jax.vmap(ops.distance_transform)))(masks)
+    np.testing.assert_array_equal(got, ops.distance_transform(masks))
+    np.testing.assert_array_equal(got[1, 2], ops.distance_transform(masks[1, 2]))
+
+
+def test_gradient_passes_by(rng):
+    x = rng.random((8, 9)).astype(np.float32)
+
+    def total(x):
+        return jnp.sum(x * ops.distance_transform(x < 0.7))
+
+    np.testing.assert_allclose(
+        jax.grad(total)(x), ops.distance_transform(x < 0.7), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 0.0), (1.0, 1.0, 1.0)])
+def test_spacing_message(spacing):
+    with pytest.raises(ValueError, match=r"needs \(height, width\) .* got \("):
+        ops.distance_transform(np.ones((2, 2), bool), spacing=spacing)
