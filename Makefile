@@ -36,7 +36,7 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@if nvidia-smi --list-gpus >/dev/null 2>&1; then \
 		$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.txt "jax[cuda13]"; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv/.installed-parity: third_party/requirements.txt .venv/.installed

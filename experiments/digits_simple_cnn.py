@@ -1,0 +1,51 @@
+"""Two convolutions on scenes of handwritten digits: the smallest model there is.
+
+    segjax train experiments/digits_simple_cnn.py
+
+Each pixel sees 5x5 pixels, too few to tell digits apart: the floor that a real
+architecture must leave behind.
+"""
+
+import functools
+
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+
+
+def experiment(
+    *,
+    steps: int = 1_125,
+    batch_size: int = 16,
+    learning_rate: float = 1e-2,
+    foreground: float = 4.0,
+    width: int = 16,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        steps: Optimizer updates in total.
+        batch_size: Images per update, over all devices.
+        learning_rate: Peak of the cosine schedule.
+        foreground: Weight of a digit's pixel against the background's.
+        width: Channels of the hidden layer.
+        seed: Seeds initialisation and the data order.
+    """
+    digits = data.digits()
+    rate = optax.cosine_decay_schedule(learning_rate, steps)
+    weights = (1.0, *[foreground] * 10)
+    return train.Experiment(
+        config=train.TrainConfig(steps=steps, batch_size=batch_size, seed=seed),
+        data=data.Pipeline(dataset=digits),
+        model=models.SimpleCNN(num_classes=len(digits.classes), width=width),
+        objective=losses.semantic(
+            ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
+        ),
+        optimizer=optax.adam(rate),
+        metric=metrics.semantic(digits.classes),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)

@@ -1,0 +1,75 @@
+"""U-Net on your own images and masks.
+
+    DIR/images/a.jpg   DIR/masks/a.png   DIR/classes.txt (optional: a name a line)
+
+    segjax train experiments/folder_unet.py --source DIR --run runs/mine
+    segjax predict runs/mine NEW_IMAGES --out predictions
+
+A mask has its image's stem and size, and one channel of class ids 0, 1, ...; 255 is
+"no class". Black and white masks: --ids 0 255.
+"""
+
+import pathlib
+
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+
+
+def experiment(
+    *,
+    source: pathlib.Path,
+    ids: tuple[int, ...] | None = None,
+    steps: int = 1_000,
+    batch_size: int = 8,
+    size: int = 128,
+    width: int = 16,
+    learning_rate: float = 2e-3,
+    workers: int = 0,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with images/ and masks/.
+        ids: The values in the masks that stand for class 0, 1, ..., such as 0 255;
+            none if they are 0, 1, ... already.
+        steps: Optimizer updates in total.
+        batch_size: Images per update, over all devices.
+        size: Side of the training crops, in pixels.
+        width: Channels of the finest scale, which double four times.
+        learning_rate: Peak of the cosine schedule.
+        workers: Processes that read and decode; 0 reads in threads.
+        seed: Seeds initialisation, augmentation and the data order.
+    """
+    mine = data.folder(source, ids=ids)
+    warmup = min(50, steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            eval_every=max(1, steps // 10),
+        ),
+        data=data.Pipeline(dataset=mine, size=size, workers=workers),
+        augment=data.augment.compose(
+            data.augment.flip,
+            data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
+            data.augment.colour_jitter(),
+        ),
+        model=models.UNet(
+            num_classes=len(mine.classes),
+            widths=tuple(width * 2**i for i in range(5)),
+            norm=models.layers.batch_norm,
+        ),
+        objective=losses.semantic(
+            ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
+        ),
+        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
+        metric=metrics.semantic(mine.classes),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)

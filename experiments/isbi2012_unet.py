@@ -1,0 +1,75 @@
+"""U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on its own data: EM membranes.
+
+ISBI 2012, five folds of six slices each; a run trains on four and validates on one.
+
+    segjax train experiments/isbi2012_unet.py --source DIR --fold 4
+"""
+
+import pathlib
+from typing import Literal
+
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+
+
+def experiment(
+    *,
+    source: pathlib.Path,
+    fold: int = 4,
+    steps: int = 800,
+    batch_size: int = 4,
+    size: int = 192,
+    width: int = 16,
+    padding: Literal["same", "valid"] = "same",
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with isbi2012.zip, or unpacked.
+        fold: The slices held out, 0 to 4.
+        steps: Optimizer updates in total.
+        batch_size: Images per update, over all devices.
+        size: Side of the training crops, in pixels; the paper's is 572.
+        width: Channels of the finest scale, which double four times; the paper's
+            is 64.
+        padding: same, or the paper's valid convolutions.
+        learning_rate: Peak of the cosine schedule.
+        seed: Seeds initialisation, augmentation and the data order.
+    """
+    membranes = data.isbi2012(source, fold=fold)
+    warmup = min(50, steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            eval_every=max(1, steps // 5),
+            monitor="mean_dice",
+        ),
+        data=data.Pipeline(dataset=membranes, size=size),
+        augment=data.augment.compose(
+            data.augment.flip,
+            data.augment.quarter_turn,
+            data.augment.elastic(sigma=10.0, grid=3),
+            data.augment.colour_jitter(),
+        ),
+        model=models.UNet(
+            num_classes=len(membranes.classes),
+            widths=tuple(width * 2**i for i in range(5)),
+            norm=models.layers.batch_norm,
+            padding=padding,
+        ),
+        objective=losses.semantic(
+            ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
+        ),
+        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
+        metric=metrics.semantic(membranes.classes),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)
