@@ -8,7 +8,7 @@ import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import ops
+from segjax.metrics import common, overlap
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -69,27 +69,27 @@ class Confusion:
         return Confusion(counts, self.classes)
 
     def compute(self) -> dict[str, float]:
-        """Scores in [0, 1] over all pixels counted.
+        """Scores over all pixels counted: the data set as one image.
+
+        A class seen on neither side has no score (NaN) and is left out of means; one
+        seen on one side only scores 0 in IoU, Dice, precision and recall.
 
         Returns:
-            `mean_iou` and `mean_dice`: over classes seen in truth or prediction.
+            `mean_iou`, `mean_dice`, `mean_precision`, `mean_recall`,
+            `mean_specificity`, `mean_binary_accuracy`: over classes seen in truth or
+            prediction, in [0, 1].
             `mean_accuracy`: recall, over classes seen in truth.
             `pixel_accuracy`: over pixels.
-            `iou/<name>`, `dice/<name>`: NaN for a class seen on neither side.
+            `kappa`: Cohen's, in [-1, 1].
+            `frequency_weighted_iou`: over classes, by their share of truth.
+            `iou/<name>`, and `dice`, `precision`, `recall`, `specificity` and
+            `binary_accuracy` likewise: of one class against the rest.
             All are NaN where no pixel was counted.
         """
         counts = np.asarray(self.counts, np.float64)
-        hit, pixels = np.diag(counts), counts.sum()
-        truth, predicted = counts.sum(1), counts.sum(0)
-        iou = _ratio(hit, truth + predicted - hit)
-        dice = _ratio(2 * hit, truth + predicted)
-        scores = {
-            "mean_iou": _mean_of_seen(iou),
-            "mean_dice": _mean_of_seen(dice),
-            "mean_accuracy": _mean_of_seen(_ratio(hit, truth)),
-            "pixel_accuracy": float(hit.sum() / pixels) if pixels else float("nan"),
-        }
-        for name, values in (("iou", iou), ("dice", dice)):
+        sums = np.diag(counts), counts.sum(1), counts.sum(0)
+        scores = {k: float(v) for k, v in overlap.image_scores(*sums).items()}
+        for name, values in overlap.class_scores(*sums).items():
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
         return scores
@@ -111,35 +111,10 @@ def semantic(classes: Sequence[str]) -> MetricFn:
         ValueError: If a name is given twice; from the metric, if the logits have
             another number of channels or are larger than the labels.
     """
-    classes = tuple(classes)
-    twice = sorted({name for name in classes if classes.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"classes needs distinct names, got {', '.join(twice)} twice. Rename one."
-        )
+    classes = common.distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Confusion:
-        if logits.shape[-1] != len(classes):
-            raise ValueError(
-                f"metrics.semantic needs logits of {len(classes)} channels, one a "
-                f"class, got {logits.shape[-1]}. Set the model's num_classes."
-            )
-        size = logits.shape[1:3]
-        valid = ops.center_crop(batch["valid"], size)
-        labels = ops.center_crop(batch["label"], size)
-        valid = valid & (batch["weight"] > 0)[:, None, None]
-        predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
         return Confusion.from_batch(predicted, labels, valid, classes=classes)
 
     return metric
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where `whole` is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-
-
-def _mean_of_seen(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN where all is."""
-    seen = values[~np.isnan(values)]
-    return float(seen.mean()) if seen.size else float("nan")

@@ -38,6 +38,21 @@ def test_scores_by_hand():
             "mean_dice": 5 / 8,
             "mean_accuracy": (3 / 4 + 1 / 2) / 2,
             "pixel_accuracy": 4 / 6,
+            "precision/sky": 3 / 4,
+            "precision/cat": 1 / 2,
+            "mean_precision": 5 / 8,
+            "recall/sky": 3 / 4,
+            "recall/cat": 1 / 2,
+            "mean_recall": 5 / 8,
+            "specificity/sky": 1 / 2,
+            "specificity/cat": 3 / 4,
+            "mean_specificity": 5 / 8,
+            "binary_accuracy/sky": 4 / 6,
+            "binary_accuracy/cat": 4 / 6,
+            "mean_binary_accuracy": 4 / 6,
+            # Chance: (4/6 * 4/6 + 2/6 * 2/6) = 5/9, so (2/3 - 5/9) / (4/9).
+            "kappa": 1 / 4,
+            "frequency_weighted_iou": 4 / 6 * 3 / 5 + 2 / 6 * 1 / 3,
         }
     )
 
@@ -70,6 +85,20 @@ def test_scores_equal_sklearn(rng):
     assert scores["mean_accuracy"] == pytest.approx(recall[:3].mean())
     accuracy = sklearn.metrics.accuracy_score(*arguments)
     assert scores["pixel_accuracy"] == pytest.approx(accuracy)
+    precision = sklearn.metrics.precision_score(*arguments, **options)
+    kappa = sklearn.metrics.cohen_kappa_score(*arguments)
+    frequency = np.bincount(arguments[0], minlength=C) / arguments[0].size
+    binary = sklearn.metrics.multilabel_confusion_matrix(*arguments, labels=range(C))
+    for i, name in enumerate(NAMES):
+        (tn, fp), (fn, tp) = binary[i]
+        assert scores[f"precision/{name}"] == pytest.approx(precision[i])
+        assert scores[f"recall/{name}"] == pytest.approx(recall[i])
+        assert scores[f"specificity/{name}"] == pytest.approx(tn / (tn + fp))
+        share = (tp + tn) / (tp + tn + fp + fn)
+        assert scores[f"binary_accuracy/{name}"] == pytest.approx(share)
+    assert scores["mean_recall"] == pytest.approx(recall.mean())
+    assert scores["kappa"] == pytest.approx(kappa)
+    assert scores["frequency_weighted_iou"] == pytest.approx((frequency * iou).sum())
 
 
 def test_absent_class_is_nan_and_left_out():
@@ -78,6 +107,19 @@ def test_absent_class_is_nan_and_left_out():
     assert np.isnan(scores["iou/b"])
     assert np.isnan(scores["dice/b"])
     assert scores["mean_iou"] == scores["mean_dice"] == scores["mean_accuracy"] == 1
+
+
+def test_one_side_empty_scores_zero():
+    # b is never predicted, c is made up, d is seen on neither side.
+    counts = np.array([[4, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    scores = metrics.Confusion(counts, ("a", "b", "c", "d")).compute()
+    for score in ("iou", "dice", "precision", "recall"):
+        assert scores[f"{score}/b"] == scores[f"{score}/c"] == 0
+        assert np.isnan(scores[f"{score}/d"])
+    assert scores["specificity/b"] == 1
+    assert np.isnan(scores["specificity/d"])
+    assert scores["mean_recall"] == pytest.approx((4 / 5 + 0 + 0) / 3)
+    assert scores["mean_accuracy"] == pytest.approx((4 / 5 + 0) / 2)
 
 
 def test_nothing_counted_is_nan():

@@ -1,0 +1,112 @@
+"""Pixel counts of each image, for scores over images as well as over the data set."""
+
+from collections.abc import Sequence
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from segjax.metrics import common, overlap
+from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.rows import RowMetric, Rows
+from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
+
+
+@flax.struct.dataclass
+class ImageConfusion(RowMetric):
+    """Hits and sizes of each class in each image, int32.
+
+    `rows.values` has `hit`, `truth`, `predicted`, each [N, C].
+
+    Attributes:
+        classes: C names, the keys of the per-class scores.
+    """
+
+    classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+
+    @classmethod
+    def from_batch(
+        cls,
+        predicted: Labels,
+        labels: Labels,
+        valid: Valid,
+        batch: Batch,
+        *,
+        classes: tuple[str, ...],
+    ) -> "ImageConfusion":
+        """Counts one batch on the device.
+
+        Args:
+            predicted: [B, H, W] class ids in [0, C).
+            labels: [B, H, W] class ids in [0, C); never read where not valid.
+            valid: [B, H, W] True where a pixel counts.
+            batch: Has `index` and `weight`, both [B].
+            classes: C names.
+        """
+        chex.assert_equal_shape([predicted, labels, valid])
+        num_classes = len(classes)
+
+        def count(x, where):
+            x = jnp.where(where, x, num_classes).reshape(len(x), -1)
+            return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
+
+        hits = {
+            "hit": count(labels, valid & (labels == predicted)),
+            "truth": count(labels, valid),
+            "predicted": count(predicted, valid),
+        }
+        return cls(Rows.of(hits, batch), classes)
+
+    def compute(self) -> dict[str, float]:
+        """Scores over all pixels, and means over images.
+
+        In both, a class seen on neither side has no score (NaN) and is left out of
+        means; one seen on one side only scores 0.
+
+        Returns:
+            The keys of `Confusion.compute`, over all pixels; and each again with
+            `_per_image`: `mean_iou_per_image` is the mean over images of the mean over
+            the classes seen in that image, `iou_per_image/<name>` the mean over images
+            in which that class is seen.
+        """
+        rows = self.rows.used().values
+        one_image = {k: v.sum(axis=0, dtype=np.int64) for k, v in rows.items()}
+        scores = {k: float(v) for k, v in overlap.image_scores(**one_image).items()}
+        for name, values in overlap.class_scores(**one_image).items():
+            for label, value in zip(self.classes, values, strict=True):
+                scores[f"{name}/{label}"] = float(value)
+        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """The `_per_image` scores as [N] float64, images in the order of `index`."""
+        rows = self.rows.used().values
+        scores = {f"{k}_per_image": v for k, v in overlap.image_scores(**rows).items()}
+        for name, values in overlap.class_scores(**rows).items():
+            for i, label in enumerate(self.classes):
+                scores[f"{name}_per_image/{label}"] = values[:, i]
+        return scores
+
+
+def semantic_per_image(classes: Sequence[str]) -> MetricFn:
+    """As `semantic`, and over images too: the figures that statistics resample.
+
+    Args:
+        classes: C distinct names, one for each channel of the logits.
+
+    Returns:
+        `(logits, batch) -> ImageConfusion`; the batch also needs `index`.
+
+    Raises:
+        ValueError: As `semantic`.
+    """
+    classes = common.distinct(classes)
+
+    def metric(logits: Logits, batch: Batch) -> ImageConfusion:
+        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        return ImageConfusion.from_batch(
+            predicted, labels, valid, batch, classes=classes
+        )
+
+    return metric

@@ -1,0 +1,80 @@
+"""Scores of classes from three counts: hit, truth, predicted.
+
+One rule for all overlap scores: a class seen on neither side has no score (NaN) and
+is left out of means; a class seen on one side only scores 0.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from segjax.metrics.reduce import mean_over_classes, ratio
+
+
+def class_scores(
+    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+) -> dict[str, Any]:
+    """Scores of each class against the rest, in [0, 1].
+
+    Args:
+        hit: [..., C] pixels that are of a class in truth and in prediction.
+        truth: [..., C] pixels of a class in truth.
+        predicted: [..., C] pixels predicted as a class.
+
+    Returns:
+        `iou`, `dice`, `precision`, `recall`: 0 where one side is empty.
+        `specificity`, `binary_accuracy`: of the class against the rest; specificity
+        is NaN where every pixel is of the class in truth.
+        All are [..., C], and NaN for a class seen on neither side.
+    """
+    hit, truth, predicted = _float64(hit, truth, predicted)
+    union = truth + predicted - hit
+    pixels = truth.sum(-1)[..., None] + np.zeros_like(truth)
+
+    def or_zero(values):
+        return np.where(union > 0, np.nan_to_num(values, nan=0.0), np.nan)
+
+    specificity = ratio(pixels - union, pixels - truth)
+    accuracy = ratio(pixels - union + hit, pixels)
+    return {
+        "iou": ratio(hit, union),
+        "dice": ratio(2 * hit, truth + predicted),
+        "precision": or_zero(ratio(hit, predicted)),
+        "recall": or_zero(ratio(hit, truth)),
+        "specificity": np.where(union > 0, specificity, np.nan),
+        "binary_accuracy": np.where(union > 0, accuracy, np.nan),
+    }
+
+
+def image_scores(
+    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+) -> dict[str, Any]:
+    """Scores of a whole image or data set; arguments as for `class_scores`.
+
+    Returns:
+        `mean_<score>` of each class score: over classes that have it.
+        `mean_accuracy`: recall, over classes seen in truth.
+        `pixel_accuracy`: over pixels.
+        `kappa`: Cohen's, in [-1, 1]; NaN where truth and prediction are one and the
+        same class throughout.
+        `frequency_weighted_iou`: IoU weighted by the class's share of truth.
+        All are [...], and NaN where no pixel was counted.
+    """
+    hit, truth, predicted = _float64(hit, truth, predicted)
+    scores = class_scores(hit, truth, predicted)
+    means = {f"mean_{k}": mean_over_classes(v) for k, v in scores.items()}
+    pixels = truth.sum(-1)
+    agreed = ratio(hit.sum(-1), pixels)
+    chance = ratio((truth * predicted).sum(-1), pixels**2)
+    weighted = np.nan_to_num(scores["iou"], nan=0.0) * truth
+    return means | {
+        "mean_accuracy": mean_over_classes(ratio(hit, truth)),
+        "pixel_accuracy": agreed,
+        "kappa": ratio(agreed - chance, 1 - chance),
+        "frequency_weighted_iou": ratio(weighted.sum(-1), pixels),
+    }
+
+
+def _float64(*arrays: ArrayLike) -> list[np.ndarray]:
+    return [np.asarray(x, np.float64) for x in arrays]
