@@ -1,11 +1,15 @@
 """What metrics of logits do to their arguments, once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from segjax import ops
-from segjax.typing import Batch, Labels, Logits, Valid
+from segjax.typing import Array, Batch, Labels, Logits, Valid
+
+Masks = Bool[Array, "*batch h w"]
 
 
 def distinct(classes: Sequence[str]) -> tuple[str, ...]:
@@ -59,3 +63,61 @@ def labels_of(
     """Predicted labels (the largest logit), labels and `valid`; see `truth_of`."""
     labels, valid = truth_of(logits, batch, classes=classes)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), labels, valid
+
+
+def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Array:
+    """Longest distance between pixel centres in the box around the True pixels.
+
+    Args:
+        valid: [..., H, W].
+        spacing: (height, width) of a pixel.
+
+    Returns:
+        [...] in the unit of `spacing`; 0 where nothing is True.
+    """
+    squared = 0.0
+    for axis, side in zip((-1, -2), spacing, strict=True):
+        line = jnp.any(valid, axis=axis)  # Which rows, then which columns.
+        first = jnp.argmax(line, axis=-1)
+        last = line.shape[-1] - 1 - jnp.argmax(line[..., ::-1], axis=-1)
+        length = jnp.where(jnp.any(line, axis=-1), last - first, 0)
+        squared += (length * side) ** 2
+    return jnp.sqrt(squared)
+
+
+def named_per_image(
+    scores: Mapping[str, Mapping[str, jax.Array]],
+) -> dict[str, jax.Array]:
+    """Scores of classes, as the keys of `PerImage`.
+
+    Args:
+        scores: Arrays of [B] by class, then by score; NaN where a class has none.
+
+    Returns:
+        `mean_<score>_per_image`, over the classes that have one, and
+        `<score>_per_image/<class>`.
+    """
+    keyed = {}
+    for score in next(iter(scores.values()), {}):
+        values = {name: by_score[score] for name, by_score in scores.items()}
+        stacked = jnp.stack(list(values.values()), axis=-1)
+        seen = ~jnp.isnan(stacked)
+        total, count = jnp.sum(jnp.where(seen, stacked, 0), -1), jnp.sum(seen, -1)
+        mean = jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+        keyed[f"mean_{score}_per_image"] = mean
+        keyed |= {f"{score}_per_image/{name}": v for name, v in values.items()}
+    return keyed
+
+
+def scored(classes: Sequence[str], skip: int) -> list[tuple[int, str]]:
+    """(class id, name) of all classes but the first `skip`.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    if not 0 <= skip < len(classes):
+        raise ValueError(
+            f"skip must leave a class of {len(classes)}, got {skip}. Use 1 for a "
+            f"background, 0 for none."
+        )
+    return list(enumerate(classes))[skip:]

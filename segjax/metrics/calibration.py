@@ -1,0 +1,168 @@
+"""Do probabilities mean what they say: calibration error and Brier score."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from segjax.metrics import common
+from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.rows import RowMetric, Rows
+from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
+
+_UNIT = 2**16 - 1
+_MOST_PIXELS = 2**23
+"""Sums of bytes over so many pixels stay within int32."""
+
+
+@flax.struct.dataclass
+class Calibration(RowMetric):
+    """Sums over the pixels of each image, as whole numbers so that they are exact.
+
+    Numbers in [0, 1] are rounded to multiples of 1 / 65535 and summed as high and low
+    byte. `rows.values` has `count`, `correct`, `confidence_high`, `confidence_low`,
+    each [N, bins], and `brier_high`, `brier_low`, each [N].
+    """
+
+    @classmethod
+    def from_batch(
+        cls,
+        logits: Logits,
+        labels: Labels,
+        valid: Valid,
+        batch: Batch,
+        *,
+        num_bins: int = 15,
+    ) -> "Calibration":
+        """Sums one batch on the device.
+
+        Args:
+            logits: [B, H, W, C].
+            labels: [B, H, W] class ids in [0, C); never read where not valid.
+            valid: [B, H, W] True where a pixel counts.
+            batch: Has `index` and `weight`, both [B].
+            num_bins: Bins of confidence, of equal width in (0, 1].
+
+        Raises:
+            ValueError: If an image has more than 2**23 pixels.
+        """
+        examples, height, width, num_classes = logits.shape
+        if height * width > _MOST_PIXELS:
+            raise ValueError(
+                f"calibration needs images of at most {_MOST_PIXELS} pixels, got "
+                f"{height}x{width}. Score tiles of them."
+            )
+        probs = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+        target = jax.nn.one_hot(jnp.where(valid, labels, 0), num_classes)
+        confidence = jnp.max(probs, axis=-1)
+        correct = jnp.argmax(probs, axis=-1) == labels
+        bins = jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1
+        bins = jnp.where(valid, jnp.clip(bins, 0, num_bins - 1), num_bins)
+
+        def per_bin(x):
+            x, where = x.astype(jnp.int32).reshape(examples, -1), bins.reshape(x.shape)
+            where = where.reshape(examples, -1)
+            total = jax.vmap(
+                lambda w, b: jnp.zeros(num_bins + 1, jnp.int32).at[b].add(w)
+            )
+            return total(x, where)[:, :-1]
+
+        high, low = _bytes(confidence)
+        brier = jnp.sum((probs - target) ** 2, axis=-1) / 2
+        brier_high, brier_low = (
+            jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in _bytes(brier)
+        )
+        sums = {
+            "count": per_bin(valid),
+            "correct": per_bin(correct),
+            "confidence_high": per_bin(high),
+            "confidence_low": per_bin(low),
+            "brier_high": brier_high,
+            "brier_low": brier_low,
+        }
+        return cls(Rows.of(sums, batch))
+
+    def compute(self) -> dict[str, float]:
+        """Errors over all pixels, and means over images; lower is better.
+
+        Returns:
+            `ece`: sum over bins of share of pixels times |accuracy - mean confidence|,
+            in [0, 1], within 8e-6; confidence is the largest probability.
+            `brier`: mean over pixels of the squared distance between probabilities
+            and one-hot truth, summed over classes, in [0, 2], within 2e-5.
+            `ece_per_image`, `brier_per_image`: means over images of each image's own.
+            NaN where no pixel was counted; such images are left out of means.
+        """
+        rows = self.rows.used().values
+        whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
+        figures = {k: float(v) for k, v in _scores(whole).items()}
+        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """The `_per_image` scores as [N] float64, images in the order of `index`."""
+        scores = _scores(self.rows.used().values)
+        return {f"{k}_per_image": v for k, v in scores.items()}
+
+    def diagram(self) -> dict[str, np.ndarray]:
+        """The reliability diagram over all pixels.
+
+        Returns:
+            `count`, `accuracy` and `confidence`, each [bins]; the latter two are NaN
+            in an empty bin.
+        """
+        rows = self.rows.used().values
+        whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
+        return {
+            "count": whole["count"],
+            "accuracy": ratio(whole["correct"], whole["count"]),
+            "confidence": ratio(_value(whole, "confidence"), whole["count"]),
+        }
+
+
+def _bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A number in [0, 1] as a high and a low byte."""
+    whole = jnp.round(jnp.clip(x, 0, 1) * _UNIT).astype(jnp.int32)
+    return whole >> 8, whole & 255
+
+
+def _value(sums: dict[str, Any], name: str) -> Any:
+    high = np.asarray(sums[f"{name}_high"], np.int64)
+    return (256 * high + np.asarray(sums[f"{name}_low"])) / _UNIT
+
+
+def _scores(sums: dict[str, Any]) -> dict[str, Any]:
+    gaps = np.abs(sums["correct"] - _value(sums, "confidence")).sum(-1)
+    pixels = sums["count"].sum(-1)
+    return {
+        "ece": ratio(gaps, pixels),
+        "brier": ratio(2 * _value(sums, "brier"), pixels),
+    }
+
+
+def calibration(classes: Sequence[str], *, num_bins: int = 15) -> MetricFn:
+    """Calibration error and Brier score from one logit map per image.
+
+    Args:
+        classes: C distinct names, one for each channel of the logits.
+        num_bins: Bins of confidence.
+
+    Returns:
+        `(logits, batch) -> Calibration`, to be traced inside the evaluation step.
+
+    Raises:
+        ValueError: As `semantic`; if an image has more than 2**23 pixels.
+
+    Reference:
+        Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2,
+        arXiv:1706.04599.
+    """
+    classes = common.distinct(classes)
+
+    def metric(logits: Logits, batch: Batch) -> Calibration:
+        labels, valid = common.truth_of(logits, batch, classes=classes)
+        return Calibration.from_batch(logits, labels, valid, batch, num_bins=num_bins)
+
+    return metric

@@ -1,0 +1,183 @@
+"""How well a class's score ranks pixels: AUC-ROC and average precision, binned."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Float
+
+from segjax.metrics import common
+from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
+
+
+def log_odds(logits: Logits) -> Float[Array, "b h w c"]:
+    """`log p - log(1 - p)` of each class, p the softmax; accurate near 0 and 1.
+
+    Args:
+        logits: [B, H, W, C], C at least 2.
+    """
+    logits = jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32))
+    top = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
+    rest = jax.nn.logsumexp(jnp.where(top, -jnp.inf, logits), -1, keepdims=True)
+    # Only the largest p can be above 1/2, where 1 - p would cancel.
+    log_p = jnp.minimum(jax.nn.log_softmax(logits), np.log(0.5))
+    return jnp.where(top, logits - rest, log_p - jnp.log1p(-jnp.exp(log_p)))
+
+
+@flax.struct.dataclass
+class Ranking:
+    """Pixels by class, by whether they are of it, and by bin of its log-odds.
+
+    Attributes:
+        counts: [C, 2, bins]; `counts[c, 1]` are the pixels of class c. int32 on the
+            device, int64 once merged, so that merging is exact.
+        classes: C names.
+    """
+
+    counts: Any
+    classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def from_batch(
+        cls,
+        logits: Logits,
+        labels: Labels,
+        valid: Valid,
+        *,
+        classes: tuple[str, ...],
+        num_bins: int = 1024,
+        limit: float = 16.0,
+    ) -> "Ranking":
+        """Counts one batch on the device.
+
+        Args:
+            logits: [B, H, W, C], C at least 2.
+            labels: [B, H, W] class ids in [0, C); never read where not valid.
+            valid: [B, H, W] True where a pixel counts.
+            classes: C names.
+            num_bins: Bins of equal width in log-odds.
+            limit: The bins cover -limit to limit; what lies beyond falls in the outer
+                ones. 16 is a probability of 1e-7.
+        """
+        num_classes = len(classes)
+        place = (log_odds(logits) + limit) * (num_bins / (2 * limit))
+        place = jnp.clip(place, 0, num_bins - 1).astype(jnp.int32)
+        c = jnp.arange(num_classes)[None, None, None]
+        cell = (2 * c + (labels[..., None] == c)) * num_bins + place
+        spare = 2 * num_classes * num_bins
+        cell = jnp.where(valid[..., None], cell, spare)
+        counts = jnp.bincount(cell.ravel(), length=spare + 1)[:-1]
+        return cls(counts.reshape(num_classes, 2, num_bins).astype(jnp.int32), classes)
+
+    def merge(self, other: "Ranking") -> "Ranking":
+        """Adds two counts on the host, in int64.
+
+        Raises:
+            ValueError: If classes or bins differ.
+        """
+        a, b = np.asarray(self.counts, np.int64), np.asarray(other.counts, np.int64)
+        if self.classes != other.classes or a.shape != b.shape:
+            raise ValueError(
+                f"merge needs the same classes and bins, got {self.classes} in "
+                f"{a.shape[-1]} and {other.classes} in {b.shape[-1]}. Evaluate both "
+                f"in one way."
+            )
+        return Ranking(a + b, self.classes)
+
+    def compute(self) -> dict[str, float]:
+        """Scores in [0, 1] over all pixels; scores in one bin count as equal.
+
+        Returns:
+            `auc_roc/<name>`: the share of (pixel of the class, other pixel) pairs that
+            the log-odds order rightly, a tie counting half. NaN where truth has no
+            pixel of the class or no other.
+            `pixel_average_precision/<name>`: sum of precision times the step in
+            recall. NaN where truth has no pixel of the class.
+            `mean_auc_roc`, `mean_pixel_average_precision`: over classes that have one.
+        """
+        values = {
+            "auc_roc": [_auc(n, p) for n, p in self._falling()],
+            "pixel_average_precision": [_ap(n, p)[1] for n, p in self._falling()],
+        }
+        return self._named(values)
+
+    def bin_error(self) -> dict[str, float]:
+        """Bounds, by the keys of `compute`, on what binning can have changed.
+
+        The score of the unbinned log-odds differs by at most this: the most that any
+        order of pixels within the bins can change. Means of the bounds bound means.
+        """
+        half = [ratio((n * p).sum() / 2, n.sum() * p.sum()) for n, p in self._falling()]
+        three = [_ap(n, p) for n, p in self._falling()]
+        ap = [max(best - value, value - worst) for worst, value, best in three]
+        return self._named({"auc_roc": half, "pixel_average_precision": ap})
+
+    def _falling(self):
+        """(others, of the class) by class, from the highest bin down."""
+        counts = np.asarray(self.counts, np.float64)[..., ::-1]
+        return [(n, p) for n, p in counts]
+
+    def _named(self, values) -> dict[str, float]:
+        figures = {f"mean_{k}": mean_of_seen(v) for k, v in values.items()}
+        for key, row in values.items():
+            for name, value in zip(self.classes, row, strict=True):
+                figures[f"{key}/{name}"] = float(value)
+        return figures
+
+
+def _auc(negative: np.ndarray, positive: np.ndarray) -> float:
+    below = negative.sum() - np.cumsum(negative)
+    right = (positive * (below + negative / 2)).sum()
+    return float(ratio(right, negative.sum() * positive.sum()))
+
+
+def _ap(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, float]:
+    """Average precision: least over all orders within bins, with ties, greatest."""
+    hits, misses = np.cumsum(positive), np.cumsum(negative)
+    ties = positive * ratio(hits, hits + misses)
+
+    def one_by_one(misses):
+        # Sum over the bin's hits k of k / (k + misses), in closed form.
+        first, last = hits - positive + misses, hits + misses
+        psi = scipy.special.digamma
+        return positive - misses * (psi(last + 1) - psi(first + 1))
+
+    sums = one_by_one(misses), ties, one_by_one(misses - negative)
+    worst, value, best = (float(ratio(np.nansum(x), positive.sum())) for x in sums)
+    return worst, value, best
+
+
+def ranking(
+    classes: Sequence[str], *, num_bins: int = 1024, limit: float = 16.0
+) -> MetricFn:
+    """AUC-ROC and average precision over pixels, from one logit map per image.
+
+    Args:
+        classes: C distinct names, one for each channel of the logits.
+        num_bins: Bins of equal width in log-odds.
+        limit: The bins cover -limit to limit.
+
+    Returns:
+        `(logits, batch) -> Ranking`, to be traced inside the evaluation step.
+
+    Raises:
+        ValueError: As `semantic`; if there are fewer than two classes.
+    """
+    classes = common.distinct(classes)
+    if len(classes) < 2:
+        raise ValueError(
+            f"ranking needs two classes or more, got {len(classes)}. Add a background."
+        )
+
+    def metric(logits: Logits, batch: Batch) -> Ranking:
+        labels, valid = common.truth_of(logits, batch, classes=classes)
+        return Ranking.from_batch(
+            logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
+        )
+
+    return metric

@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+
+from segjax import metrics
+from tests.metrics import scenes
+
+NAMES = scenes.NAMES
+
+
+def expected_calibration_error(probs, labels, num_bins=15):
+    """Guo et al.'s formula, a loop over half-open bins."""
+    confidence, correct = probs.max(-1), probs.argmax(-1) == labels
+    total = 0.0
+    for m in range(1, num_bins + 1):
+        inside = ((m - 1) / num_bins < confidence) & (confidence <= m / num_bins)
+        if inside.any():
+            gap = correct[inside].mean() - confidence[inside].mean()
+            total += inside.mean() * abs(gap)
+    return total
+
+
+def test_equals_the_formulas(rng):
+    logits, batch = scenes.batch(rng, examples=6, size=(30, 33))
+    got = jax.jit(metrics.calibration(NAMES))(3 * logits, batch)
+    figures, per_image = got.compute(), got.per_image()
+    probs = scipy.special.softmax(3 * logits.astype(np.float64), axis=-1)
+    valid = batch["valid"]
+    want = expected_calibration_error(probs[valid], batch["label"][valid])
+    assert want > 0.02
+    assert figures["ece"] == pytest.approx(want, abs=8e-6)
+    # scikit-learn 1.7 and later scales the multi-class score to [0, 2] by default.
+    brier = np.mean(
+        ((probs[valid] - np.eye(3)[batch["label"][valid]]) ** 2).sum(axis=-1)
+    )
+    assert figures["brier"] == pytest.approx(brier, abs=2e-5)
+    images = [
+        expected_calibration_error(probs[i][valid[i]], batch["label"][i][valid[i]])
+        for i in range(6)
+    ]
+    np.testing.assert_allclose(per_image["ece_per_image"], images, atol=8e-6)
+    assert figures["ece_per_image"] == pytest.approx(np.mean(images), abs=8e-6)
+
+
+def test_binary_brier_is_twice_sklearn(rng):
+    logits, batch = scenes.batch(rng, num_classes=2)
+    got = metrics.calibration(("ground", "cat"))(logits, batch).compute()
+    valid = batch["valid"]
+    probs = scipy.special.softmax(logits.astype(np.float64), axis=-1)[valid][:, 1]
+    one = sklearn.metrics.brier_score_loss(batch["label"][valid], probs)
+    assert got["brier"] == pytest.approx(2 * one, abs=2e-5)
+
+
+def test_certain_and_right_or_wrong():
+    batch = {
+        "label": np.zeros((1, 2, 2), np.int32),
+        "valid": np.ones((1, 2, 2), bool),
+        "weight": np.ones(1, np.float32),
+        "index": np.zeros(1, np.int32),
+    }
+    logits = jnp.zeros((1, 2, 2, 2)).at[..., 0].set(100.0)
+    metric = metrics.calibration(("a", "b"))
+    assert metric(logits, batch).compute()["ece"] == 0
+    assert metric(logits, batch).compute()["brier"] == 0
+    assert metric(-logits, batch).compute()["ece"] == 1
+    assert metric(-logits, batch).compute()["brier"] == 2
+    diagram = metric(logits, batch).diagram()
+    assert diagram["count"].tolist() == [0] * 14 + [4]
+    assert diagram["accuracy"][-1] == diagram["confidence"][-1] == 1
+    assert np.isnan(diagram["accuracy"][:-1]).all()
+
+
+def test_nothing_counted_is_nan(rng):
+    logits, batch = scenes.batch(rng)
+    batch["valid"] = np.zeros_like(batch["valid"])
+    figures = metrics.calibration(NAMES)(logits, batch).compute()
+    assert np.isnan(list(figures.values())).all()
+
+
+def test_too_large():
+    shapes = (
+        jax.ShapeDtypeStruct((1, 4096, 4096, 2), jnp.float32),
+        {
+            "label": jax.ShapeDtypeStruct((1, 4096, 4096), jnp.int32),
+            "valid": jax.ShapeDtypeStruct((1, 4096, 4096), bool),
+            "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
+            "index": jax.ShapeDtypeStruct((1,), jnp.int32),
+        },
+    )
+    with pytest.raises(ValueError, match="at most 8388608 pixels, got 4096x4096"):
+        jax.eval_shape(metrics.calibration(("a", "b")), *shapes)

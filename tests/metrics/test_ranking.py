@@ -1,0 +1,97 @@
+import jax
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+
+from segjax import metrics
+from segjax.metrics.ranking import log_odds
+from tests.metrics import scenes
+
+NAMES = scenes.NAMES
+
+
+def _odds(logits):
+    """log p - log(1 - p) in float64, one class at a time."""
+    logits = np.asarray(logits, np.float64)
+    return np.stack(
+        [
+            logits[..., c]
+            - scipy.special.logsumexp(np.delete(logits, c, axis=-1), axis=-1)
+            for c in range(logits.shape[-1])
+        ],
+        axis=-1,
+    )
+
+
+def test_log_odds_are_accurate_at_both_ends(rng):
+    logits = (rng.normal(size=(2, 5, 6, 4)) * 20).astype(np.float32)
+    np.testing.assert_allclose(log_odds(logits), _odds(logits), rtol=2e-5, atol=2e-5)
+    tied = np.zeros((1, 1, 1, 2), np.float32)
+    np.testing.assert_allclose(log_odds(tied), 0 * tied, atol=1e-6)
+
+
+def test_equals_sklearn_on_binned_scores(rng):
+    logits, batch = scenes.batch(rng)
+    got = jax.jit(metrics.ranking(NAMES, num_bins=64, limit=4.0))(logits, batch)
+    figures, bound = got.compute(), got.bin_error()
+    valid, odds = batch["valid"], np.asarray(log_odds(logits))
+    for c, name in enumerate(NAMES):
+        truth, score = batch["label"][valid] == c, odds[valid][:, c]
+        binned = np.clip(np.floor((score + 4) * 8), 0, 63)
+        for key, oracle in (
+            ("auc_roc", sklearn.metrics.roc_auc_score),
+            ("pixel_average_precision", sklearn.metrics.average_precision_score),
+        ):
+            value = figures[f"{key}/{name}"]
+            assert value == pytest.approx(oracle(truth, binned), abs=1e-12)
+            gap = abs(value - oracle(truth, score))
+            assert 0 < gap <= bound[f"{key}/{name}"] < 0.1
+    mean = np.mean([figures[f"auc_roc/{name}"] for name in NAMES])
+    assert figures["mean_auc_roc"] == pytest.approx(mean)
+
+
+def test_the_default_bins_are_close(rng):
+    logits, batch = scenes.batch(rng, examples=8, size=(40, 40))
+    got = metrics.ranking(NAMES)(logits, batch)
+    assert max(got.bin_error().values()) < 0.02
+    valid = batch["valid"]
+    truth, score = batch["label"][valid] == 1, logits[valid]
+    score = scipy.special.softmax(score.astype(np.float64), axis=-1)[:, 1]
+    figures = got.compute()
+    want = sklearn.metrics.roc_auc_score(truth, score)
+    assert figures["auc_roc/cat"] == pytest.approx(want, abs=1e-4)
+    want = sklearn.metrics.average_precision_score(truth, score)
+    assert figures["pixel_average_precision/cat"] == pytest.approx(want, abs=2e-3)
+
+
+def test_bounds_are_reached_within_one_bin():
+    # Two hits and three misses in one bin: best 1, worst (1/4 + 2/5) / 2.
+    counts = np.zeros((1, 2, 4), np.int64)
+    counts[0, :, 2] = 3, 2
+    got = metrics.Ranking(counts, ("a",))
+    assert got.compute()["auc_roc/a"] == 0.5
+    assert got.bin_error()["auc_roc/a"] == 0.5
+    assert got.compute()["pixel_average_precision/a"] == pytest.approx(2 / 5)
+    assert got.bin_error()["pixel_average_precision/a"] == pytest.approx(1 - 2 / 5)
+
+
+def test_empty_sides(rng):
+    logits, batch = scenes.batch(rng)
+    batch["label"] = np.where(batch["label"] == 2, 0, batch["label"])
+    figures = metrics.ranking(NAMES)(logits, batch).compute()
+    assert np.isnan(figures["auc_roc/dog"])
+    assert np.isnan(figures["pixel_average_precision/dog"])
+    assert np.isfinite(figures["mean_auc_roc"])
+    batch["valid"] = np.zeros_like(batch["valid"])
+    figures = metrics.ranking(NAMES)(logits, batch).compute()
+    assert np.isnan(list(figures.values())).all()
+
+
+def test_messages(rng):
+    with pytest.raises(ValueError, match="two classes or more, got 1"):
+        metrics.ranking(["cat"])
+    one = metrics.Ranking(np.zeros((1, 2, 8), int), ("a",))
+    other = metrics.Ranking(np.zeros((1, 2, 9), int), ("a",))
+    with pytest.raises(ValueError, match=r"in 8 and \('a',\) in 9"):
+        one.merge(other)
