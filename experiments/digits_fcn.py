@@ -15,7 +15,7 @@ from segjax import cli, data, losses, metrics, models, train
 
 def experiment(
     *,
-    steps: int = 1_125,
+    steps: int = 1_875,
     batch_size: int = 16,
     learning_rate: float = 3e-3,
     foreground: float = 4.0,

@@ -15,15 +15,18 @@ from segjax import cli, data, losses, metrics, models, train
 
 
 def exposure(key, example):
-    """Multiplies the image by 1/4 to 4: microscopes differ more than images of one."""
-    factor = jnp.exp2(jax.random.uniform(key, (), minval=-2.0, maxval=2.0))
-    return example | {"image": jnp.minimum(example["image"] * factor, 1.0)}
+    """Changes gain and gamma: microscopes differ more than the images of one."""
+    gain_key, gamma_key = jax.random.split(key)
+    gain = jnp.exp2(jax.random.uniform(gain_key, (), minval=-1.5, maxval=1.0))
+    gamma = jnp.exp2(jax.random.uniform(gamma_key, (), minval=-0.7, maxval=0.7))
+    image = jnp.minimum(gain * jnp.power(example["image"], gamma), 1.0)
+    return example | {"image": image}
 
 
 def experiment(
     *,
     source: pathlib.Path,
-    steps: int = 1_500,
+    steps: int = 2_000,
     batch_size: int = 8,
     size: int = 128,
     learning_rate: float = 2e-3,
@@ -58,7 +61,7 @@ def experiment(
             data.augment.scale_and_crop(minimum=0.5, maximum=2.0),
             exposure,
             data.augment.noise(sigma=0.02),
-            data.augment.blur(sigma=1.0),
+            data.augment.blur(sigma=2.0),
         ),
         model=models.UNet(
             num_classes=len(nuclei.classes),
@@ -68,7 +71,9 @@ def experiment(
         objective=losses.semantic(
             ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
         ),
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
+        optimizer=train.with_ema(
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)), decay=0.99
+        ),
         metric=metrics.semantic(nuclei.classes),
     )
 

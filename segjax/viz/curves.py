@@ -17,6 +17,7 @@ _COLOURS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
 _COLOURS = [_COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _SMOOTH_FROM = 60
+_MOST_SCORES = 4
 
 
 def curves(records: Records) -> str | None:
@@ -24,8 +25,8 @@ def curves(records: Records) -> str | None:
 
     Args:
         records: Lines of metrics.jsonl: `kind` is "train" or "eval", `step` an
-            integer, the rest numbers by name. Scores are the names of eval
-            records without a slash whose values lie in [0, 1]. The legend gives
+            integer, the rest numbers by name. Scores are the first four names of
+            eval records without a slash whose values lie in [0, 1]. The legend gives
             the last value; of long losses and norms, which are drawn smoothed,
             the mean of the last thirtieth.
 
@@ -65,14 +66,17 @@ def _losses(train: Records, evaluated: Records) -> Series:
 def _scores(evaluated: Records) -> Series:
     scores: Series = {}
     splits = _by_split(evaluated)
+    # A split that was looked at once, as test is, has no curve.
+    longest = max(map(len, splits.values()), default=0)
+    splits = {k: v for k, v in splits.items() if len(v) > 1 or longest == 1}
     for split, records in splits.items():
         # "step" and "epoch" count; the rest without a slash is a figure.
         names = dict.fromkeys(k for r in records for k in r if "/" not in k)
         names = [n for n in names if n not in ("step", "epoch", "loss")]
         prefix = f"{split} " if len(splits) > 1 else ""
-        for name, (steps, values) in _series(records, names).items():
-            if all(0 <= v <= 1 for v in values):
-                scores[prefix + name] = steps, values
+        found = _series(records, names).items()
+        found = [(k, v) for k, v in found if all(0 <= x <= 1 for x in v[1])]
+        scores |= {prefix + name: points for name, points in found[:_MOST_SCORES]}
     return scores
 
 
