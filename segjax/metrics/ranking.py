@@ -90,14 +90,16 @@ class Ranking:
         return Ranking(a + b, self.classes)
 
     def compute(self) -> dict[str, float]:
-        """Scores in [0, 1] over all pixels; scores in one bin count as equal.
+        """Scores in [0, 1] over all pixels.
 
         Returns:
             `auc_roc/<name>`: the share of (pixel of the class, other pixel) pairs that
-            the log-odds order rightly, a tie counting half. NaN where truth has no
-            pixel of the class or no other.
-            `pixel_average_precision/<name>`: sum of precision times the step in
-            recall. NaN where truth has no pixel of the class.
+            the log-odds order rightly, a pair in one bin counting half. NaN where
+            truth has no pixel of the class or no other.
+            `pixel_average_precision/<name>`: mean over the pixels of the class of the
+            precision at their score, as if within a bin the pixels of the class lay
+            evenly among the others (as ties, they would bias it down). NaN where
+            truth has no pixel of the class.
             `mean_auc_roc`, `mean_pixel_average_precision`: over classes that have one.
         """
         values = {
@@ -137,19 +139,28 @@ def _auc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _ap(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, float]:
-    """Average precision: least over all orders within bins, with ties, greatest."""
+    """Average precision over orders within bins: the least, evenly mixed, greatest."""
     hits, misses = np.cumsum(positive), np.cumsum(negative)
-    ties = positive * ratio(hits, hits + misses)
-
-    def one_by_one(misses):
-        # Sum over the bin's hits k of k / (k + misses), in closed form.
-        first, last = hits - positive + misses, hits + misses
-        psi = scipy.special.digamma
-        return positive - misses * (psi(last + 1) - psi(first + 1))
-
-    sums = one_by_one(misses), ties, one_by_one(misses - negative)
-    worst, value, best = (float(ratio(np.nansum(x), positive.sum())) for x in sums)
+    before = misses - negative
+    none, even = np.zeros_like(hits), ratio(negative, positive)
+    sums = (
+        _sum_of_precisions(hits - positive, positive, misses, none),
+        _sum_of_precisions(hits - positive, positive, before - even / 2, even),
+        _sum_of_precisions(hits - positive, positive, before, none),
+    )
+    worst, value, best = (float(ratio(x.sum(), positive.sum())) for x in sums)
     return worst, value, best
+
+
+def _sum_of_precisions(hits, more, misses, rate) -> np.ndarray:
+    """Sum over k = 1..more of (hits + k) / (hits + k + misses + rate k), by bin."""
+    # With s = 1 + rate and b = (hits + misses) / s, this is
+    # more / s + (hits - b) / s * sum(1 / (b + k)), and the last sum has a closed form.
+    s = 1 + rate
+    b = (hits + misses) / s
+    psi = scipy.special.digamma
+    total = more / s + (hits - b) / s * (psi(b + more + 1) - psi(b + 1))
+    return np.where(more > 0, total, 0.0)
 
 
 def ranking(
