@@ -1,5 +1,6 @@
 """Metrics: `from_batch` on the device, `merge` and `compute` on the host."""
 
+from segjax.metrics.aggregated_jaccard import AggregatedJaccard as AggregatedJaccard
 from segjax.metrics.boundary_iou import BoundaryIoU as BoundaryIoU
 from segjax.metrics.boundary_iou import band as band
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
@@ -11,9 +12,16 @@ from segjax.metrics.combine import combine as combine
 from segjax.metrics.combine import on_host as on_host
 from segjax.metrics.confusion import Confusion as Confusion
 from segjax.metrics.confusion import semantic as semantic
+from segjax.metrics.contingency import components as components
 from segjax.metrics.image_confusion import ImageConfusion as ImageConfusion
 from segjax.metrics.image_confusion import semantic_per_image as semantic_per_image
+from segjax.metrics.matching import Matching as Matching
 from segjax.metrics.mean import Mean as Mean
+from segjax.metrics.objects import objects as objects
+from segjax.metrics.objects import regions as regions
+from segjax.metrics.panoptic import Panoptic as Panoptic
+from segjax.metrics.rand import rand_scores as rand_scores
+from segjax.metrics.rand import v_rand as v_rand
 from segjax.metrics.ranking import Ranking as Ranking
 from segjax.metrics.ranking import ranking as ranking
 from segjax.metrics.rows import PerImage as PerImage

@@ -1,0 +1,141 @@
+"""Panoptic quality."""
+
+import math
+from typing import Any
+
+import flax.struct
+import numpy as np
+
+from segjax.metrics.contingency import Ids, contingency
+from segjax.metrics.reduce import mean_of_seen, mean_over_classes, ratio
+from segjax.metrics.rows import RowMetric, Rows
+from segjax.typing import Batch
+
+_SUMS = ("tp", "fp", "fn", "iou")
+_SCORES = ("pq", "sq", "rq")
+
+
+@flax.struct.dataclass
+class Panoptic(RowMetric):
+    """Segments of each image and class that were found, made up and missed.
+
+    A segment is a class and an id. It is found where a predicted one of its class has
+    an IoU above 1/2 with it, over pixels that count. A predicted segment that was not
+    matched and lies for more than half in pixels that do not count is not made up.
+
+    `rows.values` has `tp`, `fp`, `fn` and `iou` (summed over `tp`), each [N, C].
+
+    Attributes:
+        classes: C names.
+
+    Reference:
+        Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868, section 4,
+        and the rules for void pixels of its section 4.3. Crowd regions are pixels that
+        do not count.
+    """
+
+    classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+
+    @classmethod
+    def from_batch(
+        cls,
+        predicted: tuple[Ids, Ids],
+        truth: tuple[Ids, Ids],
+        valid: np.ndarray,
+        batch: Batch,
+        *,
+        classes: tuple[str, ...],
+    ) -> "Panoptic":
+        """Matches one batch on the host.
+
+        Args:
+            predicted: Class ids in [0, C), and ids at least 0 that tell segments of
+                one class apart (all 0 for stuff), each [B, H, W].
+            truth: The same; never read where not valid.
+            valid: [B, H, W] True where a pixel counts.
+            batch: Has `index` and `weight`, both [B].
+            classes: C names.
+        """
+        values = {k: np.zeros((len(valid), len(classes))) for k in _SUMS}
+        for i, where in enumerate(valid):
+            a, b = ([x[i] for x in side] for side in (predicted, truth))
+            image = _image(a, b, where, len(classes))
+            for name, sums in zip(_SUMS, image, strict=True):
+                values[name][i] = sums
+        return cls(Rows.of(values, batch), classes)
+
+    @classmethod
+    def of_objects(
+        cls, predicted: Ids, truth: Ids, valid: np.ndarray, batch: Batch
+    ) -> "Panoptic":
+        """Matches objects of one class; arguments as for `Matching.from_batch`."""
+        # Class 1 is the background, which is not scored: it is beyond the names.
+        a, b = (((x == 0).astype(np.int32), x) for x in (predicted, truth))
+        return cls.from_batch(a, b, valid, batch, classes=("object",))
+
+    def compute(self) -> dict[str, float]:
+        """Scores in [0, 1] over the segments of the data set, and means over images.
+
+            rq = TP / (TP + FP / 2 + FN / 2), sq = mean IoU of TP, pq = sq * rq
+
+        Returns:
+            `pq`, `sq`, `rq`: means over classes seen on either side; `pq/<name>` and
+            so on of each. `pq_per_image` and so on: means over images of each image's
+            own mean over the classes seen in it.
+            A class seen on neither side has no score (NaN); one that is seen with
+            nothing found scores 0 in all three, so that a mean of sq is over the same
+            classes as that of pq. (The reference leaves sq at 0 there too.)
+        """
+        rows = self.rows.used().values
+        whole = {k: v.sum(0) for k, v in rows.items() if k != "iou"}
+        whole["iou"] = np.array([math.fsum(column) for column in rows["iou"].T])
+        scores = _scores(**whole)
+        figures = {name: mean_of_seen(scores[name]) for name in _SCORES}
+        for name in _SCORES:
+            for label, value in zip(self.classes, scores[name], strict=True):
+                figures[f"{name}/{label}"] = float(value)
+        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """The `_per_image` scores as [N] float64, images in the order of `index`."""
+        scores = _scores(**self.rows.used().values)
+        return {f"{k}_per_image": mean_over_classes(scores[k]) for k in _SCORES}
+
+
+def _scores(tp: Any, fp: Any, fn: Any, iou: Any) -> dict[str, Any]:
+    weight = tp + fp / 2 + fn / 2
+    found = np.nan_to_num(ratio(iou, tp), nan=0.0)
+    return {
+        "pq": ratio(iou, weight),
+        "sq": np.where(weight > 0, found, np.nan),
+        "rq": ratio(tp, weight),
+    }
+
+
+def _image(predicted, truth, valid, num_classes: int):
+    """tp, fp, fn and summed IoU of one image, each [C]."""
+    base = 1 + max(int(predicted[1].max(initial=0)), int(truth[1].max(initial=0)))
+    # A segment as one number above 0; truth is 0 where it does not count.
+    p, t = (np.asarray(c, np.int64) * base + ids + 1 for c, ids in (predicted, truth))
+    table = contingency(p, np.where(valid, t, 0), np.ones_like(valid))
+    void = table.truth == 0
+    ignored = dict(
+        zip(table.predicted[void].tolist(), table.pixels[void].tolist(), strict=True)
+    )
+    missed, made_up = table.truth_sizes, table.predicted_sizes
+    total, found = np.zeros(num_classes), []
+    for t, p, shared, union in zip(
+        *(x.tolist() for x in table.overlaps()), strict=True
+    ):
+        c, iou = (t - 1) // base, shared / (union - ignored.get(p, 0))
+        if c == (p - 1) // base < num_classes and iou > 0.5:
+            total[c] += iou
+            found.append(t)
+            del missed[t], made_up[p]
+    made_up = [p for p, size in made_up.items() if 2 * ignored.get(p, 0) <= size]
+
+    def count(segments):
+        c = (np.array(list(segments), np.int64) - 1) // base
+        return np.bincount(c[c < num_classes], minlength=num_classes)
+
+    return count(found), count(made_up), count(missed), total
