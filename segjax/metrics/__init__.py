@@ -1,6 +1,7 @@
 """Metrics: `from_batch` on the device, `merge` and `compute` on the host."""
 
 from segjax.metrics.aggregated_jaccard import AggregatedJaccard as AggregatedJaccard
+from segjax.metrics.average_precision import AveragePrecision as AveragePrecision
 from segjax.metrics.boundary_iou import BoundaryIoU as BoundaryIoU
 from segjax.metrics.boundary_iou import band as band
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou

@@ -1,0 +1,185 @@
+"""COCO average precision for boxes and masks, by pycocotools."""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import numpy as np
+
+from segjax.metrics.rows import RowMetric, Rows
+from segjax.typing import Batch
+
+_SUMMARY = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
+)  # The order of COCOeval.stats.
+_KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}
+
+
+@flax.struct.dataclass
+class AveragePrecision(RowMetric):
+    """Detections and true objects of each image, until all are seen.
+
+    `rows.values` has `truth` and `detections`, each [N] lists of COCO annotations;
+    masks are kept run-length encoded.
+
+    Attributes:
+        classes: K names; class 1 is the first, 0 is background and not scored.
+        kinds: Of "box" and "mask", what is scored.
+
+    Reference:
+        Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as pycocotools has it.
+    """
+
+    classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    kinds: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
+
+    @classmethod
+    def from_batch(
+        cls,
+        detections: Mapping[str, Any],
+        truth: Mapping[str, Any],
+        batch: Batch,
+        *,
+        classes: Sequence[str],
+    ) -> "AveragePrecision":
+        """Keeps one batch, on the host.
+
+        Args:
+            detections: `boxes` [B, N, 4] as x0, y0, x1, y1 in pixels, `scores` and
+                `classes` (1..K), each [B, N], and `present` bool [B, N], False for
+                padding; with `masks` bool [B, N, H, W], masks are scored too.
+            truth: `boxes`, `classes`, `present` and `masks` likewise; `crowd` bool
+                [B, N] (none unless given) marks regions of many objects, in which
+                detections are not wrong; `area` [B, N] in pixels sets small, medium
+                and large (of the mask, else of the box, unless given).
+            batch: Has `index` and `weight`, both [B].
+            classes: K names.
+
+        Raises:
+            ValueError: If only one side has masks.
+        """
+        sides = [{k: np.asarray(v) for k, v in x.items()} for x in (detections, truth)]
+        masks = ["masks" in side for side in sides]
+        if masks[0] != masks[1]:
+            has = "detections" if masks[0] else "truth"
+            raise ValueError(
+                f"average precision needs masks on both sides or on none, got them in "
+                f"{has} only. Add those of the other, or leave them out."
+            )
+        # Padding rows are left out before masks are encoded.
+        kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
+        found = [
+            _objects([_annotations(side, i) for i in kept.tolist()]) for side in sides
+        ]
+        rows = Rows(
+            {"detections": found[0], "truth": found[1]},
+            np.asarray(batch["index"])[kept],
+            np.asarray(batch["weight"])[kept],
+        )
+        return cls(rows, tuple(classes), ("box", "mask") if masks[0] else ("box",))
+
+    def compute(self) -> dict[str, float]:
+        """Scores in [0, 1] over the detections of the data set.
+
+        Returns:
+            For boxes `box_ap` (mean over classes and IoU thresholds .5 to .95),
+            `box_ap50`, `box_ap75`, `box_ap_small`, `_medium`, `_large` (areas up to
+            32**2, 96**2 and above), `box_ar1`, `_ar10`, `_ar100` (recall with so many
+            detections an image), `box_ar_small`, `_medium`, `_large`, and
+            `box_ap/<name>`; with masks also `mask_ap` and so on.
+            As COCO defines it, a class without a true object has no score (NaN) and
+            is left out of means, whatever was detected; one without a detection
+            scores 0. An image with neither changes nothing.
+        """
+        rows = self.rows.used().values
+        figures: dict[str, float] = {}
+        for kind in self.kinds:
+            stats, per_class = _evaluate(
+                rows["truth"], rows["detections"], kind, len(self.classes)
+            )
+            for name, value in zip(_SUMMARY, stats, strict=True):
+                figures[f"{kind}_{name}"] = value
+            for name, value in zip(self.classes, per_class, strict=True):
+                figures[f"{kind}_ap/{name}"] = value
+        return figures
+
+
+def _objects(images: list[list[dict]]) -> np.ndarray:
+    """[N] lists; NumPy would make a table of lists of equal length."""
+    array = np.empty(len(images), object)
+    for i, annotations in enumerate(images):
+        array[i] = annotations
+    return array
+
+
+def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, Any]]:
+    """COCO annotations of one image, without ids; areas by kind."""
+    from pycocotools import mask as coco_mask
+
+    found = []
+    for n in np.flatnonzero(side["present"][image]):
+        x0, y0, x1, y1 = side["boxes"][image, n].astype(np.float64).tolist()
+        box = [x0, y0, x1 - x0, y1 - y0]
+        one = {"category_id": int(side["classes"][image, n]), "bbox": box}
+        one["areas"] = {"box": box[2] * box[3]}
+        if "masks" in side:
+            mask = np.asfortranarray(side["masks"][image, n], np.uint8)
+            one["segmentation"] = coco_mask.encode(mask)
+            one["areas"]["mask"] = int(mask.sum(dtype=np.int64))
+        if "scores" in side:
+            one["score"] = float(side["scores"][image, n])
+        else:
+            crowd = side["crowd"][image, n] if "crowd" in side else False
+            # A true object is as large as its mask, whatever is scored.
+            area = one["areas"].get("mask", one["areas"]["box"])
+            area = float(side["area"][image, n]) if "area" in side else area
+            one |= {"iscrowd": int(crowd), "areas": {"box": area, "mask": area}}
+        found.append(one)
+    return found
+
+
+def _evaluate(truth: np.ndarray, detections: np.ndarray, kind: str, num_classes: int):
+    """The twelve COCO figures and the AP of each class; NaN where COCO has -1."""
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        true, found = (_coco(x, kind, num_classes) for x in (truth, detections))
+        coco = COCOeval(true, found, _KINDS[kind])
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+    # [thresholds, recalls, classes, areas, most detections]: all areas, up to 100.
+    precision = coco.eval["precision"][:, :, :, 0, 2]
+    per_class = [_mean_of_defined(precision[:, :, k]) for k in range(num_classes)]
+    return [_mean_of_defined(np.array([x])) for x in coco.stats], per_class
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else float("nan")
+
+
+def _coco(images: np.ndarray, kind: str, num_classes: int):
+    from pycocotools.coco import COCO
+
+    # A size is asked for, but read for polygons only.
+    sizes = [{"id": i, "height": 0, "width": 0} for i in range(1, len(images) + 1)]
+    annotations = []
+    for image, found in enumerate(images, 1):
+        for one in found:
+            # Ids begin at 1: COCOeval takes 0 for "no match". A copy, for it writes.
+            annotations.append(
+                dict(one, id=len(annotations) + 1, image_id=image)
+                | {"area": one["areas"][kind], "iscrowd": one.get("iscrowd", 0)}
+            )
+    coco: Any = COCO()
+    coco.dataset = {
+        "images": sizes,
+        "categories": [{"id": k} for k in range(1, num_classes + 1)],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
