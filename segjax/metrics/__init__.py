@@ -7,6 +7,8 @@ from segjax.metrics.boundary_iou import band as band
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
 from segjax.metrics.calibration import Calibration as Calibration
 from segjax.metrics.calibration import calibration as calibration
+from segjax.metrics.cl_dice import centreline as centreline
+from segjax.metrics.cl_dice import cl_dice as cl_dice
 from segjax.metrics.combine import Combined as Combined
 from segjax.metrics.combine import OnHost as OnHost
 from segjax.metrics.combine import combine as combine
@@ -27,6 +29,11 @@ from segjax.metrics.ranking import Ranking as Ranking
 from segjax.metrics.ranking import ranking as ranking
 from segjax.metrics.rows import PerImage as PerImage
 from segjax.metrics.rows import Rows as Rows
+from segjax.metrics.statistics import Comparison as Comparison
+from segjax.metrics.statistics import Interval as Interval
+from segjax.metrics.statistics import compare as compare
+from segjax.metrics.statistics import figure_intervals as figure_intervals
+from segjax.metrics.statistics import mean_interval as mean_interval
 from segjax.metrics.surface import outline as outline
 from segjax.metrics.surface import surface as surface
 from segjax.metrics.surface import surface_scores as surface_scores

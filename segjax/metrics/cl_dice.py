@@ -1,0 +1,94 @@
+"""Centreline Dice, for thin structures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool
+
+from segjax.metrics import common
+from segjax.metrics.combine import on_host
+from segjax.metrics.reduce import mean_over_classes
+from segjax.metrics.rows import PerImage
+from segjax.typing import Batch, Logits, MetricFn
+
+
+def cl_dice(
+    predicted: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
+) -> float:
+    """Centreline Dice of two masks, on the host.
+
+    With skeletons S_P and S_T of the masks P and T,
+
+        2 a b / (a + b),  a = |S_P and T| / |S_P|,  b = |S_T and P| / |S_T|
+
+    Args:
+        predicted: [H, W].
+        truth: [H, W].
+
+    Returns:
+        In [0, 1]. NaN where both masks are empty, 0 where one is.
+
+    Reference:
+        Shit et al., clDice, CVPR 2021, arXiv:2003.07311, section 2. The skeleton is
+        scikit-image's, as in the authors' code; their loss has a soft one.
+    """
+    from skimage.morphology import skeletonize
+
+    if not predicted.any() and not truth.any():
+        return float("nan")
+    if not predicted.any() or not truth.any():
+        return 0.0
+    lines = skeletonize(predicted), skeletonize(truth)
+    precision = (lines[0] & truth).sum() / lines[0].sum()
+    recall = (lines[1] & predicted).sum() / lines[1].sum()
+    both = precision + recall
+    return float(2 * precision * recall / both) if both else 0.0
+
+
+def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
+    """Centreline Dice of each class from one logit map per image.
+
+    Skeletons are made on the host, once a batch, outside the step. A pixel that does
+    not count is background on both sides.
+
+    Args:
+        classes: C distinct names, one for each channel of the logits, at most 256.
+        skip: Leaves out the first classes; 1 for a background.
+
+    Returns:
+        `(logits, batch) -> OnHost` with `mean_cl_dice_per_image`, the mean over images
+        of the mean over classes seen in that image, and `cl_dice_per_image/<name>`. A
+        class seen on neither side has no score and is left out.
+
+    Raises:
+        ValueError: As `semantic`; if `skip` leaves no class.
+    """
+    classes = common.distinct(classes)
+    kept = common.scored(classes, skip)
+
+    def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
+        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        return {
+            "predicted": predicted.astype(jnp.uint8),
+            "label": labels.astype(jnp.uint8),
+            "valid": valid,
+            "index": batch["index"],
+            "weight": batch["weight"],
+        }
+
+    def make(arrays: Mapping[str, Any]) -> PerImage:
+        a, b, valid = (np.asarray(arrays[k]) for k in ("predicted", "label", "valid"))
+        scores = np.array(
+            [
+                [cl_dice((p == c) & v, (t == c) & v) for c, _ in kept]
+                for p, t, v in zip(a, b, valid, strict=True)
+            ]
+        ).reshape(-1, len(kept))
+        named = {"mean_cl_dice_per_image": mean_over_classes(scores)}
+        for i, (_, name) in enumerate(kept):
+            named[f"cl_dice_per_image/{name}"] = scores[:, i]
+        return PerImage.from_batch(named, arrays)
+
+    return on_host(gather, make)

@@ -1,0 +1,235 @@
+"""Which difference is real: intervals over images, paired tests, on the host."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+_MOST_EXACT = 16
+"""Pairs up to which all 2**n signs are tried."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure and where it could as well have been.
+
+    Attributes:
+        value: The figure.
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The mean of a - b over pairs.
+
+    Attributes:
+        difference: Mean of a - b.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Of the two-sided test that a and b could be exchanged in each pair.
+        pairs: Pairs where both have a score.
+        least_p: The smallest p-value that so many pairs can give. Above the level
+            that is asked for, the test cannot find any difference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    pairs: int
+    least_p: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.difference:+.4g} [{self.low:+.4g}, {self.high:+.4g}], "
+            f"p = {self.p_value:.2g} over {self.pairs} pairs"
+        )
+
+
+def mean_interval(
+    values: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 9_999,
+    seed: int = 0,
+) -> Interval:
+    """Mean over images with its bootstrap interval (BCa).
+
+    Args:
+        values: [N] scores, one an image, such as `per_image()["mean_iou_per_image"]`;
+            NaN, an image without the score, is left out.
+        confidence: Share of such intervals that hold the true mean.
+        resamples: Of the images, with replacement.
+        seed: Of the resampling; one seed gives one answer.
+
+    Returns:
+        The interval; both ends are NaN with fewer than two scores, and equal the mean
+        where all scores are equal.
+
+    Raises:
+        ValueError: If values are not [N], or confidence is not between 0 and 1.
+
+    Reference:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3.
+    """
+    _check(confidence)
+    seen = _vector(values)
+    seen = seen[~np.isnan(seen)]
+    if seen.size == 0:
+        return Interval(value=math.nan, low=math.nan, high=math.nan)
+    value = float(seen.mean())
+    if seen.size == 1:
+        return Interval(value=value, low=math.nan, high=math.nan)
+    if np.ptp(seen) == 0:  # SciPy's interval is NaN there, with a warning.
+        return Interval(value=value, low=value, high=value)
+    found = scipy.stats.bootstrap(
+        (seen,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=max(1, 2**22 // seen.size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value=value, low=float(found.low), high=float(found.high))
+
+
+def figure_intervals(
+    metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> dict[str, Interval]:
+    """Bootstrap intervals (percentile) of all figures of a metric, over images.
+
+    For figures that are no mean over images, such as the IoU over all pixels: images
+    are drawn with replacement, and the figures are computed anew from their rows.
+
+    Args:
+        metric: Has `num_images`, `take(positions)` and `compute()`, as
+            `ImageConfusion`, `Matching` and all others made of rows do.
+        confidence: Share of such intervals that hold the true figure.
+        resamples: Each costs one `compute`.
+        seed: Of the resampling; one seed gives one answer.
+
+    Returns:
+        An interval for each key; draws in which a figure is NaN are left out of it.
+
+    Raises:
+        ValueError: If confidence is not between 0 and 1, or there is no image.
+    """
+    _check(confidence)
+    count = metric.num_images
+    if count < 1:
+        raise ValueError("figure_intervals needs at least one image, got none.")
+    rng = np.random.default_rng(seed)
+    draws = [
+        metric.take(rng.integers(0, count, count)).compute() for _ in range(resamples)
+    ]
+    tail = 50 * (1 - confidence)
+    intervals = {}
+    for key, value in metric.compute().items():
+        drawn = np.array([draw[key] for draw in draws], np.float64)
+        drawn = drawn[~np.isnan(drawn)]
+        ends = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else [np.nan] * 2
+        low, high = map(float, ends)
+        intervals[key] = Interval(value=value, low=low, high=high)
+    return intervals
+
+
+def compare(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 9_999,
+    seed: int = 0,
+) -> Comparison:
+    """Paired test of two systems, over images or over seeds.
+
+    If the two were alike, each pair's difference could as well have the other sign.
+    The p-value is the share of sign patterns whose mean is at least as far from 0:
+    of all patterns up to 16 pairs, else of `resamples` random ones and the one seen.
+
+    Over images of one run, it says whether the difference would hold on other images;
+    over seeds, with one figure a run, whether it would hold for other seeds. Neither
+    says the other.
+
+    Args:
+        a: [N] scores; NaN where there is none. Image i, or seed i, on both sides.
+        b: [N] scores.
+        confidence: Of the interval, a bootstrap (BCa) of the differences.
+        resamples: Sign patterns, and bootstrap draws.
+        seed: Of the resampling; one seed gives one answer.
+
+    Returns:
+        The comparison; all NaN where no pair has both scores.
+
+    Raises:
+        ValueError: If the shapes differ, or confidence is not between 0 and 1.
+
+    Reference:
+        Fisher's randomisation test; Smucker et al., CIKM 2007, compare it with others.
+    """
+    a, b = _vector(a), _vector(b)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
+            f"systems on the same images, in the order of index."
+        )
+    mean = mean_interval(a - b, confidence=confidence, resamples=resamples, seed=seed)
+    differences = (a - b)[~np.isnan(a - b)]
+    pairs = differences.size
+    exact = pairs <= _MOST_EXACT
+    least = min(1.0, 2.0 ** (1 - pairs)) if exact else 1 / (resamples + 1)
+    return Comparison(
+        difference=mean.value,
+        low=mean.low,
+        high=mean.high,
+        p_value=_sign_test(differences, resamples, seed) if pairs else math.nan,
+        pairs=pairs,
+        least_p=least if pairs else math.nan,
+    )
+
+
+def _sign_test(differences: np.ndarray, resamples: int, seed: int) -> float:
+    pairs, exact = differences.size, differences.size <= _MOST_EXACT
+    seen = abs(differences.sum())
+    # Sums that differ by rounding only are equal.
+    limit = seen - 1e-12 * np.abs(differences).sum()
+    if exact:
+        bits = np.arange(2**pairs)[:, None] >> np.arange(pairs)[None]
+        sums = (1 - 2 * (bits & 1)) @ differences
+        return float(np.mean(np.abs(sums) >= limit))
+    rng, far = np.random.default_rng(seed), 0
+    size = max(1, 2**22 // pairs)
+    for start in range(0, resamples, size):
+        shape = min(size, resamples - start), pairs
+        sums = (1 - 2 * rng.integers(0, 2, shape, dtype=np.int8)) @ differences
+        far += int(np.count_nonzero(np.abs(sums) >= limit))
+    return (far + 1) / (resamples + 1)
+
+
+def _vector(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1:
+        raise ValueError(
+            f"Statistics need one score an image or seed, got shape {array.shape}. "
+            f"Average the other axes first."
+        )
+    return array
+
+
+def _check(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"confidence must be between 0 and 1, got {confidence}. Try 0.95."
+        )

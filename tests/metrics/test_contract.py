@@ -1,0 +1,156 @@
+"""What every metric of logits keeps to; a new one joins with a line."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segjax import metrics
+from tests.metrics import scenes
+
+NAMES = scenes.NAMES
+OBJECTS = (
+    metrics.Matching.from_batch,
+    metrics.Panoptic.of_objects,
+    metrics.AggregatedJaccard.from_batch,
+    metrics.rand_scores,
+)
+METRICS = {
+    "semantic": metrics.semantic(NAMES),
+    "semantic_per_image": metrics.semantic_per_image(NAMES),
+    "surface": metrics.surface(NAMES),
+    "surface_spacing": metrics.surface(NAMES, tolerance=1.5, spacing=(0.5, 2.0)),
+    "boundary_iou": metrics.boundary_iou(NAMES),
+    "ranking": metrics.ranking(NAMES),
+    "calibration": metrics.calibration(NAMES),
+    "centreline": metrics.centreline(NAMES),
+    "objects": metrics.objects(*OBJECTS),
+    "regions": metrics.regions(*OBJECTS),
+    "combine": metrics.combine(metrics.semantic(NAMES), all=metrics.surface(NAMES)),
+}
+COMPILED = {name: jax.jit(metric) for name, metric in METRICS.items()}
+SCENES = 7  # One shape, [7, ...] or [4, ...], so that each compiles twice.
+
+
+@pytest.fixture(params=METRICS)
+def metric(request):
+    return lambda *x: jax.device_get(COMPILED[request.param](*x))
+
+
+def _scene(seed):
+    rng = np.random.default_rng(seed)
+    logits, batch = scenes.batch(rng, examples=SCENES, size=(11, 12))
+    batch["instances"] = metrics.components(batch["label"] == 1)
+    batch["valid"][5] = False  # An image that is all void.
+    batch["label"][6] = 0  # One without an object.
+    return logits, batch
+
+
+def _padded(logits, batch, positions):
+    """Four rows; those beyond the positions are garbage of weight 0."""
+    positions = list(positions)
+    rows = [*positions, *[(positions[0] + 1) % SCENES] * (4 - len(positions))]
+    logits, batch = scenes.rows(logits, batch, rows)
+    batch["weight"][len(positions) :] = 0
+    batch["index"][len(positions) :] = -1
+    return logits, batch
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", METRICS)
+def test_any_order_and_any_batching_is_the_same(name, data):
+    scene = _scene(data.draw(st.integers(0, 2**32 - 1)))
+    order = data.draw(st.permutations(range(SCENES)))
+    parts, start = [], 0
+    while start < SCENES:
+        size = data.draw(st.integers(1, 4))
+        parts.append(_padded(*scene, order[start : start + size]))
+        start += size
+    made = [jax.device_get(COMPILED[name](*part)) for part in parts]
+    left = functools.reduce(lambda a, b: a.merge(b), made)
+    right = functools.reduce(lambda a, b: b.merge(a), reversed(made))
+    whole = COMPILED[name](*scene).compute()
+    # Distances come from float32 sums, whose order is the compiler's to choose.
+    wanted = pytest.approx(whole, rel=1e-6, abs=1e-7, nan_ok=True)
+    assert left.compute() == wanted
+    assert left.compute() == pytest.approx(right.compute(), rel=1e-15, nan_ok=True)
+
+
+def test_what_does_not_count_is_never_read(metric):
+    logits, batch = _scene(0)
+    valid = batch["valid"]
+    other = batch | {
+        "label": np.where(valid, batch["label"], 1),
+        "instances": np.where(valid, batch["instances"], 3),
+    }
+    turned = np.where(valid[..., None], logits, logits[..., ::-1])
+    want = metric(logits, batch).compute()
+    assert metric(turned, other).compute() == pytest.approx(want, nan_ok=True)
+
+
+def test_nothing_counted_is_nan_or_zero_counts(metric):
+    logits, batch = _scene(0)
+    for name in ("valid", "weight"):
+        figures = metric(logits, batch | {name: np.zeros_like(batch[name])}).compute()
+        for key, value in figures.items():
+            counted = key.split("@")[0] in ("tp", "fp", "fn")
+            assert value == 0 if counted else np.isnan(value), key
+
+
+def _one_side(predicted, true):
+    """One image; class 1 fills a square of it on the sides that are asked for."""
+    label = np.zeros((1, 11, 12), np.int32)
+    square = label.copy()
+    square[:, 3:7, 2:9] = 1
+    logits = 9 * np.eye(3, dtype=np.float32)[square if predicted else label]
+    label = square if true else label
+    return logits, {
+        "label": label,
+        "instances": label,
+        "valid": np.ones_like(label, bool),
+        "weight": np.ones(1, np.float32),
+        "index": np.zeros(1, np.int32),
+    }
+
+
+DISTANCES = ("hd", "hd95", "assd")
+OVERLAPS = (
+    *("iou", "dice", "precision", "recall", "boundary_iou", "nsd", "boundary_f1"),
+    *("cl_dice", "f1", "dsb2018_score", "pq", "sq", "rq", "aji"),
+)
+
+
+def _of_class_one(figures):
+    """The overlap scores and distances of class 1, by score."""
+    for key, value in figures.items():
+        score, _, name = key.removeprefix("all_").partition("/")
+        score = score.partition("@")[0].removesuffix("_per_image")
+        if name in ("", "cat", "object") and score in (*OVERLAPS, *DISTANCES):
+            yield score, value
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_empty_sides_score_alike_throughout(metric, predicted, true):
+    figures = metric(*_one_side(predicted, true)).compute()
+    for score, value in _of_class_one(figures):
+        if not predicted and not true:
+            assert np.isnan(value), score
+        elif score in DISTANCES:
+            worst = (10**2 + 11**2) ** 0.5, (5**2 + 22**2) ** 0.5
+            wanted = (0.0,) if predicted and true else worst
+            assert any(value == pytest.approx(w) for w in wanted), score
+        else:
+            assert value == pytest.approx(float(predicted and true)), score
+
+
+def test_every_metric_has_an_overlap_or_is_known_not_to():
+    without = {"ranking", "calibration"}
+    for name, compiled in COMPILED.items():
+        figures = compiled(*_one_side(True, True)).compute()
+        assert bool(list(_of_class_one(figures))) == (name not in without), name

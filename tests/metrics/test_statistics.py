@@ -1,0 +1,126 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from segjax import metrics
+from segjax.metrics import statistics
+from tests.metrics import scenes
+
+
+def test_mean_interval_equals_scipy(rng):
+    values = rng.beta(8, 2, 40)
+    with_gaps = np.insert(values, [3, 20], np.nan)
+    got = statistics.mean_interval(with_gaps, resamples=999, seed=5)
+    want = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=999, rng=np.random.default_rng(5)
+    ).confidence_interval
+    assert (got.low, got.high) == pytest.approx((want.low, want.high))
+    assert got.value == pytest.approx(values.mean())
+    assert got == statistics.mean_interval(with_gaps, resamples=999, seed=5)
+
+
+def test_mean_interval_holds_the_mean_as_often_as_it_says(rng):
+    held = 0
+    for i in range(200):
+        got = statistics.mean_interval(rng.normal(size=50), resamples=500, seed=i)
+        held += got.low <= 0 <= got.high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_mean_interval_of_little():
+    assert np.isnan(dataclasses.astuple(statistics.mean_interval([np.nan]))).all()
+    one = statistics.mean_interval([0.5, np.nan])
+    assert one.value == 0.5
+    assert np.isnan([one.low, one.high]).all()
+    same = statistics.mean_interval([0.5, 0.5, 0.5])
+    assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
+
+
+def test_figure_intervals_resample_images(rng):
+    logits, batch = scenes.batch(rng, examples=12)
+    metric = metrics.semantic_per_image(scenes.NAMES)(logits, batch)
+    got = statistics.figure_intervals(metric, resamples=300, seed=1)
+    assert got.keys() == metric.compute().keys()
+    draws = np.random.default_rng(1).integers(0, 12, (300, 12))
+    counts = {k: np.asarray(v) for k, v in metric.rows.values.items()}
+    ious = []
+    for draw in draws:
+        hit, truth, predicted = (
+            counts[k][draw].sum(0) for k in ("hit", "truth", "predicted")
+        )
+        ious.append((hit / (truth + predicted - hit)).mean())
+    low, high = np.percentile(ious, [2.5, 97.5])
+    found = got["mean_iou"]
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.low < found.value < found.high
+    # A mean over images gets about the interval that the mean of its values gets.
+    values = metric.per_image()["mean_iou_per_image"]
+    other, mean = statistics.mean_interval(values), got["mean_iou_per_image"]
+    assert (mean.low, mean.high) == pytest.approx((other.low, other.high), abs=0.02)
+
+
+def test_compare_equals_all_sign_patterns():
+    a, b = np.array([0.8, 0.7, 0.9, 0.6, 0.75]), np.array([0.7, 0.72, 0.8, 0.5, 0.7])
+    got = statistics.compare(a, b)
+    sums = [np.dot(s, a - b) for s in itertools.product([1, -1], repeat=5)]
+    want = np.mean(np.abs(sums) >= (a - b).sum() - 1e-9)
+    assert got.p_value == want == 4 / 32
+    assert got.difference == pytest.approx((a - b).mean())
+    assert (got.pairs, got.least_p) == (5, 2 / 32)
+    scipys = scipy.stats.permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples"
+    )
+    assert got.p_value == pytest.approx(scipys.pvalue)
+    assert str(got).endswith("p = 0.12 over 5 pairs")
+
+
+def test_compare_many_pairs_is_near_the_t_test(rng):
+    b = rng.normal(size=80)
+    a = b + rng.normal(0.1, 0.5, size=80)
+    a[7] = np.nan
+    got = statistics.compare(a, b)
+    kept = ~np.isnan(a)
+    want = scipy.stats.ttest_rel(a[kept], b[kept])
+    assert got.pairs == 79
+    assert got.p_value == pytest.approx(want.pvalue, abs=0.02)
+    low, high = want.confidence_interval()
+    assert (got.low, got.high) == pytest.approx((low, high), abs=0.03)
+    mirrored = statistics.compare(b, a)
+    assert mirrored.difference == pytest.approx(-got.difference)
+    assert mirrored.p_value == got.p_value
+
+
+def test_compare_is_rarely_wrong_where_nothing_differs(rng):
+    found = [
+        statistics.compare(*rng.normal(size=(2, 10)), resamples=99).p_value
+        for _ in range(300)
+    ]
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
+
+
+def test_three_seeds_cannot_show_a_difference():
+    got = statistics.compare([0.9, 0.9, 0.9], [0.1, 0.2, 0.1])
+    assert got.p_value == got.least_p == 0.25
+
+
+def test_compare_of_nothing():
+    got = statistics.compare([np.nan, 1.0], [1.0, np.nan])
+    assert got.pairs == 0
+    assert np.isnan([got.difference, got.p_value, got.least_p]).all()
+    same = statistics.compare([0.5, 0.6], [0.5, 0.6])
+    assert (same.difference, same.p_value) == (0, 1)
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="needs pairs, got 2 and 3 scores"):
+        statistics.compare([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match=r"got shape \(1, 2\)"):
+        statistics.mean_interval([[1, 2]])
+    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
+        statistics.mean_interval([1, 2], confidence=95.0)
+    empty = metrics.PerImage.from_batch({}, {"index": np.zeros(0), "weight": []})
+    with pytest.raises(ValueError, match="at least one image"):
+        statistics.figure_intervals(empty)
