@@ -1,0 +1,86 @@
+"""A skeleton that has a gradient."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.typing import Array
+
+
+def soft_skeleton(
+    x: Float[Array, "b h w c"], *, iterations: int
+) -> Float[Array, "b h w c"]:
+    """Centre lines of bright structures, by minima and maxima of neighbours.
+
+    What an opening removes is thinner than its window: it is kept, the image is
+    eroded, and so on.
+
+    Args:
+        x: [B, H, W, C] in [0, 1].
+        iterations: Erosions. Structures of a radius of more pixels are not found.
+
+    Returns:
+        [B, H, W, C] in [0, 1]. Where neighbours tie, they share the gradient.
+
+    Reference:
+        Shit et al., clDice, 2021, algorithm 1. arXiv:2003.07311. As in the authors'
+        code, minima are over the four neighbours, maxima over all eight.
+    """
+    x = jnp.asarray(x)
+
+    def thin(carry, _):
+        x, skeleton = carry
+        smaller = jnp.negative(_largest(-x, (1, 2)))
+        opened = _largest(_largest(smaller, (1,)), (2,))
+        rest = jax.nn.relu(x - opened)
+        return (smaller, skeleton + rest - skeleton * rest), None
+
+    # A loop, since its steps in a row take XLA seconds to compile each.
+    carry, _ = jax.lax.scan(thin, (x, jnp.zeros_like(x)), length=iterations + 1)
+    return carry[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _largest(x: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """The largest of a pixel and its neighbours along each of the axes.
+
+    The gradient that JAX derives from the chain of maxima is four times slower.
+    """
+    for neighbour in _neighbours(x, axes, -jnp.inf):
+        x = jnp.maximum(x, neighbour)
+    return x
+
+
+def _largest_fwd(x, axes):
+    largest = _largest(x, axes)
+    return largest, (x, largest)
+
+
+def _largest_bwd(axes, saved, grad):
+    x, largest = saved
+    ties = (x == largest).astype(grad.dtype)
+    for neighbour in _neighbours(x, axes, -jnp.inf):
+        ties = ties + (neighbour == largest)
+    grad = grad / ties
+    total = jnp.where(x == largest, grad, 0)
+    pairs = zip(
+        _neighbours(largest, axes, jnp.inf), _neighbours(grad, axes, 0), strict=True
+    )
+    for value, share in pairs:
+        total = total + jnp.where(x == value, share, 0)
+    return (total,)
+
+
+_largest.defvjp(_largest_fwd, _largest_bwd)
+
+
+def _neighbours(x, axes, fill):
+    """The image moved by one pixel, both ways along each axis; `fill` moves in."""
+    for axis in axes:
+        pad = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
+        padded = jnp.pad(x, pad, constant_values=fill)
+        for start in (0, 2):
+            yield jax.lax.slice_in_dim(padded, start, start + x.shape[axis], axis=axis)
