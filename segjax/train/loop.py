@@ -138,7 +138,7 @@ class _Fit:
         self.epoch_steps = max(1, -(-examples // self.config.batch_size))
         self.eval_every = self.config.eval_every or self.epoch_steps
         self.pending: list[dict[str, jax.Array]] = []
-        self.loss = math.nan
+        self.losses: list[float] = []  # Since the last evaluation.
 
     def run(self, host: Iterable[Batch], first: int) -> TrainState:
         """Trains from step `first` to the end; returns the last state."""
@@ -217,7 +217,7 @@ class _Fit:
                     raise NonFiniteError(step, name, float(row[name]), kept)
         means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
         self.log.train(number, means)
-        self.loss = means["loss"]
+        self.losses += [float(row["loss"]) for row in rows]
 
     def _evaluate(self, state: TrainState, number: int) -> None:
         split, monitor = evaluation_split(self.data.splits), self.config.monitor
@@ -231,7 +231,9 @@ class _Fit:
         self.checkpoints.save(state, figures)
         epochs = self.config.steps / self.epoch_steps
         line = figures_line(figures, monitor=monitor)
-        self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {self.loss:.3f}  {line}")
+        loss = float(np.mean(self.losses))
+        self.losses.clear()
+        self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
         self.log.start_clock(number)
 
     def _figures(self, state: TrainState, split: str) -> dict[str, float]:
