@@ -1,6 +1,31 @@
 """Losses: `(logits, labels, valid, *, options) -> [B]`, one value an image."""
 
+from segjax.losses.boundaries import boundary as boundary
+from segjax.losses.boundaries import hausdorff as hausdorff
+from segjax.losses.compose import deep_supervision as deep_supervision
 from segjax.losses.compose import semantic as semantic
+from segjax.losses.compose import semantic_weighted as semantic_weighted
+from segjax.losses.hard import ohem_cross_entropy as ohem_cross_entropy
+from segjax.losses.hard import top_k_cross_entropy as top_k_cross_entropy
+from segjax.losses.lovasz import lovasz_hinge as lovasz_hinge
+from segjax.losses.lovasz import lovasz_softmax as lovasz_softmax
+from segjax.losses.multilabel import sigmoid_cross_entropy as sigmoid_cross_entropy
+from segjax.losses.multilabel import sigmoid_dice as sigmoid_dice
+from segjax.losses.multilabel import sigmoid_focal as sigmoid_focal
+from segjax.losses.pixel import balanced_cross_entropy as balanced_cross_entropy
 from segjax.losses.pixel import cross_entropy as cross_entropy
 from segjax.losses.pixel import focal as focal
+from segjax.losses.region import generalised_dice as generalised_dice
+from segjax.losses.region import jaccard as jaccard
+from segjax.losses.region import log_cosh_dice as log_cosh_dice
+from segjax.losses.region import matthews as matthews
 from segjax.losses.region import soft_dice as soft_dice
+from segjax.losses.topology import soft_cldice as soft_cldice
+from segjax.losses.tversky import asymmetric_unified_focal as asymmetric_unified_focal
+from segjax.losses.tversky import focal_tversky as focal_tversky
+from segjax.losses.tversky import tversky as tversky
+from segjax.losses.weights import border_weights as border_weights
+from segjax.losses.weights import effective_number as effective_number
+from segjax.losses.weights import inverse_frequency as inverse_frequency
+from segjax.losses.weights import median_frequency as median_frequency
+from segjax.losses.weights import pixel_counts as pixel_counts

@@ -40,8 +40,10 @@ def mean_over_valid(values: Array, valid: Array) -> PerExample:
     return jnp.sum(values * valid, axis=(1, 2)) / count
 
 
-def as_weights(weights: Weights | None, num_classes: int, dtype) -> jax.Array:
-    """Class weights as [C]; ones for None.
+def as_weights(
+    weights: Weights | None, num_classes: int, dtype, *, name: str = "class_weights"
+) -> jax.Array:
+    """Numbers a class as [C]; ones for None.
 
     Raises:
         ValueError: If there is not one weight a class.
@@ -51,7 +53,70 @@ def as_weights(weights: Weights | None, num_classes: int, dtype) -> jax.Array:
     weights = jnp.asarray(weights, dtype)
     if weights.shape != (num_classes,):
         raise ValueError(
-            f"class_weights needs {num_classes} numbers, one a class, got shape "
-            f"{weights.shape}. Give one weight for each channel of the logits."
+            f"{name} needs {num_classes} numbers, one a class, got shape "
+            f"{weights.shape}. Give one for each channel of the logits."
         )
     return weights
+
+
+def mean_over_classes(values: Array, weights: Weights | None) -> PerExample:
+    """Weighted mean of [B, C] over classes: sum(w * values) / sum(w).
+
+    Raises:
+        ValueError: If there is not one weight a class.
+    """
+    weights = as_weights(weights, values.shape[-1], values.dtype)
+    return jnp.sum(values * weights[None, :], axis=-1) / jnp.sum(weights)
+
+
+def soft_counts(
+    probs: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """True positives, false positives and false negatives of every class.
+
+    All come from one matrix product, the soft confusion matrix: an entry is the
+    probability that pixels of class i gave to class j. That is faster than sums
+    over pixels, and errors are sums of errors rather than differences of totals,
+    so a perfect prediction has exactly none.
+
+    Args:
+        probs: [B, H, W, C].
+        target: [B, H, W, C] one-hot; all 0 where a pixel does not count.
+
+    Returns:
+        Three [B, C], in pixels.
+    """
+    confusion = jnp.einsum("bhwi,bhwj->bij", target, probs, precision="highest")
+    right = jnp.eye(probs.shape[-1], dtype=confusion.dtype)[None]
+    wrong = confusion * (1 - right)
+    hits = jnp.sum(confusion * right, axis=2)
+    return hits, jnp.sum(wrong, axis=1), jnp.sum(wrong, axis=2)
+
+
+def one_hot(labels: Array, counts: jax.Array, num_classes: int) -> jax.Array:
+    """[B, H, W, C] one-hot labels, all 0 where `counts` [B, H, W] is 0."""
+    target = jax.nn.one_hot(labels, num_classes, dtype=counts.dtype)
+    return target * counts[..., None]
+
+
+def check_smooth(name: str, value: float) -> None:
+    """Refuses a `smooth` that leaves 0 / 0 for a class that is absent.
+
+    Raises:
+        ValueError: If value is not above 0.
+    """
+    if value <= 0:
+        raise ValueError(
+            f"{name} needs smooth above 0, got {value}. Without it a class that "
+            f"is absent from both sides is 0 / 0; use 1e-5 for almost none."
+        )
+
+
+def region_counts(
+    logits: Logits, labels: Labels, valid: Valid
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`soft_counts` of the softmax probabilities over the valid pixels."""
+    logits, labels, counts = prepare(logits, labels, valid)
+    return soft_counts(
+        jax.nn.softmax(logits), one_hot(labels, counts, logits.shape[-1])
+    )

@@ -1,11 +1,12 @@
 """From losses to the objective that a train step takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 
 from segjax import ops
-from segjax.typing import Batch, Logits, Objective, PerExample
+from segjax.typing import Array, Batch, Labels, Logits, Objective, PerExample, Valid
 
 
 def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
@@ -28,19 +29,126 @@ def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
         ValueError: If there is no term; from the objective, if the logits are
             larger than the labels.
     """
-    if not terms:
-        raise ValueError(
-            "semantic needs at least one term, got none. "
-            "Try losses.semantic(ce=(1.0, losses.cross_entropy))."
-        )
+    _check_terms("semantic", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
-        size = logits.shape[1:3]
-        valid = ops.center_crop(batch["valid"], size)
-        labels = jnp.where(valid, ops.center_crop(batch["label"], size), 0)
+        labels, valid = _truth(logits, batch)
         return {
             name: weight * loss(logits, labels, valid)
             for name, (weight, loss) in terms.items()
         }
 
     return objective
+
+
+def semantic_weighted(
+    pixel_weights: Callable[[Batch], Array],
+    **terms: tuple[float, Callable[..., PerExample]],
+) -> Objective:
+    """Like `semantic`, with a weight for every pixel.
+
+        losses.semantic_weighted(
+            lambda batch: batch["pixel_weight"], ce=(1.0, losses.cross_entropy)
+        )
+
+    Args:
+        pixel_weights: `batch -> [B, H, W]`: an entry of the batch, or a function of
+            one such as `border_weights` of an instance map. Constant to the
+            gradient.
+        **terms: name=(weight, loss), where the loss takes `pixel_weights=`, as
+            `cross_entropy` does.
+
+    Returns:
+        An objective: `(logits, batch) -> {name: [B] weighted loss}`.
+
+    Raises:
+        ValueError: If there is no term; from the objective, if the logits are
+            larger than the labels.
+    """
+    _check_terms("semantic_weighted", terms)
+
+    def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
+        labels, valid = _truth(logits, batch)
+        weights = ops.center_crop(pixel_weights(batch), logits.shape[1:3])
+        weights = jax.lax.stop_gradient(weights)
+        return {
+            name: weight * loss(logits, labels, valid, pixel_weights=weights)
+            for name, (weight, loss) in terms.items()
+        }
+
+    return objective
+
+
+def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objective:
+    """Applies an objective to logits of several sizes and adds up its terms.
+
+        losses.deep_supervision(
+            losses.semantic(dice=(1.0, losses.soft_dice)), weights=(4 / 7, 2 / 7, 1 / 7)
+        )
+
+    Labels, `valid` and any other map in the batch of the labels' size are made as
+    small as the logits, by the nearest pixel.
+
+    Args:
+        objective: `(logits, batch) -> {name: [B]}`.
+        weights: One a logit map, in the order of the outputs.
+
+    Returns:
+        An objective: `(sequence of logits [B, h, w, C], batch) -> {name: [B]}` with
+        the names of the given one, so that it logs as before.
+
+    Raises:
+        ValueError: If there is no weight; from the objective, if there are not as
+            many outputs as weights.
+
+    Reference:
+        Lee et al., Deeply-Supervised Nets, 2014. arXiv:1409.5185. Smaller labels
+        and halving weights that add up to 1 are those of nnU-Net (Isensee et al.,
+        2018, arXiv:1809.10486), which gives its smallest map a weight of 0.
+    """
+    if not weights:
+        raise ValueError(
+            "deep_supervision needs one weight a logit map, got none. "
+            "Try weights=(2 / 3, 1 / 3)."
+        )
+
+    def deep(outputs: Sequence[Logits], batch: Batch) -> dict[str, PerExample]:
+        if len(outputs) != len(weights):
+            raise ValueError(
+                f"deep_supervision has {len(weights)} weights, got {len(outputs)} "
+                f"outputs. Give one weight for each logit map of the model."
+            )
+        sums: dict[str, PerExample] = {}
+        for weight, logits in zip(weights, outputs, strict=True):
+            terms = objective(logits, _resized(batch, logits.shape[1:3]))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + weight * value
+        return sums
+
+    return deep
+
+
+def _truth(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
+    """Labels and `valid` at the centre that the logits cover."""
+    size = logits.shape[1:3]
+    valid = ops.center_crop(batch["valid"], size)
+    return jnp.where(valid, ops.center_crop(batch["label"], size), 0), valid
+
+
+def _resized(batch: Batch, size: Sequence[int]) -> dict[str, Array]:
+    """The batch with every map of the labels' size at another size."""
+    full = batch["label"].shape
+
+    def resize(x):
+        same = x.shape[:3] == full and tuple(size) != full[1:]
+        return ops.resize_nearest(x, size) if same else x
+
+    return {name: resize(x) for name, x in batch.items()}
+
+
+def _check_terms(name: str, terms: dict) -> None:
+    if not terms:
+        raise ValueError(
+            f"{name} needs at least one term, got none. "
+            f"Try ce=(1.0, losses.cross_entropy)."
+        )

@@ -1,10 +1,20 @@
 """Losses that are a mean over pixels."""
 
+import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from segjax.losses.common import Weights, as_weights, mean_over_valid, prepare
-from segjax.typing import Labels, Logits, PerExample, Valid
+from segjax.losses.common import (
+    Weights,
+    as_weights,
+    mean_over_valid,
+    one_hot,
+    prepare,
+)
+from segjax.typing import Array, Labels, Logits, PerExample, Valid
+
+PixelWeights = Float[Array, "b h w"]
 
 
 def cross_entropy(
@@ -14,6 +24,7 @@ def cross_entropy(
     *,
     class_weights: Weights | None = None,
     label_smoothing: float = 0.0,
+    pixel_weights: PixelWeights | None = None,
 ) -> PerExample:
     """Softmax cross-entropy, averaged over the valid pixels of each image.
 
@@ -34,6 +45,9 @@ def cross_entropy(
         class_weights: [C] factors, at least 0; None for 1 each.
         label_smoothing: e in [0, 1), the share of the target that is spread
             evenly over all classes.
+        pixel_weights: [B, H, W] factors of each pixel's cost, at least 0, such as
+            `border_weights`; never read where not valid. None for 1 each. The mean
+            still divides by the number of valid pixels.
 
     Returns:
         [B] nats a pixel, at least 0; 0 when every pixel is invalid.
@@ -57,7 +71,44 @@ def cross_entropy(
     target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
     target = (1 - label_smoothing) * target + label_smoothing / num_classes
     cost = target * weights[None, None, None, :] * jax.nn.log_softmax(logits)
-    return mean_over_valid(-jnp.sum(cost, axis=-1), counts)
+    cost = -jnp.sum(cost, axis=-1)
+    if pixel_weights is not None:
+        chex.assert_equal_shape([cost, pixel_weights])
+        cost = cost * jnp.where(valid, jnp.asarray(pixel_weights, cost.dtype), 0)
+    return mean_over_valid(cost, counts)
+
+
+def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
+    """Cross-entropy in which every class of an image weighs the same.
+
+    With K the classes that the image has, n the valid pixels of a class and p the
+    softmax probability of the label, the loss is the mean over those classes of
+    their mean cost:
+
+        (1 / K) * sum_c (1 / n_c) * sum_{label = c} -log(p)
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+
+    Returns:
+        [B] nats a pixel, at least 0; 0 when every pixel is invalid. A class without
+        a pixel in the image has no say, whatever is predicted.
+
+    Reference:
+        Xie and Tu, Holistically-Nested Edge Detection, 2015, equation 2.
+        arXiv:1504.06375. The paper has two classes, edge and not, with weights
+        |not| / n and |edge| / n a pixel: the same balance within an image, but its
+        images count by 2 * |edge| * |not| / n**2, and one without edges not at all.
+    """
+    logits, labels, counts = prepare(logits, labels, valid)
+    target = one_hot(labels, counts, logits.shape[-1])
+    size = jnp.sum(target, axis=(1, 2))
+    share = 1 / jnp.maximum(size, 1)
+    cost = jnp.sum(target * jax.nn.log_softmax(logits) * share[:, None, None, :], -1)
+    present = jnp.sum(size > 0, axis=-1)
+    return -jnp.sum(cost, axis=(1, 2)) / jnp.maximum(present, 1)
 
 
 def focal(

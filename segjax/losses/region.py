@@ -1,9 +1,20 @@
-"""Losses on the overlap of whole regions."""
+"""Losses on the overlap of whole regions: functions of the soft counts of pixels.
+
+With softmax probability p and one-hot target t, the sums over an image's valid
+pixels are, for each class,
+
+    TP = sum(p * t)    FP = sum(p * (1 - t))    FN = sum((1 - p) * t)
+"""
 
 import jax
 import jax.numpy as jnp
 
-from segjax.losses.common import Weights, as_weights, prepare
+from segjax.losses.common import (
+    Weights,
+    check_smooth,
+    mean_over_classes,
+    region_counts,
+)
 from segjax.typing import Labels, Logits, PerExample, Valid
 
 
@@ -41,18 +52,173 @@ def soft_dice(
         Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797. The paper
         squares p and t in the denominator; this is the unsquared variant.
     """
-    if smooth <= 0:
-        raise ValueError(
-            f"soft_dice needs smooth above 0, got {smooth}. Without it a class that "
-            f"is absent from both sides is 0 / 0; use 1e-5 for almost none."
-        )
-    logits, labels, counts = prepare(logits, labels, valid)
-    num_classes = logits.shape[-1]
-    weights = as_weights(class_weights, num_classes, logits.dtype)
-    counts = counts[..., None]
-    probs = jax.nn.softmax(logits) * counts
-    target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype) * counts
-    overlap = jnp.sum(probs * target, axis=(1, 2))
-    total = jnp.sum(probs + target, axis=(1, 2))
-    loss = 1 - (2 * overlap + smooth) / (total + smooth)
-    return jnp.sum(loss * weights[None, :], axis=-1) / jnp.sum(weights)
+    check_smooth("soft_dice", smooth)
+    hits, extra, missed = region_counts(logits, labels, valid)
+    errors = extra + missed
+    return mean_over_classes(errors / (2 * hits + errors + smooth), class_weights)
+
+
+def log_cosh_dice(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """log(cosh(soft Dice loss)): quadratic near 0, so the last errors pull less.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        smooth: As in `soft_dice`, in pixels; above 0. A class that is absent from
+            both sides costs nothing.
+        class_weights: [C] weights of the mean over classes inside the cosh, at
+            least 0 and not all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, log(cosh(1))), so below 0.434; 0 when every pixel is
+        invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or smooth is not above 0.
+
+    Reference:
+        Jadon, A survey of loss functions for semantic segmentation, 2020,
+        section II.N. arXiv:2006.14822. The paper has two classes.
+    """
+    check_smooth("log_cosh_dice", smooth)
+    dice = soft_dice(logits, labels, valid, smooth=smooth, class_weights=class_weights)
+    # cosh(x) is 1 + 2 sinh(x / 2)**2, which keeps its digits near 0.
+    return jnp.log1p(2 * jnp.sinh(dice / 2) ** 2)
+
+
+def generalised_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
+    """Dice of all classes together, each weighted by its inverse squared size.
+
+    With n the pixels of a class in the image and w = 1 / n**2,
+
+        1 - 2 * sum_c w * TP / sum_c w * (2 * TP + FP + FN)
+
+    A class with no pixel in the image takes the largest weight of those that have
+    some, as in the authors' code (NiftyNet): predicting it costs, and if it is
+    absent from both sides it costs nothing.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+
+    Returns:
+        [B] loss in [0, 1]; 0 when every pixel is invalid.
+
+    Reference:
+        Sudre et al., Generalised Dice overlap as a deep learning loss function for
+        highly unbalanced segmentations, 2017, section 2. arXiv:1707.03237.
+    """
+    hits, extra, missed = region_counts(logits, labels, valid)
+    size = jax.lax.stop_gradient(hits + missed)
+    # inf where the image has no valid pixel.
+    smallest = jnp.min(jnp.where(size > 0, size, jnp.inf), axis=-1, keepdims=True)
+    some = jnp.isfinite(smallest)
+    # Weights in units of the largest: from 1 downwards, whatever the image's size.
+    share = jnp.where(some, smallest, 1) / jnp.where(size > 0, size, 1)
+    weights = jnp.where(size > 0, share, 1) ** 2
+    errors = jnp.sum(weights * (extra + missed), axis=-1)
+    total = 2 * jnp.sum(weights * hits, axis=-1) + errors
+    return errors / jnp.where(some[:, 0], total, 1)
+
+
+def jaccard(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """One minus the soft intersection over union, averaged over classes.
+
+    The loss of one class is
+
+        1 - (TP + smooth) / (TP + FP + FN + smooth)
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        smooth: Added to both halves of the ratio, in pixels; above 0. A class
+            that is absent from both sides scores exactly 0.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, 1); 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or smooth is not above 0.
+
+    Reference:
+        Rahman and Wang, Optimizing Intersection-Over-Union in Deep Neural Networks
+        for Image Segmentation, 2016, section 2. The paper has one foreground class
+        and no smooth.
+    """
+    check_smooth("jaccard", smooth)
+    hits, extra, missed = region_counts(logits, labels, valid)
+    errors = extra + missed
+    return mean_over_classes(errors / (hits + errors + smooth), class_weights)
+
+
+def matthews(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """One minus Matthews' correlation of truth and prediction, over classes.
+
+    The loss of one class against the rest is
+
+        1 - (TP * TN - FP * FN)
+            / sqrt((TP + FP) * (TP + FN) * (TN + FP) * (TN + FN))
+
+    where `smooth` has been added to TP and to TN: that many pixels of the class
+    and as many of the rest are taken as right, so that an image of a single class,
+    whose correlation is 0 / 0, has a loss that falls as the prediction improves.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        smooth: In pixels; above 0. A class that is absent from both sides scores 0.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, 2); above 1 for predictions worse than chance; 0 when every
+        pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or smooth is not above 0.
+
+    Reference:
+        Abhishek and Hamarneh, Matthews Correlation Coefficient Loss for Deep
+        Convolutional Networks, 2021, section 2. arXiv:2010.13454. The paper has one
+        foreground class; with two classes both score the same, and the mean over
+        them is the paper's loss.
+    """
+    check_smooth("matthews", smooth)
+    hits, extra, missed = region_counts(logits, labels, valid)
+    total = jnp.sum(hits + missed, axis=-1, keepdims=True)
+    rest = total - hits - extra - missed + smooth
+    hits = hits + smooth
+    # Shares of the pixels rather than pixels: four factors of 1e5 overflow soon.
+    hits, extra, missed, rest = (
+        x / (total + 2 * smooth) for x in (hits, extra, missed, rest)
+    )
+    spread = (hits + extra) * (hits + missed) * (rest + extra) * (rest + missed)
+    correlation = (hits * rest - extra * missed) / jnp.sqrt(spread)
+    return mean_over_classes(1 - correlation, class_weights)

@@ -20,29 +20,77 @@ B, H, W, C = 3, 4, 5, 3
 class Case:
     """A loss under test.
 
-    `best` is its least value, reached by a perfect confident prediction, or None
-    where such a prediction is not the minimum. `anywhere` says that a pixel counts
-    the same wherever it stands.
+    `best` is its least value, reached by a perfect confident prediction: a number, a
+    function of (labels, valid), or None where such a prediction is not the minimum.
+    `anywhere` says that a pixel counts the same wherever it stands, `symmetric` that
+    a class counts the same whatever its number, and `one_hot` that the loss takes
+    targets in place of labels.
     """
 
     loss: Callable[..., Any]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    best: float | None = 0.0
+    best: float | Callable[..., Any] | None = 0.0
     anywhere: bool = True
+    symmetric: bool = True
+    one_hot: bool = False
+    classes: int = C
 
     def __call__(self, logits, labels, valid, **options):
+        if self.one_hot:
+            ids = np.arange(self.classes, dtype=np.int32)
+            labels = jnp.expand_dims(labels, -1) == ids[None, None, None, :]
         return self.loss(logits, labels, valid, **{**self.options, **options})
 
+    def least(self, labels, valid):
+        """The least value of each image; 0 where the best is not known."""
+        if callable(self.best):
+            return self.best(labels, valid)
+        return np.full(len(labels), self.best or 0.0)
+
+
+def _least_boundary(labels, valid):
+    """Signed distances at the true class, summed over pixels by brute force."""
+    values = []
+    for label, counts in zip(labels, valid, strict=True):
+        points = np.argwhere(counts)
+        ids = label[counts]
+        apart = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+        apart = np.where(ids[:, None] != ids[None], apart, np.inf).min(
+            axis=1, initial=9e9
+        )
+        values.append(np.where(apart < 9e9, 1 - apart, 0).sum() / C / max(len(ids), 1))
+    return np.asarray(values)
+
+
+WEIGHTS = {"class_weights": (0.5, 1.0, 4.0)}
 
 LOSSES = [
     Case(losses.cross_entropy),
-    Case(losses.cross_entropy, {"class_weights": (0.5, 1.0, 4.0)}),
+    Case(losses.cross_entropy, WEIGHTS),
     Case(losses.cross_entropy, {"label_smoothing": 0.1}, best=None),
+    Case(losses.balanced_cross_entropy),
+    Case(losses.top_k_cross_entropy, {"fraction": 0.3}),
+    Case(losses.ohem_cross_entropy, {"threshold": 0.5, "min_fraction": 0.2}),
     Case(losses.focal),
-    Case(losses.focal, {"gamma": 0.5, "class_weights": (0.5, 1.0, 4.0)}),
+    Case(losses.focal, {"gamma": 0.5, **WEIGHTS}),
     Case(losses.focal, {"gamma": 0.0}),
+    Case(losses.asymmetric_unified_focal, {"rare": (False, True, True)}),
     Case(losses.soft_dice),
     Case(losses.soft_dice, {"smooth": 1e-3, "class_weights": (0.0, 1.0, 3.0)}),
+    Case(losses.generalised_dice),
+    Case(losses.log_cosh_dice),
+    Case(losses.jaccard),
+    Case(losses.tversky, WEIGHTS),
+    Case(losses.focal_tversky),
+    Case(losses.matthews),
+    Case(losses.lovasz_softmax),
+    Case(losses.lovasz_hinge, symmetric=False, classes=2),
+    Case(losses.boundary, best=_least_boundary, anywhere=False),
+    Case(losses.hausdorff, WEIGHTS, anywhere=False),
+    Case(losses.soft_cldice, {"iterations": 2}, anywhere=False),
+    Case(losses.sigmoid_cross_entropy, WEIGHTS, one_hot=True),
+    Case(losses.sigmoid_focal, one_hot=True),
+    Case(losses.sigmoid_dice, one_hot=True),
 ]
 
 
@@ -57,10 +105,10 @@ def case(request):
 
 
 @pytest.fixture
-def batch(rng):
+def batch(rng, case):
     """Arguments of a loss: about a third of the pixels do not count."""
-    logits = rng.normal(size=(B, H, W, C), scale=2).astype(np.float32)
-    labels = rng.integers(0, C, (B, H, W)).astype(np.int32)
+    logits = rng.normal(size=(B, H, W, case.classes), scale=2).astype(np.float32)
+    labels = rng.integers(0, case.classes, (B, H, W)).astype(np.int32)
     return logits, labels, rng.random((B, H, W)) < 2 / 3
 
 
@@ -73,9 +121,15 @@ def _compiled(case):
     return jax.jit(jax.grad(total, has_aux=True))
 
 
-def _value_and_grad(case, logits, labels, valid):
-    """Values [B] and the gradient of their sum."""
+def _compiled_outputs(case, logits, labels, valid):
+    """Values [B] and the gradient of their sum, as they come."""
     grad, values = _compiled(case)(logits, labels, valid)
+    return values, grad
+
+
+def _value_and_grad(case, logits, labels, valid):
+    """Both in float64, on the host."""
+    values, grad = _compiled_outputs(case, logits, labels, valid)
     return np.asarray(values, np.float64), np.asarray(grad, np.float64)
 
 
@@ -89,27 +143,38 @@ def test_every_public_loss_is_in_the_list():
         f
         for f in vars(losses).values()
         if inspect.isfunction(f)
-        and list(inspect.signature(f).parameters)[:3] == ["logits", "labels", "valid"]
+        and list(inspect.signature(f).parameters)[:1] == ["logits"]
     }
     assert public == {case.loss for case in LOSSES}
 
 
 def test_one_value_an_image_in_float32(case, batch):
     logits, labels, valid = batch
-    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
-        values = case(jnp.asarray(logits, dtype), labels, valid)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        values, grad = _compiled_outputs(
+            case, jnp.asarray(logits, dtype), labels, valid
+        )
         assert values.shape == (B,)
         assert values.dtype == jnp.float32
-        assert (values > 0).all()
+        assert grad.dtype == dtype
+        assert (values > case.least(labels, valid)).all()
+    half = jax.ShapeDtypeStruct(logits.shape, jnp.float16)
+    values = jax.eval_shape(lambda x: case(x, labels, valid), half)
+    assert values.dtype == jnp.float32
 
 
 def test_bfloat16_logits_are_summed_in_float32(case):
-    # 10,000 pixels of one class: a bfloat16 sum would stop at 256.
-    logits = jnp.tile(jnp.asarray([1.0, 0.0, -2.0]), (1, 100, 100, 1))
-    labels = jnp.ones((1, 100, 100), jnp.int32)
+    # 10,000 pixels of the same logits: a bfloat16 sum would stop at 256.
+    logits = jnp.tile(jnp.asarray([1.0, 0.0, -2.0][: case.classes]), (1, 100, 100, 1))
+    labels = jnp.ones((1, 100, 100), jnp.int32).at[:, 20:60, :50].set(0)
     valid = jnp.ones((1, 100, 100), bool)
-    want = case(logits, labels, valid)
-    got = case(logits.astype(jnp.bfloat16), labels, valid)
+
+    @jax.jit
+    def both(logits):
+        rounded = logits.astype(jnp.bfloat16)
+        return case(logits, labels, valid), case(rounded, labels, valid)
+
+    want, got = both(logits)
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
@@ -119,15 +184,15 @@ def test_gradient_equals_central_differences_in_float64(case, batch):
         logits = jnp.asarray(logits, jnp.float64)
         _, grad = _value_and_grad(case, logits, labels, valid)
         step = 1e-5
-        bumps = step * jnp.eye(logits.size).reshape(-1, *logits.shape)
-
-        @jax.vmap
-        def difference(bump):
-            up = case(logits + bump, labels, valid)
-            return jnp.sum(up - case(logits - bump, labels, valid)) / (2 * step)
-
-        want = np.asarray(difference(bumps)).reshape(logits.shape)
-        assert want.dtype == np.float64
+        want = np.zeros(logits.size)
+        for i in range(logits.size):
+            bump = np.zeros(logits.size)
+            bump[i] = step
+            bump = bump.reshape(logits.shape)
+            up, _ = _value_and_grad(case, logits + bump, labels, valid)
+            down, _ = _value_and_grad(case, logits - bump, labels, valid)
+            want[i] = (up - down).sum() / (2 * step)
+        want = want.reshape(logits.shape)
         assert np.abs(want).max() > 1e-3
         np.testing.assert_allclose(grad, want, rtol=1e-7, atol=1e-9)
 
@@ -162,15 +227,17 @@ def test_logits_of_invalid_pixels_are_never_read(case, batch, garbage):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_huge_logits_stay_finite(case, batch, rng, dtype):
     _, labels, valid = batch
-    logits = jnp.asarray(rng.choice([-1e4, 0.0, 1e4], (B, H, W, C)), dtype)
+    shape = batch[0].shape
+    logits = jnp.asarray(rng.choice([-1e4, 0.0, 1e4], shape), dtype)
     _assert_finite(*_value_and_grad(case, logits, labels, valid))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_absent_class_stays_finite(case, batch, scale):
     logits, labels, valid = batch
-    logits = logits - np.float32([0, 0, 2 * scale])  # Class 2 not predicted ...
-    labels = np.minimum(labels, 1)  # ... and not there.
+    last = case.classes - 1
+    logits[..., last] -= np.float32(2 * scale)  # The last class not predicted ...
+    labels = np.minimum(labels, last - 1)  # ... and not there.
     _assert_finite(*_value_and_grad(case, logits, labels, valid))
 
 
@@ -179,30 +246,34 @@ def test_no_valid_pixel_is_zero(case, batch):
     valid = valid & (np.arange(B) != 1)[:, None, None]
     values, grad = _value_and_grad(case, logits, labels, valid)
     assert values[1] == 0
-    assert (np.delete(values, 1) > 0).all()
+    assert (np.delete(values - case.least(labels, valid), 1) > 0).all()
     np.testing.assert_array_equal(grad[1], 0)
 
 
 def test_one_pixel(case):
-    logits = np.float32([[[[0.5, -1.0, 2.0]]]])
+    logits = np.float32([[[[0.5, -1.0, 2.0][: case.classes]]]])
     labels = np.int32([[[1]]])
     values, grad = _value_and_grad(case, logits, labels, np.ones((1, 1, 1), bool))
     _assert_finite(values, grad)
-    assert values > 0
-    assert grad[0, 0, 0, 1] < 0  # More of the true class is better.
+    if case.anywhere:
+        assert values > 0
+        assert grad[0, 0, 0, 1] < 0  # More of the true class is better.
+    else:  # It has neither boundary nor centre line.
+        assert values == 0
+        np.testing.assert_array_equal(grad, 0)
 
 
 def test_perfect_prediction_is_the_minimum(case, batch, rng):
     if case.best is None:
         pytest.skip("a confident prediction is not its minimum")
     _, labels, valid = batch
-    perfect = 30 * np.eye(C, dtype=np.float32)[labels]
+    perfect = 60 * np.eye(case.classes, dtype=np.float32)[labels] - 30
     best, _ = _value_and_grad(case, perfect, labels, valid)
-    np.testing.assert_allclose(best, case.best, atol=1e-3)
-    scales = rng.choice([0.1, 1.0, 10.0], (200, 1, 1, 1, 1))
-    others = jnp.asarray(rng.normal(size=(200, B, H, W, C)) * scales, jnp.float32)
-    values = jax.vmap(lambda x: case(x, labels, valid))(others)
-    assert (np.asarray(values) >= best).all()
+    np.testing.assert_allclose(best, case.least(labels, valid), atol=1e-3)
+    for scale in np.repeat([0.1, 1.0, 10.0], 70):
+        other = np.float32(scale * rng.normal(size=perfect.shape))
+        values, _ = _value_and_grad(case, other, labels, valid)
+        assert (values >= best).all()
 
 
 def test_order_of_pixels_does_not_matter(case, batch, rng):
@@ -212,28 +283,41 @@ def test_order_of_pixels_does_not_matter(case, batch, rng):
     shuffled = [
         x.reshape(B, H * W, *x.shape[3:])[:, order].reshape(x.shape) for x in batch
     ]
-    np.testing.assert_allclose(case(*shuffled), case(*batch), rtol=1e-5)
+    got, _ = _value_and_grad(case, *shuffled)
+    np.testing.assert_allclose(got, _value_and_grad(case, *batch)[0], rtol=1e-5)
 
 
 def test_order_of_classes_does_not_matter(case, batch):
+    if not case.symmetric:
+        pytest.skip("its classes have different parts")
     logits, labels, valid = batch
     order = np.array([2, 0, 1])  # New class k is old class order[k].
-    options = {}
-    if "class_weights" in case.options:
-        options["class_weights"] = np.float32(case.options["class_weights"])[order]
+    options = {  # What is given a class moves with the class.
+        name: tuple(value[i] for i in order)
+        for name, value in case.options.items()
+        if isinstance(value, tuple)
+    }
     relabelled = np.argsort(order)[labels].astype(np.int32)
-    got = case(logits[..., order], relabelled, valid, **options)
-    np.testing.assert_allclose(got, case(*batch), rtol=1e-5)
+    moved = dataclasses.replace(case, options={**case.options, **options})
+    moved = moved if options else case
+    got, _ = _value_and_grad(moved, logits[..., order], relabelled, valid)
+    np.testing.assert_allclose(got, _value_and_grad(case, *batch)[0], rtol=1e-5)
 
 
-def test_images_do_not_see_each_other(case, batch):
-    values = case(*batch)
-    for i in range(B):
-        alone = case(*(x[i : i + 1] for x in batch))
-        np.testing.assert_allclose(alone, values[i : i + 1], rtol=1e-6)
+def test_images_do_not_see_each_other(case, batch, rng):
+    want = _value_and_grad(case, *batch)
     logits, labels, valid = batch
-    grad = jax.grad(lambda x: case(x, labels, valid)[1])(jnp.asarray(logits))
-    np.testing.assert_array_equal(np.delete(grad, 1, axis=0), 0)
+    other = (-3 * logits, rng.permutation(labels.ravel()).reshape(labels.shape), ~valid)
+    for i in range(B):
+        here = np.arange(B) == i
+        mixed = [
+            np.where(here.reshape(B, *[1] * (x.ndim - 1)), x, y)
+            for x, y in zip(batch, other, strict=True)
+        ]
+        got = _value_and_grad(case, *mixed)
+        assert not np.allclose(got[0][~here], want[0][~here])
+        np.testing.assert_allclose(got[0][i], want[0][i], rtol=1e-6)
+        np.testing.assert_allclose(got[1][i], want[1][i], rtol=1e-5, atol=1e-7)
 
 
 def test_jit_vmap_and_grad_trace_once(case, batch):
@@ -268,4 +352,4 @@ def test_one_weight_a_class(case, batch):
     if "class_weights" not in inspect.signature(case.loss).parameters:
         pytest.skip("takes no class weights")
     with pytest.raises(ValueError, match=r"needs 3 numbers.*got shape \(2,\)"):
-        case(*batch, class_weights=(1.0, 2.0))
+        jax.eval_shape(lambda: case(*batch, class_weights=(1.0, 2.0)))

@@ -120,6 +120,47 @@ def test_focal_without_focus_is_cross_entropy(batch):
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+def test_pixel_weights_multiply_pixels(batch, rng):
+    logits, labels, valid = batch
+    weights = rng.random(labels.shape).astype(np.float32) * 3
+    cost = -np.take_along_axis(_log_softmax(logits), labels[..., None], -1)[..., 0]
+    got = losses.cross_entropy(*batch, pixel_weights=weights)
+    np.testing.assert_allclose(got, _mean_by_loop(weights * cost, valid), rtol=1e-5)
+    # Never read where not valid, and float32 or the like.
+    weights = np.where(valid, weights, np.nan).astype(np.float16)
+    got = losses.cross_entropy(*batch, pixel_weights=weights)
+    np.testing.assert_allclose(
+        got, _mean_by_loop(np.nan_to_num(weights) * cost, valid), rtol=1e-5
+    )
+    with pytest.raises(Exception, match=r"(?i)shape|pixel_weights"):
+        losses.cross_entropy(*batch, pixel_weights=weights[:, 1:])
+
+
+def test_balanced_cross_entropy_is_the_mean_over_present_classes(batch):
+    logits, labels, valid = batch
+    labels = np.where((labels == 3) & (np.arange(3) == 1)[:, None, None], 0, labels)
+    cost = -np.take_along_axis(_log_softmax(logits), labels[..., None], -1)[..., 0]
+    want = []
+    for c, y, v in zip(cost, labels, valid, strict=True):
+        want.append(np.mean([c[v & (y == k)].mean() for k in np.unique(y[v])]))
+    got = losses.balanced_cross_entropy(logits, labels, valid)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_balanced_cross_entropy_equals_the_paper(rng):
+    # Equation 2 of Xie and Tu: -beta * sum_edge log p - (1 - beta) * sum_not log p.
+    x = rng.normal(size=(2, 7, 7)).astype(np.float32)
+    labels = (rng.random(x.shape) < 0.2).astype(np.int32)
+    logits = np.stack([np.zeros_like(x), x], axis=-1)
+    got = losses.balanced_cross_entropy(logits, labels, np.ones(x.shape, bool))
+    for value, z, edge in zip(got, np.float64(x), labels == 1, strict=True):
+        p = 1 / (1 + np.exp(-z))
+        beta = np.mean(~edge)
+        paper = -beta * np.log(p[edge]).sum() - (1 - beta) * np.log(1 - p[~edge]).sum()
+        docstring = 2 * beta * (1 - beta)
+        np.testing.assert_allclose(value * docstring, paper / z.size, rtol=1e-5)
+
+
 def test_messages(batch):
     with pytest.raises(ValueError, match=r"label_smoothing needs .* got 1\.0"):
         losses.cross_entropy(*batch, label_smoothing=1.0)

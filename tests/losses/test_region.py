@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import sklearn.metrics
 
 from segjax import losses
 
@@ -56,6 +57,99 @@ def test_class_absent_from_both_sides_costs_nothing():
     assert losses.soft_dice(logits, labels, valid) == 0
 
 
-def test_smooth_message(batch):
-    with pytest.raises(ValueError, match="smooth above 0, got 0"):
-        losses.soft_dice(*batch, smooth=0.0)
+def _images(batch):
+    """Of each image its valid pixels: float64 probabilities and one-hot labels."""
+    for logits, labels, valid in zip(*batch, strict=True):
+        x = logits.astype(np.float64)[valid]
+        probs = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+        yield probs, np.eye(logits.shape[-1])[labels[valid]]
+
+
+def test_log_cosh_dice_equals_the_formula(batch):
+    want = np.log(np.cosh(np.float64(losses.soft_dice(*batch, smooth=0.5))))
+    got = losses.log_cosh_dice(*batch, smooth=0.5)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    # Near 0 it is x**2 / 2, where log(cosh(x)) in float32 would be 0.
+    logits = 9.0 * jax.nn.one_hot(batch[1], 4)
+    dice = np.float64(losses.soft_dice(logits, *batch[1:]))
+    assert (dice < 1e-3).all()
+    got = losses.log_cosh_dice(logits, *batch[1:])
+    np.testing.assert_allclose(got, dice**2 / 2, rtol=1e-5)
+
+
+def test_generalised_dice_equals_the_formula(batch):
+    logits, labels, valid = batch
+    labels = np.where(labels == 3, 0, labels)  # Class 3 is absent ...
+    labels[0] = np.where(labels[0] == 2, 1, labels[0])  # ... and here class 2, too.
+    want = []
+    for p, t in _images((logits, labels, valid)):
+        size = t.sum(0)
+        weights = 1 / np.maximum(size, 1e-9) ** 2
+        weights[size == 0] = weights[size > 0].max()
+        want.append(1 - 2 * (weights @ (p * t).sum(0)) / (weights @ (p + t).sum(0)))
+    got = losses.generalised_dice(logits, labels, valid)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_generalised_dice_pays_for_a_class_that_is_only_predicted():
+    labels, valid = jnp.zeros((1, 2, 2), jnp.int32), jnp.ones((1, 2, 2), bool)
+    logits = 30 * jax.nn.one_hot(jnp.asarray([[[0, 0], [0, 1]]]), 2)
+    # TP = (3, 0), FP = (0, 1), FN = (1, 0), equal weights: 1 - 6 / (7 + 1).
+    got = losses.generalised_dice(logits, labels, valid)
+    np.testing.assert_allclose(got, [1 / 4], rtol=1e-6)
+
+
+def test_jaccard_equals_the_formula(batch):
+    weights = np.asarray([0.5, 1.0, 3.0, 0.0])
+    want = []
+    for p, t in _images(batch):
+        overlap = (p * t).sum(0)
+        iou = (overlap + 0.1) / ((p + t).sum(0) - overlap + 0.1)
+        want.append(weights @ (1 - iou) / weights.sum())
+    got = losses.jaccard(*batch, smooth=0.1, class_weights=weights)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_matthews_equals_the_formula(batch):
+    smooth, want = 0.5, []
+    for p, t in _images(batch):
+        tp, tn = (p * t).sum(0) + smooth, ((1 - p) * (1 - t)).sum(0) + smooth
+        fp, fn = (p * (1 - t)).sum(0), ((1 - p) * t).sum(0)
+        below = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+        want.append(1 - ((tp * tn - fp * fn) / below).mean())
+    got = losses.matthews(*batch, smooth=smooth)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_matthews_of_confident_predictions_equals_scikit_learn(rng):
+    labels = rng.integers(0, 2, (3, 9, 9)).astype(np.int32)
+    guess = np.where(rng.random(labels.shape) < 0.7, labels, 1 - labels)
+    valid = rng.random(labels.shape) < 0.8
+    got = losses.matthews(40 * jax.nn.one_hot(guess, 2), labels, valid, smooth=1e-6)
+    want = [
+        1 - sklearn.metrics.matthews_corrcoef(y[v], p[v])
+        for y, p, v in zip(labels, guess, valid, strict=True)
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_matthews_of_a_single_class_prefers_the_right_one():
+    labels, valid = jnp.zeros((1, 4, 4), jnp.int32), jnp.ones((1, 4, 4), bool)
+    scale = jnp.linspace(-20, 20, 9)[:, None, None, None, None]
+    logits = scale * jnp.asarray([1.0, 0.0])[None, None, None, None, :]
+    logits = jnp.broadcast_to(logits, (9, 1, 4, 4, 2))
+    values = jax.vmap(lambda x: losses.matthews(x, labels, valid))(logits)[:, 0]
+    assert (jnp.diff(values) < 0).all()
+    np.testing.assert_allclose(values[-1], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [losses.soft_dice, losses.log_cosh_dice, losses.jaccard, losses.matthews],
+    ids=lambda loss: loss.__name__,
+)
+def test_smooth_message(batch, loss):
+    with pytest.raises(
+        ValueError, match=f"{loss.__name__} needs smooth above 0, got 0"
+    ):
+        loss(*batch, smooth=0.0)

@@ -1,0 +1,111 @@
+"""Cross-entropy over the hardest pixels of each image."""
+
+import jax
+import jax.numpy as jnp
+
+from segjax import ops
+from segjax.losses.common import one_hot, prepare
+from segjax.typing import Array, Labels, Logits, PerExample, Valid
+
+
+def top_k_cross_entropy(
+    logits: Logits, labels: Labels, valid: Valid, *, fraction: float = 0.1
+) -> PerExample:
+    """Mean cross-entropy of the pixels that cost most.
+
+    Of n valid pixels the k = max(1, round(fraction * n)) with the largest cost
+    count; pixels that tie for the last places share them evenly.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        fraction: Share of the valid pixels of an image, in (0, 1]; 1 is
+            cross-entropy.
+
+    Returns:
+        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If fraction is out of range.
+
+    Reference:
+        Wu et al., Bridging Category-level and Instance-level Semantic Image
+        Segmentation, 2016, section 3.2 (online bootstrapping). arXiv:1605.06885.
+        The paper has a fixed k; a share of each image is what nnU-Net does.
+    """
+    _check_fraction("top_k_cross_entropy", "fraction", fraction)
+    cost = _costs(logits, labels, valid)
+    k, last = _last_of_hardest(cost, fraction)
+    above = jnp.sum(cost > last[:, None], axis=-1)
+    ties = jnp.sum(cost == last[:, None], axis=-1)
+    share = (k - above) / jnp.maximum(ties, 1)
+    weight = jnp.where(cost > last[:, None], 1, share[:, None])
+    weight = jnp.where(cost >= last[:, None], weight, 0)
+    return jnp.sum(weight * jnp.maximum(cost, 0), axis=-1) / k
+
+
+def ohem_cross_entropy(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    threshold: float = 0.7,
+    min_fraction: float = 1 / 16,
+) -> PerExample:
+    """Mean cross-entropy of the pixels whose label has a low probability.
+
+    Pixels count whose label has probability `threshold` or less, and at least the
+    hardest max(1, round(min_fraction * n)) of an image's n valid pixels, with all
+    pixels that tie for the last place.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        threshold: Probability, in (0, 1].
+        min_fraction: Share of the valid pixels of an image, in (0, 1].
+
+    Returns:
+        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If threshold or min_fraction is out of range.
+
+    Reference:
+        Shrivastava et al., Training Region-based Object Detectors with Online Hard
+        Example Mining, 2016. arXiv:1604.03540. The paper picks boxes; this is the
+        form for pixels that is common in segmentation (mmsegmentation's
+        OHEMPixelSampler), which picks over the batch at least a fixed number of
+        pixels. Here each image picks its own, so that images stay independent.
+    """
+    _check_fraction("ohem_cross_entropy", "threshold", threshold)
+    _check_fraction("ohem_cross_entropy", "min_fraction", min_fraction)
+    cost = _costs(logits, labels, valid)
+    _, last = _last_of_hardest(cost, min_fraction)
+    bar = jnp.minimum(last, -jnp.log(jnp.asarray(threshold, cost.dtype)))
+    picked = cost >= jnp.maximum(bar, 0)[:, None]  # Never the -1 of invalid pixels.
+    count = jnp.maximum(jnp.sum(picked, axis=-1), 1)
+    return jnp.sum(jnp.where(picked, cost, 0), axis=-1) / count
+
+
+def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
+    """[B, H * W] cross-entropy, at least 0; -1 where not valid."""
+    logits, labels, counts = prepare(logits, labels, valid)
+    target = one_hot(labels, counts, logits.shape[-1])
+    cost = -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+    cost = jnp.where(counts > 0, cost, -1)
+    return cost.reshape(cost.shape[0], -1)
+
+
+def _last_of_hardest(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:
+    """How many pixels of each image are picked, and the least cost among them."""
+    cost = jax.lax.stop_gradient(cost)
+    num_valid = jnp.sum(cost >= 0, axis=-1)
+    k = jnp.maximum(jnp.round(fraction * num_valid), 1).astype(jnp.int32)
+    return k, ops.kth_largest(cost, k)
+
+
+def _check_fraction(loss: str, name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"{loss} needs {name} in (0, 1], got {value}. Try 0.1.")

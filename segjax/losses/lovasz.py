@@ -1,0 +1,118 @@
+"""Losses that are the Lovász extension of the Jaccard loss.
+
+For the errors e of an image's pixels, sorted from the largest, the extension of the
+Jaccard loss J of one class is
+
+    sum_i e_i * (J(first i pixels wrong) - J(first i - 1 pixels wrong))
+
+It equals J where every error is 0 or 1, and is convex in the errors.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from segjax import ops
+from segjax.losses.common import one_hot, prepare
+from segjax.typing import Labels, Logits, PerExample, Valid
+
+
+def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
+    """Lovász extension of the Jaccard loss of each class, over softmax errors.
+
+    The error of a pixel is 1 - p for its own class and p for others. The mean is
+    over the classes that the image's labels have (the authors' "present"); a class
+    that is only predicted costs through the others, whose probability it takes.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+
+    Returns:
+        [B] loss in [0, 1]; 0 when every pixel is invalid.
+
+    Reference:
+        Berman et al., The Lovász-Softmax loss, 2018, sections 2 and 3.
+        arXiv:1705.08790. The loss is that of each image (the authors'
+        `per_image=True`), not that of the pixels of a batch together.
+    """
+    logits, labels, counts = prepare(logits, labels, valid)
+    target = _pixels_last(one_hot(labels, counts, logits.shape[-1]))
+    errors = jnp.abs(target - _pixels_last(jax.nn.softmax(logits)))
+    counts = _pixels_last(counts[..., None])
+    loss = jnp.sum(errors * _slopes(errors, target, counts), axis=-1)
+    present = jnp.any(target > 0, axis=-1)
+    return jnp.sum(jnp.where(present, loss, 0), axis=-1) / jnp.maximum(
+        jnp.sum(present, axis=-1), 1
+    )
+
+
+def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
+    """Lovász extension of the foreground's Jaccard loss, over hinge errors.
+
+    For two classes. With the margin x = logits[..., 1] - logits[..., 0] and the
+    label's sign s, the error of a pixel is max(0, 1 - s * x).
+
+    Args:
+        logits: [B, H, W, 2] unnormalised scores.
+        labels: [B, H, W] 0 or 1; never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+
+    Returns:
+        [B] loss, at least 0, and 0 from a margin of 1 on; 0 when every pixel is
+        invalid. In an image without foreground it is the largest error, as in the
+        authors' code: any foreground predicted there has an IoU of 0.
+
+    Raises:
+        ValueError: If there are not two classes.
+
+    Reference:
+        Berman et al., The Lovász-Softmax loss, 2018, section 2. arXiv:1705.08790,
+        after Yu and Blaschko, The Lovász Hinge, 2015. arXiv:1512.07797. The loss is
+        that of each image.
+    """
+    if logits.shape[-1] != 2:
+        raise ValueError(
+            f"lovasz_hinge needs 2 classes, got logits of {logits.shape[-1]}. "
+            f"Use lovasz_softmax for more."
+        )
+    logits, labels, counts = prepare(logits, labels, valid)
+    target = _pixels_last((labels * counts)[..., None])
+    margin = _pixels_last(logits[..., 1:] - logits[..., :1])
+    counts = _pixels_last(counts[..., None])
+    errors = jax.nn.relu(1 - (2 * target - 1) * margin) * counts
+    return jnp.sum(errors * _slopes(errors, target, counts), axis=(1, 2))
+
+
+def _pixels_last(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, C, H * W]."""
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 1)
+
+
+def _slopes(errors: jax.Array, target: jax.Array, counts: jax.Array) -> jax.Array:
+    """The loss's gradient with respect to the errors, all [B, C, N].
+
+    Args:
+        errors: At least 0.
+        target: 1 where a pixel is of the class, else 0.
+        counts: [B, 1, N] 1 where a pixel counts, else 0.
+
+    Returns:
+        How much J grows when the pixel joins those with larger errors; 0 where it
+        does not count. A constant: the order is no function to differentiate.
+    """
+    counts = jnp.broadcast_to(counts, errors.shape)
+    order = ops.argsort(jnp.where(counts > 0, -errors, 1))
+    # Counts of pixels are exact in int32 where float32 stops at 2**24.
+    member = jnp.take_along_axis(target, order, axis=-1).astype(jnp.int32)
+    other = jnp.take_along_axis(counts - target, order, axis=-1).astype(jnp.int32)
+    size = jnp.sum(member, axis=-1, keepdims=True)
+    left = (size - jnp.cumsum(member, axis=-1)).astype(errors.dtype)
+    union = (size + jnp.cumsum(other, axis=-1)).astype(errors.dtype)
+    jaccard = 1 - left / jnp.maximum(union, 1)
+    jaccard = jnp.where(union > 0, jaccard, 0)  # Only pixels that do not count.
+    steps = jnp.diff(jaccard, axis=-1, prepend=0)
+    slopes = jnp.put_along_axis(
+        jnp.zeros_like(steps), order, steps, axis=-1, inplace=False
+    )
+    return jax.lax.stop_gradient(slopes)

@@ -1,0 +1,166 @@
+"""Sigmoid losses: every class is a question of its own, and answers may overlap.
+
+They take `targets [B, H, W, C]` in place of labels. With one-hot targets they are
+the one-against-the-rest form of their softmax counterparts.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from segjax.losses.common import Weights, check_smooth, mean_over_classes
+from segjax.typing import Array, Logits, PerExample, Valid
+
+Targets = Bool[Array, "b h w c"] | Float[Array, "b h w c"]
+"""True or 1 where a pixel is of the class; a pixel may be of many, or of none."""
+
+
+def sigmoid_cross_entropy(
+    logits: Logits,
+    targets: Targets,
+    valid: Valid,
+    *,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """Binary cross-entropy of each class, averaged over valid pixels and classes.
+
+    With sigmoid probability p and target t a pixel and class cost
+
+        -t * log(p) - (1 - t) * log(1 - p)
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        targets: [B, H, W, C] in [0, 1]; never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] nats, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class.
+
+    Reference:
+        The mean of `optax.sigmoid_binary_cross_entropy`.
+    """
+    logits, targets, counts = _prepare(logits, targets, valid)
+    return _mean(_binary_cross_entropy(logits, targets), counts, class_weights)
+
+
+def sigmoid_focal(
+    logits: Logits,
+    targets: Targets,
+    valid: Valid,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """Focal loss of each class, averaged over valid pixels and classes.
+
+    With q the probability given to what is true, p or 1 - p, a pixel and class cost
+
+        -alpha * (1 - q)**gamma * log(q)        where the target is 1
+        -(1 - alpha) * (1 - q)**gamma * log(q)  where it is 0
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        targets: [B, H, W, C] 0 or 1; never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        alpha: Weight of the positives, in [0, 1]; 1/2 weighs both the same.
+        gamma: Focus, at least 0; 0 is cross-entropy but for alpha.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] nats, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or a number is out of range.
+
+    Reference:
+        Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.
+        arXiv:1708.02002. The paper divides by the number of positive boxes; here by
+        the number of valid pixels.
+    """
+    if gamma < 0 or not 0 <= alpha <= 1:
+        raise ValueError(
+            f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
+            f"{gamma} and {alpha}. The paper's are 2 and 0.25."
+        )
+    logits, targets, counts = _prepare(logits, targets, valid)
+    cost = _binary_cross_entropy(logits, targets)
+    # Kept above 0, where a power below 1 has no finite slope.
+    wrong = jnp.maximum(-jnp.expm1(-cost), jnp.finfo(cost.dtype).tiny)
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    return _mean(weight * wrong**gamma * cost, counts, class_weights)
+
+
+def sigmoid_dice(
+    logits: Logits,
+    targets: Targets,
+    valid: Valid,
+    *,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """One minus the soft Dice overlap of sigmoid probabilities, over classes.
+
+    The loss of one class is
+
+        1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        targets: [B, H, W, C] in [0, 1]; never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        smooth: Added to both halves of the ratio, in pixels; above 0. A class
+            that is absent from both sides scores exactly 0.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, 1); 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, or smooth is not above 0.
+
+    Reference:
+        Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797, without its
+        squares.
+    """
+    check_smooth("sigmoid_dice", smooth)
+    logits, targets, counts = _prepare(logits, targets, valid)
+    probs = jax.nn.sigmoid(logits) * counts[..., None]
+    overlap = jnp.sum(probs * targets, axis=(1, 2))
+    total = jnp.sum(probs + targets, axis=(1, 2))
+    loss = (total - 2 * overlap) / (total + smooth)
+    return mean_over_classes(loss, class_weights)
+
+
+def _prepare(
+    logits: Logits, targets: Targets, valid: Valid
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Float32 or more, all 0 where a pixel does not count."""
+    chex.assert_rank([logits, targets, valid], [4, 4, 3])
+    chex.assert_equal_shape([logits, targets])
+    chex.assert_equal_shape_prefix([logits, valid], 3)
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    counts = jnp.asarray(valid)[..., None]
+    logits = jnp.where(counts, jnp.asarray(logits, dtype), 0)
+    targets = jnp.where(counts, jnp.asarray(targets, dtype), 0)
+    return logits, targets, jnp.asarray(valid, dtype)
+
+
+def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    # Exact for large logits of the right sign, where softplus(x) - x is all noise.
+    rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.maximum(logits, 0) - targets * logits + rest
+
+
+def _mean(cost: jax.Array, counts: jax.Array, weights: Weights | None) -> PerExample:
+    num_valid = jnp.maximum(jnp.sum(counts, axis=(1, 2)), 1)
+    cost = jnp.sum(cost * counts[..., None], axis=(1, 2)) / num_valid[:, None]
+    return mean_over_classes(cost, weights)

@@ -1,0 +1,83 @@
+"""Losses on whether structures hang together."""
+
+import jax
+import jax.numpy as jnp
+
+from segjax import ops
+from segjax.losses.common import (
+    Weights,
+    check_smooth,
+    mean_over_classes,
+    one_hot,
+    prepare,
+)
+from segjax.typing import Labels, Logits, PerExample, Valid
+
+
+def soft_cldice(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    iterations: int = 3,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """One minus the Dice of centre lines, for vessels, roads and other thin things.
+
+    With softmax probability p, one-hot target t and soft skeletons S, a class has
+
+        precision = (sum(S(p) * t) + smooth) / (sum(S(p)) + smooth)
+        recall = (sum(S(t) * p) + smooth) / (sum(S(t)) + smooth)
+
+    and costs 1 - 2 * precision * recall / (precision + recall). The paper adds soft
+    Dice, since a centre line alone says nothing of the width:
+
+        losses.semantic(dice=(0.5, losses.soft_dice), cldice=(0.5, losses.soft_cldice))
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts. Invalid pixels are outside every
+            structure.
+        iterations: At least the radius in pixels of the thickest structure; 1 or
+            more.
+        smooth: In pixels; above 0. A class that is absent from both sides scores
+            exactly 0, and so does one that fills the image on both: it has no
+            centre line.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each. The paper has (0, 1).
+
+    Returns:
+        [B] loss in [0, 1); 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, iterations is below 1, or
+            smooth is not above 0.
+
+    Reference:
+        Shit et al., clDice - a Novel Topology-Preserving Loss Function for Tubular
+        Structure Segmentation, 2021, section 3. arXiv:2003.07311.
+    """
+    check_smooth("soft_cldice", smooth)
+    if iterations < 1:
+        raise ValueError(
+            f"soft_cldice needs iterations of at least 1, got {iterations}. Use the "
+            f"radius in pixels of the thickest structure."
+        )
+    logits, labels, counts = prepare(logits, labels, valid)
+    target = one_hot(labels, counts, logits.shape[-1])
+    probs = jax.nn.softmax(logits) * counts[..., None]
+    precision = _share(probs, target, iterations, smooth)
+    recall = _share(target, probs, iterations, smooth)
+    dice = 2 * precision * recall / (precision + recall)
+    return mean_over_classes(1 - dice, class_weights)
+
+
+def _share(
+    thin: jax.Array, wide: jax.Array, iterations: int, smooth: float
+) -> jax.Array:
+    """[B, C]: how much of the centre lines of one lies within the other."""
+    lines = ops.soft_skeleton(thin, iterations=iterations)
+    within = jnp.sum(lines * wide, axis=(1, 2))
+    return (within + smooth) / (jnp.sum(lines, axis=(1, 2)) + smooth)

@@ -1,0 +1,220 @@
+"""Losses that price false positives and false negatives differently.
+
+TP, FP and FN are soft counts, as in `region.py`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool
+
+from segjax.losses.common import (
+    Weights,
+    as_weights,
+    check_smooth,
+    mean_over_classes,
+    mean_over_valid,
+    one_hot,
+    prepare,
+    region_counts,
+    soft_counts,
+)
+from segjax.typing import Array, Labels, Logits, PerExample, Valid
+
+
+def tversky(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    false_positive: float = 0.3,
+    false_negative: float = 0.7,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """One minus the Tversky index, averaged over classes.
+
+    The loss of one class is
+
+        1 - (TP + smooth)
+            / (TP + false_positive * FP + false_negative * FN + smooth)
+
+    Prices 1/2 and 1/2 are soft Dice with twice the `smooth`; 1 and 1 are Jaccard.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        false_positive: Price of a false positive pixel, at least 0.
+        false_negative: Price of a false negative pixel, at least 0; higher favours
+            recall.
+        smooth: Added to both halves of the ratio, in pixels; above 0. A class
+            that is absent from both sides scores exactly 0.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, 1); 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, a price is negative, or
+            smooth is not above 0.
+
+    Reference:
+        Salehi et al., Tversky loss function for image segmentation using 3D fully
+        convolutional deep networks, 2017, section 2.2. arXiv:1706.05721. The paper
+        has two classes and no smooth; its alpha and beta are these prices.
+    """
+    check_smooth("tversky", smooth)
+    _check_prices(false_positive, false_negative)
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, false_positive, false_negative, smooth)
+    return mean_over_classes(loss, class_weights)
+
+
+def focal_tversky(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    gamma: float = 4 / 3,
+    false_positive: float = 0.3,
+    false_negative: float = 0.7,
+    smooth: float = 1.0,
+    class_weights: Weights | None = None,
+) -> PerExample:
+    """The Tversky loss of each class to the power 1 / gamma, averaged.
+
+    With gamma above 1, classes that are nearly right keep a large gradient.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        gamma: Above 0; the paper's range is 1 to 3, and 1 is `tversky`.
+        false_positive: Price of a false positive pixel, at least 0.
+        false_negative: Price of a false negative pixel, at least 0.
+        smooth: As in `tversky`, in pixels; above 0. A class that is absent from
+            both sides scores exactly 0.
+        class_weights: [C] weights of the mean over classes, at least 0 and not
+            all 0; None for 1 each.
+
+    Returns:
+        [B] loss in [0, 1); 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one weight a class, a price is negative, or
+            gamma or smooth is not above 0.
+
+    Reference:
+        Abraham and Khan, A Novel Focal Tversky Loss Function with Improved
+        Attention U-Net for Lesion Segmentation, 2018, section 2.
+        arXiv:1810.07842. The paper sums over classes; this is the mean.
+    """
+    check_smooth("focal_tversky", smooth)
+    _check_prices(false_positive, false_negative)
+    if gamma <= 0:
+        raise ValueError(
+            f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
+        )
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, false_positive, false_negative, smooth)
+    return mean_over_classes(_power(loss, 1 / gamma), class_weights)
+
+
+def asymmetric_unified_focal(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    rare: Sequence[bool] | Bool[Array, " c"] | None = None,
+    balance: float = 0.5,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    smooth: float = 1.0,
+) -> PerExample:
+    """A focal cross-entropy and a focal Tversky loss that spare the rare classes.
+
+    With softmax probability p of the label, TI = (TP + smooth) / (TP + smooth +
+    delta * FN + (1 - delta) * FP), a pixel and a class cost
+
+        rare:   delta * -log(p)                           (1 - TI)**(1 - gamma)
+        common: (1 - delta) * (1 - p)**gamma * -log(p)    1 - TI
+
+    The loss is balance * mean over pixels + (1 - balance) * mean over classes:
+    common classes are suppressed where they are easy, rare ones never are.
+
+    Args:
+        logits: [B, H, W, C] unnormalised scores.
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        rare: [C] True for a rare class; None for all but class 0.
+        balance: Share of the cross-entropy half, in [0, 1] (the paper's lambda).
+        delta: Weight of rare pixels and of false negatives, in [0, 1].
+        gamma: Focus, in [0, 1).
+        smooth: In pixels; above 0. A class that is absent from both sides costs
+            nothing.
+
+    Returns:
+        [B] at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If there is not one `rare` a class, or a number is out of range.
+
+    Reference:
+        Yeung et al., Unified Focal loss: Generalising Dice and cross entropy-based
+        losses to handle class imbalanced medical image segmentation, 2021, section
+        2.5. arXiv:2102.04525. The paper sums the Tversky half over classes; this is
+        the mean, as in the authors' code.
+    """
+    check_smooth("asymmetric_unified_focal", smooth)
+    _check_unified(balance, delta, gamma)
+    logits, labels, counts = prepare(logits, labels, valid)
+    num_classes = logits.shape[-1]
+    if rare is None:
+        rare = [index > 0 for index in range(num_classes)]
+    is_rare = as_weights(np.asarray(rare), num_classes, logits.dtype, name="rare")
+    target = one_hot(labels, counts, num_classes)
+    log_probs = jax.nn.log_softmax(logits)
+    log_p = jnp.sum(target * log_probs, axis=-1)
+    factor = jnp.sum(target * is_rare[None, None, None, :], axis=-1)
+    focus = (1 - delta) * _power(1 - jnp.exp(log_p), gamma)
+    focal = -(factor * delta + (1 - factor) * focus) * log_p
+    sums = soft_counts(jnp.exp(log_probs), target)
+    loss = _tversky(*sums, 1 - delta, delta, smooth)
+    loss = jnp.where(is_rare[None, :] > 0, _power(loss, 1 - gamma), loss)
+    return balance * mean_over_valid(focal, counts) + (1 - balance) * jnp.mean(
+        loss, axis=-1
+    )
+
+
+def _tversky(hits, extra, missed, false_positive, false_negative, smooth):
+    """[B, C]: one minus the Tversky index of each class."""
+    errors = false_positive * extra + false_negative * missed
+    return errors / (hits + errors + smooth)
+
+
+def _power(x: jax.Array, exponent: float) -> jax.Array:
+    """The power of an x of at least 0; value and slope 0 where x is 0."""
+    tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite slope at 0.
+    return jnp.where(x > tiny, jnp.maximum(x, tiny) ** exponent, 0)
+
+
+def _check_prices(false_positive: float, false_negative: float) -> None:
+    if false_positive < 0 or false_negative < 0:
+        raise ValueError(
+            f"tversky needs prices of at least 0, got false_positive="
+            f"{false_positive} and false_negative={false_negative}. Use 0.5 and 0.5 "
+            f"for Dice."
+        )
+
+
+def _check_unified(balance: float, delta: float, gamma: float) -> None:
+    if not (0 <= balance <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
+        raise ValueError(
+            f"asymmetric_unified_focal needs balance and delta in [0, 1] and gamma in "
+            f"[0, 1), got {balance}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
+            f"and 0.5."
+        )

@@ -1,0 +1,178 @@
+"""Weights of pixels and of classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from segjax import ops
+from segjax.typing import Array, Labels, Valid
+
+
+def border_weights(
+    instances: Int[Array, "b h w"],
+    *,
+    w0: float = 10.0,
+    sigma: float = 5.0,
+    background: float = 1.0,
+    foreground: float = 1.0,
+) -> Float[Array, "b h w"]:
+    """The U-Net paper's weight map: background between close instances counts most.
+
+    With d1 and d2 the distances of a background pixel to the nearest and to the
+    second nearest instance,
+
+        background + w0 * exp(-(d1 + d2)**2 / (2 * sigma**2))
+
+    and `foreground` at the pixels of instances. Works on the device inside a step,
+    at a cost that does not depend on the number of instances, and as well on the
+    host. In an objective:
+
+        losses.semantic_weighted(
+            lambda batch: losses.border_weights(batch["instances"]),
+            ce=(1.0, losses.cross_entropy),
+        )
+
+    Args:
+        instances: [B, H, W] 0 for background, any other number an instance.
+        w0: Height of the border term.
+        sigma: Its width, in pixels; above 0.
+        background: Weight of background pixels before the border term.
+        foreground: Weight of instance pixels. With `background` it is the paper's
+            w_c, which balances the classes.
+
+    Returns:
+        [B, H, W] float32, in [background, background + w0] off the instances. No
+        border term in an image of fewer than two instances.
+
+    Raises:
+        ValueError: If sigma is not above 0.
+
+    Reference:
+        Ronneberger et al., U-Net, 2015, equation 2. arXiv:1505.04597. The paper
+        adds the border term inside cells too; as in common implementations it is
+        left to the background, so that touching cells are not weighted down to
+        their interiors. Distances are to pixels of the cells.
+    """
+    if sigma <= 0:
+        raise ValueError(
+            f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
+        )
+    instances = jnp.asarray(instances)
+    first, second = ops.two_nearest(instances)
+    border = w0 * jnp.exp(-((first + second) ** 2) / (2 * sigma**2))
+    return jnp.where(instances == 0, background + border, jnp.float32(foreground))
+
+
+def pixel_counts(
+    labels: Labels, valid: Valid, *, num_classes: int
+) -> Int[Array, "b {num_classes}"]:
+    """Valid pixels of each class in each image, the input of class weights.
+
+    Args:
+        labels: [B, H, W] class ids in [0, C); never read where not valid.
+        valid: [B, H, W] True where a pixel counts.
+        num_classes: C.
+
+    Returns:
+        [B, C] int32. Add over images on the host, in int64.
+    """
+    labels = jnp.where(valid, labels, num_classes)  # One-hot of none.
+    return jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=(1, 2))
+
+
+def inverse_frequency(counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]:
+    """Class weights with which all classes weigh the same: total / (C * n).
+
+    Args:
+        counts: [C] pixels of each class in the training set.
+
+    Returns:
+        [C] float64 on the host; their mean over pixels is 1 if no class is empty. 0
+        for a class without pixels, which no pixel could use.
+
+    Raises:
+        ValueError: If a count is negative or all are 0.
+
+    Reference:
+        scikit-learn's `class_weight="balanced"`; King and Zeng, Logistic Regression
+        in Rare Events Data, 2001.
+    """
+    counts = _checked(counts)
+    return _inverse(counts / counts.sum()) / counts.size
+
+
+def median_frequency(counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]:
+    """Class weights median(f) / f, with f the frequency where the class occurs.
+
+    f is the pixels of the class over all valid pixels of the images that have some
+    of it; the median is over the classes that occur.
+
+    Args:
+        counts: [N, C] pixels of each class in each image of the training set.
+
+    Returns:
+        [C] float64 on the host; 0 for a class without pixels.
+
+    Raises:
+        ValueError: If a count is negative or all are 0.
+
+    Reference:
+        Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels with
+        a Common Multi-Scale Convolutional Architecture, 2015, section 6.3.2.
+        arXiv:1411.4734.
+    """
+    counts = _checked(counts)
+    pixels = np.sum((counts > 0) * counts.sum(axis=1)[:, None], axis=0)
+    frequency = counts.sum(axis=0) / np.maximum(pixels, 1)
+    return np.median(frequency[frequency > 0]) * _inverse(frequency)
+
+
+def effective_number(
+    counts: Int[Array, " c"], *, beta: float = 0.999
+) -> Float[np.ndarray, " c"]:
+    """Class weights (1 - beta) / (1 - beta**n), scaled to a mean of 1.
+
+    Args:
+        counts: [C] examples of each class. The paper counts images or boxes; pixels
+            of one object are hardly independent, so count those too, or take beta
+            close to 1, such as 1 - 1 / n of a typical class.
+        beta: In [0, 1): 0 weighs all the same, and towards 1 it becomes the inverse
+            frequency.
+
+    Returns:
+        [C] float64 on the host, their mean over the classes that occur 1; 0 for a
+        class that does not.
+
+    Raises:
+        ValueError: If a count is negative, all are 0, or beta is out of range.
+
+    Reference:
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019,
+        section 3. arXiv:1901.05555.
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(
+            f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
+        )
+    counts = _checked(counts)
+    # log1p and expm1 keep the digits of a beta close to 1.
+    number = -np.expm1(counts * np.log1p(beta - 1)) if beta else counts > 0
+    weights = _inverse(np.asarray(number, np.float64))
+    return weights / weights[counts > 0].mean()
+
+
+def _checked(counts: Array) -> np.ndarray:
+    counts = np.asarray(counts, np.float64)
+    if (counts < 0).any() or not counts.any():
+        raise ValueError(
+            "class weights need counts of at least 0 that are not all 0, got a "
+            f"smallest of {counts.min():.0f} and a largest of {counts.max():.0f}. "
+            "Add up losses.pixel_counts over the training set."
+        )
+    return counts
+
+
+def _inverse(x: np.ndarray) -> np.ndarray:
+    """1 / x, and 0 where x is 0."""
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
