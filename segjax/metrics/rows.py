@@ -46,7 +46,7 @@ class Rows:
         a, b = self.used(), other.used()
         values = {k: np.concatenate([v, b.values[k]]) for k, v in a.values.items()}
         index = np.concatenate([a.index, b.index])
-        return Rows(values, index, np.concatenate([a.weight, b.weight])).used()
+        return Rows(values, index, np.concatenate([a.weight, b.weight]))
 
 
 @flax.struct.dataclass

@@ -73,6 +73,18 @@ def test_certain_and_right_or_wrong():
     assert np.isnan(diagram["accuracy"][:-1]).all()
 
 
+def test_bins_hold_their_upper_edge():
+    batch = {
+        "label": np.zeros((1, 1, 2), np.int32),
+        "valid": np.ones((1, 1, 2), bool),
+        "weight": np.ones(1, np.float32),
+        "index": np.zeros(1, np.int32),
+    }
+    logits = np.array([[[[0.0, 0.0], [9.0, 0.0]]]], np.float32)  # 1/2 and nearly 1.
+    got = metrics.calibration(("a", "b"), num_bins=2)(logits, batch)
+    assert got.diagram()["count"].tolist() == [1, 1]
+
+
 def test_nothing_counted_is_nan(rng):
     logits, batch = scenes.batch(rng)
     batch["valid"] = np.zeros_like(batch["valid"])

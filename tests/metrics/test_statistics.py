@@ -106,6 +106,11 @@ def test_three_seeds_cannot_show_a_difference():
     assert got.p_value == got.least_p == 0.25
 
 
+def test_random_signs_never_give_zero():
+    got = statistics.compare(np.arange(1.0, 41), np.zeros(40), resamples=199)
+    assert got.p_value == got.least_p == 1 / 200
+
+
 def test_compare_of_nothing():
     got = statistics.compare([np.nan, 1.0], [1.0, np.nan])
     assert got.pairs == 0
