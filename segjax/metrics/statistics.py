@@ -1,11 +1,9 @@
-"""Which difference is real: intervals over images, paired tests, on the host."""
+"""Which difference is real: intervals of means and paired tests, on the host."""
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 _MOST_EXACT = 16
@@ -84,7 +82,9 @@ def mean_interval(
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3.
     """
-    _check(confidence)
+    import scipy.stats  # Half a second, which a training run need not wait for.
+
+    check_confidence(confidence)
     seen = _vector(values)
     seen = seen[~np.isnan(seen)]
     if seen.size == 0:
@@ -103,46 +103,6 @@ def mean_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(value=value, low=float(found.low), high=float(found.high))
-
-
-def figure_intervals(
-    metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
-) -> dict[str, Interval]:
-    """Bootstrap intervals (percentile) of all figures of a metric, over images.
-
-    For figures that are no mean over images, such as the IoU over all pixels: images
-    are drawn with replacement, and the figures are computed anew from their rows.
-
-    Args:
-        metric: Has `num_images`, `take(positions)` and `compute()`, as
-            `ImageConfusion`, `Matching` and all others made of rows do.
-        confidence: Share of such intervals that hold the true figure.
-        resamples: Each costs one `compute`.
-        seed: Of the resampling; one seed gives one answer.
-
-    Returns:
-        An interval for each key; draws in which a figure is NaN are left out of it.
-
-    Raises:
-        ValueError: If confidence is not between 0 and 1, or there is no image.
-    """
-    _check(confidence)
-    count = metric.num_images
-    if count < 1:
-        raise ValueError("figure_intervals needs at least one image, got none.")
-    rng = np.random.default_rng(seed)
-    draws = [
-        metric.take(rng.integers(0, count, count)).compute() for _ in range(resamples)
-    ]
-    tail = 50 * (1 - confidence)
-    intervals = {}
-    for key, value in metric.compute().items():
-        drawn = np.array([draw[key] for draw in draws], np.float64)
-        drawn = drawn[~np.isnan(drawn)]
-        ends = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else [np.nan] * 2
-        low, high = map(float, ends)
-        intervals[key] = Interval(value=value, low=low, high=high)
-    return intervals
 
 
 def compare(
@@ -228,7 +188,8 @@ def _vector(values: ArrayLike) -> np.ndarray:
     return array
 
 
-def _check(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raises a ValueError unless confidence is between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(
             f"confidence must be between 0 and 1, got {confidence}. Try 0.95."

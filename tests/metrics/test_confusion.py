@@ -141,7 +141,7 @@ def test_merge_refuses_other_classes():
         metrics.Confusion(counts, ("a",)).merge(metrics.Confusion(counts, ("b",)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_order_and_any_batching_is_the_same(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

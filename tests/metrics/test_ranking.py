@@ -79,7 +79,7 @@ def test_equals_sklearn_where_no_bin_is_shared(rng):
         "valid": np.ones((1, 6, 10), bool),
         "weight": np.ones(1, np.float32),
     }
-    got = metrics.ranking(("a", "b"), num_bins=64, limit=32.0)(logits, batch)
+    got = jax.jit(metrics.ranking(("a", "b"), num_bins=64, limit=32.0))(logits, batch)
     figures, arguments = got.compute(), (batch["label"].ravel(), odds.ravel())
     want = sklearn.metrics.roc_auc_score(*arguments)
     assert figures["auc_roc/b"] == pytest.approx(want, abs=1e-12)
@@ -90,7 +90,7 @@ def test_equals_sklearn_where_no_bin_is_shared(rng):
 
 def test_the_default_bins_are_close(rng):
     logits, batch = scenes.batch(rng, examples=8, size=(40, 40))
-    got = metrics.ranking(NAMES)(logits, batch)
+    got = jax.jit(metrics.ranking(NAMES))(logits, batch)
     assert max(got.bin_error().values()) < 0.02
     valid = batch["valid"]
     truth, score = batch["label"][valid] == 1, logits[valid]
@@ -119,12 +119,13 @@ def test_bounds_are_reached_within_one_bin():
 def test_empty_sides(rng):
     logits, batch = scenes.batch(rng)
     batch["label"] = np.where(batch["label"] == 2, 0, batch["label"])
-    figures = metrics.ranking(NAMES)(logits, batch).compute()
+    metric = jax.jit(metrics.ranking(NAMES))
+    figures = metric(logits, batch).compute()
     assert np.isnan(figures["auc_roc/dog"])
     assert np.isnan(figures["pixel_average_precision/dog"])
     assert np.isfinite(figures["mean_auc_roc"])
     batch["valid"] = np.zeros_like(batch["valid"])
-    figures = metrics.ranking(NAMES)(logits, batch).compute()
+    figures = metric(logits, batch).compute()
     assert np.isnan(list(figures.values())).all()
 
 

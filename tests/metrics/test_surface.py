@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +82,8 @@ def test_tolerance_includes_its_own_length():
     predicted, truth = np.zeros((2, 8, 8), bool)
     predicted[1, 1] = truth[4, 4] = True
     for tolerance, share in ((4.2, 0.0), (18**0.5, 1.0)):
-        got = metrics.surface_scores(predicted, truth, tolerance=tolerance)
+        score = functools.partial(metrics.surface_scores, tolerance=tolerance)
+        got = jax.jit(score)(predicted, truth)
         assert got["nsd"] == got["boundary_f1"] == share
         assert got["hd"] == pytest.approx(18**0.5)
 

@@ -1,0 +1,102 @@
+"""Intervals of figures that are no mean over images, by drawing images anew."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from segjax.metrics.statistics import Interval, check_confidence
+
+Figures = dict[str, float]
+
+
+def figure_intervals(
+    metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> dict[str, Interval]:
+    """Bootstrap intervals (percentile) of all figures of a metric, over images.
+
+    For figures such as the IoU over all pixels: images are drawn with replacement,
+    and the figures are computed anew from their rows.
+
+    Args:
+        metric: Has `num_images`, `take(positions)` and `compute()`, as
+            `ImageConfusion`, `Matching` and all others made of rows do.
+        confidence: Share of such intervals that hold the true figure.
+        resamples: Each costs one `compute`.
+        seed: Of the resampling; one seed gives one answer.
+
+    Returns:
+        An interval for each key; draws in which a figure is NaN are left out of it.
+
+    Raises:
+        ValueError: If confidence is not between 0 and 1, or there is no image.
+    """
+    check_confidence(confidence)
+    draws = [
+        metric.take(positions).compute()
+        for positions in _positions(metric.num_images, resamples, seed)
+    ]
+    return _intervals(metric.compute(), draws, confidence)
+
+
+def figure_differences(
+    a: Any, b: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> dict[str, Interval]:
+    """Bootstrap intervals (percentile) of a's figures less b's, over images.
+
+    Each draw takes the same images for both systems, so that what makes an image hard
+    for both does not widen the interval. An interval without 0 says that the
+    difference would hold on other images; nothing about other seeds.
+
+    Args:
+        a: A metric as for `figure_intervals`.
+        b: Another of the same kind, over the same images.
+        confidence: Share of such intervals that hold the true difference.
+        resamples: Each costs two `compute`.
+        seed: Of the resampling; one seed gives one answer.
+
+    Returns:
+        An interval for each key that both have.
+
+    Raises:
+        ValueError: If the two are not of the same images, there is none, or
+            confidence is not between 0 and 1.
+    """
+    check_confidence(confidence)
+    if not np.array_equal(a.rows.used().index, b.rows.used().index):
+        raise ValueError(
+            f"figure_differences needs the same images on both sides, got "
+            f"{a.num_images} and {b.num_images} with other indices. Evaluate both "
+            f"systems on one split."
+        )
+
+    def differ(take: Callable[[Any], Any]) -> Figures:
+        mine, others = take(a).compute(), take(b).compute()
+        return {k: mine[k] - others[k] for k in mine if k in others}
+
+    draws = [
+        differ(lambda metric, at=positions: metric.take(at))
+        for positions in _positions(a.num_images, resamples, seed)
+    ]
+    return _intervals(differ(lambda metric: metric), draws, confidence)
+
+
+def _positions(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    if count < 1:
+        raise ValueError("Resampling needs at least one image, got none.")
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, count, count) for _ in range(resamples))
+
+
+def _intervals(
+    figures: Figures, draws: list[Figures], confidence: float
+) -> dict[str, Interval]:
+    tail = 50 * (1 - confidence)
+    intervals = {}
+    for key, value in figures.items():
+        drawn = np.array([draw[key] for draw in draws], np.float64)
+        drawn = drawn[~np.isnan(drawn)]
+        ends = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else [np.nan] * 2
+        low, high = map(float, ends)
+        intervals[key] = Interval(value=value, low=low, high=high)
+    return intervals
