@@ -23,6 +23,8 @@ from segjax.metrics.mean import Mean as Mean
 from segjax.metrics.objects import objects as objects
 from segjax.metrics.objects import regions as regions
 from segjax.metrics.panoptic import Panoptic as Panoptic
+from segjax.metrics.rand import RandCurve as RandCurve
+from segjax.metrics.rand import best_threshold_rand as best_threshold_rand
 from segjax.metrics.rand import rand_scores as rand_scores
 from segjax.metrics.rand import v_rand as v_rand
 from segjax.metrics.ranking import Ranking as Ranking

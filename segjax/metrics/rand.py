@@ -1,10 +1,21 @@
 """The Rand score of the ISBI 2012 challenge."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from segjax.metrics.contingency import Ids, contingency
-from segjax.metrics.rows import PerImage
-from segjax.typing import Batch
+from segjax import ops
+from segjax.metrics.combine import on_host
+from segjax.metrics.contingency import Ids, components, contingency
+from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.rows import PerImage, RowMetric, Rows
+from segjax.typing import Batch, Logits, MetricFn
+
+_SCORES = ("v_rand", "v_rand_split", "v_rand_merge")
 
 
 def v_rand(
@@ -33,12 +44,12 @@ def v_rand(
     Reference:
         Arganda-Carreras et al., Crowdsourcing the creation of image segmentation
         algorithms for connectomics, Frontiers in Neuroanatomy 9:142, 2015. The
-        challenge also thins the boundaries and takes the best threshold of the
-        probability map; both are the caller's.
+        challenge takes the best threshold of the probability map, as
+        `best_threshold_rand` does; it also thins boundaries, which is left out.
     """
     table = contingency(predicted, truth, valid & (np.asarray(truth) > 0))
     if not len(table.pixels):
-        return dict.fromkeys(("v_rand", "v_rand_split", "v_rand_merge"), float("nan"))
+        return dict.fromkeys(_SCORES, float("nan"))
     joined = table.predicted > 0
     alone = int(table.pixels[~joined].sum())  # Each one squared is 1.
 
@@ -68,6 +79,79 @@ def rand_scores(
     """
     images = zip(predicted, truth, valid, strict=True)
     scores = [v_rand(*image) for image in images]
-    names = ("v_rand", "v_rand_split", "v_rand_merge")
-    columns = {f"{k}_per_image": np.array([s[k] for s in scores]) for k in names}
+    columns = {f"{k}_per_image": np.array([s[k] for s in scores]) for k in _SCORES}
     return PerImage.from_batch(columns, batch)
+
+
+@flax.struct.dataclass
+class RandCurve(RowMetric):
+    """Rand scores of each image at several thresholds.
+
+    `rows.values` has `v_rand`, `v_rand_split`, `v_rand_merge`, each [N, T].
+
+    Attributes:
+        thresholds: T of the foreground's probability.
+    """
+
+    thresholds: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+
+    def compute(self) -> dict[str, float]:
+        """Means over images at the threshold where that of `v_rand` is largest.
+
+        Returns:
+            `best_v_rand_per_image`, with `_split` and `_merge` at the same threshold,
+            and `best_v_rand_threshold`. Chosen on the images that are scored, as the
+            challenge does, so it flatters. NaN where truth has no object anywhere.
+        """
+        rows = self.rows.used().values
+        means = {k: [mean_of_seen(column) for column in rows[k].T] for k in _SCORES}
+        best = int(np.argmax(np.nan_to_num(means["v_rand"], nan=-1.0)))
+        known = not np.isnan(means["v_rand"][best])
+        figures = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
+        return figures | {
+            "best_v_rand_threshold": self.thresholds[best] if known else float("nan")
+        }
+
+
+def best_threshold_rand(
+    *,
+    thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    foreground: int = 1,
+    reach: int = 1,
+) -> MetricFn:
+    """V_rand of regions above the best threshold of the foreground's probability.
+
+    Args:
+        thresholds: Of the softmax; regions are where it is above.
+        foreground: The class whose connected regions are objects, in truth too.
+        reach: 1 joins pixels by their sides, 2 by their corners too.
+
+    Returns:
+        `(logits, batch) -> OnHost` of a `RandCurve`; see `v_rand`.
+    """
+    thresholds = tuple(thresholds)
+
+    def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
+        size = logits.shape[1:3]
+        probs = jax.nn.softmax(logits)[..., foreground]
+        return {
+            "above": jnp.stack([probs > t for t in thresholds]),
+            "label": ops.center_crop(batch["label"], size),
+            "valid": ops.center_crop(batch["valid"], size),
+            "index": batch["index"],
+            "weight": batch["weight"],
+        }
+
+    def make(arrays: Mapping[str, Any]) -> RandCurve:
+        valid = np.asarray(arrays["valid"])
+        truth = (np.asarray(arrays["label"]) == foreground) & valid
+        truth = components(truth, reach=reach)
+        columns = []
+        for mask in np.asarray(arrays["above"]):
+            predicted = components(mask & valid, reach=reach)
+            images = zip(predicted, truth, valid, strict=True)
+            columns.append([v_rand(*image) for image in images])
+        values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}
+        return RandCurve(Rows.of(values, arrays), thresholds)
+
+    return on_host(gather, make)

@@ -70,9 +70,8 @@ def surface_scores(
     Reference:
         Csurka et al., What is a good evaluation measure for semantic segmentation?,
         BMVC 2013 (boundary F1). Nikolov et al., 2018, arXiv:1809.04430 (surface Dice);
-        it weighs outline elements by their length, we count pixels, as its 2D users
-        do. The 95th percentile of each direction, then the larger: some libraries
-        take one percentile of both directions together.
+        it weighs outline elements by their length, we count pixels. hd95 is the larger
+        of the two directions' percentiles, not one percentile of both together.
     """
     chex.assert_equal_shape([predicted, truth])
     if tolerance < 0:

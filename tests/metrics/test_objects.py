@@ -179,6 +179,25 @@ def test_v_rand_is_near_scikit_image_where_all_is_predicted(rng):
     assert got["v_rand_split"] == pytest.approx(split, abs=5e-3)
 
 
+def test_the_best_threshold_is_that_of_the_mean(rng):
+    logits, batch = scenes.batch(rng, size=(20, 22), num_classes=2)
+    thresholds = (0.3, 0.5, 0.7)
+    metric = jax.jit(metrics.best_threshold_rand(thresholds=thresholds))
+    figures = jax.device_get(metric(logits, batch)).compute()
+    valid = batch["valid"]
+    truth = metrics.components((batch["label"] == 1) & valid)
+    probs = jax.nn.softmax(logits)[..., 1]
+    means = []
+    for threshold in thresholds:
+        predicted = metrics.components(np.asarray(probs > threshold) & valid)
+        scores = metrics.rand_scores(predicted, truth, valid, batch).compute()
+        means.append(scores["v_rand_per_image"])
+    best = int(np.argmax(means))
+    assert len(set(means)) == 3
+    assert figures["best_v_rand_per_image"] == pytest.approx(means[best])
+    assert figures["best_v_rand_threshold"] == thresholds[best]
+
+
 def test_components_reach():
     mask = np.array([[[1, 0, 1], [0, 1, 0]]], bool)
     assert metrics.components(mask).max() == 3
