@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SEGJAX := $(BIN)/segjax
+# Two processes, a file at a time: compilation, most of the time, uses one core.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 # Tests that compare with PyTorch run in CI; elsewhere, `make test PARITY=1`.
 PARITY ?= $(CI)
 INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity)
@@ -15,10 +17,10 @@ demo: .venv/.installed
 	$(SEGJAX) train experiments/digits_unet.py --run runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(BIN)/pytest -m "not slow and not gpu and not network"
+	$(PYTEST) -m "not slow and not gpu and not network"
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

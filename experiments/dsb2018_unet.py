@@ -5,6 +5,7 @@ Data Science Bowl 2018, fluorescence images (541 of stage1_train, 53 of stage1_t
     segjax train experiments/dsb2018_unet.py --source DIR --run runs/dsb2018
 """
 
+import functools
 import pathlib
 
 import jax
@@ -15,21 +16,22 @@ from segjax import cli, data, losses, metrics, models, train
 
 
 def exposure(key, example):
-    """Changes gain and gamma: microscopes differ more than the images of one."""
-    gain_key, gamma_key = jax.random.split(key)
-    gain = jnp.exp2(jax.random.uniform(gain_key, (), minval=-1.5, maxval=1.0))
-    gamma = jnp.exp2(jax.random.uniform(gamma_key, (), minval=-0.7, maxval=0.7))
-    image = jnp.minimum(gain * jnp.power(example["image"], gamma), 1.0)
-    return example | {"image": image}
+    """Darkens by up to 4: a microscope's images may be that dark, and are in the test.
+
+    Never brightens: what saturates in training teaches that only white is nucleus.
+    """
+    factor = jnp.exp2(jax.random.uniform(key, (), minval=-2.0, maxval=0.0))
+    return example | {"image": example["image"] * factor}
 
 
 def experiment(
     *,
     source: pathlib.Path,
-    steps: int = 2_000,
-    batch_size: int = 8,
-    size: int = 128,
+    steps: int = 1_500,
+    batch_size: int = 6,
+    size: int = 160,
     learning_rate: float = 2e-3,
+    foreground: float = 2.0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -40,12 +42,15 @@ def experiment(
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
         learning_rate: Peak of the cosine schedule.
+        foreground: Weight of a nucleus' pixel against the background's in the cross
+            entropy; 6 of 7 pixels are background.
         seed: Seeds initialisation, augmentation and the data order.
     """
     nuclei = data.dsb2018(source)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(50, steps // 10), steps
     )
+    weights = (1.0, foreground)
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps,
@@ -59,9 +64,8 @@ def experiment(
             data.augment.flip,
             data.augment.quarter_turn,
             data.augment.scale_and_crop(minimum=0.5, maximum=2.0),
+            data.augment.blur(sigma=1.0),
             exposure,
-            data.augment.noise(sigma=0.02),
-            data.augment.blur(sigma=2.0),
         ),
         model=models.UNet(
             num_classes=len(nuclei.classes),
@@ -69,11 +73,10 @@ def experiment(
             norm=models.layers.batch_norm,
         ),
         objective=losses.semantic(
-            ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
+            ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
+            dice=(1.0, losses.soft_dice),
         ),
-        optimizer=train.with_ema(
-            optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)), decay=0.99
-        ),
+        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
         metric=metrics.semantic(nuclei.classes),
     )
 

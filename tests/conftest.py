@@ -6,6 +6,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the tests' time is compilation: keep programs, as the command line does.
+_CACHE = os.path.expanduser("~/.cache/segjax/jax")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import importlib.util
 import pathlib
