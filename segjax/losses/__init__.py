@@ -1,5 +1,10 @@
 """Losses: `(logits, labels, valid, *, options) -> [B]`, one value an image."""
 
+from segjax.losses.asymmetric import (
+    asymmetric_unified_focal as asymmetric_unified_focal,
+)
+from segjax.losses.asymmetric import focal_tversky as focal_tversky
+from segjax.losses.asymmetric import tversky as tversky
 from segjax.losses.boundaries import boundary as boundary
 from segjax.losses.boundaries import hausdorff as hausdorff
 from segjax.losses.compose import deep_supervision as deep_supervision
@@ -21,9 +26,6 @@ from segjax.losses.region import log_cosh_dice as log_cosh_dice
 from segjax.losses.region import matthews as matthews
 from segjax.losses.region import soft_dice as soft_dice
 from segjax.losses.topology import soft_cldice as soft_cldice
-from segjax.losses.tversky import asymmetric_unified_focal as asymmetric_unified_focal
-from segjax.losses.tversky import focal_tversky as focal_tversky
-from segjax.losses.tversky import tversky as tversky
 from segjax.losses.weights import border_weights as border_weights
 from segjax.losses.weights import effective_number as effective_number
 from segjax.losses.weights import inverse_frequency as inverse_frequency

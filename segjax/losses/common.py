@@ -93,6 +93,23 @@ def soft_counts(
     return hits, jnp.sum(wrong, axis=1), jnp.sum(wrong, axis=2)
 
 
+def softmax_and_log_p(
+    logits: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax [B, H, W, C] and the log-probability of the label [B, H, W].
+
+    Both from the same exponentials, which is cheaper than asking for each. The
+    log-probability is 0 where the one-hot target is all 0.
+    """
+    top = jnp.max(jax.lax.stop_gradient(logits), axis=-1, keepdims=True)
+    shifted = logits - top
+    exps = jnp.exp(shifted)
+    total = jnp.sum(exps, axis=-1)
+    counts = jnp.sum(target, axis=-1)
+    log_p = jnp.sum(target * shifted, axis=-1) - counts * jnp.log(total)
+    return exps / total[..., None], log_p
+
+
 def one_hot(labels: Array, counts: jax.Array, num_classes: int) -> jax.Array:
     """[B, H, W, C] one-hot labels, all 0 where `counts` [B, H, W] is 0."""
     target = jax.nn.one_hot(labels, num_classes, dtype=counts.dtype)

@@ -112,7 +112,7 @@ def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objec
             "Try weights=(2 / 3, 1 / 3)."
         )
 
-    def deep(outputs: Sequence[Logits], batch: Batch) -> dict[str, PerExample]:
+    def deep(outputs: Sequence[Array], batch: Batch) -> dict[str, PerExample]:
         if len(outputs) != len(weights):
             raise ValueError(
                 f"deep_supervision has {len(weights)} weights, got {len(outputs)} "

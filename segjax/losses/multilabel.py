@@ -93,7 +93,7 @@ def sigmoid_focal(
     logits, targets, counts = _prepare(logits, targets, valid)
     cost = _binary_cross_entropy(logits, targets)
     # Kept above 0, where a power below 1 has no finite slope.
-    wrong = jnp.maximum(-jnp.expm1(-cost), jnp.finfo(cost.dtype).tiny)
+    wrong = jnp.maximum(1 - jnp.exp(-cost), jnp.finfo(cost.dtype).tiny)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
     return _mean(weight * wrong**gamma * cost, counts, class_weights)
 

@@ -54,3 +54,68 @@ def test_messages(rng):
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
     with pytest.raises(ValueError, match="at least 9x8 pixels, got 8x8"):
         objective(np.zeros((2, 9, 8, 3), np.float32), _batch(rng))
+
+
+def test_pixel_weights_meet_the_centre_too(rng):
+    batch = _batch(rng, size=9)
+    batch["pixel_weight"] = rng.random((2, 9, 9)).astype(np.float32)
+    logits = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    objective = losses.semantic_weighted(
+        lambda batch: 2 * batch["pixel_weight"], ce=(0.5, losses.cross_entropy)
+    )
+    got = jax.jit(objective)(logits, batch)
+    assert list(got) == ["ce"]
+    want = losses.cross_entropy(
+        logits,
+        batch["label"][:, 2:6, 2:7],
+        batch["valid"][:, 2:6, 2:7],
+        pixel_weights=batch["pixel_weight"][:, 2:6, 2:7],
+    )
+    np.testing.assert_allclose(got["ce"], want, rtol=1e-6)
+
+
+def test_border_weights_in_an_objective(rng):
+    batch = _batch(rng)
+    batch["instances"] = rng.integers(0, 4, (2, 8, 8)).astype(np.int32)
+    logits = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    objective = losses.semantic_weighted(
+        lambda batch: losses.border_weights(batch["instances"]),
+        ce=(1.0, losses.cross_entropy),
+    )
+
+    @jax.jit
+    def step(logits):
+        return jax.grad(lambda x: objective(x, batch)["ce"].sum())(logits)
+
+    grad = step(logits)
+    none = batch | {"instances": np.zeros_like(batch["instances"])}
+    plain = jax.grad(lambda x: objective(x, none)["ce"].sum())(logits)
+    off = (batch["instances"] == 0) & batch["valid"]
+    assert (np.abs(grad)[off].sum(-1) > np.abs(plain)[off].sum(-1)).all()
+    np.testing.assert_allclose(grad[~off], plain[~off], rtol=1e-5)
+
+
+def test_deep_supervision_adds_up_every_size(rng):
+    batch = _batch(rng)
+    logits = [rng.normal(size=(2, n, n, 3)).astype(np.float32) for n in (8, 4, 2)]
+    one = losses.semantic(ce=(2.0, losses.cross_entropy), dice=(1.0, losses.soft_dice))
+    got = losses.deep_supervision(one, weights=(0.5, 0.3, 0.2))(logits, batch)
+    assert list(got) == ["ce", "dice"]
+    want = 0
+    for weight, x in zip((0.5, 0.3, 0.2), logits, strict=True):
+        step = 8 // x.shape[1]  # The nearest centre, of two the right or lower one.
+        pick = slice(step // 2, None, step)
+        label, valid = batch["label"][:, pick, pick], batch["valid"][:, pick, pick]
+        want = want + weight * 2 * losses.cross_entropy(x, label, valid)
+    np.testing.assert_allclose(got["ce"], want, rtol=1e-5)
+
+
+def test_messages_of_the_combinators(rng):
+    with pytest.raises(ValueError, match="semantic_weighted needs at least one term"):
+        losses.semantic_weighted(lambda batch: batch["pixel_weight"])
+    one = losses.semantic(ce=(1.0, losses.cross_entropy))
+    with pytest.raises(ValueError, match="one weight a logit map, got none"):
+        losses.deep_supervision(one, weights=())
+    deep = losses.deep_supervision(one, weights=(0.5, 0.5))
+    with pytest.raises(ValueError, match="has 2 weights, got 1 outputs"):
+        deep([np.zeros((2, 8, 8, 3), np.float32)], _batch(rng))

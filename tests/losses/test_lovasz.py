@@ -1,9 +1,13 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from segjax import losses
+
+lovasz_softmax = jax.jit(losses.lovasz_softmax)
+lovasz_hinge = jax.jit(losses.lovasz_hinge)
 
 PIXELS = 10
 
@@ -60,7 +64,7 @@ def test_lovasz_hinge_equals_brute_force(rng, foreground):
     assert _greatest_over_bases(errors, truth, table) <= want + 1e-9
     logits = np.stack([np.zeros(PIXELS), x], axis=-1)[None, None].astype(np.float32)
     labels, valid = np.int32(truth)[None, None], np.ones((1, 1, PIXELS), bool)
-    got = losses.lovasz_hinge(logits, labels, valid)
+    got = lovasz_hinge(logits, labels, valid)
     np.testing.assert_allclose(got, [want], rtol=1e-5)
 
 
@@ -76,7 +80,7 @@ def test_lovasz_softmax_equals_brute_force(seed):
         errors = np.where(truth, 1 - probs[:, k], probs[:, k])
         want.append(_by_all_subsets(errors, truth)[0])
     shape = (1, 2, 5)
-    got = losses.lovasz_softmax(
+    got = lovasz_softmax(
         logits.reshape(*shape, 4).astype(np.float32),
         labels.reshape(shape).astype(np.int32),
         np.ones(shape, bool),
@@ -89,10 +93,8 @@ def test_invalid_pixels_are_as_if_they_were_not_there(rng):
     labels = rng.integers(0, 3, (1, 1, 12)).astype(np.int32)
     valid = np.arange(12)[None, None] % 3 > 0
     keep = valid[0, 0]
-    got = losses.lovasz_softmax(logits, labels, valid)
-    want = losses.lovasz_softmax(
-        logits[:, :, keep], labels[:, :, keep], valid[..., keep]
-    )
+    got = lovasz_softmax(logits, labels, valid)
+    want = lovasz_softmax(logits[:, :, keep], labels[:, :, keep], valid[..., keep])
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
@@ -100,7 +102,7 @@ def test_confident_predictions_score_one_minus_iou(rng):
     labels = rng.integers(0, 3, (2, 6, 6)).astype(np.int32)
     guess = np.where(rng.random(labels.shape) < 0.6, labels, 0)
     valid = rng.random(labels.shape) < 0.8
-    got = losses.lovasz_softmax(np.float32(40 * np.eye(3)[guess]), labels, valid)
+    got = lovasz_softmax(np.float32(40 * np.eye(3)[guess]), labels, valid)
     want = []
     for y, p, v in zip(labels, guess, valid, strict=True):
         y, p = y[v], p[v]
