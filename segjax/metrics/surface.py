@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from segjax import ops
 from segjax.metrics import common
@@ -120,35 +119,17 @@ def _flat(x: jax.Array) -> jax.Array:
 
 def _percentile(values: jax.Array, where: jax.Array, q: float) -> jax.Array:
     """As `numpy.percentile` along the last axis, of values of at least 0."""
-    position = q * jnp.maximum(jnp.sum(where, axis=-1) - 1, 0)
-    rank = jnp.floor(position)
-    low = _ranked(values, where, rank.astype(jnp.int32))
+    count = jnp.maximum(jnp.sum(where, axis=-1), 1)
+    position = q * (count - 1)
+    rank = jnp.floor(position).astype(jnp.int32)
+    ranked = jnp.where(where, values, -1)
+    low = jnp.asarray(ops.kth_largest(ranked, count - rank))
     above = where & (values > low[..., None])
     # The next in rank is equal, unless only `rank` + 1 values are so small.
     same = jnp.sum(where & ~above, axis=-1) > rank + 1
     high = jnp.min(jnp.where(above, values, jnp.inf), axis=-1)
     high = jnp.where(same | (high == jnp.inf), low, high)
     return low + (position - rank) * (high - low)
-
-
-def _ranked(values: jax.Array, where: jax.Array, rank: jax.Array) -> jax.Array:
-    """The value that `rank` others do not exceed, along the last axis.
-
-    By bisection over bit patterns, which order floats of at least 0 as they order
-    integers: exact, and on a CPU 14 times faster than sorting 65,536 values.
-    """
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
-
-    def halve(_, ends):
-        low, high = ends
-        middle = low + (high - low) // 2
-        enough = jnp.sum(where & (bits <= middle[..., None]), axis=-1) > rank
-        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-    infinity = np.float32(np.inf).view(np.int32)
-    ends = jnp.zeros_like(rank), jnp.full_like(rank, infinity)
-    found = jax.lax.fori_loop(0, 31, halve, ends)[0]
-    return jax.lax.bitcast_convert_type(found, jnp.float32)
 
 
 def surface(
