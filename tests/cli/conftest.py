@@ -111,7 +111,7 @@ def run(tmp_path_factory, script, source, data_dir) -> pathlib.Path:
     return folder
 
 
-def one_error_line(result, *words):
+def expect_one_error_line(result, *words):
     """Exit code 2, nothing but one line, which has these words."""
     assert result.code == 2, result
     lines = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import one_error_line, write_scenes
+from tests.cli.conftest import expect_one_error_line, write_scenes
 
 
 @pytest.fixture
@@ -47,41 +47,41 @@ def test_learning_rate_of_abc(train):
 def test_corrupt_png(train, scenes):
     path = scenes / "images/03.png"
     path.write_bytes(path.read_bytes()[:60])
-    one_error_line(train(), path)
+    expect_one_error_line(train(), path)
 
 
 def test_mask_of_another_size(train, scenes):
     path = scenes / "masks/02.png"
     Image.fromarray(np.zeros((9, 16), np.uint8)).save(path)
-    one_error_line(train(), path, "16x16", "16x9")
+    expect_one_error_line(train(), path, "16x16", "16x9")
 
 
 def test_class_id_out_of_range(train, scenes):
     path = scenes / "masks/02.png"
     Image.fromarray(np.full((16, 16), 3, np.uint8)).save(path)
-    one_error_line(train(), path, "3")
+    expect_one_error_line(train(), path, "3")
 
 
 def test_image_without_mask(train, scenes):
     (scenes / "masks/05.png").unlink()
-    one_error_line(train(), scenes / "images/05.png")
+    expect_one_error_line(train(), scenes / "images/05.png")
 
 
 def test_empty_folder(segjax, script, tmp_path):
     (tmp_path / "empty").mkdir()
     got = segjax("train", script, "--source", tmp_path / "empty")
-    one_error_line(got, tmp_path / "empty", "images")
+    expect_one_error_line(got, tmp_path / "empty", "images")
 
 
 def test_source_that_is_not_there(segjax, script, tmp_path):
     got = segjax("train", script, "--source", tmp_path / "nowhere")
-    one_error_line(got, tmp_path / "nowhere")
+    expect_one_error_line(got, tmp_path / "nowhere")
 
 
 def test_run_that_exists(segjax, script, source, run):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     got = segjax("train", script, "--source", source, "--run", run)
-    one_error_line(got, run, "--resume")
+    expect_one_error_line(got, run, "--resume")
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
@@ -124,22 +124,24 @@ def test_diverging_training(segjax, script, source, tmp_path):
     ids=lambda value: " ".join(value),
 )
 def test_words(segjax, args, words):
-    one_error_line(segjax(*args), *words)
+    expect_one_error_line(segjax(*args), *words)
 
 
 def test_unknown_split(segjax, run):
-    one_error_line(segjax("evaluate", run, "--split", "tset"), "tset", "validation")
+    expect_one_error_line(
+        segjax("evaluate", run, "--split", "tset"), "tset", "validation"
+    )
 
 
 def test_predict_messages(segjax, run, tmp_path):
     got = segjax("predict", run, tmp_path / "none*.png", "--out", tmp_path / "out")
-    one_error_line(got, "none*.png")
+    expect_one_error_line(got, "none*.png")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    one_error_line(segjax("predict", run, bad, "--out", tmp_path / "out"), bad)
+    expect_one_error_line(segjax("predict", run, bad, "--out", tmp_path / "out"), bad)
 
 
 def test_script_without_experiment(segjax, tmp_path):
     path = tmp_path / "empty_script.py"
     path.write_text("x = 1\n")
-    one_error_line(segjax("train", path), path, "experiment")
+    expect_one_error_line(segjax("train", path), path, "experiment")
