@@ -1,4 +1,10 @@
-"""Losses: `(logits, labels, valid, *, options) -> [B]`, one value an image."""
+"""Losses: `(logits, labels, valid, *, options) -> [B]`, one value an image.
+
+Everywhere: an image without a valid pixel has value 0 and gradient 0; labels and logits
+of invalid pixels are never read; sums are float32 whatever the logits are; and a class
+that is absent from both sides costs nothing. `sigmoid_*` take targets [B, H, W, C] in
+place of labels. `semantic` and the other combinators make objectives of losses.
+"""
 
 from segjax.losses.asymmetric import (
     asymmetric_unified_focal as asymmetric_unified_focal,

@@ -99,14 +99,13 @@ def softmax_and_log_p(
     """Softmax [B, H, W, C] and the log-probability of the label [B, H, W].
 
     Both from the same exponentials, which is cheaper than asking for each. The
-    log-probability is 0 where the one-hot target is all 0.
+    log-probability means nothing where the one-hot target is all 0.
     """
     top = jnp.max(jax.lax.stop_gradient(logits), axis=-1, keepdims=True)
     shifted = logits - top
     exps = jnp.exp(shifted)
     total = jnp.sum(exps, axis=-1)
-    counts = jnp.sum(target, axis=-1)
-    log_p = jnp.sum(target * shifted, axis=-1) - counts * jnp.log(total)
+    log_p = jnp.sum(target * shifted, axis=-1) - jnp.log(total)
     return exps / total[..., None], log_p
 
 

@@ -102,7 +102,7 @@ def _slopes(errors: jax.Array, target: jax.Array, counts: jax.Array) -> jax.Arra
         does not count. A constant: the order is no function to differentiate.
     """
     counts = jnp.broadcast_to(counts, errors.shape)
-    order = ops.argsort(jnp.where(counts > 0, -errors, 1))
+    order = ops.argsort(-errors)  # Pixels that do not count change no count below.
     # Counts of pixels are exact in int32 where float32 stops at 2**24.
     member = jnp.take_along_axis(target, order, axis=-1).astype(jnp.int32)
     other = jnp.take_along_axis(counts - target, order, axis=-1).astype(jnp.int32)
@@ -110,9 +110,8 @@ def _slopes(errors: jax.Array, target: jax.Array, counts: jax.Array) -> jax.Arra
     left = (size - jnp.cumsum(member, axis=-1)).astype(errors.dtype)
     union = (size + jnp.cumsum(other, axis=-1)).astype(errors.dtype)
     jaccard = 1 - left / jnp.maximum(union, 1)
-    jaccard = jnp.where(union > 0, jaccard, 0)  # Only pixels that do not count.
     steps = jnp.diff(jaccard, axis=-1, prepend=0)
     slopes = jnp.put_along_axis(
         jnp.zeros_like(steps), order, steps, axis=-1, inplace=False
     )
-    return jax.lax.stop_gradient(slopes)
+    return jax.lax.stop_gradient(slopes * counts)

@@ -43,6 +43,17 @@ def test_spacing_equals_scipy(rng, spacing):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("width", [1.0, 1.5])
+def test_does_not_stop_too_early(width):
+    # Every column ends somewhere, and the wall at the side is nearer to many. Alone,
+    # since in a batch the image with the largest distances keeps the others going.
+    mask = np.ones((40, 60), bool)
+    mask[-1] = mask[:, 0] = False
+    got = ops.distance_transform(mask, spacing=(1.0, width))
+    want = ndimage.distance_transform_edt(mask, sampling=(1.0, width))
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
 def test_by_hand():
     mask = np.ones((3, 4), bool)
     mask[2, 0] = False

@@ -43,3 +43,11 @@ def test_one_instance_has_no_second():
     first, second = ops.two_nearest(jnp.asarray([[0, 4, 4, 0]]))
     np.testing.assert_array_equal(first, [[1, 0, 0, 1]])
     assert np.isposinf(second).all()
+
+
+def test_does_not_stop_too_early():
+    # Alone, since in a batch the others keep the search going.
+    instances = np.zeros((40, 60), np.int32)
+    instances[-1], instances[:, 0], instances[0, 30] = 1, 2, 3
+    want = _by_brute_force(instances)
+    np.testing.assert_allclose(ops.two_nearest(instances), want, atol=1e-5)
