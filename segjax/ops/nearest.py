@@ -1,5 +1,7 @@
 """Exact distances to the two nearest instances of a map."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -11,7 +13,7 @@ _Two = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def two_nearest(
-    instances: Int[Array, "*batch h w"],
+    instances: Int[Array, "*batch h w"], *, reach: float = math.inf
 ) -> tuple[Float[Array, "*batch h w"], Float[Array, "*batch h w"]]:
     """Distances of each pixel to the nearest and the second nearest instance.
 
@@ -22,46 +24,61 @@ def two_nearest(
 
     Args:
         instances: [..., H, W] 0 for background, any other number an instance.
+        reach: In pixels; what is farther may come out farther still, up to inf. The
+            search along rows ends there.
 
     Returns:
         Two [..., H, W] float32, in pixels between centres: 0 in the first at pixels
         of an instance; inf where the image has no such instance.
     """
-    instances = jnp.asarray(instances)
-    on = instances != 0
-    # Twice the same would count as two: an instance's pixel is its nearest only.
-    found = (
-        jnp.where(on, jnp.float32(0), jnp.inf),
-        instances,
-        jnp.full(instances.shape, jnp.inf, jnp.float32),
-        jnp.zeros_like(instances),
-    )
-    found = _along(found, axis=instances.ndim - 2)
-    found = _along(found, axis=instances.ndim - 1)
+    found = _along_rows(_down_columns(jnp.asarray(instances)), reach)
     return jnp.sqrt(found[0]), jnp.sqrt(found[2])
 
 
-def _along(start: _Two, *, axis: int) -> _Two:
-    """Merges what all pixels of a line have found, over growing offsets."""
-    size = start[0].shape[axis]
-    pad = [(size, size) if i == axis else (0, 0) for i in range(start[0].ndim)]
+def _down_columns(instances: jax.Array) -> _Two:
+    """The two nearest instances of each column."""
+    rows = jnp.moveaxis(instances, -2, 0)
+    never = jnp.full(rows.shape[1:], jnp.inf, jnp.float32)
+    start = (never, jnp.zeros_like(rows[0]), never, jnp.zeros_like(rows[0]))
+
+    def look(seen, row):
+        near, first, far, second = seen
+        near, far = near + 1, far + 1
+        new = (row != 0) & (row != first)  # The first becomes the second.
+        far, second = jnp.where(new, near, far), jnp.where(new, first, second)
+        near = jnp.where(row != 0, jnp.float32(0), near)
+        seen = near, jnp.where(new, row, first), far, second
+        return seen, (near**2, seen[1], far**2, second)
+
+    _, above = jax.lax.scan(look, start, rows)
+    _, (near, first, far, second) = jax.lax.scan(look, start, rows, reverse=True)
+    found = _insert(_insert(above, near, first), far, second)
+    near, first, far, second = (jnp.moveaxis(x, 0, -2) for x in found)
+    return near, first, far, second
+
+
+def _along_rows(start: _Two, reach: float) -> _Two:
+    """Merges what all pixels of a row have found, over growing offsets."""
+    size = start[0].shape[-1]
+    pad = [(0, 0)] * (start[0].ndim - 1) + [(size, size)]
+    fills = (jnp.inf, 0, jnp.inf, 0)
     padded = [
-        jnp.pad(x, pad, constant_values=jnp.inf if x.dtype == jnp.float32 else 0)
-        for x in start
+        jnp.pad(x, pad, constant_values=fill)
+        for x, fill in zip(start, fills, strict=True)
     ]
 
     def more(carry):
         # inf, too, keeps it going: nothing says that there is no second instance.
         offset, found = carry
         squared = jnp.float32(offset) ** 2
-        return (offset < size) & (squared < jnp.max(found[2]))
+        return (offset < min(size, reach + 1)) & (squared < jnp.max(found[2]))
 
     def widen(carry):
         offset, found = carry
         squared = jnp.float32(offset) ** 2
         for begin in (size + offset, size - offset):
             near, name, far, other = (
-                jax.lax.dynamic_slice_in_dim(x, begin, size, axis=axis) for x in padded
+                jax.lax.dynamic_slice_in_dim(x, begin, size, axis=-1) for x in padded
             )
             found = _insert(found, near + squared, name)
             found = _insert(found, far + squared, other)

@@ -51,3 +51,15 @@ def test_does_not_stop_too_early():
     instances[-1], instances[:, 0], instances[0, 30] = 1, 2, 3
     want = _by_brute_force(instances)
     np.testing.assert_allclose(ops.two_nearest(instances), want, atol=1e-5)
+
+
+def test_what_is_within_reach_is_exact(rng):
+    instances = np.where(
+        rng.random((3, 30, 40)) > 0.99, rng.integers(1, 9, (30, 40)), 0
+    )
+    got = np.stack(ops.two_nearest(instances.astype(np.int32), reach=5.5))
+    want = np.stack([_by_brute_force(one) for one in instances], axis=1)
+    assert (got >= want - 1e-5).all()
+    near = want <= 5.5
+    assert 0.1 < near.mean() < 0.9
+    np.testing.assert_allclose(got[near], want[near], atol=1e-5)
