@@ -3,6 +3,10 @@
 CamVid, 11 classes, 360x480; void is ignored, as in every published figure.
 
     segjax train experiments/camvid_unet.py --source DIR
+
+Not measured at these defaults, which want a GPU. That it trains: with --steps 400
+--batch-size 4 --size 176 240 --width 16, test mean IoU 0.210, one seed; 2 CPU cores,
+10 min (busy machine). Four epochs of quarter images leave the rare classes at 0.
 """
 
 import functools

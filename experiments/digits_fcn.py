@@ -4,6 +4,8 @@
 
 A body of three stages in place of VGG-16's five, with batch norm, from scratch: scenes
 are 32x32 pixels.
+
+Result: test mean IoU 0.767, one seed; 2 CPU cores, 160 s (busy machine).
 """
 
 import functools

@@ -4,6 +4,8 @@
 
 Each pixel sees 5x5 pixels, too few to tell digits apart: the floor that a real
 architecture must leave behind.
+
+Result: test mean IoU 0.181, one seed; 2 CPU cores, 22 s (busy machine).
 """
 
 import functools

@@ -1,7 +1,9 @@
 """U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on scenes of handwritten digits.
 
-make demo
-segjax train experiments/digits_unet.py
+    make demo
+    segjax train experiments/digits_unet.py
+
+Result: test mean IoU 0.858, one seed; 2 CPU cores, 96 s (busy machine).
 """
 
 import functools
