@@ -27,11 +27,11 @@ def exposure(key, example):
 def experiment(
     *,
     source: pathlib.Path,
-    steps: int = 2_200,
+    steps: int = 2_500,
     batch_size: int = 6,
     size: int = 160,
     learning_rate: float = 2e-3,
-    foreground: float = 2.0,
+    foreground: float = 3.0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.

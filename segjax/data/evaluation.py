@@ -6,7 +6,7 @@ from collections.abc import Generator
 import numpy as np
 
 from segjax.data.examples import split_void, stack
-from segjax.data.pad import pad_to_size, padded_size
+from segjax.data.pad import mirror_to_size, pad_to_size, padded_size
 from segjax.typing import Batch, Example
 
 
@@ -53,6 +53,7 @@ def _padded_batches(
 def _padded(example: Example, size: tuple[int, int]) -> Example:
     arrays = split_void(example["image"], example["label"])
     padded = {name: pad_to_size(x, size) for name, x in arrays.items()}
+    padded["image"] = mirror_to_size(arrays["image"], size)
     return padded | {"weight": np.float32(1), "index": example["index"]}
 
 

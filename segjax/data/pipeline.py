@@ -23,7 +23,7 @@ from segjax.typing import Batch
 
 _THREADS = 2
 _BATCHES_AHEAD = 4
-_STREAM = "1"
+_STREAM = "2"
 """Part of the fingerprint: goes up when the same data would give other batches."""
 
 
@@ -36,8 +36,8 @@ class Pipeline:
         size: (height, width) of the training crops, in pixels; one number for
             squares. Smaller images are padded. None takes whole images, which must
             then all be equal in size. Evaluation always sees whole images.
-        multiple: Evaluation pads images at the bottom and right until both sides
-            divide by this.
+        multiple: Evaluation extends images at the bottom and right by their mirror
+            image until both sides divide by this; what was added is not valid.
         workers: Processes that read for training; 0 reads in threads of this one,
             as evaluation always does. A script that asks for processes must guard
             its start with `if __name__ == "__main__":`.

@@ -8,7 +8,12 @@ import pytest
 
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
-from segjax.data.pad import pad_to_multiple, pad_to_size, padded_size
+from segjax.data.pad import (
+    mirror_to_size,
+    pad_to_multiple,
+    pad_to_size,
+    padded_size,
+)
 from segjax.data.pipeline import Pipeline
 from segjax.typing import Data
 
@@ -316,3 +321,23 @@ def test_padding(rng):
     assert padded.sum() == x.sum()
     assert pad_to_size(x, (5, 2)) is x
     assert padded_size((8, 9), 4) == (8, 12)
+
+
+def test_mirror_by_hand():
+    image = np.array([[1, 2, 3], [4, 5, 6]])[..., None].repeat(3, -1)
+    wide = mirror_to_size(image, (5, 4))
+    by_hand = [[1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2]]
+    np.testing.assert_array_equal(wide[..., 0], by_hand)
+    assert mirror_to_size(image, (2, 3)) is image
+    one = mirror_to_size(image[:1, :1], (3, 2))
+    np.testing.assert_array_equal(one, np.ones((3, 2, 3)))
+
+
+def test_evaluation_mirrors_images_and_counts_none_of_it():
+    pipeline = Pipeline(dataset=dataset([(6, 7)]), multiple=4)
+    (batch,) = pipeline.eval_batches("train", batch_size=1)
+    rows = batch["image"][0, :, 0, 1]
+    np.testing.assert_array_equal(rows, [0, 1, 2, 3, 4, 5, 4, 3])
+    assert not batch["valid"][0, 6:].any()
+    assert not batch["valid"][0, :, 7:].any()
+    assert batch["valid"].sum() == 6 * 7 - 1  # One pixel is void.
