@@ -49,19 +49,29 @@ def main(args: Sequence[str]) -> None:
     )
     pictures.write_report(folder)
     console = Console()
-    console.print(_table(figures, f"{folder.name}: {split}, step {step}"))
+    console.print(_whole(figures, f"{folder.name}: {split}, step {step}"))
+    console.print(_by_class(figures, data.classes))
     console.print(f"Written: {path}", soft_wrap=True, highlight=False)
 
 
-def _table(figures: Mapping[str, float], title: str) -> Table:
-    """Scores of the whole above, a row a class below."""
+def _whole(figures: Mapping[str, float], title: str) -> Table:
+    """Figures that are not a class's."""
     table = Table("figure", title=title)
     table.add_column("value", justify="right")
-    whole = {k: v for k, v in figures.items() if "/" not in k}
-    parts = {k: v for k, v in figures.items() if "/" in k}
-    for name, value in whole.items():
-        table.add_row(name, f"{value:.4f}")
-    table.add_section()
-    for name, value in parts.items():
-        table.add_row(name, f"{value:.4f}")
+    for name, value in figures.items():
+        if "/" not in name or name.startswith("loss/"):
+            table.add_row(name, f"{value:.4f}")
+    return table
+
+
+def _by_class(figures: Mapping[str, float], classes: Sequence[str]) -> Table:
+    """A row a class, a column a figure, such as iou of `iou/sky`."""
+    heads = dict.fromkeys(n.partition("/")[0] for n in figures if "/" in n)
+    heads = [h for h in heads if any(f"{h}/{c}" in figures for c in classes)]
+    table = Table("class")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name in classes:
+        values = (figures.get(f"{head}/{name}") for head in heads)
+        table.add_row(name, *("" if v is None else f"{v:.4f}" for v in values))
     return table
