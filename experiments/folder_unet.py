@@ -50,7 +50,7 @@ def experiment(
             steps=steps,
             batch_size=batch_size,
             seed=seed,
-            eval_every=max(1, steps // 10),
+            eval_every=-(-steps // 10),
         ),
         data=data.Pipeline(dataset=mine, size=size, workers=workers),
         augment=data.augment.compose(

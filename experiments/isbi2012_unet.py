@@ -47,7 +47,7 @@ def experiment(
             steps=steps,
             batch_size=batch_size,
             seed=seed,
-            eval_every=max(1, steps // 5),
+            eval_every=-(-steps // 5),
             monitor="mean_dice",
         ),
         data=data.Pipeline(dataset=membranes, size=size),
