@@ -45,7 +45,8 @@ class RunLog:
             console: Where to print; standard output unless given.
         """
         self._console = Console(highlight=False) if console is None else console
-        self._lines = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        path = run / "metrics.jsonl"
+        self._lines = path.open("a", buffering=1, encoding="utf-8")  # A line at once.
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
         self._batch_size = config.batch_size
         self._clock = time.perf_counter()
@@ -99,7 +100,6 @@ class RunLog:
         """Records an evaluation."""
         record = {"split": split, "epoch": round(epoch, 3), **figures}
         self._record("eval", step, record)
-        self._lines.flush()
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""
