@@ -3,6 +3,8 @@
 CamVid, 11 classes, 360x480; void is ignored, as in every published figure.
 
     segjax train experiments/camvid_fcn.py --source DIR
+
+Not measured yet: these defaults want a GPU.
 """
 
 import functools

@@ -3,6 +3,8 @@
 ISBI 2012, five folds of six slices each; a run trains on four and validates on one.
 
     segjax train experiments/isbi2012_unet.py --source DIR --fold 4
+
+Not measured yet.
 """
 
 import pathlib
