@@ -1,6 +1,7 @@
 """Pure array functions that the rest is built of."""
 
 from segjax.ops.crop import center_crop as center_crop
+from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
 from segjax.ops.image import to_float as to_float
 from segjax.ops.nearest import two_nearest as two_nearest

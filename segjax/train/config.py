@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from segjax.train.step import Inputs, image_only
 from segjax.typing import Augmentation, Data, MetricFn, Objective
 
 
@@ -58,6 +59,7 @@ class Experiment:
         metric: `(outputs, batch) -> Metric`, such as `metrics.semantic(classes)`.
         augment: Applied to each example on the device, inside the step;
             `data.augment.compose` makes one of several.
+        inputs: What the model is given of a batch, by name; its image by default.
     """
 
     config: TrainConfig
@@ -67,3 +69,4 @@ class Experiment:
     optimizer: optax.GradientTransformation
     metric: MetricFn
     augment: Augmentation | None = None
+    inputs: Inputs = image_only

@@ -10,11 +10,16 @@ from segjax.metrics.mean import Mean
 from segjax.train import ema
 from segjax.train.parallel import make_mesh, replicated, split_over, to_devices
 from segjax.train.state import TrainState
+from segjax.train.step import Inputs, image_only
 from segjax.typing import Batch, MetricFn, Objective, PyTree
 
 
 def make_eval_step(
-    apply: Callable, objective: Objective, metric: MetricFn
+    apply: Callable,
+    objective: Objective,
+    metric: MetricFn,
+    *,
+    inputs: Inputs = image_only,
 ) -> Callable[[PyTree, Batch], tuple[PyTree, dict[str, Mean]]]:
     """Builds `(variables, batch) -> (metric, {"loss/<term>": Mean})`.
 
@@ -22,6 +27,7 @@ def make_eval_step(
         apply: `model.apply` of a linen module.
         objective: What training minimises.
         metric: `(outputs, batch) -> Metric`; weight-0 examples must not count.
+        inputs: What the model is given of a batch, by name.
 
     Returns:
         The step, not compiled.
@@ -29,7 +35,7 @@ def make_eval_step(
 
     def eval_step(variables: PyTree, batch: Batch):
         batch = dict(batch) | {"image": ops.to_float(batch["image"])}
-        outputs = apply(variables, batch["image"], train=False)
+        outputs = apply(variables, **inputs(batch), train=False)
         terms = objective(outputs, batch)
         means = {
             f"loss/{k}": Mean.from_batch(v, batch["weight"]) for k, v in terms.items()
@@ -40,7 +46,12 @@ def make_eval_step(
 
 
 def make_evaluator(
-    apply: Callable, objective: Objective, metric: MetricFn, mesh=None
+    apply: Callable,
+    objective: Objective,
+    metric: MetricFn,
+    mesh=None,
+    *,
+    inputs: Inputs = image_only,
 ) -> Callable[[TrainState, Iterable[Batch]], dict[str, float]]:
     """Compiles evaluation over all devices.
 
@@ -51,6 +62,7 @@ def make_evaluator(
         objective: What training minimises.
         metric: `(outputs, batch) -> Metric`.
         mesh: All devices unless given.
+        inputs: What the model is given of a batch, by name.
 
     Returns:
         `(state, host batches) -> figures`: those of the metric, and `loss` with its
@@ -59,7 +71,7 @@ def make_evaluator(
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
     compiled = jax.jit(
-        make_eval_step(apply, objective, metric),
+        make_eval_step(apply, objective, metric, inputs=inputs),
         in_shardings=(same, split),
         out_shardings=same,
     )

@@ -132,7 +132,11 @@ class _Fit:
         self.experiment, self.mesh = experiment, mesh
         self.checkpoints, self.log, self.stop = checkpoints, log, stop
         self.evaluate = make_evaluator(
-            experiment.model.apply, experiment.objective, experiment.metric, mesh
+            experiment.model.apply,
+            experiment.objective,
+            experiment.metric,
+            mesh,
+            inputs=experiment.inputs,
         )
         examples = self.data.num_examples("train")
         self.epoch_steps = max(1, -(-examples // self.config.batch_size))
@@ -201,6 +205,7 @@ class _Fit:
             self.experiment.objective,
             self.experiment.optimizer,
             self.experiment.augment,
+            inputs=self.experiment.inputs,
         )
         compiled = parallel.jit_step(step, self.mesh).lower(state, batch).compile()
         self.log.start_clock(int(state.step))
@@ -215,7 +220,8 @@ class _Fit:
                 if not math.isfinite(row[name]):
                     kept = self.checkpoints.last
                     raise NonFiniteError(step, name, float(row[name]), kept)
-        means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
+        names = [name for name in rows[0] if not name.startswith("digest/")]
+        means = {k: float(np.mean([row[k] for row in rows])) for k in names}
         self.log.train(number, means)
         self.losses += [float(row["loss"]) for row in rows]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -13,6 +14,13 @@ from segjax.train.state import TrainState
 from segjax.typing import Array, Augmentation, Batch, Key, Objective
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+Inputs = Callable[[Batch], dict[str, Any]]
+"""`batch -> {name: argument}` of the model's call."""
+
+
+def image_only(batch: Batch) -> dict[str, Any]:
+    """What a semantic model is given of a batch: `image`."""
+    return {"image": batch["image"]}
 
 
 def make_train_step(
@@ -21,6 +29,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augment: Augmentation | None = None,
     *,
+    inputs: Inputs = image_only,
     axis_name: str | None = None,
 ) -> Step:
     """Builds `(state, batch) -> (state, scalars)`; plain SGD is W = W - lr * dL/dW.
@@ -36,14 +45,17 @@ def make_train_step(
         augment: Applied to each example on the device. Its key comes from (seed,
             step, index), so no device count, batch order or worker count can change
             what it does. `data.augment.compose` makes one of several.
+        inputs: What the model is given of a batch, by name.
         axis_name: The mapped axis under `pmap`.
 
     Returns:
-        The step. Its scalars are `loss`, `loss/<term>` and `grad_norm`, float32.
+        The step. Its scalars are `loss`, `loss/<term>` and `grad_norm`, float32, and
+        digests (`ops.digest`, uint32) of what it worked on: `digest/batch`, as
+        augmented, `digest/gradients`, and `digest/params`, as updated.
     """
 
     def total(x: Array) -> Array:
-        x = jnp.sum(x)
+        x = jnp.sum(x, dtype=x.dtype)
         return jax.lax.psum(x, axis_name) if axis_name else x
 
     def train_step(state: TrainState, batch: Batch):
@@ -58,7 +70,7 @@ def make_train_step(
         def loss_fn(params):
             outputs, model_state = apply(
                 {"params": params, **state.model_state},
-                batch["image"],
+                **inputs(batch),
                 train=True,
                 rngs={"dropout": key},
                 mutable=list(state.model_state),
@@ -75,6 +87,8 @@ def make_train_step(
         scalars = {f"loss/{k}": total(v) for k, v in terms.items()}
         scalars["loss"] = jnp.sum(jnp.stack(list(scalars.values())))
         scalars["grad_norm"] = optax.tree.norm(grads)
+        scalars["digest/batch"] = total(row_digests(batch))
+        scalars["digest/gradients"] = ops.digest(grads)
         new = dataclasses.replace(
             state,
             step=state.step + 1,
@@ -82,6 +96,7 @@ def make_train_step(
             model_state=model_state,
             opt_state=opt_state,
         )
+        scalars["digest/params"] = ops.digest(new.params)
         return new, scalars
 
     return train_step
@@ -104,6 +119,14 @@ def augmented(augment: Augmentation | None, key: Key, batch: Batch) -> Batch:
     kept = {k: batch.pop(k) for k in ("weight", "index")}
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, kept["index"])
     return jax.vmap(augment)(keys, batch) | kept
+
+
+def row_digests(batch: Batch) -> Array:
+    """[B] uint32: a digest of each example; their sum does not depend on the split.
+
+    `index` is among what is digested, so that two examples cannot trade places.
+    """
+    return jax.vmap(ops.digest)(dict(batch))
 
 
 def _check(batch: Batch) -> None:

@@ -48,7 +48,13 @@ def test_one_device_mesh_and_pmap_agree(name, batch, objective):
     assert relative_difference(results[0][0], first.params) > 1e-3
     for other in results[1:]:
         assert relative_difference(other[0], results[0][0]) < 1e-5
-        assert relative_difference(other[2], results[0][2]) < 1e-5
+        # The same augmented batch to the bit; digests of rounded numbers may differ.
+        assert other[2]["digest/batch"] == results[0][2]["digest/batch"]
+        numbers = [
+            {k: v for k, v in scalars.items() if not k.startswith("digest/")}
+            for scalars in (other[2], results[0][2])
+        ]
+        assert relative_difference(*numbers) < 1e-5
         if name == "batch_norm":
             assert relative_difference(other[1], results[0][1]) < 1e-5
 
