@@ -7,38 +7,47 @@ from jaxtyping import UInt32
 
 from segjax.typing import Array, PyTree
 
+_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: an odd step that spreads places.
+
 
 def digest(tree: PyTree) -> UInt32[Array, ""]:
     """A 32-bit digest of the bits of all leaves, of their order and of their places.
 
-        sum of mix(bits(x[l, i]) + mix(i) + mix(l)) over leaves l, elements i, mod 2**32
+        leaf[l] = sum over elements i of  mix(bits(x[l, i]) + c * i)   mod 2**32
+        digest  = sum over leaves l of    mix(leaf[l] + c * (l + 1))   mod 2**32
 
-    with `mix` the finaliser of MurmurHash3. Integer sums do not depend on their
-    order: neither layout, sharding nor the number of devices changes the digest. Two
-    trees that differ agree with probability 2**-32; it is no defence against intent.
+    with `mix` the finaliser of MurmurHash3 and c odd. Integer sums do not depend on
+    their order: neither layout, sharding nor the number of devices changes the
+    digest. A change of one element always changes it; other changes are missed with
+    probability 2**-32. It is no defence against intent.
 
     Args:
-        tree: Arrays of floats, integers, booleans or typed keys.
+        tree: Arrays of floats, integers, booleans or typed keys. Bits count, not
+            values: -0.0 is not 0.0, and NaNs differ by their payload. Shapes do not.
 
     Returns:
-        uint32 scalar; 0 of a tree without elements.
+        uint32 scalar; 0 of a tree without leaves.
 
     Reference:
-        Appleby, MurmurHash3, `fmix32`, 2011.
+        Appleby, MurmurHash3, `fmix32`, 2011. The sum in place of its chain is ours.
     """
-    parts = [_leaf(x, place) for place, x in enumerate(jax.tree.leaves(tree))]
-    return sum(parts, jnp.zeros((), jnp.uint32))
+    leaves = [_leaf(jnp.asarray(x)) for x in jax.tree.leaves(tree)]
+    salted = [_mix(leaf + _salt(place)) for place, leaf in enumerate(leaves, 1)]
+    return sum(salted, jnp.zeros((), jnp.uint32))
 
 
-def _leaf(x: Array, place: int) -> Array:
-    words = _words(jnp.asarray(x)).reshape(-1)
-    index = jax.lax.iota(jnp.uint32, words.size)
-    salted = words + _mix(index) + _mix(jnp.asarray(place, jnp.uint32))
-    return jnp.sum(_mix(salted), dtype=jnp.uint32)
+def _leaf(x: Array) -> Array:
+    words = _words(x).reshape(-1)
+    places = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(_GOLDEN)
+    return jnp.sum(_mix(words + places), dtype=jnp.uint32)
+
+
+def _salt(place: int) -> np.uint32:
+    return np.uint32(_GOLDEN * place % 2**32)
 
 
 def _words(x: Array) -> Array:
-    """The bits of an array as unsigned words of at most 32 bits."""
+    """The bits of an array as unsigned words of at most 32 bits, in uint32."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     if x.dtype == jnp.bool_:
