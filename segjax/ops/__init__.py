@@ -1,10 +1,21 @@
 """Pure array functions that the rest is built of."""
 
+from segjax.ops.anchors import cell_anchors as cell_anchors
+from segjax.ops.anchors import pyramid_anchors as pyramid_anchors
+from segjax.ops.boxes import box_area as box_area
+from segjax.ops.boxes import box_iou as box_iou
+from segjax.ops.boxes import clip_boxes as clip_boxes
+from segjax.ops.boxes import decode_boxes as decode_boxes
+from segjax.ops.boxes import encode_boxes as encode_boxes
+from segjax.ops.boxes import mask_iou as mask_iou
+from segjax.ops.boxes import masks_to_boxes as masks_to_boxes
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
 from segjax.ops.image import to_float as to_float
 from segjax.ops.nearest import two_nearest as two_nearest
+from segjax.ops.nms import class_nms as class_nms
+from segjax.ops.nms import nms as nms
 from segjax.ops.pad import mirror_pad as mirror_pad
 from segjax.ops.pad import round_up as round_up
 from segjax.ops.pool import max_pool_2x2 as max_pool_2x2
@@ -14,6 +25,9 @@ from segjax.ops.resize import resize_bilinear as resize_bilinear
 from segjax.ops.resize import resize_nearest as resize_nearest
 from segjax.ops.resize import transposed_conv_2x2 as transposed_conv_2x2
 from segjax.ops.resize import transposed_conv_4x4 as transposed_conv_4x4
+from segjax.ops.roi_align import multilevel_roi_align as multilevel_roi_align
+from segjax.ops.roi_align import roi_align as roi_align
+from segjax.ops.roi_align import roi_levels as roi_levels
 from segjax.ops.select import argsort as argsort
 from segjax.ops.select import kth_largest as kth_largest
 from segjax.ops.skeleton import soft_skeleton as soft_skeleton

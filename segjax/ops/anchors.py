@@ -1,0 +1,77 @@
+"""Anchors: the boxes that a region proposal network starts from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def cell_anchors(
+    sizes: Sequence[float], aspect_ratios: Sequence[float]
+) -> Float[np.ndarray, "a 4"]:
+    """Anchors of one cell, around (0, 0).
+
+    Args:
+        sizes: Square roots of areas, in pixels.
+        aspect_ratios: Height over width.
+
+    Returns:
+        [A, 4] float32 (x0, y0, x1, y1) in whole pixels: all sizes of the first ratio,
+        then of the next.
+
+    Reference:
+        `AnchorGenerator` of torchvision, bit by bit.
+    """
+    high = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
+    size = np.asarray(sizes, np.float32)[None, :]
+    width, height = ((1 / high) * size).ravel(), (high * size).ravel()
+    return np.round(np.stack([-width, -height, width, height], axis=1) / 2)
+
+
+def pyramid_anchors(
+    image_size: tuple[int, int],
+    level_sizes: Sequence[tuple[int, int]],
+    *,
+    sizes: Sequence[Sequence[float]],
+    aspect_ratios: Sequence[float],
+) -> list[Float[np.ndarray, "_ 4"]]:
+    """Anchors of every cell of every level, around the cells' top left corners.
+
+    Args:
+        image_size: (height, width) of the padded image, in pixels.
+        level_sizes: (height, width) of each level's feature map.
+        sizes: For each level the square roots of its anchors' areas, in pixels.
+        aspect_ratios: Height over width, the same on every level.
+
+    Returns:
+        For each level [height * width * A, 4] float32 in pixels, row by row, the A
+        anchors of a cell together, as the channels of the network's head are.
+        Cells are a whole number of pixels apart, image over level rounded down.
+
+    Raises:
+        ValueError: If there are not as many sizes as levels.
+
+    Reference:
+        Lin et al., Feature Pyramid Networks, CVPR 2017, arXiv:1612.03144, section
+        4.1, as `AnchorGenerator` of torchvision has it.
+    """
+    if len(sizes) != len(level_sizes):
+        raise ValueError(
+            f"anchors need one group of sizes a level, got {len(sizes)} groups for "
+            f"{len(level_sizes)} levels. Give sizes=((32,), (64,), ...), one each."
+        )
+    return [
+        _grid(cell_anchors(group, aspect_ratios), image_size, level)
+        for group, level in zip(sizes, level_sizes, strict=True)
+    ]
+
+
+def _grid(cell: np.ndarray, image: tuple[int, int], level: tuple[int, int]):
+    """[h * w * A, 4]: the cell's anchors at every cell."""
+    rows, columns = (
+        np.arange(n, dtype=np.float32) * (full // n)
+        for full, n in zip(image, level, strict=True)
+    )
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    corner = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
+    return (corner + cell[None]).reshape(-1, 4)

@@ -1,0 +1,184 @@
+"""Boxes: (x0, y0, x1, y1) at pixel edges, so that a box of one pixel is 1 wide.
+
+The pixel in row r and column c is the square from (c, r) to (c + 1, r + 1). A box
+with x1 <= x0 or y1 <= y0 has no area.
+"""
+
+import math
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Num
+
+from segjax.typing import Array
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""A decoded box is at most 1000 / 16 times as wide and high as the one it is from."""
+
+
+def box_area(boxes: Float[Array, "*batch 4"]) -> Float[Array, "*batch"]:
+    """Areas in square pixels; 0, never less, for a box without area."""
+    size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return size[..., 0] * size[..., 1]
+
+
+def box_iou(
+    boxes: Float[Array, "n 4"], others: Float[Array, "m 4"]
+) -> Float[Array, "n m"]:
+    """Area shared by each pair over the area covered by the two.
+
+    Args:
+        boxes: [N, 4] in pixels.
+        others: [M, 4] in pixels.
+
+    Returns:
+        [N, M] in [0, 1]; 0, never NaN, where a box has no area.
+    """
+    boxes, others = jnp.asarray(boxes), jnp.asarray(others)
+    low = jnp.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = jnp.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    size = jnp.maximum(high - low, 0)
+    shared = size[..., 0] * size[..., 1]
+    union = box_area(boxes)[:, None] + box_area(others)[None, :] - shared
+    return jnp.where(union > 0, shared / jnp.where(union > 0, union, 1), 0)
+
+
+def mask_iou(
+    masks: Bool[Array, "n h w"], others: Bool[Array, "m h w"]
+) -> Float[Array, "n m"]:
+    """Pixels shared by each pair over the pixels of the two.
+
+    Args:
+        masks: [N, H, W] True on the object.
+        others: [M, H, W].
+
+    Returns:
+        [N, M] float32 in [0, 1]; 0 where both are empty. Exact up to 2**24 pixels.
+    """
+    chex.assert_equal_shape_suffix([masks, others], 2)
+    flat, other = (
+        jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (masks, others)
+    )
+    # 0 and 1 are exact in any precision of the product; sums are float32.
+    shared = flat @ other.T
+    union = jnp.sum(flat, axis=1)[:, None] + jnp.sum(other, axis=1)[None, :] - shared
+    return shared / jnp.maximum(union, 1)
+
+
+def clip_boxes(
+    boxes: Float[Array, "*batch 4"], size: Num[Array, "2"] | Sequence[int]
+) -> Float[Array, "*batch 4"]:
+    """Moves corners that lie outside an image to its edge.
+
+    Args:
+        boxes: [..., 4] in pixels.
+        size: (height, width) of the image without its padding; may be traced.
+
+    Returns:
+        [..., 4], x in [0, width] and y in [0, height]. A box wholly outside has no
+        area afterwards.
+    """
+    height, width = size[0], size[1]
+    limit = jnp.stack([jnp.asarray(x, boxes.dtype) for x in (width, height) * 2])
+    return jnp.clip(boxes, 0, limit.reshape((1,) * (boxes.ndim - 1) + (4,)))
+
+
+def encode_boxes(
+    targets: Float[Array, "*batch 4"],
+    boxes: Float[Array, "*batch 4"],
+    *,
+    weights: Sequence[float],
+) -> Float[Array, "*batch 4"]:
+    """What a network has to say for `decode_boxes` to move boxes onto targets.
+
+    With centres (x, y) and sizes (w, h), of the target and of the box (b),
+
+        (wx * (x - xb) / wb, wy * (y - yb) / hb, ww * log(w / wb), wh * log(h / hb))
+
+    Args:
+        targets: [..., 4] in pixels.
+        boxes: [..., 4] anchors or proposals, in pixels.
+        weights: (wx, wy, ww, wh): (1, 1, 1, 1) for anchors and (10, 10, 5, 5) for
+            proposals in Mask R-CNN.
+
+    Returns:
+        [..., 4] (dx, dy, dw, dh). 0, never NaN, where the target or the box has no
+        area.
+
+    Reference:
+        Girshick et al., R-CNN, CVPR 2014, arXiv:1311.2524, appendix C. The weights
+        are those of Fast R-CNN's code.
+    """
+    targets, boxes = jnp.asarray(targets), jnp.asarray(boxes)
+    full = (box_area(targets) > 0) & (box_area(boxes) > 0)
+    unit = jnp.asarray([0, 0, 1, 1], boxes.dtype)
+    unit = jnp.broadcast_to(unit, boxes.shape)
+    centre, size = _centre_and_size(jnp.where(full[..., None], targets, unit))
+    base_centre, base_size = _centre_and_size(jnp.where(full[..., None], boxes, unit))
+    move = _last(weights[:2], boxes) * (centre - base_centre) / base_size
+    grow = _last(weights[2:], boxes) * jnp.log(size / base_size)
+    return jnp.concatenate([move, grow], axis=-1)
+
+
+def decode_boxes(
+    deltas: Float[Array, "*batch 4"],
+    boxes: Float[Array, "*#batch 4"],
+    *,
+    weights: Sequence[float],
+) -> Float[Array, "*batch 4"]:
+    """Moves and scales boxes as a network says; undoes `encode_boxes`.
+
+    Args:
+        deltas: [..., 4] (dx, dy, dw, dh).
+        boxes: [..., 4] anchors or proposals, in pixels; axes of length 1 serve all,
+            such as [R, 1, 4] for one box a class.
+        weights: As given to `encode_boxes`.
+
+    Returns:
+        [..., 4] in pixels, as float32 (float64 stays). A box grows at most 1000 / 16
+        times in width and in height.
+    """
+    dtype = jnp.promote_types(deltas.dtype, jnp.float32)
+    deltas, boxes = jnp.asarray(deltas, dtype), jnp.asarray(boxes, dtype)
+    deltas = deltas / _last(weights, deltas)
+    centre, size = _centre_and_size(boxes)
+    centre = deltas[..., :2] * size + centre
+    half = 0.5 * jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE)) * size
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def masks_to_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
+    """The smallest box around each mask.
+
+    Args:
+        masks: [N, H, W] True on the object.
+
+    Returns:
+        [N, 4] float32 in pixels, the far edges included: a mask of one pixel has a
+        box of area 1, as in COCO. (torchvision's function of this name gives the far
+        pixels' indices, one less.) An empty mask's box is 0, 0, 0, 0.
+    """
+    masks = jnp.asarray(masks)
+    spans = []
+    for axis in (1, 2):  # Over rows: which columns are hit; then over columns.
+        hit = jnp.any(masks, axis=axis)
+        length = hit.shape[1]
+        first = jnp.argmax(hit, axis=1)
+        end = length - jnp.argmax(hit[:, ::-1], axis=1)
+        spans.append((first, jnp.where(jnp.any(hit, axis=1), end, 0)))
+    (x0, x1), (y0, y1) = spans
+    return jnp.stack([x0, y0, x1, y1], axis=-1).astype(jnp.float32)
+
+
+def _centre_and_size(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[..., 2] each, x before y."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * size, size
+
+
+def _last(numbers: Sequence[float], like: jax.Array) -> jax.Array:
+    """Numbers along the last axis, with as many axes as `like`."""
+    row = jnp.asarray(numbers, like.dtype)
+    return row.reshape((1,) * (like.ndim - 1) + row.shape)

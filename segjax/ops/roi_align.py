@@ -1,0 +1,211 @@
+"""ROIAlign: a fixed grid of features out of every box."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from segjax.typing import Array
+
+
+def roi_align(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "r 4"],
+    *,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Float[Array, "r p q c"]:
+    """Averages of samples in the cells of a grid over each box.
+
+    A box is divided into `output_size` cells; in each, sampling_ratio ** 2 samples on
+    a regular grid are read, mixed of the four nearest features. A sample up to one
+    feature outside of the map is read at its border; farther, it is 0.
+
+    Args:
+        features: [H, W, C].
+        boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
+        output_size: (P, Q), rows and columns of cells.
+        spatial_scale: Features a pixel, such as 1 / 4.
+        sampling_ratio: Samples a cell along each axis, at least 1.
+        aligned: True: the centre of the top left feature is at (0.5, 0.5) features,
+            as pixels have it. False: at (0, 0), and boxes are at least one feature
+            wide and high; torchvision's detectors were trained so.
+
+    Returns:
+        [R, P, Q, C] in the dtype of the features. Gradients flow to the features
+        alone, as in torchvision.
+
+    Raises:
+        ValueError: If sampling_ratio is below 1.
+
+    Reference:
+        He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, section 3; equals
+        `torchvision.ops.roi_align`. Its number of samples that adapts to the box has
+        no fixed shape here: `roi_align_adaptive` has it.
+    """
+    return multilevel_roi_align(
+        [features],
+        boxes,
+        output_size=output_size,
+        spatial_scales=(spatial_scale,),
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+
+
+def multilevel_roi_align(
+    pyramid: Sequence[Float[Array, "_ _ c"]],
+    boxes: Float[Array, "r 4"],
+    *,
+    output_size: tuple[int, int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    aligned: bool,
+    sizes: Int[Array, "l 2"] | None = None,
+) -> Float[Array, "r p q c"]:
+    """`roi_align` of each box on the level of a pyramid that suits its size.
+
+    Args:
+        pyramid: L maps [H, W, C], finest first.
+        boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
+        output_size: (P, Q), rows and columns of cells.
+        spatial_scales: Features a pixel on each level, such as (1 / 4, 1 / 8); each
+            half of the one before.
+        sampling_ratio: Samples a cell along each axis, at least 1.
+        aligned: As in `roi_align`; False in torchvision's detectors.
+        sizes: [L, 2] (height, width) of the maps that count, where the rest is
+            padding: their far border is there. None for the whole maps.
+
+    Returns:
+        [R, P, Q, C] in the dtype of the features.
+
+    Raises:
+        ValueError: If sampling_ratio is below 1.
+
+    Reference:
+        Lin et al., Feature Pyramid Networks, CVPR 2017, arXiv:1612.03144, equation 1;
+        equals torchvision's `MultiScaleRoIAlign`.
+    """
+    _check_sampling_ratio(sampling_ratio)
+    chex.assert_equal(len(pyramid), len(spatial_scales))
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes))
+    level = roi_levels(boxes, spatial_scales=spatial_scales)
+    shapes = jnp.asarray([x.shape[:2] for x in pyramid], jnp.int32)
+    starts = jnp.asarray(_starts(pyramid), jnp.int32)
+    limits = shapes if sizes is None else jnp.asarray(sizes, jnp.int32)
+    scale = jnp.asarray(spatial_scales, boxes.dtype)[level]
+    # One table of all levels, so that a box reads only its own.
+    table = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in pyramid])
+    rows, columns = (
+        _samples(
+            boxes[:, axis] * scale,
+            boxes[:, axis + 2] * scale,
+            limits[level, 1 - axis],
+            cells=output_size[1 - axis],
+            count=sampling_ratio,
+            aligned=aligned,
+        )
+        for axis in (1, 0)
+    )
+    return _gather(table, rows, columns, starts[level], shapes[level, 1])
+
+
+def roi_levels(
+    boxes: Float[Array, "r 4"],
+    *,
+    spatial_scales: Sequence[float],
+    canonical_size: float = 224.0,
+    canonical_level: int = 4,
+) -> Int[Array, " r"]:
+    """The position in the pyramid of the level that suits each box.
+
+    A box of `canonical_size` squared pixels is read at a scale of
+    2 ** -canonical_level, one of half that size a level finer, as far as there are
+    levels.
+
+    Args:
+        boxes: [R, 4] in pixels.
+        spatial_scales: Features a pixel on each level, finest first.
+        canonical_size: In pixels.
+        canonical_level: Minus the base 2 logarithm of a scale.
+
+    Returns:
+        int32 [R] in [0, len(spatial_scales)).
+    """
+    lowest, highest = (-round(math.log2(spatial_scales[i])) for i in (0, -1))
+    size = jnp.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    size = jnp.sqrt(size[:, 0] * size[:, 1])
+    # 1e-6, torchvision's, decides for the coarser one where rounding would.
+    level = jnp.floor(canonical_level + jnp.log2(size / canonical_size) + 1e-6)
+    return (jnp.clip(level, lowest, highest) - lowest).astype(jnp.int32)
+
+
+class _Samples(NamedTuple):
+    """Where the samples of an axis lie: `low` and `high` mixed, `high` by `part`."""
+
+    low: jax.Array  # [R, P, S] int32
+    high: jax.Array  # [R, P, S] int32
+    part: jax.Array  # [R, P, S]
+    inside: jax.Array  # [R, P, S] bool
+
+
+def _samples(start, end, limit, *, cells: int, count: int, aligned: bool) -> _Samples:
+    """Samples between start and end [R], in features, on maps of size `limit` [R]."""
+    if aligned:
+        start, end = start - 0.5, end - 0.5
+    size = end - start if aligned else jnp.maximum(end - start, 1)
+    cell = (size / cells)[:, None, None]
+    place = (
+        start[:, None, None]
+        + jnp.arange(cells, dtype=start.dtype)[None, :, None] * cell
+        + (jnp.arange(count, dtype=start.dtype)[None, None] + 0.5) * (cell / count)
+    )
+    limit = limit[:, None, None]
+    inside = (place >= -1) & (place <= limit.astype(start.dtype))
+    place = jnp.clip(place, 0, (limit - 1).astype(start.dtype))
+    low = place.astype(jnp.int32)
+    return _Samples(low, jnp.minimum(low + 1, limit - 1), place - low, inside)
+
+
+def _gather(table, rows: _Samples, columns: _Samples, start, width):
+    """[R, P, Q, C]: mixes of four entries of the table, averaged over samples."""
+    result = jnp.zeros((), table.dtype)
+    start, width = start[:, None, None], width[:, None, None]
+    count = rows.low.shape[-1]
+    for i in range(count):
+        for j in range(count):
+            for row, down in _ends(rows, i):
+                for column, across in _ends(columns, j):
+                    index = start + row[:, :, None] * width + column[:, None, :]
+                    weight = down[:, :, None] * across[:, None, :] / count**2
+                    weight = weight.astype(table.dtype)[..., None]
+                    entry = table.at[index].get(mode="promise_in_bounds")
+                    result = result + weight * entry
+    return result
+
+
+def _ends(axis: _Samples, i: int):
+    """The two entries that sample i of each cell mixes, and their weights [R, P]."""
+    weight = jnp.where(axis.inside, 1 - axis.part, 0)[:, :, i]
+    yield axis.low[:, :, i], weight
+    yield axis.high[:, :, i], jnp.where(axis.inside, axis.part, 0)[:, :, i]
+
+
+def _starts(pyramid) -> list[int]:
+    """Where each level begins in the table."""
+    sizes = [x.shape[0] * x.shape[1] for x in pyramid]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def _check_sampling_ratio(sampling_ratio: int) -> None:
+    if sampling_ratio < 1:
+        raise ValueError(
+            f"roi_align needs sampling_ratio of at least 1, got {sampling_ratio}. "
+            f"For as many samples as the box is large, use roi_align_adaptive."
+        )
