@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import chex
 import jax
@@ -59,6 +58,89 @@ def roi_align(
     )
 
 
+def roi_align_adaptive(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "r 4"],
+    *,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    aligned: bool,
+) -> Float[Array, "r p q c"]:
+    """`roi_align` with about one sample a feature: as many as the box is large.
+
+    A cell of a box of h features has ceil(h / P) samples along the height. Their
+    number has no fixed shape, but their sum is a product with one matrix for the
+    height and one for the width, which have: so it is exact.
+
+    Args:
+        features: [H, W, C].
+        boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
+        output_size: (P, Q), rows and columns of cells.
+        spatial_scale: Features a pixel, such as 1 / 4.
+        aligned: As in `roi_align`.
+
+    Returns:
+        [R, P, Q, C] in the dtype of the features; 0 for a box without area if
+        `aligned`. Gradients flow to the features alone.
+
+    Reference:
+        `torchvision.ops.roi_align` with `sampling_ratio=-1`. It equals that for boxes
+        no higher and wider than the map; larger ones have no more samples than
+        that.
+    """
+    height, width, _ = features.shape
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes)) * spatial_scale
+    rows, columns = (
+        averaging_matrices(
+            boxes[:, axis], boxes[:, axis + 2], size, cells=cells, aligned=aligned
+        ).astype(features.dtype)
+        for axis, size, cells in (
+            (1, height, output_size[0]),
+            (0, width, output_size[1]),
+        )
+    )
+    highest = jax.lax.Precision.HIGHEST
+    mixed = jnp.einsum("rph,hwc->rpwc", rows, features, precision=highest)
+    return jnp.einsum("rqw,rpwc->rpqc", columns, mixed, precision=highest)
+
+
+def averaging_matrices(
+    start: Float[Array, " r"],
+    end: Float[Array, " r"],
+    size: int,
+    *,
+    cells: int,
+    aligned: bool,
+) -> Float[Array, "r p h"]:
+    """Weights of an axis's features in the cells between start and end.
+
+    Args:
+        start: [R] in features.
+        end: [R] in features.
+        size: H, features of the axis.
+        cells: P.
+        aligned: As in `roi_align`.
+
+    Returns:
+        [R, P, H]; a row adds up to 1, or to less where samples lie outside of the map.
+    """
+    length = end - start if aligned else jnp.maximum(end - start, 1)
+    most = -(-size // cells)
+    count = jnp.clip(jnp.ceil(length / cells), 0, most)
+    place, weight = _entries(
+        start,
+        end,
+        jnp.full(start.shape, size, jnp.int32),
+        cells=cells,
+        aligned=aligned,
+        count=count,
+        most=most,
+    )
+    feature = jnp.arange(size, dtype=jnp.int32)[None, None, None]
+    here = place[..., None] == feature
+    return jnp.sum(jnp.where(here, weight[..., None], 0), axis=2)
+
+
 def multilevel_roi_align(
     pyramid: Sequence[Float[Array, "_ _ c"]],
     boxes: Float[Array, "r 4"],
@@ -102,14 +184,16 @@ def multilevel_roi_align(
     scale = jnp.asarray(spatial_scales, boxes.dtype)[level]
     # One table of all levels, so that a box reads only its own.
     table = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in pyramid])
+    count = jnp.full(boxes.shape[:1], sampling_ratio, boxes.dtype)
     rows, columns = (
-        _samples(
+        _entries(
             boxes[:, axis] * scale,
             boxes[:, axis + 2] * scale,
             limits[level, 1 - axis],
             cells=output_size[1 - axis],
-            count=sampling_ratio,
             aligned=aligned,
+            count=count,
+            most=sampling_ratio,
         )
         for axis in (1, 0)
     )
@@ -146,55 +230,53 @@ def roi_levels(
     return (jnp.clip(level, lowest, highest) - lowest).astype(jnp.int32)
 
 
-class _Samples(NamedTuple):
-    """Where the samples of an axis lie: `low` and `high` mixed, `high` by `part`."""
+def _entries(start, end, limit, *, cells: int, aligned: bool, count, most: int):
+    """The features of an axis that each cell mixes, and how much of each it takes.
 
-    low: jax.Array  # [R, P, S] int32
-    high: jax.Array  # [R, P, S] int32
-    part: jax.Array  # [R, P, S]
-    inside: jax.Array  # [R, P, S] bool
+    Args:
+        start: [R] where boxes begin, in features.
+        end: [R] where they end.
+        limit: [R] features of the axis.
+        cells: P.
+        aligned: As in `roi_align`.
+        count: [R] samples a cell, in the dtype of `start`.
+        most: S, the largest of them.
 
-
-def _samples(start, end, limit, *, cells: int, count: int, aligned: bool) -> _Samples:
-    """Samples between start and end [R], in features, on maps of size `limit` [R]."""
+    Returns:
+        Two [R, P, 2 * S], positions (int32) and weights: two neighbours a sample.
+    """
     if aligned:
         start, end = start - 0.5, end - 0.5
     size = end - start if aligned else jnp.maximum(end - start, 1)
-    cell = (size / cells)[:, None, None]
-    place = (
-        start[:, None, None]
-        + jnp.arange(cells, dtype=start.dtype)[None, :, None] * cell
-        + (jnp.arange(count, dtype=start.dtype)[None, None] + 0.5) * (cell / count)
-    )
-    limit = limit[:, None, None]
-    inside = (place >= -1) & (place <= limit.astype(start.dtype))
-    place = jnp.clip(place, 0, (limit - 1).astype(start.dtype))
+    start, size, limit, count = (x[:, None, None] for x in (start, size, limit, count))
+    size = size / cells
+    cell = jnp.arange(cells, dtype=start.dtype)[None, :, None]
+    sample = jnp.arange(most, dtype=start.dtype)[None, None]
+    step = size / jnp.maximum(count, 1)
+    place = start + cell * size + (sample + 0.5) * step
+    far = limit.astype(start.dtype)
+    counts = (sample < count) & (place >= -1) & (place <= far)
+    place = jnp.clip(place, 0, far - 1)
     low = place.astype(jnp.int32)
-    return _Samples(low, jnp.minimum(low + 1, limit - 1), place - low, inside)
+    part = place - low
+    weight = jnp.concatenate([1 - part, part], axis=-1) / jnp.maximum(count, 1)
+    counts = jnp.concatenate([counts, counts], axis=-1)
+    both = jnp.concatenate([low, jnp.minimum(low + 1, limit - 1)], axis=-1)
+    return both, jnp.where(counts, weight, 0)
 
 
-def _gather(table, rows: _Samples, columns: _Samples, start, width):
-    """[R, P, Q, C]: mixes of four entries of the table, averaged over samples."""
-    result = jnp.zeros((), table.dtype)
-    start, width = start[:, None, None], width[:, None, None]
-    count = rows.low.shape[-1]
-    for i in range(count):
-        for j in range(count):
-            for row, down in _ends(rows, i):
-                for column, across in _ends(columns, j):
-                    index = start + row[:, :, None] * width + column[:, None, :]
-                    weight = down[:, :, None] * across[:, None, :] / count**2
-                    weight = weight.astype(table.dtype)[..., None]
-                    entry = table.at[index].get(mode="promise_in_bounds")
-                    result = result + weight * entry
-    return result
-
-
-def _ends(axis: _Samples, i: int):
-    """The two entries that sample i of each cell mixes, and their weights [R, P]."""
-    weight = jnp.where(axis.inside, 1 - axis.part, 0)[:, :, i]
-    yield axis.low[:, :, i], weight
-    yield axis.high[:, :, i], jnp.where(axis.inside, axis.part, 0)[:, :, i]
+def _gather(table, rows, columns, start, width):
+    """[R, P, Q, C]: the mix of the features at every pair of a row and a column."""
+    (rows, down), (columns, across) = rows, columns
+    rows = start[:, None, None] + rows * width[:, None, None]
+    mix = jnp.zeros((), table.dtype)
+    for i in range(rows.shape[-1]):
+        for j in range(columns.shape[-1]):
+            index = rows[:, :, None, i] + columns[:, None, :, j]
+            weight = down[:, :, None, i] * across[:, None, :, j]
+            feature = table.at[index].get(mode="promise_in_bounds")
+            mix = mix + weight.astype(table.dtype)[..., None] * feature
+    return mix
 
 
 def _starts(pyramid) -> list[int]:

@@ -1,0 +1,139 @@
+"""Masks inside boxes: cut out as what a network is to predict, and pasted back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+
+from segjax.ops.roi_align import averaging_matrices
+from segjax.typing import Array
+
+_AT_ONCE = 16  # Whole masks that `crop_masks` holds as floats at a time.
+
+
+def crop_masks(
+    masks: Bool[Array, "n h w"],
+    index: Int[Array, " r"],
+    boxes: Float[Array, "r 4"],
+    *,
+    size: int,
+) -> Float[Array, "r m m"]:
+    """Cuts a mask out for each box, at one size.
+
+    Args:
+        masks: [N, H, W] True on the object.
+        index: [R] which mask a box is cut from.
+        boxes: [R, 4] (x0, y0, x1, y1) in pixels, no larger than the image.
+        size: M, the side of what is cut out.
+
+    Returns:
+        [R, M, M] float32 in [0, 1]: how much of a cell is object, averaged over about
+        a sample a pixel.
+
+    Reference:
+        torchvision's `project_masks_on_boxes`: ROIAlign, not aligned, with a number
+        of samples that adapts to the box. See `roi_align_adaptive`.
+    """
+    chex.assert_equal_shape_prefix([index, boxes], 1)
+    height, width = masks.shape[1:]
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    rows, columns = (
+        averaging_matrices(
+            boxes[:, axis], boxes[:, axis + 2], length, cells=size, aligned=False
+        )
+        for axis, length in ((1, height), (0, width))
+    )
+    masks = jnp.asarray(masks)
+
+    def crop(one):
+        which, row, column = one
+        mask = masks[which].astype(row.dtype)
+        # Columns first: boxes may be many, and H * M is less than H * W.
+        mixed = jnp.matmul(mask, column.T, precision="highest")
+        return jnp.matmul(row, mixed, precision="highest")
+
+    # All at once would hold R whole masks as floats.
+    return jax.lax.map(crop, (index, rows, columns), batch_size=_AT_ONCE)
+
+
+def paste_masks(
+    masks: Float[Array, "n m m"], boxes: Float[Array, "n 4"], *, size: tuple[int, int]
+) -> Float[Array, "n h w"]:
+    """Puts predicted masks where their boxes are in the image, on the device.
+
+    A mask is given a border of zeros one cell wide and its box grown by as much; the
+    box's corners are rounded towards 0, and the mask is resized to the pixels from
+    corner to corner, both included, by bilinear interpolation.
+
+    Args:
+        masks: [N, M, M] probabilities.
+        boxes: [N, 4] (x0, y0, x1, y1) in pixels; parts outside the image are cut off.
+        size: (height, width) of the image.
+
+    Returns:
+        [N, H, W] float32 in [0, 1], 0 outside of the boxes. At 0.5 and more is
+        object.
+
+    Reference:
+        torchvision's `paste_masks_in_image`.
+    """
+    boxes = jnp.asarray(boxes, jnp.float32)
+    rows, columns = _pasting(boxes, size, masks.shape[-1], jnp)
+    masks = jnp.asarray(masks, jnp.float32)
+    highest = jax.lax.Precision.HIGHEST
+    mixed = jnp.einsum("nwm,nkm->nwk", columns, masks, precision=highest)
+    return jnp.einsum("nhk,nwk->nhw", rows, mixed, precision=highest)
+
+
+def paste_masks_on_host(
+    masks: Float[Array, "n m m"],
+    boxes: Float[Array, "n 4"],
+    *,
+    size: Sequence[int] | Num[Array, "2"],
+) -> Float[np.ndarray, "n h w"]:
+    """`paste_masks` in NumPy: no compilation for every new size of image.
+
+    Args:
+        masks: [N, M, M] probabilities.
+        boxes: [N, 4] (x0, y0, x1, y1) in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        [N, H, W] float32.
+    """
+    masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
+    height, width = (int(x) for x in size)
+    rows, columns = _pasting(boxes, (height, width), masks.shape[-1], np)
+    # A mask at a time, and only where its box is: most of an image is not.
+    pasted = np.zeros((len(masks), height, width), np.float32)
+    for mask, row, column, out in zip(masks, rows, columns, pasted, strict=True):
+        i, j = (np.flatnonzero(x.any(axis=1)) for x in (row, column))
+        if i.size and j.size:
+            ys, xs = slice(i[0], i[-1] + 1), slice(j[0], j[-1] + 1)
+            out[ys, xs] = row[ys] @ mask @ column[xs].T
+    return pasted
+
+
+def _pasting(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
+    """Weights [N, H, M] and [N, W, M] of a mask's rows and columns in pixels."""
+    scale = (cells + 2) / cells
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale
+    low, high = (xp.trunc(x).astype(xp.int32) for x in (centre - half, centre + half))
+    weights = []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        first, last = low[:, axis, None], high[:, axis, None]
+        span = xp.maximum(last - first + 1, 1)
+        pixel = xp.arange(length, dtype=xp.int32)[None]
+        place = (pixel - first + 0.5) * ((cells + 2) / span).astype(xp.float32) - 0.5
+        place = xp.clip(place, 0, cells + 1).astype(xp.float32)[..., None]
+        # Cell 0 and the last are the border of zeros: they need no weight.
+        cell = xp.arange(1, cells + 1, dtype=xp.float32)[None, None]
+        near = xp.maximum(1 - abs(place - cell), 0)
+        inside = (pixel >= first) & (pixel < first + span)
+        weights.append(xp.where(inside[..., None], near, 0).astype(xp.float32))
+    return weights

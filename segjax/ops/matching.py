@@ -1,0 +1,181 @@
+"""Which box is to predict which object, and which boxes a step learns from."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from segjax.ops.select import argsort
+from segjax.typing import Array, Key
+
+
+class Matches(NamedTuple):
+    """What each of A boxes stands for; neither positive nor negative: for nothing.
+
+    Attributes:
+        index: int32 [A], the object that it overlaps most; 0 where there is none.
+        positive: bool [A], is to predict that object.
+        negative: bool [A], is to predict background.
+    """
+
+    index: Int[Array, " a"]
+    positive: Bool[Array, " a"]
+    negative: Bool[Array, " a"]
+
+
+def match(
+    iou: Float[Array, "n a"],
+    present: Bool[Array, " n"],
+    valid: Bool[Array, " a"],
+    *,
+    foreground: float,
+    background: float,
+) -> Matches:
+    """Gives each box the object that it overlaps most, if it overlaps it enough.
+
+    Args:
+        iou: [N, A] of every object with every box.
+        present: [N] False for slots that hold no object.
+        valid: [A] False for boxes that are padding: neither positive nor negative.
+        foreground: Least IoU of a positive box.
+        background: IoU below which a box is negative; at most `foreground`.
+
+    Returns:
+        The matches. Without an object every valid box is negative.
+
+    Raises:
+        ValueError: If background is above foreground.
+
+    Reference:
+        Ren et al., Faster R-CNN, NeurIPS 2015, arXiv:1506.01497, section 3.1.2;
+        equals torchvision's `Matcher`.
+    """
+    if background > foreground:
+        raise ValueError(
+            f"match needs background of at most foreground, got {background} and "
+            f"{foreground}. Swap them, or give both the same number."
+        )
+    iou = _counted(iou, present, valid)
+    best = jnp.max(iou, axis=0)
+    return Matches(
+        jnp.argmax(iou, axis=0).astype(jnp.int32),
+        valid & (best >= foreground),
+        valid & (best < background),
+    )
+
+
+def match_every_object(
+    iou: Float[Array, "n a"],
+    present: Bool[Array, " n"],
+    valid: Bool[Array, " a"],
+    *,
+    foreground: float,
+    background: float,
+) -> Matches:
+    """`match`, and the boxes that overlap an object most are positive anyhow.
+
+    So that every object has a box to predict it. Boxes that tie for an object are all
+    positive; each is given the object that it overlaps most itself, which may be
+    another one.
+
+    Args:
+        iou: [N, A] of every object with every box.
+        present: [N] False for slots that hold no object.
+        valid: [A] False for boxes that are padding: neither positive nor negative.
+        foreground: Least IoU of a positive box.
+        background: IoU below which a box is negative; at most `foreground`.
+
+    Returns:
+        The matches. Without an object every valid box is negative.
+
+    Raises:
+        ValueError: If background is above foreground.
+
+    Reference:
+        torchvision's `Matcher` with `allow_low_quality_matches`. There an object that
+        overlaps no box at all makes every box positive; here it makes none.
+    """
+    matches = match(iou, present, valid, foreground=foreground, background=background)
+    iou = _counted(iou, present, valid)
+    most = jnp.max(iou, axis=1, keepdims=True)
+    tied = jnp.any((iou == most) & (most > 0), axis=0)
+    return Matches(matches.index, matches.positive | tied, matches.negative & ~tied)
+
+
+def sample_slots(
+    key: Key,
+    positive: Bool[Array, " a"],
+    negative: Bool[Array, " a"],
+    *,
+    count: int,
+    positive_fraction: float,
+) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+    """Draws boxes without putting any back, positive ones up to a share.
+
+    Of the positive boxes int(count * positive_fraction) are drawn, or all if there
+    are fewer; negative ones fill up to `count`, as far as there are any. With a count
+    of A and a fraction of 1 everything is taken.
+
+    Args:
+        key: A key; the draw is a function of it and of the two masks.
+        positive: [A] boxes that are to predict an object.
+        negative: [A] boxes that are to predict background; none is both.
+        count: K, at least 1.
+        positive_fraction: In [0, 1].
+
+    Returns:
+        index: int32 [K] of the drawn boxes, positive ones first, so that these lie
+            in the first int(K * positive_fraction) slots; 0 where not used.
+        used: bool [K], True for as many slots as boxes were drawn.
+
+    Reference:
+        torchvision's `BalancedPositiveNegativeSampler`.
+    """
+    chex.assert_equal_shape([positive, negative])
+    size = positive.shape[0]
+    # In a random order, positive ones before negative ones before the rest.
+    rank = jax.random.uniform(key, (size,))
+    order = argsort(jnp.where(positive, rank, jnp.where(negative, 1 + rank, 3)))
+    positives = jnp.sum(positive, dtype=jnp.int32)
+    negatives = jnp.sum(negative, dtype=jnp.int32)
+    taken = jnp.minimum(positives, int(count * positive_fraction))
+    slot = jnp.arange(count, dtype=jnp.int32)
+    used = slot < taken + jnp.minimum(negatives, count - taken)
+    place = jnp.where(slot < taken, slot, slot - taken + positives)
+    index = order[jnp.clip(place, 0, size - 1)]
+    return jnp.where(used, index, 0), used
+
+
+def sample_masks(
+    key: Key,
+    positive: Bool[Array, " a"],
+    negative: Bool[Array, " a"],
+    *,
+    count: int,
+    positive_fraction: float,
+) -> tuple[Bool[Array, " a"], Bool[Array, " a"]]:
+    """The draw of `sample_slots` as the two masks, cut to what was drawn.
+
+    Args:
+        key: A key.
+        positive: [A] boxes that are to predict an object.
+        negative: [A] boxes that are to predict background; none is both.
+        count: Boxes to draw, at least 1.
+        positive_fraction: In [0, 1].
+
+    Returns:
+        Two bool [A]: the positive and the negative boxes that were drawn.
+    """
+    index, used = sample_slots(
+        key, positive, negative, count=count, positive_fraction=positive_fraction
+    )
+    drawn = jnp.zeros(positive.shape, bool).at[index].max(used)
+    return positive & drawn, negative & drawn
+
+
+def _counted(iou, present, valid):
+    """-1, less than any IoU, where the object or the box does not count."""
+    chex.assert_equal_shape_prefix([iou, present], 1)
+    return jnp.where(present[:, None] & valid[None, :], iou, -1)
