@@ -16,8 +16,15 @@ from segjax.losses.boundaries import hausdorff as hausdorff
 from segjax.losses.compose import deep_supervision as deep_supervision
 from segjax.losses.compose import semantic as semantic
 from segjax.losses.compose import semantic_weighted as semantic_weighted
+from segjax.losses.detection import box_sum as box_sum
+from segjax.losses.detection import class_sum as class_sum
+from segjax.losses.detection import mask_sum as mask_sum
+from segjax.losses.detection import objectness_sum as objectness_sum
+from segjax.losses.detection import rpn_box_sum as rpn_box_sum
 from segjax.losses.hard import ohem_cross_entropy as ohem_cross_entropy
 from segjax.losses.hard import top_k_cross_entropy as top_k_cross_entropy
+from segjax.losses.instance import instance as instance
+from segjax.losses.instance import instance_per_image as instance_per_image
 from segjax.losses.lovasz import lovasz_hinge as lovasz_hinge
 from segjax.losses.lovasz import lovasz_softmax as lovasz_softmax
 from segjax.losses.multilabel import sigmoid_cross_entropy as sigmoid_cross_entropy

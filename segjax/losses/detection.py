@@ -1,0 +1,167 @@
+"""The five losses of Mask R-CNN, on predictions and targets that are already sampled.
+
+Each gives a sum over the entries of an image and how many entries there were. How sums
+become a loss is a second question, answered in `instance.py`.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from segjax.typing import Array, PerExample
+
+BETA = 1 / 9
+"""Where the box losses pass from quadratic to linear, in units of encoded boxes."""
+
+
+class Sum(NamedTuple):
+    """A loss before it is normalised.
+
+    Attributes:
+        total: [B] summed over the entries of an image; 0 where there are none.
+        count: [B] entries, in the dtype of `total`.
+    """
+
+    total: PerExample
+    count: PerExample
+
+
+def objectness_sum(
+    logits: Float[Array, "b a"],
+    positive: Bool[Array, "b a"],
+    negative: Bool[Array, "b a"],
+) -> Sum:
+    """Binary cross-entropy of the sampled anchors: does one hold an object?
+
+    Args:
+        logits: [B, A].
+        positive: [B, A] anchors sampled as objects.
+        negative: [B, A] anchors sampled as background; the rest does not count.
+
+    Returns:
+        Nats, over the sampled anchors.
+    """
+    chex.assert_equal_shape([logits, positive, negative])
+    sampled = positive | negative
+    return _sum(_binary_cross_entropy(_read(logits, sampled), positive), sampled)
+
+
+def rpn_box_sum(
+    deltas: Float[Array, "b a 4"],
+    targets: Float[Array, "b a 4"],
+    positive: Bool[Array, "b a"],
+    negative: Bool[Array, "b a"],
+) -> Sum:
+    """Smooth L1 of the boxes of positive anchors, over all sampled anchors.
+
+    Args:
+        deltas: [B, A, 4] predicted (dx, dy, dw, dh).
+        targets: [B, A, 4] from the anchor to its object; never read elsewhere.
+        positive: [B, A] anchors sampled as objects.
+        negative: [B, A] anchors sampled as background: these only add to the count.
+
+    Returns:
+        Summed over the four numbers of a box.
+    """
+    chex.assert_equal_shape([deltas, targets])
+    apart = _read(deltas, positive) - _read(targets, positive)
+    total = jnp.sum(_smooth_l1(apart), axis=-1)
+    return Sum(_sum(total, positive).total, _sum(total, positive | negative).count)
+
+
+def class_sum(
+    logits: Float[Array, "b r c"],
+    targets: Int[Array, "b r"],
+    sampled: Bool[Array, "b r"],
+) -> Sum:
+    """Cross-entropy of the sampled proposals.
+
+    Args:
+        logits: [B, R, C], background first.
+        targets: [B, R] in [0, C); never read where not sampled.
+        sampled: [B, R] slots that hold a proposal.
+
+    Returns:
+        Nats, over the sampled proposals.
+    """
+    chex.assert_equal_shape_prefix([logits, targets, sampled], 2)
+    log_p = jax.nn.log_softmax(_read(logits, sampled))
+    return _sum(-_of_class(log_p, jnp.where(sampled, targets, 0)), sampled)
+
+
+def box_sum(
+    deltas: Float[Array, "b r c 4"],
+    targets: Float[Array, "b r 4"],
+    classes: Int[Array, "b r"],
+    sampled: Bool[Array, "b r"],
+) -> Sum:
+    """Smooth L1 of the boxes of proposals with an object, over all sampled ones.
+
+    Args:
+        deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), a box a class.
+        targets: [B, R, 4] from the proposal to its object; never read elsewhere.
+        classes: [B, R] of the object, in [1, C), 0 for background: its box is read.
+        sampled: [B, R] slots that hold a proposal.
+
+    Returns:
+        Summed over the four numbers of a box.
+    """
+    chex.assert_equal_shape_prefix([deltas, targets, classes, sampled], 2)
+    objects = sampled & (classes > 0)
+    own = _of_class(deltas, jnp.where(objects, classes, 0))
+    apart = _read(own, objects) - _read(targets, objects)
+    total = jnp.sum(_smooth_l1(apart), axis=-1)
+    return Sum(_sum(total, objects).total, _sum(total, sampled).count)
+
+
+def mask_sum(
+    logits: Float[Array, "b p m m"],
+    targets: Float[Array, "b p m m"],
+    sampled: Bool[Array, "b p"],
+) -> Sum:
+    """Binary cross-entropy of the masks, a mean over the cells of each.
+
+    Args:
+        logits: [B, P, M, M], the mask of the class that each proposal should be.
+        targets: [B, P, M, M] in [0, 1]; never read where not sampled.
+        sampled: [B, P] slots whose proposal holds an object.
+
+    Returns:
+        Nats, over the sampled masks.
+    """
+    chex.assert_equal_shape([logits, targets])
+    chex.assert_equal_shape_prefix([logits, sampled], 2)
+    entropy = _binary_cross_entropy(_read(logits, sampled), _read(targets, sampled))
+    return _sum(jnp.mean(entropy, axis=(2, 3)), sampled)
+
+
+def _read(values: Array, counts: Array) -> jax.Array:
+    """At least float32, and 0, whatever it was, where it does not count."""
+    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    counts = counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim))
+    return jnp.where(counts, jnp.asarray(values, dtype), 0)
+
+
+def _sum(values: jax.Array, counts: Array) -> Sum:
+    total = jnp.sum(jnp.where(counts, values, 0), axis=1)
+    return Sum(total, jnp.sum(counts, axis=1, dtype=values.dtype))
+
+
+def _of_class(values: Array, classes: Array) -> jax.Array:
+    """[B, R, C, ...] -> [B, R, ...], the entry of each one's class."""
+    index = classes.reshape(classes.shape + (1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, index, axis=2)[:, :, 0]
+
+
+def _smooth_l1(x: jax.Array) -> jax.Array:
+    size = jnp.abs(x)
+    return jnp.where(size < BETA, 0.5 / BETA * x**2, size - 0.5 * BETA)
+
+
+def _binary_cross_entropy(logits: jax.Array, targets: Array) -> jax.Array:
+    targets = jnp.asarray(targets, logits.dtype)
+    soft = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.maximum(logits, 0) - logits * targets + soft

@@ -1,0 +1,121 @@
+"""The objective of Mask R-CNN: its five losses, over a batch or image by image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from segjax.losses import detection
+from segjax.typing import Array, Batch, Objective, PerExample
+
+
+def instance(
+    *,
+    objectness: float = 1.0,
+    rpn_box: float = 1.0,
+    class_: float = 1.0,
+    box: float = 1.0,
+    mask: float = 1.0,
+) -> Objective:
+    """The five losses of Mask R-CNN, each a mean over the entries of the batch.
+
+    With a sum s and a count n of each image, the value of an image is
+
+        s * sum(weight) / sum(weight * n)
+
+    so that the mean over the images of weight 1 is sum(s) / sum(n), torchvision's
+    loss. That an image with many objects counts more than one with few has a price:
+    the value depends on the other images of the batch, so that a batch in several
+    parts (accumulated, or one a device with pmap) is normalised a part at a time.
+    Where every image has as many entries, as with full samples of anchors and of
+    proposals, nothing of that shows, and `instance_per_image` is the same.
+
+    Args:
+        objectness: Weight of `objectness_sum`.
+        rpn_box: Weight of `rpn_box_sum`.
+        class_: Weight of `class_sum`; the term is named `class`.
+        box: Weight of `box_sum`.
+        mask: Weight of `mask_sum`.
+
+    Returns:
+        An objective, `(outputs, batch) -> {name: [B]}`, for outputs of a model in
+        training that have the arguments of the five functions as attributes, as
+        `models.MaskRCNNTraining` does. An image without entries has value 0.
+
+    Reference:
+        He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalised as torchvision
+        does.
+    """
+    weights = (objectness, rpn_box, class_, box, mask)
+    return _objective(weights, _over_batch)
+
+
+def instance_per_image(
+    *,
+    objectness: float = 1.0,
+    rpn_box: float = 1.0,
+    class_: float = 1.0,
+    box: float = 1.0,
+    mask: float = 1.0,
+) -> Objective:
+    """`instance` with each loss a mean over the entries of its own image.
+
+    Every image counts the same, however many objects it has, and its value is the
+    same in any batch.
+
+    Args:
+        objectness: Weight of `objectness_sum`.
+        rpn_box: Weight of `rpn_box_sum`.
+        class_: Weight of `class_sum`; the term is named `class`.
+        box: Weight of `box_sum`.
+        mask: Weight of `mask_sum`.
+
+    Returns:
+        An objective, as that of `instance`.
+    """
+    weights = (objectness, rpn_box, class_, box, mask)
+    return _objective(weights, _over_image)
+
+
+def _objective(
+    weights: tuple[float, ...], normalise: Callable[[detection.Sum, Array], PerExample]
+) -> Objective:
+    names = ("objectness", "rpn_box", "class", "box", "mask")
+
+    def objective(outputs: Any, batch: Batch) -> dict[str, PerExample]:
+        image_weight = jnp.asarray(batch["weight"])
+        return {
+            name: weight * normalise(term, image_weight)
+            for name, weight, term in zip(names, weights, _terms(outputs), strict=True)
+        }
+
+    return objective
+
+
+def _terms(outputs: Any) -> tuple[detection.Sum, ...]:
+    anchors = outputs.anchor_positive, outputs.anchor_negative
+    classes, sampled = outputs.class_targets, outputs.sampled
+    return (
+        detection.objectness_sum(outputs.objectness, *anchors),
+        detection.rpn_box_sum(
+            outputs.anchor_deltas, outputs.anchor_delta_targets, *anchors
+        ),
+        detection.class_sum(outputs.class_logits, classes, sampled),
+        detection.box_sum(
+            outputs.box_deltas, outputs.box_delta_targets, classes, sampled
+        ),
+        detection.mask_sum(
+            outputs.mask_logits, outputs.mask_targets, outputs.mask_sampled
+        ),
+    )
+
+
+def _over_batch(term: detection.Sum, weight: Array) -> PerExample:
+    entries = jnp.sum(weight * term.count)
+    share = jnp.sum(weight) / jnp.where(entries > 0, entries, 1)
+    return term.total * share
+
+
+def _over_image(term: detection.Sum, weight: Array) -> PerExample:
+    del weight
+    return term.total / jnp.maximum(term.count, 1)
