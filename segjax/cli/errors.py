@@ -8,7 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 
-from segjax.train.loop import NonFiniteError
+from segjax.train.record import NonFiniteError
 from segjax.train.signals import Stopped
 
 USER_ERROR, NON_FINITE = 2, 3
@@ -41,7 +41,7 @@ def exit_code(work: Callable[[], None]) -> int:
         # The reader of our output left, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (ValueError, OSError, NonFiniteError) as error:
+    except (ValueError, OSError, NonFiniteError, SaveError) as error:
         if os.environ.get("SEGJAX_TRACEBACK") or not _is_message(error):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

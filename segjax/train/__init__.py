@@ -1,6 +1,7 @@
 """One short step, compiled once, and the loop around it."""
 
 from segjax.train.checkpoint import Checkpoints as Checkpoints
+from segjax.train.checkpoint import SaveError as SaveError
 from segjax.train.config import Experiment as Experiment
 from segjax.train.config import TrainConfig as TrainConfig
 from segjax.train.ema import averaged_params as averaged_params
@@ -8,9 +9,7 @@ from segjax.train.ema import variables as variables
 from segjax.train.ema import with_ema as with_ema
 from segjax.train.evaluate import make_eval_step as make_eval_step
 from segjax.train.evaluate import make_evaluator as make_evaluator
-from segjax.train.loop import NonFiniteError as NonFiniteError
-from segjax.train.loop import evaluation_split as evaluation_split
-from segjax.train.loop import final_split as final_split
+from segjax.train.lock import locked as locked
 from segjax.train.loop import train as train
 from segjax.train.manifest import SCRIPT as SCRIPT
 from segjax.train.manifest import write_json as write_json
@@ -20,6 +19,10 @@ from segjax.train.parallel import make_mesh as make_mesh
 from segjax.train.parallel import pmap_step as pmap_step
 from segjax.train.parallel import split_for_pmap as split_for_pmap
 from segjax.train.parallel import to_devices as to_devices
+from segjax.train.record import NonFiniteError as NonFiniteError
+from segjax.train.record import Recorder as Recorder
+from segjax.train.record import evaluation_split as evaluation_split
+from segjax.train.record import final_split as final_split
 from segjax.train.signals import Stopped as Stopped
 from segjax.train.state import TrainState as TrainState
 from segjax.train.state import abstract_state as abstract_state
@@ -28,3 +31,4 @@ from segjax.train.state import init_state as init_state
 from segjax.train.step import augmented as augmented
 from segjax.train.step import image_only as image_only
 from segjax.train.step import make_train_step as make_train_step
+from segjax.train.step import skip_nonfinite as skip_nonfinite

@@ -1,89 +1,209 @@
-"""Checkpoints of a run: the best and the last state, in Orbax's format."""
+"""Checkpoints of a run: the best, the last, and the one before the last."""
 
+import concurrent.futures
 import contextlib
 import logging
 import math
+import os
 import pathlib
-import warnings
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from segjax.train import seal
 from segjax.train.state import TrainState
 from segjax.typing import PyTree
 
-_STATE = "state"
+_ARRAYS, _STATE = "arrays", "state"
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written; those before it are intact."""
+
+    def __init__(self, path: pathlib.Path, last: int | None, cause: Exception):
+        super().__init__(
+            f"{path} could not be written: {_reason(cause)}. The last whole checkpoint "
+            f"is that of step {last}. Mend the cause, then go on with --resume."
+        )
 
 
 class Checkpoints:
     """The states kept in one folder. Use as a context manager, or call `close`.
 
-    Writing is atomic: a folder named by its step appears when it is whole.
+    A checkpoint is a folder named by its step: arrays in Orbax's format, written by
+    all processes, and `digests.json`, which has the size and SHA-256 of every file.
+    It is written under another name and renamed when all of it is on the disk, so
+    that whatever ends the process leaves the earlier ones as they were. Writing goes
+    on beside training, one checkpoint at a time: the next save and every reading
+    method wait for it, and raise SaveError if it failed.
+
+    With several processes each calls the same methods in the same order.
     """
 
     def __init__(self, folder: pathlib.Path, *, monitor: str):
-        """Opens the folder, which is made at the first save.
+        """Reads which checkpoints there are; the folder is made at the first save.
 
         Args:
             folder: `RUN/checkpoints`.
             monitor: The figure by which `best` is picked; higher is better.
         """
-        policies: Any = ocp.training.preservation_policies
         self._monitor = monitor
         self._folder = folder
-        with _quiet():
-            self._orbax = ocp.training.Checkpointer(
-                str(folder.absolute()),
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(1), policies.BestN(get_metric_fn=_score, n=1)]
-                ),
-            )
+        self._scores: dict[int, float] = {}
+        for step in _steps_in(self._folder):
+            try:
+                score = seal.facts(self._path(step))["score"]
+            except seal.DamagedError:
+                continue  # `newest_whole` says so.
+            self._scores[step] = -math.inf if score is None else score
+        self._checked: set[int] = set()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._writing: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self.close()
+        elif self._writing is not None:
+            # Where one process failed the others do not come to the barrier.
+            self._writing.result()
 
     def close(self) -> None:
-        """Waits for writing to end."""
-        self._orbax.close()
+        """Waits for writing to end. Raises SaveError if it failed."""
+        self._wait()
+        self._thread.shutdown()
 
-    def save(self, state: TrainState, figures: Mapping[str, float]) -> None:
+    def save(
+        self,
+        state: TrainState,
+        figures: Mapping[str, float],
+        *,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
         """Keeps a state under its step; a step that is kept already is left alone.
+
+        Returns when the state is copied: the caller may donate it.
 
         Args:
             state: The state, on the device.
             figures: Of the evaluation at this step; without the monitored one the
-                state is never the best unless it is alone.
+                state is never the best unless there is no other.
+            progress: JSON values that belong to the step, for `progress`.
+
+        Raises:
+            SaveError: If this or the save before it failed.
         """
         step = int(state.step)
-        if step in self.steps:
+        self._wait()
+        if step in self._scores:
             return
         score = figures.get(self._monitor, math.nan)
-        metrics: dict[str, Any] = {"score": score if math.isfinite(score) else -1e30}
-        with _quiet():
-            self._orbax.save_checkpointables(step, {_STATE: state}, metrics=metrics)
+        score = score if math.isfinite(score) else None
+        scores = self._scores | {step: -math.inf if score is None else score}
+        kept = {step: scores[step] for step in _to_keep(scores)}
+        facts = {
+            "step": step,
+            "score": score,
+            "progress": dict(progress or {}),
+            "leaves": _leaves(state),
+        }
+        arrays = _arrays(seal.part_of(self._path(step)))
+        try:
+            if jax.process_index() == 0:
+                seal.sweep(self._folder)
+            with _quiet():
+                written = ocp.save_checkpointables_async(arrays, {_STATE: state})
+        except Exception as error:
+            raise self._failed(step, error) from error
+        self._writing = self._thread.submit(self._finish, written, facts, kept)
+
+    def _finish(
+        self, written: Any, facts: Mapping[str, Any], kept: dict[int, float]
+    ) -> None:
+        """Seals what Orbax wrote, gives it its name, and removes older ones."""
+        step = facts["step"]
+        try:
+            with _quiet():
+                written.result()
+            if jax.process_index() == 0:
+                seal.publish(self._path(step), facts)
+                for old in _steps_in(self._folder) - kept.keys():
+                    seal.remove(self._path(old))
+        except Exception as error:
+            raise self._failed(step, error) from error
+        self._scores = kept
+        self._checked.add(step)
+
+    def _failed(self, step: int, error: Exception) -> SaveError:
+        if jax.process_index() == 0:
+            with contextlib.suppress(OSError):
+                seal.sweep(self._folder)
+        return SaveError(self._path(step), max(self._scores, default=None), error)
+
+    def _wait(self) -> None:
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        writing.result()
+        if jax.process_count() > 1:  # The first one renames.
+            multihost_utils.sync_global_devices("segjax checkpoint")
 
     @property
     def steps(self) -> list[int]:
         """Steps kept, ascending."""
-        return sorted(c.step for c in self._orbax.checkpoints)
+        self._wait()
+        return sorted(self._scores)
 
     @property
     def best(self) -> int | None:
         """The step with the highest monitored figure; the later one of equals."""
-        kept = self._orbax.checkpoints
-        if not kept:
-            return None
-        return max(kept, key=lambda c: (_score(c.metrics), c.step)).step
+        self._wait()
+        return _best(self._scores)
 
     @property
     def last(self) -> int | None:
         """The latest step."""
-        return self.steps[-1] if self.steps else None
+        self._wait()
+        return max(self._scores, default=None)
+
+    def newest_whole(self) -> tuple[int | None, list[str]]:
+        """Reads every checkpoint, and from here on leaves out what is damaged.
+
+        Returns:
+            The latest step whose files are all as they were written, None if there
+            is none; and a line for each damaged checkpoint that names it, the first
+            bad file and what is wrong with it, the newest first. Damaged ones are
+            removed when the next save succeeds.
+        """
+        self._wait()
+        problems = {}
+        for step in sorted(_steps_in(self._folder), reverse=True):
+            problem = _problem(self._path(step))
+            if problem:
+                problems[step] = problem
+        if jax.process_count() > 1:
+            # What the first process finds holds for all.
+            bad = [step in problems for step in sorted(self._scores)]
+            bad = multihost_utils.broadcast_one_to_all(np.array(bad, bool))
+            damaged = np.array(sorted(self._scores), int)[np.asarray(bad, bool)]
+        else:
+            damaged = list(problems)
+        for step in damaged:
+            self._scores.pop(int(step), None)
+        self._checked |= self._scores.keys()
+        return max(self._scores, default=None), list(problems.values())
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """The JSON values that were saved with one of `steps`."""
+        self._wait()
+        return seal.facts(self._path(step))["progress"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Loads a state.
@@ -91,12 +211,19 @@ class Checkpoints:
         Args:
             step: One of `steps`.
             like: A state of the same experiment: its structure, shapes, dtypes and
-                shardings are those of the result. Shapes alone will do.
+                shardings are those of the result. Shapes alone will do. On how many
+                devices and processes the state was when saved does not matter.
 
         Raises:
-            ValueError: If the checkpoint holds another model or optimizer; the
-                message names the first difference.
+            ValueError: If the checkpoint is damaged, or holds another model or
+                optimizer; the message names the file, or the first difference.
         """
+        self._wait()
+        if step not in self._checked:
+            problem = _problem(self._path(step))
+            if problem:
+                raise ValueError(f"{problem}. Use another checkpoint or another --run.")
+            self._checked.add(step)
         self._check_same(step, like)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         template = jax.tree.map(
@@ -105,51 +232,86 @@ class Checkpoints:
             ),
             like,
         )
-        with _quiet():
-            return self._orbax.load_checkpointables(step, {_STATE: template})[_STATE]
+        arrays = _arrays(self._path(step))
+        return ocp.load_checkpointables(arrays, {_STATE: template})[_STATE]
 
     def _check_same(self, step: int, like: TrainState) -> None:
-        with _quiet():
-            stored = self._orbax.checkpointables_metadata(step).metadata[_STATE]
-        there, here = _leaves(stored), _leaves(like)
+        there, here = seal.facts(self._path(step))["leaves"], _leaves(like)
         # Parameters first: they name what differs best.
         for name in sorted(there.keys() | here.keys(), key=lambda n: (n[0] != "p", n)):
             if there.get(name) != here.get(name):
                 raise ValueError(
-                    f"{self._folder / str(step)} is a checkpoint of another model or "
+                    f"{self._path(step)} is a checkpoint of another model or "
                     f"optimizer: {name} needs {here.get(name, 'nothing')}, the "
                     f"checkpoint has {there.get(name, 'nothing')}. Use the flags that "
                     f"the run was started with, or another --run."
                 )
 
+    def _path(self, step: int) -> pathlib.Path:
+        return self._folder / str(step)
 
-def _score(metrics) -> float:
-    return (metrics or {}).get("score", -1e30)
+
+def _arrays(checkpoint: pathlib.Path) -> str:
+    return str((checkpoint / _ARRAYS).absolute())
 
 
-def _leaves(tree: PyTree) -> dict[str, str]:
-    """Leaf names, as Orbax writes them, to dtype and shape."""
-    result = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = "/".join(jax.tree_util.keystr((k,), simple=True) for k in path)
-        if getattr(leaf, "shape", None) is None:
-            continue
-        if name == "key":  # Orbax stores the numbers behind a typed key.
-            result[name] = "key"
-        else:
-            result[name] = f"{leaf.dtype}{list(leaf.shape)}"
-    return result
+def _steps_in(folder: pathlib.Path) -> set[int]:
+    if not folder.is_dir():
+        return set()
+    return {int(p.name) for p in folder.iterdir() if p.name.isdecimal()}
+
+
+def _best(scores: Mapping[int, float]) -> int | None:
+    return max(scores, key=lambda step: (scores[step], step), default=None)
+
+
+def _to_keep(scores: Mapping[int, float]) -> set[int]:
+    """The best, the last, and the one before it, in case the last is damaged."""
+    return {_best(scores), *sorted(scores)[-2:]} - {None}
+
+
+def _problem(path: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint, in a line; None if it is whole."""
+    if not (path / _ARRAYS).exists() and (path / "commit_success.txt").exists():
+        return (
+            f"{path} was written by an earlier segjax in a layout that this one does "
+            f"not read"
+        )
+    try:
+        seal.check(path)
+    except seal.DamagedError as error:
+        return f"{path} is damaged: {error}"
+    return None
+
+
+def _reason(cause: Exception) -> str:
+    """`No space left on device` of what TensorStore or the system says at length."""
+    number = re.search(r"os_error_code='(\d+)'", str(cause))
+    if number:
+        return os.strerror(int(number[1]))
+    return getattr(cause, "strerror", None) or str(cause)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's housekeeping out of the terminal."""
+    """Keeps Orbax's own telling of an error, page by page, out of the terminal."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(others)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(others)
+
+
+def _leaves(tree: PyTree) -> dict[str, str]:
+    """Leaf names to dtype and shape."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{leaf.dtype}{list(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }

@@ -23,6 +23,8 @@ class TrainConfig:
         monitor: The validation figure that picks the best checkpoint; higher is
             better.
         samples: Validation images drawn at the end of the run.
+        skip_nonfinite: Updates whose loss or gradient is not finite that may be left
+            out; 0 stops at the first.
     """
 
     steps: int
@@ -32,10 +34,11 @@ class TrainConfig:
     log_every: int = 20
     monitor: str = "mean_iou"
     samples: int = 8
+    skip_nonfinite: int = 0
 
     def __post_init__(self):
         least = {"steps": 1, "batch_size": 1, "log_every": 1}
-        least |= {"eval_every": 0, "samples": 0, "seed": 0}
+        least |= {"eval_every": 0, "samples": 0, "seed": 0, "skip_nonfinite": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value < minimum:

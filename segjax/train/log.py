@@ -40,12 +40,15 @@ class RunLog:
         Args:
             run: The run folder, which exists.
             config: Steps in total, and images per update for images/s.
-            first_step: Updates done before; above 0 a `resume` record is appended,
-                which tells readers to forget earlier records of later steps.
+            first_step: Updates done before. Records of later steps are taken out,
+                and so is the final evaluation: the file goes on as if training had
+                never stopped.
             console: Where to print; standard output unless given.
         """
         self._console = Console(highlight=False) if console is None else console
         path = run / "metrics.jsonl"
+        if first_step:
+            cut_back(path, first_step)
         self._lines = path.open("a", buffering=1, encoding="utf-8")  # A line at once.
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
         self._batch_size = config.batch_size
@@ -65,8 +68,6 @@ class RunLog:
             "Training", total=config.steps, completed=first_step, info="compiling"
         )
         self._bar.start()
-        if first_step:
-            self._write({"kind": "resume", "step": first_step})
 
     def __enter__(self) -> "RunLog":
         return self
@@ -95,10 +96,17 @@ class RunLog:
         self._bar.update(self._task, completed=step)
 
     def eval(
-        self, step: int, figures: Mapping[str, float], *, split: str, epoch: float
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        *,
+        split: str,
+        epoch: float,
+        final: bool = False,
     ) -> None:
-        """Records an evaluation."""
+        """Records an evaluation; `final` marks that of the finished run."""
         record = {"split": split, "epoch": round(epoch, 3), **figures}
+        record |= {"final": True} if final else {}
         self._record("eval", step, record)
 
     def say(self, text: str) -> None:
@@ -113,6 +121,31 @@ class RunLog:
 
     def _write(self, record: Mapping) -> None:
         self._lines.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
+
+
+def cut_back(path: pathlib.Path, step: int) -> None:
+    """Takes records of steps after `step`, the final one and a torn line out of a log.
+
+    Args:
+        path: `metrics.jsonl`; replaced as a whole, or left alone where nothing is to
+            be taken out.
+        step: The last step that counts.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if _counts(line, step)]
+    if len(kept) == len(lines):
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    part.replace(path)
+
+
+def _counts(line: str, step: int) -> bool:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:  # Torn by a kill or a power cut.
+        return False
+    return record["step"] <= step and not record.get("final")
 
 
 def figures_line(figures: Mapping[str, float], *, monitor: str) -> str:

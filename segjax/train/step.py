@@ -102,6 +102,32 @@ def make_train_step(
     return train_step
 
 
+def skip_nonfinite(step: Step) -> Step:
+    """A step that leaves an update out where its loss or gradient is not finite.
+
+    The state then stays as it was, but for its step count. The scalars tell: they are
+    not finite.
+
+    Args:
+        step: What `make_train_step` returned.
+    """
+
+    def guarded_step(state: TrainState, batch: Batch):
+        new, scalars = step(state, batch)
+        good = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
+        kept = {
+            part: jax.tree.map(
+                lambda a, b: jnp.where(good, a, b),
+                getattr(new, part),
+                getattr(state, part),
+            )
+            for part in ("params", "model_state", "opt_state")
+        }
+        return dataclasses.replace(new, **kept), scalars
+
+    return guarded_step
+
+
 def augmented(augment: Augmentation | None, key: Key, batch: Batch) -> Batch:
     """Applies an augmentation to each example under a key of its own.
 

@@ -1,0 +1,52 @@
+"""One writer a run folder."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+import warnings
+from collections.abc import Iterator
+
+LOCK = "lock"
+"""The file of a run folder that its writer holds."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def locked(run: pathlib.Path) -> Iterator[None]:
+    """Holds a run folder for this process; the system frees it when the process ends.
+
+    However it ends, `kill -9` included: the file stays, the lock does not. On a file
+    system that has no locks there is a warning instead of one.
+
+    Args:
+        run: The run folder, which exists.
+
+    Raises:
+        ValueError: If another process holds it; the message has its number and host.
+    """
+    with (run / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise ValueError(
+                f"A run has one writer at a time, {run} is being written by {owner}. "
+                f"Wait until it ends, stop it, or choose another --run."
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{run} lies on a file system without locks ({error.strerror}): "
+                f"nothing keeps a second process from writing it.",
+                stacklevel=3,
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
