@@ -52,11 +52,11 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> int:
-    from segjax.cli import errors, process
+    from segjax.cli import cluster, errors, process
 
     process.keep_compiled_programs()
     process.keep_freed_memory()
-    return errors.exit_code(work)
+    return cluster.leave(lambda: errors.exit_code(work))
 
 
 def _usage() -> str:

@@ -6,10 +6,12 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from segjax import train as training
-from segjax.cli import pictures, runs, scripts
+from segjax.cli import cluster, pictures, runs, scripts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,11 +22,18 @@ class TrainOptions:
         run: Folder that the run writes; runs/NAME-TIME unless given.
         resume: Go on from the last checkpoint of --run.
         summary: Print the model's parameters and FLOPs, and train nothing.
+        distributed: Train with other processes: alone where Slurm, Open MPI,
+            Kubernetes or Cloud TPU started them, else with the address of process 0,
+            the number of processes, and this one's, from 0.
     """
 
     run: pathlib.Path | None = None
     resume: bool = False
     summary: bool = False
+    # Read by cluster.join before the script is imported; here for --help.
+    distributed: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="[HOST:PORT COUNT RANK]")
+    ] = None
 
 
 def main(args: Sequence[str]) -> None:
@@ -41,6 +50,7 @@ def main(args: Sequence[str]) -> None:
             "Try segjax train experiments/digits_unet.py."
         )
     script = pathlib.Path(args[0])
+    cluster.join(args)
     train(scripts.load(script), script, args[1:], prog=f"segjax train {script}")
 
 
@@ -48,6 +58,7 @@ def train(
     build: scripts.Build, script: pathlib.Path, args: Sequence[str], *, prog: str
 ) -> None:
     """Builds the experiment from its flags, trains it, and draws what came out."""
+    cluster.join(args)
     keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
     if options.resume and options.run is None:
         raise ValueError("--resume needs to know which run. Give its --run DIR.")
