@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 
+from segjax.train.checkpoint import SaveError
 from segjax.train.record import NonFiniteError
 from segjax.train.signals import Stopped
 

@@ -1,4 +1,10 @@
-"""The best and the last are kept, whole, and only for the model they are of."""
+"""Checkpoints come back bit for bit, or are named as damaged; never anything else."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +13,12 @@ import optax
 import pytest
 
 from segjax import train
+from segjax.train import parallel, seal
 
 
 def state_of(width=3, step=0, optimizer=None):
     optimizer = optimizer or optax.adamw(1e-3)
-    params = {"conv": {"kernel": jnp.arange(2.0 * width).reshape(2, width)}}
+    params = {"conv": {"kernel": jnp.arange(2.0 * width).reshape(2, width) + step}}
     return train.TrainState(
         step=jnp.int32(step),
         params=params,
@@ -21,36 +28,110 @@ def state_of(width=3, step=0, optimizer=None):
     )
 
 
+def opened(folder):
+    return train.Checkpoints(folder, monitor="iou")
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
 @pytest.fixture
-def checkpoints(tmp_path):
-    with train.Checkpoints(tmp_path / "checkpoints", monitor="iou") as made:
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def checkpoints(folder):
+    with opened(folder) as made:
         yield made
 
 
-def test_best_and_last_are_kept(checkpoints):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A folder of the checkpoints 1 (the best), 2 and 3, for copies of it."""
+    folder = tmp_path_factory.mktemp("three") / "checkpoints"
+    with opened(folder) as made:
+        for step, iou in ((1, 0.9), (2, 0.1), (3, 0.2)):
+            made.save(state_of(step=step), {"iou": iou}, progress={"rows": [step]})
+    return folder
+
+
+@pytest.fixture
+def copy(three, folder):
+    shutil.copytree(three, folder)
+    return folder
+
+
+def files_of(checkpoint):
+    return sorted(p for p in checkpoint.rglob("*") if p.is_file())
+
+
+def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
     assert checkpoints.best is None
-    for step, iou in ((0, None), (1, 0.2), (2, 0.9), (3, 0.5), (4, float("nan"))):
+    assert checkpoints.newest_whole() == (None, [])
+    figures = (None, 0.2, 0.9, 0.5, 0.1, float("nan"))
+    for step, iou in enumerate(figures):
         checkpoints.save(state_of(step=step), {} if iou is None else {"iou": iou})
-    assert checkpoints.steps == [2, 4]
-    assert (checkpoints.best, checkpoints.last) == (2, 4)
+    assert checkpoints.steps == [2, 4, 5]
+    assert (checkpoints.best, checkpoints.last) == (2, 5)
+    assert sorted(p.name for p in folder.iterdir()) == ["2", "4", "5"]
+    with opened(folder) as again:
+        assert (again.steps, again.best) == ([2, 4, 5], 2)
+        assert again.newest_whole() == (5, [])
 
 
 def test_every_leaf_comes_back_as_it_was(checkpoints):
     state = state_of(step=5)
+    checkpoints.save(state, {}, progress={"rows": [{"loss": 0.1 + 0.2}]})
+    assert_equal(checkpoints.restore(5, state_of()), state)
+    assert checkpoints.progress(5) == {"rows": [{"loss": 0.1 + 0.2}]}
+
+
+def test_a_kept_step_is_left_alone(checkpoints):
+    checkpoints.save(state_of(step=5), {"iou": 0.5}, progress={"a": 1})
+    checkpoints.save(state_of(step=5, width=4), {}, progress={"a": 2})
+    assert_equal(checkpoints.restore(5, state_of()), state_of(step=5))
+    assert checkpoints.progress(5) == {"a": 1}
+
+
+def test_the_state_may_be_donated_while_it_is_written(checkpoints):
+    mesh = parallel.make_mesh()
+    state = jax.device_put(state_of(width=2**18), parallel.replicated(mesh))
+    expected = jax.device_get(state.params)
+    spoil = jax.jit(
+        lambda s: jax.tree.map(lambda x: x * 0 - 1, s.params), donate_argnums=0
+    )
     checkpoints.save(state, {})
-    back = checkpoints.restore(5, state_of())
-    assert jax.tree.structure(back) == jax.tree.structure(state)
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
-        assert a.dtype == b.dtype
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
+    spoilt = spoil(state)
+    jax.block_until_ready(spoilt)
+    back = checkpoints.restore(0, state_of(width=2**18))
+    jax.tree.map(np.testing.assert_array_equal, back.params, expected)
 
 
 def test_shapes_alone_are_enough_to_restore(checkpoints):
     checkpoints.save(state_of(step=5), {})
     back = checkpoints.restore(5, jax.eval_shape(state_of))
-    np.testing.assert_array_equal(back.params["conv"]["kernel"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(
+        back.params["conv"]["kernel"], [[5, 6, 7], [8, 9, 10]]
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (2, 4)])
+def test_the_number_of_devices_may_change(checkpoints, before, after):
+    def on(devices, state):
+        mesh = parallel.make_mesh(jax.devices()[:devices])
+        return jax.device_put(state, parallel.replicated(mesh))
+
+    checkpoints.save(on(before, state_of(step=3)), {})
+    back = checkpoints.restore(3, on(after, state_of()))
+    assert_equal(jax.device_get(back), jax.device_get(state_of(step=3)))
+    assert all(len(x.sharding.device_set) == after for x in jax.tree.leaves(back))
 
 
 @pytest.mark.parametrize(
@@ -68,3 +149,176 @@ def test_another_model_is_named(checkpoints, other, message):
     checkpoints.save(state_of(step=1), {})
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(1, other)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1 << len(data) % 8
+    path.write_bytes(data)
+
+
+def delete(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, delete])
+def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
+    names = [p.relative_to(copy / "3") for p in files_of(copy / "3")]
+    assert {"digests.json", "_METADATA", "manifest.ocdbt"} <= {n.name for n in names}
+    damaged = 0
+    for name in names:
+        path = copy / "3" / name
+        before = path.read_bytes()
+        if not before and damage is not delete:
+            continue  # Nothing to cut off or flip.
+        damage(path)
+        with opened(copy) as kept:
+            step, problems = kept.newest_whole()
+            assert step == kept.last == 2
+            assert len(problems) == 1
+            assert f"{copy}/3 is damaged: {name.as_posix()} " in problems[0]
+            assert kept.steps == [1, 2]
+            assert kept.progress(2) == {"rows": [2]}
+            assert_equal(kept.restore(2, state_of()), state_of(step=2))
+        path.write_bytes(before)
+        damaged += 1
+    assert damaged >= 9
+    with opened(copy) as kept:
+        assert kept.newest_whole() == (3, [])
+
+
+def test_every_single_bit_of_the_digests_counts(copy):
+    path = copy / "3" / seal.SEAL
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 7):  # 7 and 8 have no common factor.
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        with pytest.raises(seal.DamagedError, match=r"digests.json is not what was"):
+            seal.check(copy / "3")
+
+
+def test_an_unknown_file_is_damage_too(copy):
+    (copy / "3/arrays/state/d/0123").write_bytes(b"x")
+    with opened(copy) as kept:
+        step, problems = kept.newest_whole()
+    assert step == 2
+    assert "arrays/state/d/0123 does not belong to it" in problems[0]
+
+
+def test_restoring_a_damaged_checkpoint_says_so(copy):
+    flip(copy / "3/arrays/state/_METADATA")
+    with opened(copy) as kept:
+        with pytest.raises(
+            ValueError, match=r"3 is damaged: arrays/state/_METADATA is"
+        ):
+            kept.restore(3, state_of())
+
+
+def test_a_damaged_best_is_not_the_best(copy):
+    delete(copy / "1/arrays/state/manifest.ocdbt")
+    with opened(copy) as kept:
+        step, problems = kept.newest_whole()
+        assert (step, kept.best) == (3, 3)
+        assert f"{copy}/1 is damaged" in problems[0]
+
+
+def test_damaged_ones_are_replaced_when_their_step_comes_again(copy):
+    delete(copy / "3/digests.json")
+    flip(copy / "1/digests.json")
+    with opened(copy) as kept:
+        assert kept.newest_whole()[0] == 2
+        kept.save(state_of(step=3), {"iou": 0.7})
+        assert kept.steps == [2, 3]
+        assert_equal(kept.restore(3, state_of()), state_of(step=3))
+    assert sorted(p.name for p in copy.iterdir()) == ["2", "3"]
+    with opened(copy) as kept:
+        assert kept.newest_whole() == (3, [])
+
+
+def test_without_a_whole_one_there_is_none(copy):
+    for step in (1, 2, 3):
+        truncate(copy / f"{step}/digests.json")
+    with opened(copy) as kept:
+        step, problems = kept.newest_whole()
+    assert step is None
+    assert [p.split(" is damaged")[0] for p in problems] == [
+        f"{copy}/{step}" for step in (3, 2, 1)
+    ]
+
+
+def test_an_earlier_layout_is_told_apart(folder):
+    (folder / "40").mkdir(parents=True)
+    (folder / "40/commit_success.txt").touch()
+    with opened(folder) as kept:
+        step, problems = kept.newest_whole()
+    assert step is None
+    assert "an earlier segjax in a layout that this one does not read" in problems[0]
+
+
+def test_what_was_not_finished_is_swept_at_the_next_save_and_not_before(copy):
+    (copy / "9.part/arrays").mkdir(parents=True)
+    with opened(copy) as kept:
+        assert kept.newest_whole() == (3, [])
+        assert (copy / "9.part").exists()  # Reading leaves a writer's work alone.
+        kept.save(state_of(step=4), {})
+    assert sorted(p.name for p in copy.iterdir()) == ["1", "3", "4"]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(copy, monkeypatch):
+    kept = opened(copy)
+    monkeypatch.setattr(seal, "_sync", full)
+    kept.save(state_of(step=4), {"iou": 1.0})
+    message = (
+        r"4 could not be written: No space left on device\. The last.* of step 3\."
+    )
+    with pytest.raises(train.SaveError, match=message):
+        kept.close()
+    assert sorted(p.name for p in copy.iterdir()) == ["1", "2", "3"]
+    monkeypatch.undo()
+    with opened(copy) as again:
+        assert again.newest_whole() == (3, [])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of half a megabyte, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_clear_line(small_disk):
+    kept = opened(small_disk / "checkpoints")
+    kept.save(state_of(width=1000, step=1), {})
+    big = 2**16  # More than the disk has, kernel and two moments.
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.asarray(rng.normal(size=(2, big)), jnp.float32)}
+    kept.save(state_of(step=2).replace(params=params), {})
+    with pytest.raises(train.SaveError) as error:
+        assert kept.last
+    assert "No space left" in str(error.value)
+    assert "of step 1" in str(error.value)
+    assert [p.name for p in (small_disk / "checkpoints").iterdir()] == ["1"]
+    with opened(small_disk / "checkpoints") as again:
+        assert again.newest_whole() == (1, [])
+
+
+def test_the_record_is_plain_json(three):
+    record = json.loads((three / "3/digests.json").read_text())["sealed"]
+    assert record["facts"]["step"] == 3
+    assert record["facts"]["progress"] == {"rows": [3]}
+    files = {str(p.relative_to(three / "3")) for p in files_of(three / "3")}
+    assert record["files"].keys() == files - {"digests.json"}
