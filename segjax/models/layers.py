@@ -3,10 +3,11 @@
 Norms and upsamplings are functions to call inside a compact method, so that a model
 takes one as an argument:
 
-    norm(x, *, train, axis_name) -> x
+    norm(x, *, train, axis_name, mask=None) -> x
     upsample(x, features, *, name) -> x at twice the size, parameters under `name`
 
-They compute in the dtype of `x` and keep their parameters in float32.
+They compute in the dtype of `x` and keep their parameters in float32. `mask`, bool and
+[B, H, W, 1] or [B, 1, 1, 1], leaves padding out of a norm's statistics.
 """
 
 import math
@@ -27,7 +28,9 @@ he_normal = nn.initializers.he_normal()
 """He et al., 2015, arXiv:1502.01852: keeps the variance through a ReLU."""
 
 
-def group_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
+def group_norm(
+    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+) -> Array:
     """Normalises groups of channels, each image on its own.
 
     Args:
@@ -35,15 +38,21 @@ def group_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
             that divides C.
         train: Without effect: there is no state.
         axis_name: Without effect.
+        mask: True where a pixel counts; at least one in every image.
 
     Reference:
         Wu and He, Group Normalization, 2018. arXiv:1803.08494, with 8 groups.
     """
     del train, axis_name
-    return nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]), dtype=x.dtype)(x)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, x.shape)
+    norm = nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]), dtype=x.dtype)
+    return norm(x, mask=mask)
 
 
-def batch_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
+def batch_norm(
+    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+) -> Array:
     """Normalises channels over the batch; running averages in `batch_stats`.
 
     Args:
@@ -51,7 +60,9 @@ def batch_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
         train: True normalises by this batch and updates the averages (the collection
             must be mutable), False normalises by the averages.
         axis_name: Mapped axis to average over as well, so that pmap gives what one
-            program over the whole batch gives.
+            program over the whole batch gives (with a mask, as long as devices have
+            equal numbers of pixels that count).
+        mask: True where a pixel counts.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.
@@ -65,13 +76,48 @@ def batch_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
         dtype=x.dtype,
         axis_name=axis_name,
     )
-    return norm(x)
+    return norm(x, mask=None if mask is None else jnp.asarray(mask))
 
 
-def no_norm(x: Array, *, train: bool, axis_name: str | None) -> Array:
+def frozen_norm(
+    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+) -> Array:
+    """Batch norm whose averages and weights stay as they are: `x * scale + bias`.
+
+    Scale and bias are in the collection `frozen`, not among the parameters, so that
+    neither gradients nor optimizers reach them; they start as 1 and 0, and importing
+    a pretrained network sets them. Its statistics are folded into the two.
+
+    Args:
+        x: [B, H, W, C].
+        train: Without effect.
+        axis_name: Without effect.
+        mask: Without effect.
+    """
+    del train, axis_name, mask
+    return FrozenNorm()(x)
+
+
+def no_norm(
+    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+) -> Array:
     """Returns `x`. Convolutions that go with it have a bias, the others have none."""
-    del train, axis_name
+    del train, axis_name, mask
     return x
+
+
+class FrozenNorm(nn.Module):
+    """A fixed scale and bias a channel, in the collection `frozen`."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> [..., C]."""
+        shape = (x.shape[-1],)
+        scale = self.variable("frozen", "scale", jnp.ones, shape).value
+        bias = self.variable("frozen", "bias", jnp.zeros, shape).value
+        per_channel = (1,) * (x.ndim - 1) + shape
+        scale, bias = (v.astype(x.dtype).reshape(per_channel) for v in (scale, bias))
+        return x * scale + bias
 
 
 class ConvBlock(nn.Module):

@@ -21,6 +21,7 @@ def crop_masks(
     boxes: Float[Array, "r 4"],
     *,
     size: int,
+    image_size: Int[Array, "2"] | None = None,
 ) -> Float[Array, "r m m"]:
     """Cuts a mask out for each box, at one size.
 
@@ -29,6 +30,8 @@ def crop_masks(
         index: [R] which mask a box is cut from.
         boxes: [R, 4] (x0, y0, x1, y1) in pixels, no larger than the image.
         size: M, the side of what is cut out.
+        image_size: (height, width) of the image, where the masks are padded: their
+            far border is there. None for all of them.
 
     Returns:
         [R, M, M] float32 in [0, 1]: how much of a cell is object, averaged over about
@@ -41,11 +44,17 @@ def crop_masks(
     chex.assert_equal_shape_prefix([index, boxes], 1)
     height, width = masks.shape[1:]
     boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    far = (None, None) if image_size is None else (image_size[0], image_size[1])
     rows, columns = (
         averaging_matrices(
-            boxes[:, axis], boxes[:, axis + 2], length, cells=size, aligned=False
+            boxes[:, axis],
+            boxes[:, axis + 2],
+            length,
+            cells=size,
+            aligned=False,
+            limit=limit,
         )
-        for axis, length in ((1, height), (0, width))
+        for axis, length, limit in ((1, height, far[0]), (0, width, far[1]))
     )
     masks = jnp.asarray(masks)
 

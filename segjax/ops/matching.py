@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from segjax.ops.select import argsort
-from segjax.typing import Array, Key
+from segjax.typing import Array
 
 
 class Matches(NamedTuple):
@@ -105,7 +104,7 @@ def match_every_object(
 
 
 def sample_slots(
-    key: Key,
+    rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
@@ -119,7 +118,9 @@ def sample_slots(
     of A and a fraction of 1 everything is taken.
 
     Args:
-        key: A key; the draw is a function of it and of the two masks.
+        rank: [A] random numbers in [0, 1), such as `jax.random.uniform(key, (A,))`;
+            lower ones are drawn first. Numbers that belong to a box wherever it is
+            in the array make the draw independent of padding.
         positive: [A] boxes that are to predict an object.
         negative: [A] boxes that are to predict background; none is both.
         count: K, at least 1.
@@ -133,10 +134,9 @@ def sample_slots(
     Reference:
         torchvision's `BalancedPositiveNegativeSampler`.
     """
-    chex.assert_equal_shape([positive, negative])
+    chex.assert_equal_shape([rank, positive, negative])
     size = positive.shape[0]
     # In a random order, positive ones before negative ones before the rest.
-    rank = jax.random.uniform(key, (size,))
     order = argsort(jnp.where(positive, rank, jnp.where(negative, 1 + rank, 3)))
     positives = jnp.sum(positive, dtype=jnp.int32)
     negatives = jnp.sum(negative, dtype=jnp.int32)
@@ -149,7 +149,7 @@ def sample_slots(
 
 
 def sample_masks(
-    key: Key,
+    rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
@@ -159,7 +159,7 @@ def sample_masks(
     """The draw of `sample_slots` as the two masks, cut to what was drawn.
 
     Args:
-        key: A key.
+        rank: [A] random numbers in [0, 1).
         positive: [A] boxes that are to predict an object.
         negative: [A] boxes that are to predict background; none is both.
         count: Boxes to draw, at least 1.
@@ -169,7 +169,7 @@ def sample_masks(
         Two bool [A]: the positive and the negative boxes that were drawn.
     """
     index, used = sample_slots(
-        key, positive, negative, count=count, positive_fraction=positive_fraction
+        rank, positive, negative, count=count, positive_fraction=positive_fraction
     )
     drawn = jnp.zeros(positive.shape, bool).at[index].max(used)
     return positive & drawn, negative & drawn

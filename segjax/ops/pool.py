@@ -28,6 +28,31 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return _first_max(top, bottom)
 
 
+def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Maximum over 3x3 windows around every second pixel, as ResNets pool.
+
+    Equals `nn.max_pool(x, (3, 3), strides=(2, 2), padding=1)`, and its gradient but
+    at ties. Written as comparisons of strided views, as `max_pool_2x2` is.
+
+    Args:
+        x: [B, H, W, C]. Beyond the border nothing takes part.
+
+    Returns:
+        [B, H / 2, W / 2, C], sizes rounded up.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1 + length % 2)
+        padded = jnp.pad(x, pad, constant_values=-jnp.inf)
+        first, middle, last = (
+            jax.lax.slice_in_dim(padded, i, i + length + length % 2, 2, axis)
+            for i in range(3)
+        )
+        x = _first_max(_first_max(first, middle), last)
+    return x
+
+
 def _first_max(a: Array, b: Array) -> jax.Array:
     # jnp.maximum would split the gradient at a tie; `a != a` keeps its NaN.
     return jnp.where((a >= b) | (a != a), a, b)

@@ -111,6 +111,7 @@ def averaging_matrices(
     *,
     cells: int,
     aligned: bool,
+    limit: Int[Array, ""] | int | None = None,
 ) -> Float[Array, "r p h"]:
     """Weights of an axis's features in the cells between start and end.
 
@@ -120,6 +121,7 @@ def averaging_matrices(
         size: H, features of the axis.
         cells: P.
         aligned: As in `roi_align`.
+        limit: How many features count, where the rest is padding; None for all.
 
     Returns:
         [R, P, H]; a row adds up to 1, or to less where samples lie outside of the map.
@@ -130,7 +132,7 @@ def averaging_matrices(
     place, weight = _entries(
         start,
         end,
-        jnp.full(start.shape, size, jnp.int32),
+        jnp.full(start.shape, size if limit is None else limit, jnp.int32),
         cells=cells,
         aligned=aligned,
         count=count,

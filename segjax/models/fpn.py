@@ -1,0 +1,72 @@
+"""Feature pyramid networks (Lin et al., 2017, arXiv:1612.03144)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from segjax.models import layers
+from segjax.models.resnet import ConvNorm
+from segjax.typing import Array
+
+_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class FPN(nn.Module):
+    """Maps of equal depth at every scale, finer ones told by the coarser.
+
+    Attributes:
+        features: Channels of every level.
+        norm: One of the norms in `layers`; the paper's has none.
+        axis_name: Passed to the norm.
+    """
+
+    features: int = 256
+    norm: layers.Norm = layers.no_norm
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        maps: Sequence[Array],
+        *,
+        train: bool,
+        counts: Sequence[Array | None] | None = None,
+    ) -> list[Array]:
+        """Computes the pyramid.
+
+        Args:
+            maps: [B, H, W, *], finest first, each half the size of the one before.
+            train: Passed to the norm.
+            counts: For each map the bool [B, H, W, 1] of what is not padding.
+
+        Returns:
+            As many maps [B, H, W, features], and one more: every second row and
+            column of the coarsest, which the region proposal network uses alone.
+        """
+        counts = counts or [None] * len(maps)
+        pyramid, above = [], None
+        for i in reversed(range(len(maps))):
+            inner = self._conv(1, f"inner{i}")(maps[i], train=train, counts=counts[i])
+            if above is not None:
+                inner = inner + _double(above, inner.shape)
+            above = inner
+            outer = self._conv(3, f"layer{i}")(inner, train=train, counts=counts[i])
+            pyramid.insert(0, outer)
+        return [*pyramid, pyramid[-1][:, ::2, ::2]]
+
+    def _conv(self, kernel_size: int, name: str) -> ConvNorm:
+        return ConvNorm(
+            self.features,
+            kernel_size,
+            norm=self.norm,
+            axis_name=self.axis_name,
+            kernel_init=_uniform,
+            name=name,
+        )
+
+
+def _double(x: Array, shape: Sequence[int]) -> Array:
+    """Repeats every row and column, cut to a shape of odd size."""
+    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return x[:, : shape[1], : shape[2]]

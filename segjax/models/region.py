@@ -1,0 +1,37 @@
+"""The part of a padded feature map that counts, so that padding changes nothing.
+
+Convolutions spread what is beyond a border into the image: zeros at the border of the
+array, but biases and features where the array goes on as padding. A network that is to
+give the same numbers however far its input was padded therefore sets features to zero
+outside of the image before each convolution that sees neighbours. Masks are bool
+[B, H, W, 1]; None stands for an array without padding, at no cost.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Bool, Int
+
+from segjax.typing import Array
+
+
+def top_left(
+    size: Int[Array, "b 2"], shape: tuple[int, int]
+) -> Bool[Array, "b {shape[0]} {shape[1]} 1"]:
+    """True in the first `size` rows and columns of each image.
+
+    Args:
+        size: [B, 2], rows and columns that count.
+        shape: (H, W) of the array.
+    """
+    rows = jnp.arange(shape[0])[None, :, None, None] < size[:, 0, None, None, None]
+    columns = jnp.arange(shape[1])[None, None, :, None] < size[:, 1, None, None, None]
+    return rows & columns
+
+
+def zero_outside(x: Array, counts: Array | None) -> Array:
+    """`x` [B, H, W, C] with zeros where it does not count."""
+    return x if counts is None else jnp.where(counts, x, 0)
+
+
+def stride(counts: Array | None, strides: int) -> Array | None:
+    """The mask of a map of every `strides`-th row and column."""
+    return counts if counts is None else counts[:, ::strides, ::strides]

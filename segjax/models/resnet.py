@@ -1,0 +1,201 @@
+"""ResNets as feature extractors (He et al., 2015, arXiv:1512.03385).
+
+Differs from the paper as torchvision's do ("v1.5"): the stride of a bottleneck is in
+its 3x3 convolution. There is no classifier.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from segjax import ops
+from segjax.models import layers, region
+from segjax.typing import Array
+
+_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class ConvNorm(nn.Module):
+    """A convolution with PyTorch's padding, then a norm.
+
+    Attributes:
+        features: Channels of the result.
+        kernel_size: Odd; k // 2 zeros are padded at every border.
+        strides: Pixels between outputs.
+        norm: One of the norms in `layers`; the convolution has a bias if `no_norm`.
+        axis_name: Passed to the norm.
+        kernel_init: Of the convolution.
+    """
+
+    features: int
+    kernel_size: int = 3
+    strides: int = 1
+    norm: layers.Norm = layers.frozen_norm
+    axis_name: str | None = None
+    kernel_init: Any = _fan_out
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+        """[B, H, W, *] -> [B, H / strides, W / strides, features].
+
+        Args:
+            x: Features.
+            train: Passed to the norm.
+            counts: bool [B, H, W, 1], where `x` is not padding; None for everywhere.
+        """
+        if self.kernel_size > 1:
+            x = region.zero_outside(x, counts)
+        x = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            strides=self.strides,
+            padding=self.kernel_size // 2,
+            use_bias=self.norm is layers.no_norm,
+            dtype=x.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
+        mask = region.stride(counts, self.strides)
+        return self.norm(x, train=train, axis_name=self.axis_name, mask=mask)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34."""
+
+    width: int
+    strides: int = 1
+    norm: layers.Norm = layers.frozen_norm
+    axis_name: str | None = None
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+        """[B, H, W, *] -> [B, H / strides, W / strides, width]."""
+        conv = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
+        after = region.stride(counts, self.strides)
+        y = conv(self.width, strides=self.strides, name="conv1")
+        y = nn.relu(y(x, train=train, counts=counts))
+        y = conv(self.width, name="conv2")(y, train=train, counts=after)
+        if x.shape != y.shape:
+            shortcut = conv(
+                self.width, kernel_size=1, strides=self.strides, name="downsample"
+            )
+            x = shortcut(x, train=train, counts=counts)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut: the block of ResNet-50 and 101."""
+
+    width: int
+    strides: int = 1
+    norm: layers.Norm = layers.frozen_norm
+    axis_name: str | None = None
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+        """[B, H, W, *] -> [B, H / strides, W / strides, 4 * width]."""
+        conv = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
+        after = region.stride(counts, self.strides)
+        out = self.expansion * self.width
+        y = conv(self.width, kernel_size=1, name="conv1")
+        y = nn.relu(y(x, train=train, counts=counts))
+        y = conv(self.width, strides=self.strides, name="conv2")(
+            y, train=train, counts=counts
+        )
+        y = conv(out, kernel_size=1, name="conv3")(
+            nn.relu(y), train=train, counts=after
+        )
+        if x.shape != y.shape:
+            shortcut = conv(out, kernel_size=1, strides=self.strides, name="downsample")
+            x = shortcut(x, train=train, counts=counts)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """From an image to features at strides 4, 8, 16 and 32.
+
+    Attributes:
+        blocks: Blocks of each of the four stages.
+        block: `BasicBlock` or `Bottleneck`.
+        width: Channels of the stem and of the first stage's 3x3 convolutions; each
+            stage doubles them.
+        norm: `layers.frozen_norm` (for pretrained weights), `layers.batch_norm` or
+            `layers.group_norm`.
+        frozen_stages: The stem and the stages after it that get no gradient, from 0
+            to 5; torchvision fine-tunes detectors with 2. Leave their parameters out
+            of weight decay as well.
+        axis_name: Mapped axis over which batch norm averages, in pmap.
+    """
+
+    blocks: Sequence[int] = (3, 4, 6, 3)
+    block: type[BasicBlock] | type[Bottleneck] = Bottleneck
+    width: int = 64
+    norm: layers.Norm = layers.frozen_norm
+    frozen_stages: int = 0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Array, *, train: bool, counts: Array | None = None
+    ) -> list[Array]:
+        """Computes the features; in the dtype of `x`.
+
+        Args:
+            x: [B, H, W, 3], normalised as `mask_rcnn.normalize` does for pretrained
+                weights.
+            train: Passed to the norms.
+            counts: bool [B, H, W, 1], True on a rectangle at the top left of which
+                height and width divide by 32, or by which H and W are filled. What is
+                outside is padding that changes nothing inside. None: all counts.
+
+        Returns:
+            Four maps [B, H / s, W / s, *], sizes rounded up, for s = 4, 8, 16, 32.
+        """
+        stem = ConvNorm(
+            self.width, 7, 2, norm=self.norm, axis_name=self.axis_name, name="conv1"
+        )
+        x = nn.relu(stem(x, train=train, counts=counts))
+        counts = region.stride(counts, 2)
+        x = ops.max_pool_3x3(
+            region.zero_outside(x, counts)
+        )  # Nothing is negative here.
+        counts = region.stride(counts, 2)
+        if self.frozen_stages > 0:
+            x = jax.lax.stop_gradient(x)
+        maps = []
+        for stage, blocks in enumerate(self.blocks):
+            for i in range(blocks):
+                strides = 2 if stage > 0 and i == 0 else 1
+                block = self.block(
+                    self.width * 2**stage,
+                    strides,
+                    norm=self.norm,
+                    axis_name=self.axis_name,
+                    name=f"layer{stage + 1}_{i}",
+                )
+                x = block(x, train=train, counts=counts)
+                counts = region.stride(counts, strides)
+            if self.frozen_stages > stage + 1:
+                x = jax.lax.stop_gradient(x)
+            maps.append(x)
+        return maps
+
+
+resnet18 = functools.partial(ResNet, (2, 2, 2, 2), BasicBlock)
+"""ResNet-18 of He et al., table 1; further attributes of `ResNet` are arguments."""
+
+resnet34 = functools.partial(ResNet, (3, 4, 6, 3), BasicBlock)
+"""ResNet-34."""
+
+resnet50 = functools.partial(ResNet, (3, 4, 6, 3), Bottleneck)
+"""ResNet-50."""
+
+resnet101 = functools.partial(ResNet, (3, 4, 23, 3), Bottleneck)
+"""ResNet-101."""

@@ -1,0 +1,286 @@
+"""Region proposals: anchors, their scores, and the boxes that are worth a look.
+
+Ren et al., Faster R-CNN, 2015, arXiv:1506.01497, on the levels of a feature pyramid
+(Lin et al., 2017, arXiv:1612.03144, section 4.1), as in torchvision's
+`RegionProposalNetwork`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from segjax import ops
+from segjax.models import sampling
+from segjax.typing import Array, Key
+
+UNIT = (1.0, 1.0, 1.0, 1.0)
+"""Weights of the deltas from anchors."""
+
+_init = nn.initializers.normal(0.01)
+
+
+@flax.struct.dataclass
+class Anchors:
+    """Anchors of a batch, level by level, row by row; A in total.
+
+    Attributes:
+        boxes: float32 [B, A, 4] in pixels.
+        valid: bool [B, A], False for anchors of cells that are padding.
+        ids: uint32 [A], a name that does not depend on how far images are padded.
+        counts: Anchors of each level; their sum is A.
+    """
+
+    boxes: Array
+    valid: Array
+    ids: Array
+    counts: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+class RPN(nn.Module):
+    """The network, how its proposals are picked, and what it learns from.
+
+    The arguments that end in `train` hold in training, those in `test` elsewhere.
+
+    Attributes:
+        convs: 3x3 convolutions before the two predictions.
+        anchor_sizes: For each level the square roots of its anchors' areas, pixels.
+        aspect_ratios: Height over width of anchors.
+        pre_nms_top_n_train: Best anchors kept on each level before NMS.
+        pre_nms_top_n_test: The same, outside of training.
+        post_nms_top_n_train: Proposals kept after NMS, over all levels.
+        post_nms_top_n_test: The same, outside of training.
+        nms_thresh: IoU above which the worse of two proposals of a level goes.
+        score_thresh: Least probability of a proposal.
+        fg_iou_thresh: Least IoU of an anchor that is to predict an object; an object's
+            best anchors are to predict it in any case.
+        bg_iou_thresh: IoU below which an anchor is to predict background.
+        batch_size_per_image: Anchors drawn for the losses.
+        positive_fraction: Largest share of anchors with an object among these.
+    """
+
+    convs: int = 1
+    anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
+    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    pre_nms_top_n_train: int = 2000
+    pre_nms_top_n_test: int = 1000
+    post_nms_top_n_train: int = 2000
+    post_nms_top_n_test: int = 1000
+    nms_thresh: float = 0.7
+    score_thresh: float = 0.0
+    fg_iou_thresh: float = 0.7
+    bg_iou_thresh: float = 0.3
+    batch_size_per_image: int = 256
+    positive_fraction: float = 0.5
+
+    @nn.compact
+    def __call__(self, pyramid: Sequence[Array]) -> tuple[Array, Array]:
+        """Scores every anchor and says how to move it.
+
+        Args:
+            pyramid: Maps [B, H, W, C], finest first, zero where they are padding.
+
+        Returns:
+            Logits [B, A] and deltas [B, A, 4], float32, in the order of `anchors`.
+        """
+        features, dtype = pyramid[0].shape[-1], pyramid[0].dtype
+        cell = self._anchors_per_cell
+        convs = [
+            nn.Conv(features, (3, 3), dtype=dtype, kernel_init=_init, name=f"conv{i}")
+            for i in range(self.convs)
+        ]
+        score = nn.Conv(cell, (1, 1), dtype=dtype, kernel_init=_init, name="score")
+        delta = nn.Conv(4 * cell, (1, 1), dtype=dtype, kernel_init=_init, name="delta")
+        logits, deltas = [], []
+        for x in pyramid:
+            for conv in convs:
+                x = nn.relu(conv(x))
+            logits.append(score(x).reshape(len(x), -1))
+            deltas.append(delta(x).reshape(len(x), -1, 4))
+        return (
+            jnp.concatenate(logits, axis=1).astype(jnp.float32),
+            jnp.concatenate(deltas, axis=1).astype(jnp.float32),
+        )
+
+    @property
+    def _anchors_per_cell(self) -> int:
+        per_level = {
+            len(group) * len(self.aspect_ratios) for group in self.anchor_sizes
+        }
+        if len(per_level) != 1:
+            raise ValueError(
+                f"RPN needs as many anchor sizes on one level as on the next, got "
+                f"{self.anchor_sizes}. Give one size a level, such as ((32,), (64,))."
+            )
+        return per_level.pop()
+
+    def anchors(self, pyramid: Sequence[Array], extent: Array) -> Anchors:
+        """The anchors of every cell of every level.
+
+        Cells are as far apart as torchvision has them: the image's extent over the
+        number of cells, rounded down. On the coarsest level that is less than its
+        stride where an extent is an odd multiple of 32.
+
+        Args:
+            pyramid: Maps, of which only shapes are read.
+            extent: int32 [B, 2] (height, width) of the images, rounded up to
+                multiples of 32.
+        """
+        if len(pyramid) != len(self.anchor_sizes):
+            raise ValueError(
+                f"RPN needs anchor_sizes for {len(pyramid)} levels, got "
+                f"{len(self.anchor_sizes)}. Give one group of sizes a level."
+            )
+        levels = [
+            _level_anchors(
+                ops.cell_anchors(sizes, self.aspect_ratios), x.shape[1:3], i, extent
+            )
+            for i, (x, sizes) in enumerate(zip(pyramid, self.anchor_sizes, strict=True))
+        ]
+        boxes, valid, ids = zip(*levels, strict=True)
+        return Anchors(
+            jnp.concatenate(boxes, axis=1),
+            jnp.concatenate(valid, axis=1),
+            jnp.concatenate(ids),
+            counts=tuple(len(x) for x in ids),
+        )
+
+    def proposals(
+        self,
+        objectness: Array,
+        deltas: Array,
+        anchors: Anchors,
+        size: Array,
+        *,
+        train: bool,
+    ) -> tuple[Array, Array]:
+        """The best boxes of each image, without those that overlap a better one.
+
+        Args:
+            objectness: [B, A] logits.
+            deltas: [B, A, 4].
+            anchors: The anchors.
+            size: int32 [B, 2], to which boxes are clipped.
+            train: Which of the numbers of proposals holds.
+
+        Returns:
+            boxes [B, K, 4], best first, and present [B, K]. No gradient flows through.
+        """
+        before, after = (
+            (self.pre_nms_top_n_train, self.post_nms_top_n_train)
+            if train
+            else (self.pre_nms_top_n_test, self.post_nms_top_n_test)
+        )
+        objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
+        scores = jnp.where(anchors.valid, objectness, -jnp.inf)
+
+        def one_image(scores, deltas, anchors_, size):
+            levels = _best_of_levels(scores, anchors.counts, before)
+            boxes = ops.decode_boxes(deltas[levels], anchors_[levels], weights=UNIT)
+            boxes = ops.clip_boxes(boxes, size)
+            scores = jax.nn.sigmoid(scores[levels])  # 0 for what is padding.
+            return self._suppress(boxes, scores, levels >= 0, after)
+
+        return jax.vmap(one_image)(scores, deltas, anchors.boxes, size)
+
+    def _suppress(self, boxes, scores, used, count: int) -> tuple[Array, Array]:
+        """NMS on each level [L, K], then the best of all levels."""
+        side = boxes[..., 2:] - boxes[..., :2]
+        valid = used & jnp.all(side >= 1e-3, axis=-1)
+        valid &= (scores >= self.score_thresh) & (scores > 0)
+
+        def one_level(boxes, scores, valid):
+            index, present = ops.nms(
+                boxes,
+                scores,
+                valid,
+                iou_threshold=self.nms_thresh,
+                max_outputs=min(count, len(scores)),
+            )
+            return boxes[index], jnp.where(present, scores[index], -1)
+
+        boxes, scores = jax.vmap(one_level)(boxes, scores, valid)
+        scores = scores.ravel()
+        best, index = jax.lax.top_k(scores, min(count, len(scores)))
+        present = best >= 0
+        return jnp.where(present[:, None], boxes.reshape(-1, 4)[index], 0), present
+
+    def targets(
+        self, key: Key, anchors: Anchors, boxes: Array, present: Array
+    ) -> dict[str, Array]:
+        """What each anchor is to predict, and which anchors are drawn for the losses.
+
+        Args:
+            key: A key for each image, [B].
+            anchors: The anchors.
+            boxes: [B, N, 4] of the objects.
+            present: bool [B, N].
+
+        Returns:
+            The fields of `MaskRCNNTraining` that begin with `anchor_`, but deltas.
+        """
+
+        def one_image(key, anchors_, valid, boxes, present):
+            matches = ops.match_every_object(
+                ops.box_iou(boxes, anchors_),
+                present,
+                valid,
+                foreground=self.fg_iou_thresh,
+                background=self.bg_iou_thresh,
+            )
+            positive, negative = ops.sample_masks(
+                sampling.ranks(key, anchors.ids),
+                matches.positive,
+                matches.negative,
+                count=self.batch_size_per_image,
+                positive_fraction=self.positive_fraction,
+            )
+            deltas = ops.encode_boxes(boxes[matches.index], anchors_, weights=UNIT)
+            return {
+                "anchor_delta_targets": jnp.where(positive[:, None], deltas, 0),
+                "anchor_positive": positive,
+                "anchor_negative": negative,
+            }
+
+        return jax.vmap(one_image)(key, anchors.boxes, anchors.valid, boxes, present)
+
+
+def _level_anchors(
+    cell: np.ndarray, shape: Sequence[int], level: int, extent: Array
+) -> tuple[Any, Any, Any]:
+    """boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
+    height, width = shape
+    stride = 4 * 2**level
+    cells = -(-extent // stride)  # [B, 2], rounded up.
+    step = extent // cells
+    y = jnp.arange(height, dtype=jnp.int32)[None, :]
+    x = jnp.arange(width, dtype=jnp.int32)[None, :]
+    corner_y = jnp.broadcast_to((y * step[:, :1])[:, :, None], (len(extent), *shape))
+    corner_x = jnp.broadcast_to((x * step[:, 1:])[:, None, :], (len(extent), *shape))
+    corner = jnp.stack([corner_x, corner_y, corner_x, corner_y], axis=-1)
+    boxes = corner[..., None, :].astype(jnp.float32) + cell[None, None, None]
+    inside = (y < cells[:, :1])[:, :, None] & (x < cells[:, 1:])[:, None, :]
+    valid = jnp.broadcast_to(inside[..., None], boxes.shape[:-1])
+    # 2**13 rows and columns, 2**3 levels and 2**3 anchors a cell have a name each.
+    row, column, kind = np.mgrid[:height, :width, : len(cell)].astype(np.uint32)
+    ids = ((row * 2**13 + column) * 2**3 + kind) * 2**3 + level
+    batch = len(extent)
+    return boxes.reshape(batch, -1, 4), valid.reshape(batch, -1), ids.ravel()
+
+
+def _best_of_levels(scores: Array, counts: Sequence[int], number: int) -> Array:
+    """[L, K] indices of each level's best, best first; -1 where there are no more."""
+    widest = min(number, max(counts))
+    result, start = [], 0
+    for count in counts:
+        level = scores[start : start + count]
+        best, index = jax.lax.top_k(level, min(number, count))
+        index = jnp.where(jnp.isfinite(best), index + start, -1)
+        padding = jnp.full(widest - len(index), -1, index.dtype)
+        result.append(jnp.concatenate([index, padding]))
+        start += count
+    return jnp.stack(result)

@@ -1,0 +1,26 @@
+"""Random numbers that belong to a thing, not to its place in an array."""
+
+import jax
+from jaxtyping import Float
+
+from segjax.typing import Array, Key
+
+OBJECTS = 2**31
+"""Added to the ids of objects, so that they differ from those of proposals."""
+
+
+def ranks(key: Key, ids: Array) -> Float[Array, " n"]:
+    """A number for each id, by which a sampler orders.
+
+    An anchor keeps its number when the image is padded further, which moves its place
+    among the anchors: so padding does not change what is drawn.
+
+    Args:
+        key: A key.
+        ids: uint32 [N], distinct.
+
+    Returns:
+        float32 [N] in [0, 1).
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+    return jax.vmap(jax.random.uniform)(keys)
