@@ -1,27 +1,17 @@
-"""The run folder: who may write it, and what it says of the run."""
+"""The run folder: who may write it, and what `run.json` says of the run."""
 
 import datetime
 import json
 import math
-import os
 import pathlib
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
-import jax
-
 from segjax.train.config import Experiment
-
-_PACKAGES = (
-    "segjax jax jaxlib flax optax orbax-checkpoint grain tensorflow-datasets numpy"
-)
-
+from segjax.train.environment import code, environment
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
@@ -83,7 +73,7 @@ def manifest(
     """What a reader needs to repeat the run, as plain JSON values."""
     data = experiment.data
     return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "started": _now(),
         "command": shlex.join(sys.argv),
         "script": _plain(script),
         "flags": {name: _plain(value) for name, value in flags.items()},
@@ -95,14 +85,32 @@ def manifest(
             "classes": list(data.classes),
             "examples": {split: data.num_examples(split) for split in data.splits},
         },
-        "code": _git(pathlib.Path.cwd() if script is None else script.parent),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "devices": [
-            f"{d.platform}:{d.id} {d.device_kind}" for d in jax.local_devices()
-        ],
-        "cores": os.cpu_count(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "code": code(script),
+        **environment(),
+        "resumes": [],
     }
+
+
+def note_resume(run: pathlib.Path, *, step: int, flags: Mapping[str, Any]) -> None:
+    """Adds to `run.json` when, where and with what a run went on.
+
+    Args:
+        run: The run folder.
+        step: Updates done before.
+        flags: What the experiment was built from this time.
+    """
+    found = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    script = None if found["script"] is None else pathlib.Path(found["script"])
+    resume = {
+        "step": step,
+        "time": _now(),
+        "command": shlex.join(sys.argv),
+        "flags": {name: _plain(value) for name, value in flags.items()},
+        "code": code(script),
+        **environment(),
+    }
+    found["resumes"] = [*found.get("resumes", []), resume]
+    write_json(run / "run.json", found)
 
 
 def write_json(path: pathlib.Path, value: Mapping) -> None:
@@ -120,6 +128,8 @@ def without_nan(value: Any) -> Any:
     """The same JSON value with None in place of NaN and infinities."""
     if isinstance(value, Mapping):
         return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -135,33 +145,5 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES.split():
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _git(folder: pathlib.Path) -> dict[str, Any]:
-    """Commit and dirty state of the checkout at a folder; empty outside one."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *args],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-        return done.stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
