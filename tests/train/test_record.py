@@ -1,0 +1,137 @@
+"""A stopped run goes on to write the lines that it would have written."""
+
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from segjax import train
+from segjax.train.log import cut_back
+from tests.scenes import experiment
+from tests.train.test_loop import records, silent
+
+
+def lines(run):
+    """Records without what a clock decides."""
+    return [
+        {k: v for k, v in record.items() if k != "images_per_second"}
+        for record in records(run)
+    ]
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Sends SIGTERM to this process right after an update."""
+
+    def arrange(step):
+        done = train.Recorder.step_done
+
+        def step_done(self, state, scalars, number):
+            done(self, state, scalars, number)
+            if number == step:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(train.Recorder, "step_done", step_done)
+
+    with monkeypatch.context():
+        yield arrange
+
+
+@pytest.mark.parametrize("step", [5, 6, 8, 11])
+def test_stopped_between_two_lines_the_log_goes_on_the_same(tmp_path, stop_at, step):
+    """Lines fall on 4, 8, 12 and evaluations on 6 and 12."""
+    train.train(experiment(), run=tmp_path / "whole", console=silent())
+    stop_at(step)
+    with pytest.raises(train.Stopped):
+        train.train(experiment(), run=tmp_path / "parts", console=silent())
+    stop_at(None)
+    train.train(experiment(), run=tmp_path / "parts", resume=True, console=silent())
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_more_steps_after_the_end_forget_the_final_evaluation(tmp_path):
+    constant = optax.sgd(1e-2)  # No schedule that would depend on the steps.
+    short = experiment(steps=6, optimizer=constant)
+    train.train(short, run=tmp_path / "parts", console=silent())
+    assert lines(tmp_path / "parts")[-1]["final"]
+    longer = experiment(optimizer=constant)
+    train.train(longer, run=tmp_path / "parts", resume=True, console=silent())
+    train.train(longer, run=tmp_path / "whole", console=silent())
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_cut_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    kept = '{"kind": "train", "step": 4, "loss": 1.0}\n'
+    path.write_text(
+        kept + '{"kind": "train", "step": 8}\n{"step": 3, "final": true}\n{"ste'
+    )
+    cut_back(path, 4)
+    assert path.read_text() == kept
+    before = path.stat().st_mtime_ns
+    cut_back(path, 4)
+    assert path.stat().st_mtime_ns == before
+    cut_back(tmp_path / "none.jsonl", 4)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+class Poison:
+    """An optimizer-independent fault: the loss of one step is not a number."""
+
+    def __init__(self, objective, index):
+        self.objective, self.index = objective, index
+
+    def __call__(self, outputs, batch):
+        bad = jax.numpy.any(batch["index"] == self.index)
+        terms = self.objective(outputs, batch)
+        return {k: jax.numpy.where(bad, np.nan, v) for k, v in terms.items()}
+
+
+def poisoned(**config):
+    """Example 19 of the stream, in the third batch of 8, makes its loss NaN."""
+    made = experiment(**config)
+    objective = Poison(made.objective, 19)
+    return type(made)(**(vars(made) | {"objective": objective}))
+
+
+def test_a_nonfinite_update_is_left_out_and_counted(tmp_path):
+    result = train.train(
+        poisoned(skip_nonfinite=1), run=tmp_path / "run", console=silent()
+    )
+    assert np.isfinite(result["metrics"]["mean_iou"])
+    trained = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
+    assert [r.get("skipped") for r in trained] == [1.0] * len(trained)
+    assert all(np.isfinite(r["loss"]) for r in trained)
+
+
+def test_one_too_many_stops(tmp_path):
+    with pytest.raises(train.NonFiniteError, match="nan at step 3") as error:
+        train.train(poisoned(), run=tmp_path / "run", console=silent())
+    assert error.value.step == 3
+
+
+def test_skipping_keeps_the_state_but_for_its_step(batch, objective):
+    from segjax import models
+
+    model = models.UNet(num_classes=3, widths=(4, 8), norm=models.layers.batch_norm)
+    optimizer = optax.adam(1e-2)
+    state = train.init_state(model, optimizer, seed=0, image_shape=(16, 16, 3))
+    bad = Poison(objective, 3)
+    step = train.skip_nonfinite(train.make_train_step(model.apply, bad, optimizer))
+    new, scalars = jax.jit(step)(state, batch)
+    assert not np.isfinite(scalars["loss"])
+    assert int(new.step) == 1
+    for part in ("params", "model_state", "opt_state"):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(new, part), getattr(state, part)
+        )
+    fine = dict(batch) | {"index": batch["index"] + 100}
+    new, _ = jax.jit(step)(state, fine)
+    plain = train.make_train_step(model.apply, objective, optimizer)
+    expected, _ = jax.jit(plain)(state, fine)
+    for a, b in zip(
+        jax.tree.leaves(new.params), jax.tree.leaves(expected.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
