@@ -36,12 +36,29 @@ def box_iou(
     Returns:
         [N, M] in [0, 1]; 0, never NaN, where a box has no area.
     """
-    boxes, others = jnp.asarray(boxes), jnp.asarray(others)
-    low = jnp.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = jnp.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    size = jnp.maximum(high - low, 0)
-    shared = size[..., 0] * size[..., 1]
-    union = box_area(boxes)[:, None] + box_area(others)[None, :] - shared
+    corners, other = jnp.asarray(boxes).T, jnp.asarray(others).T
+    return iou_of_corners(corners[:, :, None], other[:, None, :])
+
+
+def iou_of_corners(
+    corners: Float[Array, "4 *#batch"], others: Float[Array, "4 *#batch"]
+) -> Float[Array, "*batch"]:
+    """IoU with the four corners on the first axis: on a CPU many times faster.
+
+    Args:
+        corners: [4, ...], x0, y0, x1 and y1.
+        others: [4, ...]; the other axes broadcast.
+
+    Returns:
+        [...] in [0, 1]; 0, never NaN, where a box has no area.
+    """
+    x0, y0, x1, y1 = corners
+    u0, v0, u1, v1 = others
+    width = jnp.maximum(jnp.minimum(x1, u1) - jnp.maximum(x0, u0), 0)
+    shared = width * jnp.maximum(jnp.minimum(y1, v1) - jnp.maximum(y0, v0), 0)
+    area = jnp.maximum(x1 - x0, 0) * jnp.maximum(y1 - y0, 0)
+    other = jnp.maximum(u1 - u0, 0) * jnp.maximum(v1 - v0, 0)
+    union = area + other - shared
     return jnp.where(union > 0, shared / jnp.where(union > 0, union, 1), 0)
 
 
