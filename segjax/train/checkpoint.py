@@ -2,34 +2,22 @@
 
 import concurrent.futures
 import contextlib
-import logging
+import copy
 import math
-import os
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from orbax.checkpoint import v1 as ocp
 
-from segjax.train import seal
+from segjax.train import agree, arrays, seal
 from segjax.train.state import TrainState
-from segjax.typing import PyTree
 
-_ARRAYS, _STATE = "arrays", "state"
+_ARRAYS = "arrays"
 
 
 class SaveError(Exception):
     """A checkpoint could not be written; those before it are intact."""
-
-    def __init__(self, path: pathlib.Path, last: int | None, cause: Exception):
-        super().__init__(
-            f"{path} could not be written: {_reason(cause)}. The last whole checkpoint "
-            f"is that of step {last}. Mend the cause, then go on with --resume."
-        )
 
 
 class Checkpoints:
@@ -46,10 +34,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, *, monitor: str):
-        """Reads which checkpoints there are; the folder is made at the first save.
+        """Reads which checkpoints there are.
 
         Args:
-            folder: `RUN/checkpoints`.
+            folder: `RUN/checkpoints`; made at the first save.
             monitor: The figure by which `best` is picked; higher is better.
         """
         self._monitor = monitor
@@ -69,16 +57,18 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            self.close()
-        elif self._writing is not None:
-            # Where one process failed the others do not come to the barrier.
-            self._writing.result()
+        try:
+            if kind is None:
+                self._wait()
+            elif self._writing is not None:
+                # Where one process failed the others do not come to the barrier.
+                self._writing.result()
+        finally:
+            self._thread.shutdown()
 
     def close(self) -> None:
         """Waits for writing to end. Raises SaveError if it failed."""
-        self._wait()
-        self._thread.shutdown()
+        self.__exit__(None)
 
     def save(
         self,
@@ -111,27 +101,25 @@ class Checkpoints:
         facts = {
             "step": step,
             "score": score,
-            "progress": dict(progress or {}),
-            "leaves": _leaves(state),
+            "progress": copy.deepcopy(dict(progress or {})),
+            "leaves": arrays.leaves(state),
         }
-        arrays = _arrays(seal.part_of(self._path(step)))
+        part = seal.part_of(self._path(step))
         try:
             if jax.process_index() == 0:
                 seal.sweep(self._folder)
-            with _quiet():
-                written = ocp.save_checkpointables_async(arrays, {_STATE: state})
+            wait = arrays.begin_writing(part / _ARRAYS, state)
         except Exception as error:
             raise self._failed(step, error) from error
-        self._writing = self._thread.submit(self._finish, written, facts, kept)
+        self._writing = self._thread.submit(self._finish, wait, facts, kept)
 
     def _finish(
-        self, written: Any, facts: Mapping[str, Any], kept: dict[int, float]
+        self, wait: Callable[[], None], facts: Mapping[str, Any], kept: dict[int, float]
     ) -> None:
         """Seals what Orbax wrote, gives it its name, and removes older ones."""
         step = facts["step"]
         try:
-            with _quiet():
-                written.result()
+            wait()
             if jax.process_index() == 0:
                 seal.publish(self._path(step), facts)
                 for old in _steps_in(self._folder) - kept.keys():
@@ -145,15 +133,18 @@ class Checkpoints:
         if jax.process_index() == 0:
             with contextlib.suppress(OSError):
                 seal.sweep(self._folder)
-        return SaveError(self._path(step), max(self._scores, default=None), error)
+        return SaveError(
+            f"{self._path(step)} could not be written: {arrays.reason(error)}. The "
+            f"last whole checkpoint is that of step {max(self._scores, default=None)}."
+            f" Mend the cause, then go on with --resume."
+        )
 
     def _wait(self) -> None:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
         writing.result()
-        if jax.process_count() > 1:  # The first one renames.
-            multihost_utils.sync_global_devices("segjax checkpoint")
+        agree.wait_for_all("a checkpoint")  # The first process gives it its name.
 
     @property
     def steps(self) -> list[int]:
@@ -178,27 +169,21 @@ class Checkpoints:
 
         Returns:
             The latest step whose files are all as they were written, None if there
-            is none; and a line for each damaged checkpoint that names it, the first
-            bad file and what is wrong with it, the newest first. Damaged ones are
-            removed when the next save succeeds.
+            is none; and a line for each damaged checkpoint, the newest first, with
+            the first bad file. Damaged ones are removed when the next save succeeds.
         """
         self._wait()
-        problems = {}
-        for step in sorted(_steps_in(self._folder), reverse=True):
-            problem = _problem(self._path(step))
-            if problem:
-                problems[step] = problem
-        if jax.process_count() > 1:
-            # What the first process finds holds for all.
-            bad = [step in problems for step in sorted(self._scores)]
-            bad = multihost_utils.broadcast_one_to_all(np.array(bad, bool))
-            damaged = np.array(sorted(self._scores), int)[np.asarray(bad, bool)]
-        else:
-            damaged = list(problems)
-        for step in damaged:
-            self._scores.pop(int(step), None)
+        problems = []
+        if jax.process_index() == 0:
+            for step in sorted(_steps_in(self._folder), reverse=True):
+                if problem := _problem(self._path(step)):
+                    problems.append(problem)
+                    self._scores.pop(step, None)
+        # JSON has no numbers as names.
+        scores, problems = agree.of_the_first([[*self._scores.items()], problems])
+        self._scores = dict(scores)
         self._checked |= self._scores.keys()
-        return max(self._scores, default=None), list(problems.values())
+        return max(self._scores, default=None), problems
 
     def progress(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with one of `steps`."""
@@ -220,39 +205,14 @@ class Checkpoints:
         """
         self._wait()
         if step not in self._checked:
-            problem = _problem(self._path(step))
-            if problem:
+            if problem := _problem(self._path(step)):
                 raise ValueError(f"{problem}. Use another checkpoint or another --run.")
             self._checked.add(step)
-        self._check_same(step, like)
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        template = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=x.sharding or here
-            ),
-            like,
-        )
-        arrays = _arrays(self._path(step))
-        return ocp.load_checkpointables(arrays, {_STATE: template})[_STATE]
-
-    def _check_same(self, step: int, like: TrainState) -> None:
-        there, here = seal.facts(self._path(step))["leaves"], _leaves(like)
-        # Parameters first: they name what differs best.
-        for name in sorted(there.keys() | here.keys(), key=lambda n: (n[0] != "p", n)):
-            if there.get(name) != here.get(name):
-                raise ValueError(
-                    f"{self._path(step)} is a checkpoint of another model or "
-                    f"optimizer: {name} needs {here.get(name, 'nothing')}, the "
-                    f"checkpoint has {there.get(name, 'nothing')}. Use the flags that "
-                    f"the run was started with, or another --run."
-                )
+        _check_same(self._path(step), like)
+        return arrays.read(self._path(step) / _ARRAYS, like)
 
     def _path(self, step: int) -> pathlib.Path:
         return self._folder / str(step)
-
-
-def _arrays(checkpoint: pathlib.Path) -> str:
-    return str((checkpoint / _ARRAYS).absolute())
 
 
 def _steps_in(folder: pathlib.Path) -> set[int]:
@@ -273,10 +233,7 @@ def _to_keep(scores: Mapping[int, float]) -> set[int]:
 def _problem(path: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, in a line; None if it is whole."""
     if not (path / _ARRAYS).exists() and (path / "commit_success.txt").exists():
-        return (
-            f"{path} was written by an earlier segjax in a layout that this one does "
-            f"not read"
-        )
+        return f"{path} was written by an earlier segjax, which this one cannot read"
     try:
         seal.check(path)
     except seal.DamagedError as error:
@@ -284,34 +241,14 @@ def _problem(path: pathlib.Path) -> str | None:
     return None
 
 
-def _reason(cause: Exception) -> str:
-    """`No space left on device` of what TensorStore or the system says at length."""
-    number = re.search(r"os_error_code='(\d+)'", str(cause))
-    if number:
-        return os.strerror(int(number[1]))
-    return getattr(cause, "strerror", None) or str(cause)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax's own telling of an error, page by page, out of the terminal."""
-
-    def others(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(others)
-
-
-def _leaves(tree: PyTree) -> dict[str, str]:
-    """Leaf names to dtype and shape."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{leaf.dtype}{list(leaf.shape)}"
-        )
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
+def _check_same(path: pathlib.Path, like: TrainState) -> None:
+    there, here = seal.facts(path)["leaves"], arrays.leaves(like)
+    # Parameters first: they name what differs best.
+    for name in sorted(there.keys() | here.keys(), key=lambda n: (n[0] != "p", n)):
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"{path} is a checkpoint of another model or optimizer: {name} needs "
+                f"{here.get(name, 'nothing')}, the checkpoint has "
+                f"{there.get(name, 'nothing')}. Use the flags that the run was started "
+                f"with, or another --run."
+            )

@@ -45,13 +45,16 @@ def remove(folder: pathlib.Path) -> None:
     """Removes a folder; one that is half removed has no name that counts."""
     part = part_of(folder)
     folder.rename(part)
-    shutil.rmtree(part)
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def sweep(parent: pathlib.Path) -> None:
-    """Removes what was not finished under `parent`, which may be missing."""
+    """Removes what was not finished under `parent`, which may be missing.
+
+    What cannot be removed, as a file that is open on a network file system, is left.
+    """
     for part in parent.glob(f"*{_PART}"):
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def check(folder: pathlib.Path) -> None:

@@ -1,0 +1,89 @@
+"""The arrays of a state on disk, in Orbax's format."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from segjax.train.state import TrainState
+from segjax.typing import PyTree
+
+_STATE = "state"
+
+
+def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]:
+    """Copies a state to the host, and starts to write it.
+
+    Every process calls it; each array is written once, by a process that has it.
+
+    Args:
+        folder: New; its parents are made.
+        state: May be donated as soon as this returns.
+
+    Returns:
+        A function that waits for the end and raises what went wrong, for any thread.
+    """
+    with _quiet():
+        response = ocp.save_checkpointables_async(_absolute(folder), {_STATE: state})
+
+    def wait() -> None:
+        with _quiet():
+            response.result()
+
+    return wait
+
+
+def read(folder: pathlib.Path, like: TrainState) -> TrainState:
+    """Loads a state; shapes, dtypes and shardings of `like` are those of the result.
+
+    Without a sharding, as in `jax.eval_shape`, arrays go to the first local device.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here),
+        like,
+    )
+    with _quiet():
+        return ocp.load_checkpointables(_absolute(folder), {_STATE: template})[_STATE]
+
+
+def leaves(tree: PyTree) -> dict[str, str]:
+    """Leaf names, such as `params/conv/kernel`, to dtype and shape."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{leaf.dtype}{list(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def reason(error: Exception) -> str:
+    """`No space left on device` of what TensorStore or the system says at length."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _absolute(folder: pathlib.Path) -> str:
+    return str(folder.absolute())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax's own telling of an error, page by page, out of the terminal."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
