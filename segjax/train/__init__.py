@@ -4,6 +4,8 @@ from segjax.train.checkpoint import Checkpoints as Checkpoints
 from segjax.train.checkpoint import SaveError as SaveError
 from segjax.train.config import Experiment as Experiment
 from segjax.train.config import TrainConfig as TrainConfig
+from segjax.train.digests import STREAMS as STREAMS
+from segjax.train.digests import differences as differences
 from segjax.train.ema import averaged_params as averaged_params
 from segjax.train.ema import variables as variables
 from segjax.train.ema import with_ema as with_ema
@@ -23,6 +25,7 @@ from segjax.train.record import NonFiniteError as NonFiniteError
 from segjax.train.record import Recorder as Recorder
 from segjax.train.record import evaluation_split as evaluation_split
 from segjax.train.record import final_split as final_split
+from segjax.train.replay import replay as replay
 from segjax.train.signals import Stopped as Stopped
 from segjax.train.state import TrainState as TrainState
 from segjax.train.state import abstract_state as abstract_state

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import manifest, parallel
+from segjax.train import digests, manifest, parallel
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.evaluate import make_evaluator
@@ -62,10 +62,18 @@ def train(
         first = _first_step(run, checkpoints) if resume else 0
         if not resume:
             manifest.begin_run(run, experiment, flags=flags or {}, script=script)
+        else:
+            manifest.note_resume(run, step=first, flags=flags or {})
         log = RunLog(run, config=config, first_step=first, console=console)
         host = host_batches(experiment, first)
         with log, contextlib.closing(host), stop_requests() as stop:
-            recorder = Recorder(experiment, checkpoints, log, evaluator(experiment))
+            recorder = Recorder(
+                experiment,
+                checkpoints,
+                log,
+                evaluator(experiment),
+                digests.first_steps(run, first=first),
+            )
             state = _fit(experiment, mesh, recorder, host, first, stop)
             result = recorder.final(state)
     result |= {"seconds": round(time.perf_counter() - began, 1)}
@@ -125,7 +133,7 @@ def _fit(
 ) -> TrainState:
     """Trains from step `first` to the end; returns the last state."""
     config = experiment.config
-    batches = parallel.to_devices(host, mesh)
+    batches = parallel.to_devices(recorder.first_steps.batches(host), mesh)
     batch = next(batches)
     state = init_state(
         experiment.model,
@@ -138,7 +146,9 @@ def _fit(
     if first >= config.steps:
         return state
     # Compiled once, ahead of time: another shape is an error, not a wait.
-    step = parallel.jit_step(step_of(experiment), mesh).lower(state, batch).compile()
+    lowered = parallel.jit_step(step_of(experiment), mesh).lower(state, batch)
+    recorder.first_steps.program(lowered)
+    step = lowered.compile()
     recorder.log.start_clock(first)
     batches = itertools.chain([batch], batches)
     for number in range(first + 1, config.steps + 1):

@@ -9,6 +9,7 @@ import numpy as np
 
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
+from segjax.train.digests import FirstSteps
 from segjax.train.log import RunLog, figures_line
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
@@ -44,6 +45,7 @@ class Recorder:
         checkpoints: Checkpoints,
         log: RunLog,
         evaluate: Evaluator,
+        first_steps: FirstSteps | None = None,
     ):
         """A recorder at the first step.
 
@@ -52,7 +54,9 @@ class Recorder:
             checkpoints: Of the run.
             log: Of the run.
             evaluate: What `make_evaluator` returned.
+            first_steps: What gathers the digests of the first updates, if anything.
         """
+        self.first_steps = FirstSteps() if first_steps is None else first_steps
         self.config, self.data = experiment.config, experiment.data
         self.checkpoints, self.log, self.evaluate = checkpoints, log, evaluate
         examples = self.data.num_examples("train")
@@ -70,6 +74,7 @@ class Recorder:
                 that there is something good to return to from the start.
             first: The step to go on from; 0 in a new run.
         """
+        self.first_steps.state(state)
         if first not in self.checkpoints.steps:
             self.checkpoints.save(state, {})
             return state
@@ -137,6 +142,7 @@ class Recorder:
         """Fetches the scalars of the updates up to `number`, and checks them."""
         rows = jax.device_get(self._pending)
         self._pending.clear()
+        self.first_steps.rows(rows)
         for step, row in enumerate(rows, number - len(rows) + 1):
             figures = {
                 k: float(v) for k, v in row.items() if not k.startswith("digest/")
