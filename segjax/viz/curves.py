@@ -13,8 +13,8 @@ Series = dict[str, tuple[list[int], list[float]]]
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
 
-_COLOURS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
-_COLOURS = [_COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
+COLOURS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
+COLOURS = [COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _SMOOTH_FROM = 60
 _MOST_SCORES = 4
@@ -50,6 +50,25 @@ def title(name: str) -> str:
     """`mean_iou` as people write it: `mean IoU`."""
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
     return " ".join(names.get(word, word) for word in name.split("_"))
+
+
+def dress(axes: Any, panel: str, *, ink: str) -> None:
+    """Gives a filled panel its title, step axis, thin grid and legend.
+
+    Args:
+        axes: Matplotlib's, with what it shows drawn.
+        panel: Its title.
+        ink: The colour of text and lines.
+    """
+    axes.set_xlim(left=0)
+    axes.set_title(panel, loc="left", fontsize=10, color=ink)
+    axes.set_xlabel("step", fontsize=8, color=ink)
+    axes.tick_params(colors=ink, labelsize=8, which="both", length=0)
+    axes.grid(color=ink, alpha=0.12, linewidth=0.6)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set(color=ink, alpha=0.4)
+    axes.legend(fontsize=8, labelcolor=ink, frameon=False)
 
 
 def _losses(train: Records, evaluated: Records) -> Series:
@@ -129,31 +148,24 @@ def _svg(panels: Mapping[str, Series]) -> str:
 
 def _plot(axes: Any, panel: str, series: Series) -> None:
     for i, (name, (steps, values)) in enumerate(series.items()):
-        line = {"color": _COLOURS[i % len(_COLOURS)], "linewidth": 1.6}
+        line = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.6}
         if panel in _NOISY and len(values) >= _SMOOTH_FROM:
             axes.plot(steps, values, **(line | {"linewidth": 0.8, "alpha": 0.3}))
             values = _running_mean(values, len(values) // 30)
         elif len(values) < 30:
             line |= {"marker": "o", "markersize": 3}
-        axes.plot(steps, values, label=f"{title(name)} {_short(values[-1])}", **line)
+        axes.plot(steps, values, label=f"{title(name)} {short(values[-1])}", **line)
     values = [v for _, points in series.values() for v in points]
     if panel in _NOISY and min(values) > 0:
         if max(values) > 30 * min(values):
             axes.set_yscale("log")
     elif panel == "score":
         axes.set_ylim(min(0.0, *values), 1.02)
-    axes.set_xlim(left=0)
-    axes.set_title(panel, loc="left", fontsize=10, color=_INK)
-    axes.set_xlabel("step", fontsize=8, color=_INK)
-    axes.tick_params(colors=_INK, labelsize=8, which="both", length=0)
-    axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set(color=_INK, alpha=0.4)
-    axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+    dress(axes, panel, ink=_INK)
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
+    """Three decimals, or three significant digits of small and large numbers."""
     return f"{x:.3f}" if 0.01 <= abs(x) < 10 else f"{x:.3g}"
 
 
