@@ -36,3 +36,14 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_THRESHOLD, 2**31 - 1)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**28)
+
+
+def use_deterministic_operations() -> None:
+    """Asks XLA for the same bits from each run on a GPU.
+
+    Comes before the first computation: XLA reads its flags once. Sums whose order
+    races (scatters, some convolution gradients) take slower forms, or are refused.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()

@@ -6,12 +6,13 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from segjax import data
 from segjax import train as training
-from segjax.cli import cluster, pictures, runs, scripts
+from segjax.cli import cluster, pictures, process, runs, scripts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,12 @@ class TrainOptions:
         distributed: Train with other processes: alone where Slurm, Open MPI,
             Kubernetes or Cloud TPU started them, else with the address of process 0,
             the number of processes, and this one's, from 0.
+        deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
+            are slower where sums were racing. A CPU needs no flag.
+        on_nonfinite: Where a loss or gradient is not finite: stop the run, or skip
+            the update and count it.
+        skip_corrupt: Unreadable training records to leave out, each of which is told;
+            one more ends the run.
     """
 
     run: pathlib.Path | None = None
@@ -34,6 +41,9 @@ class TrainOptions:
     distributed: Annotated[
         tuple[str, ...] | None, tyro.conf.arg(metavar="[HOST:PORT COUNT RANK]")
     ] = None
+    deterministic: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    skip_corrupt: int = 0
 
 
 def main(args: Sequence[str]) -> None:
@@ -62,7 +72,9 @@ def train(
     keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
     if options.resume and options.run is None:
         raise ValueError("--resume needs to know which run. Give its --run DIR.")
-    experiment = build(**keywords)
+    if options.deterministic:
+        process.use_deterministic_operations()
+    experiment = _with_options(build(**keywords), options)
     if options.summary:
         print(runs.summary(experiment))
         return
@@ -82,6 +94,27 @@ def train(
         pictures.write_report(run)  # What was reached is worth a look.
         raise
     print(f"Report: {pictures.write_report(run)}", flush=True)
+
+
+def _with_options(
+    experiment: training.Experiment, options: TrainOptions
+) -> training.Experiment:
+    """The experiment with what the command's own flags say of faults."""
+    if options.on_nonfinite == "skip":
+        config = experiment.config
+        config = dataclasses.replace(config, skip_nonfinite=config.steps)
+        experiment = dataclasses.replace(experiment, config=config)
+    if options.skip_corrupt:
+        if not isinstance(experiment.data, data.Pipeline):
+            raise ValueError(
+                f"--skip-corrupt needs an experiment whose data is a data.Pipeline, "
+                f"got {type(experiment.data).__name__}. Leave the flag out."
+            )
+        pipeline = dataclasses.replace(
+            experiment.data, skip_corrupt=options.skip_corrupt
+        )
+        experiment = dataclasses.replace(experiment, data=pipeline)
+    return experiment
 
 
 def _new_run(script: pathlib.Path) -> pathlib.Path:
