@@ -14,16 +14,17 @@ from segjax.typing import Array
 
 
 def top_left(
-    size: Int[Array, "b 2"], shape: tuple[int, int]
-) -> Bool[Array, "b {shape[0]} {shape[1]} 1"]:
+    size: Int[Array, "b 2"], height: int, width: int
+) -> Bool[Array, "b {height} {width} 1"]:
     """True in the first `size` rows and columns of each image.
 
     Args:
         size: [B, 2], rows and columns that count.
-        shape: (H, W) of the array.
+        height: H, of the array.
+        width: W.
     """
-    rows = jnp.arange(shape[0])[None, :, None, None] < size[:, 0, None, None, None]
-    columns = jnp.arange(shape[1])[None, None, :, None] < size[:, 1, None, None, None]
+    rows = jnp.arange(height)[None, :, None, None] < size[:, 0, None, None, None]
+    columns = jnp.arange(width)[None, None, :, None] < size[:, 1, None, None, None]
     return rows & columns
 
 

@@ -252,7 +252,7 @@ class RPN(nn.Module):
 def _level_anchors(
     cell: np.ndarray, shape: Sequence[int], level: int, extent: Array
 ) -> tuple[Any, Any, Any]:
-    """boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
+    """Boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
     height, width = shape
     stride = 4 * 2**level
     cells = -(-extent // stride)  # [B, 2], rounded up.

@@ -1,12 +1,10 @@
 """Random numbers that belong to a thing, not to its place in an array."""
 
 import jax
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, UInt
 
 from segjax.typing import Array, Key
-
-OBJECTS = 2**31
-"""Added to the ids of objects, so that they differ from those of proposals."""
 
 
 def ranks(key: Key, ids: Array) -> Float[Array, " n"]:
@@ -24,3 +22,9 @@ def ranks(key: Key, ids: Array) -> Float[Array, " n"]:
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
     return jax.vmap(jax.random.uniform)(keys)
+
+
+def proposal_ids(objects: int, proposals: int) -> UInt[np.ndarray, " n"]:
+    """Ids of slots for objects, then of slots for proposals, whatever their numbers."""
+    ids = np.concatenate([2**30 + np.arange(objects), np.arange(proposals)])
+    return ids.astype(np.uint32)

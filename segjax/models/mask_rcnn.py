@@ -1,0 +1,208 @@
+"""Mask R-CNN (He et al., 2017, arXiv:1703.06870), as torchvision has it."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from segjax import ops
+from segjax.models import layers, region
+from segjax.models.fpn import FPN
+from segjax.models.mask_rcnn_outputs import Detections, MaskRCNNTraining
+from segjax.models.resnet import ResNet, resnet50
+from segjax.models.roi_heads import RoIHeads
+from segjax.models.rpn import RPN
+from segjax.typing import Array, Batch, Image, Key
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the images of ImageNet, by which torchvision's networks normalise."""
+
+
+class MaskRCNN(nn.Module):
+    """Detects objects, and segments each.
+
+    Images of any size fit into one padded shape. What they were padded with, and how
+    far, changes nothing: an image gives what torchvision gives for it alone. There an
+    image is padded with zeros, after normalisation, to the next multiples of 32, and
+    convolutions carry features into that border; here that is the image's extent, and
+    features outside of the extent are kept at zero. (torchvision pads all images of a
+    batch to the largest, so there neighbours change an image a little.)
+
+    The parts are arguments, and their hyperparameters are theirs; the defaults are
+    torchvision's `maskrcnn_resnet50_fpn`.
+
+    Attributes:
+        body: From a normalised image to maps at strides 4, 8, 16 and 32.
+        fpn: From those to a pyramid of one level more.
+        rpn: From the pyramid to proposals.
+        roi_heads: From proposals to detections; has the number of classes.
+        mean: Subtracted from the channels of images in [0, 1].
+        std: What they are then divided by.
+        dtype: What networks compute in; parameters, boxes, scores and logits are
+            float32.
+    """
+
+    roi_heads: RoIHeads = RoIHeads(num_classes=91)
+    body: ResNet = resnet50()
+    fpn: FPN = FPN()
+    rpn: RPN = RPN()
+    mean: Sequence[float] = MEAN
+    std: Sequence[float] = STD
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Image,
+        *,
+        train: bool = False,
+        size: Int[Array, "b 2"] | None = None,
+        targets: Mapping[str, Array] | None = None,
+    ) -> MaskRCNNTraining | Detections:
+        """Runs the network.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1]. Resize beforehand; torchvision's weights
+                expect a shorter side of 800 and a longer one of at most 1333 pixels.
+            train: True gives what the losses need, drawn with the key "dropout".
+            size: [B, 2], (height, width) of the image in the top left of each array;
+                None if the images fill it.
+            targets: In training, the objects, padded to N slots: `boxes` float32
+                [B, N, 4] (x0, y0, x1, y1) in pixels at pixel edges, `classes` int32
+                [B, N] in [1, C), `masks` bool [B, N, H, W], `present` bool [B, N].
+
+        Returns:
+            In training predictions and their targets, otherwise detections.
+
+        Raises:
+            ValueError: If there are no targets in training.
+        """
+        layers.check_image(image)
+        shape = image.shape[1:3]
+        padded = size is not None
+        if size is None:
+            size = jnp.full((len(image), 2), jnp.asarray(shape), jnp.int32)
+        size = jnp.asarray(size, jnp.int32)
+        extent = (size + 31) // 32 * 32
+        x = self._normalized(image, size)
+        pyramid = self._pyramid(x, extent if padded else None, train=train)
+        objectness, deltas = self.rpn(pyramid)
+        anchors = self.rpn.anchors(pyramid, extent)
+        proposals = self.rpn.proposals(objectness, deltas, anchors, size, train=train)
+        if not train:
+            found = self.roi_heads.detect(pyramid[:4], *proposals, size, extent)
+            return Detections(size=size, **found)
+        if targets is None:
+            raise ValueError(
+                "MaskRCNN needs targets in training, got none. Give make_train_step "
+                "inputs=models.mask_rcnn_inputs."
+            )
+        keys = _keys(self.make_rng("dropout"), len(image))
+        objects = targets["boxes"], targets["present"]
+        learned = self.rpn.targets(keys[:, 0], anchors, *objects)
+        learned |= self.roi_heads.learn(
+            keys[:, 1], pyramid[:4], *proposals, targets, size, extent
+        )
+        return MaskRCNNTraining(objectness=objectness, anchor_deltas=deltas, **learned)
+
+    def _normalized(self, image: Array, size: Array) -> Array:
+        """Zero mean, zeros where there is no image, and sizes that divide by 32."""
+        mean, std = (
+            jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std)
+        )
+        height, width = image.shape[1:3]
+        x = (jnp.asarray(image, jnp.float32) - mean) / std
+        x = region.zero_outside(x, region.top_left(size, height, width))
+        rest = ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0))
+        return jnp.pad(x, rest).astype(self.dtype)
+
+    def _pyramid(self, x: Array, extent: Array | None, *, train: bool) -> list[Array]:
+        """Maps at strides 4 to 64, zero outside of the extent."""
+        counts = (
+            None if extent is None else region.top_left(extent, x.shape[1], x.shape[2])
+        )
+        maps = self.body(x, train=train, counts=counts)
+        levels = [region.stride(counts, 4 * 2**i) for i in range(5)]
+        pyramid = self.fpn(maps, train=train, counts=levels[:4])
+        pairs = zip(pyramid, levels, strict=True)
+        return [region.zero_outside(x, level) for x, level in pairs]
+
+
+def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
+    """What `MaskRCNN` is called with, of a batch: give it as an experiment's `inputs`.
+
+    Args:
+        batch: `image`; `size` where images are padded; `boxes`, `classes`, `masks` and
+            `present` where there are objects to learn.
+    """
+    objects = ("boxes", "classes", "masks", "present")
+    inputs: dict[str, Any] = {"image": batch["image"], "size": batch.get("size")}
+    if set(objects) <= batch.keys():
+        inputs["targets"] = {name: batch[name] for name in objects}
+    return inputs
+
+
+def mask_rcnn_resnet50_fpn(num_classes: int = 91) -> MaskRCNN:
+    """Torchvision's `maskrcnn_resnet50_fpn`, whose weights `segjax import` reads.
+
+    Args:
+        num_classes: C, with background as class 0.
+    """
+    return MaskRCNN(roi_heads=RoIHeads(num_classes))
+
+
+def mask_rcnn_resnet50_fpn_v2(num_classes: int = 91) -> MaskRCNN:
+    """Torchvision's `maskrcnn_resnet50_fpn_v2`: batch norm, and deeper heads.
+
+    Args:
+        num_classes: C, with background as class 0.
+    """
+    norm = layers.batch_norm
+    return MaskRCNN(
+        body=resnet50(norm=norm),
+        fpn=FPN(norm=norm),
+        rpn=RPN(convs=2),
+        roi_heads=RoIHeads(num_classes, box_convs=4, box_denses=1, norm=norm),
+    )
+
+
+def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
+    """Detections as lists, with masks in the image: on the host, one dict an image.
+
+    Args:
+        outputs: Of `MaskRCNN` outside of training.
+
+    Returns:
+        For each image n detections, best first: `boxes` float32 [n, 4], `scores`
+        float32 [n], `classes` int32 [n] and `masks` float32 [n, height, width] in
+        [0, 1], which at 0.5 and more are object.
+    """
+    outputs = jax.device_get(outputs)
+    result = []
+    for i, present in enumerate(outputs.present):
+        boxes = outputs.boxes[i][present]
+        masks = ops.paste_masks_on_host(
+            outputs.masks[i][present], boxes, size=outputs.size[i]
+        )
+        result.append(
+            {
+                "boxes": boxes,
+                "scores": outputs.scores[i][present],
+                "classes": outputs.classes[i][present],
+                "masks": masks,
+            }
+        )
+    return result
+
+
+def _keys(key: Key, images: int) -> Key:
+    """[B, 2] keys, those of an image the same in a batch of any size."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        key, jnp.arange(images, dtype=jnp.uint32)
+    )
+    return jax.vmap(functools.partial(jax.random.split, num=2))(keys)

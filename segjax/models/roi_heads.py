@@ -1,0 +1,256 @@
+"""From proposals to detections, and to what the heads learn from.
+
+He et al., Mask R-CNN, 2017, arXiv:1703.06870, as in torchvision's `RoIHeads`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from segjax import ops
+from segjax.models import layers, sampling
+from segjax.models.heads import BoxHead, MaskHead
+from segjax.typing import Array, Key
+
+_SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+
+
+class RoIHeads(nn.Module):
+    """The two heads, how detections are picked, and what they learn from.
+
+    Attributes:
+        num_classes: C, with background as class 0.
+        box_convs: 3x3 convolutions of the box head.
+        box_denses: Dense layers of the box head.
+        box_width: Their channels.
+        mask_convs: 3x3 convolutions of the mask head.
+        mask_width: Their channels.
+        norm: After convolutions, one of `layers`.
+        box_size: Cells along a side of a region for the box head.
+        mask_size: For the mask head; predicted masks are twice as large.
+        sampling_ratio: Samples along each axis of a cell.
+        score_thresh: Probability above which there is a detection.
+        nms_thresh: IoU above which the worse of two detections of a class goes.
+        detections_per_img: D, the most detections of an image.
+        fg_iou_thresh: Least IoU of a proposal that is to predict an object.
+        bg_iou_thresh: IoU below which a proposal is to predict background.
+        batch_size_per_image: R, proposals drawn for the losses.
+        positive_fraction: Largest share of proposals with an object among these.
+        bbox_reg_weights: By which deltas of boxes are multiplied.
+        axis_name: Passed to the norm.
+    """
+
+    num_classes: int
+    box_convs: int = 0
+    box_denses: int = 2
+    box_width: int = 1024
+    mask_convs: int = 4
+    mask_width: int = 256
+    norm: layers.Norm = layers.no_norm
+    box_size: int = 7
+    mask_size: int = 14
+    sampling_ratio: int = 2
+    score_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    detections_per_img: int = 100
+    fg_iou_thresh: float = 0.5
+    bg_iou_thresh: float = 0.5
+    batch_size_per_image: int = 512
+    positive_fraction: float = 0.25
+    bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    axis_name: str | None = None
+
+    def setup(self):
+        """Makes the heads."""
+        self.box = BoxHead(
+            self.num_classes,
+            convs=self.box_convs,
+            denses=self.box_denses,
+            width=self.box_width,
+            norm=self.norm,
+            axis_name=self.axis_name,
+        )
+        self.mask = MaskHead(
+            self.num_classes,
+            convs=self.mask_convs,
+            width=self.mask_width,
+            norm=self.norm,
+            axis_name=self.axis_name,
+        )
+
+    def detect(
+        self,
+        pyramid: Sequence[Array],
+        proposals: Array,
+        present: Array,
+        size: Array,
+        extent: Array,
+    ) -> dict[str, Array]:
+        """Finds objects.
+
+        Args:
+            pyramid: Maps [B, H, W, *] at strides 4, 8, 16 and 32.
+            proposals: [B, K, 4].
+            present: bool [B, K].
+            size: int32 [B, 2] of the images.
+            extent: int32 [B, 2], sizes rounded up to multiples of 32.
+
+        Returns:
+            The fields of `Detections`, but size.
+        """
+        regions = self._read(pyramid, proposals, extent, self.box_size)
+        batch, number = present.shape
+        logits, deltas = self.box(_flat(regions), present.ravel(), train=False)
+        probs = jax.nn.softmax(logits).reshape(batch, number, -1)
+        deltas = deltas.reshape(*probs.shape, 4)
+        found = jax.vmap(self._pick)(probs, deltas, proposals, present, size)
+        regions = self._read(pyramid, found["boxes"], extent, self.mask_size)
+        masks = self.mask(
+            _flat(regions),
+            found["classes"].ravel(),
+            found["present"].ravel(),
+            train=False,
+        )
+        masks = jax.nn.sigmoid(masks.reshape(*found["present"].shape, *masks.shape[1:]))
+        masks = jnp.where(found["present"][..., None, None], masks, 0)
+        return found | {"masks": masks}
+
+    def _pick(self, probs, deltas, proposals, present, size) -> dict[str, Array]:
+        """The best boxes of each class of one image, at most `detections_per_img`."""
+        boxes = ops.decode_boxes(
+            deltas[:, 1:], proposals[:, None], weights=self.bbox_reg_weights
+        )
+        boxes = ops.clip_boxes(boxes, size)
+        valid = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, axis=-1)
+        valid &= (probs[:, 1:] > self.score_thresh) & present[:, None]
+        classes = jnp.arange(1, self.num_classes, dtype=jnp.int32)
+        classes = jnp.broadcast_to(classes[None], valid.shape).ravel()
+        boxes, scores = boxes.reshape(-1, 4), probs[:, 1:].ravel()
+        index, kept = ops.class_nms(
+            boxes,
+            scores,
+            classes,
+            valid.ravel(),
+            iou_threshold=self.nms_thresh,
+            max_outputs=self.detections_per_img,
+        )
+        return {
+            "boxes": jnp.where(kept[:, None], boxes[index], 0),
+            "scores": jnp.where(kept, scores[index], 0),
+            "classes": jnp.where(kept, classes[index], 0),
+            "present": kept,
+        }
+
+    def learn(
+        self,
+        key: Key,
+        pyramid: Sequence[Array],
+        proposals: Array,
+        present: Array,
+        targets: Mapping[str, Array],
+        size: Array,
+        extent: Array,
+    ) -> dict[str, Array]:
+        """Predictions for drawn proposals, and what they should be.
+
+        Args:
+            key: A key for each image, [B].
+            pyramid: Maps [B, H, W, *] at strides 4, 8, 16 and 32.
+            proposals: [B, K, 4].
+            present: bool [B, K].
+            targets: The objects: boxes [B, N, 4], classes, masks and present.
+            size: int32 [B, 2] of the images.
+            extent: int32 [B, 2], sizes rounded up to multiples of 32.
+
+        Returns:
+            The fields of `MaskRCNNTraining` that do not begin with `anchor` or
+            `objectness`.
+        """
+        drawn = jax.vmap(self._draw)(key, proposals, present, targets, size)
+        boxes, sampled = drawn.pop("boxes"), drawn["sampled"]
+        batch, number = sampled.shape
+        regions = self._read(pyramid, boxes, extent, self.box_size)
+        logits, deltas = self.box(_flat(regions), sampled.ravel(), train=True)
+        classes = drawn["class_targets"]
+        objects = drawn["mask_sampled"].shape[1]
+        regions = self._read(pyramid, boxes[:, :objects], extent, self.mask_size)
+        masks = self.mask(
+            _flat(regions),
+            classes[:, :objects].ravel(),
+            drawn["mask_sampled"].ravel(),
+            train=True,
+        )
+        return drawn | {
+            "class_logits": logits.reshape(batch, number, -1),
+            "box_deltas": deltas.reshape(batch, number, -1, 4),
+            "mask_logits": masks.reshape(batch, objects, *masks.shape[1:]),
+        }
+
+    def _draw(self, key, proposals, present, targets, size) -> dict[str, Any]:
+        """Proposals of one image and their targets, those with an object first."""
+        # Objects are proposals too: early proposals are poor.
+        boxes = jnp.concatenate([targets["boxes"], proposals])
+        ids = sampling.proposal_ids(len(targets["boxes"]), len(proposals))
+        number = self.batch_size_per_image
+        matches = ops.match(
+            ops.box_iou(targets["boxes"], boxes),
+            targets["present"],
+            jnp.concatenate([targets["present"], present]),
+            foreground=self.fg_iou_thresh,
+            background=self.bg_iou_thresh,
+        )
+        index, sampled = ops.sample_slots(
+            sampling.ranks(key, ids),
+            matches.positive,
+            matches.negative,
+            count=number,
+            positive_fraction=self.positive_fraction,
+        )
+        boxes = jnp.where(sampled[:, None], boxes[index], 0)
+        positive = sampled & matches.positive[index]
+        match = matches.index[index]
+        deltas = ops.encode_boxes(
+            targets["boxes"][match], boxes, weights=self.bbox_reg_weights
+        )
+        first = int(number * self.positive_fraction)
+        masks = ops.crop_masks(
+            targets["masks"],
+            match[:first],
+            boxes[:first],
+            size=2 * self.mask_size,
+            image_size=size,
+        )
+        return {
+            "boxes": boxes,
+            "sampled": sampled,
+            "class_targets": jnp.where(positive, targets["classes"][match], 0),
+            "box_delta_targets": jnp.where(positive[:, None], deltas, 0),
+            "mask_targets": jnp.where(positive[:first, None, None], masks, 0),
+            "mask_sampled": positive[:first],
+        }
+
+    def _read(self, pyramid, boxes: Array, extent: Array, cells: int) -> Array:
+        """Features [B, K, cells, cells, *] of boxes [B, K, 4]."""
+        strides = jnp.asarray([round(1 / scale) for scale in _SCALES], jnp.int32)
+        sizes = extent[:, None, :] // strides[None, :, None]
+
+        def one_image(pyramid, boxes, sizes):
+            return ops.multilevel_roi_align(
+                pyramid,
+                boxes,
+                output_size=(cells, cells),
+                spatial_scales=_SCALES,
+                sampling_ratio=self.sampling_ratio,
+                aligned=False,
+                sizes=sizes,
+            )
+
+        return jax.vmap(one_image)(list(pyramid), boxes, sizes)
+
+
+def _flat(regions: Array) -> Array:
+    """[B, K, ...] -> [B * K, ...]."""
+    return regions.reshape(-1, *regions.shape[2:])
