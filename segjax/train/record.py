@@ -93,15 +93,40 @@ class Recorder:
             NonFiniteError: If a loss or gradient since the last line of the log was
                 not finite, more often than the configuration lets pass.
         """
+        self.note(scalars, number)
+        if self.due(number):
+            self.assess(state, number)
+
+    def note(self, scalars: Mapping[str, Array], number: int) -> None:
+        """The part of `step_done` that needs no state: the log's lines."""
         self._pending.append(scalars)
         self.log.tick(number)
-        every = self.config.eval_every or self.epoch_steps
-        due = number % every == 0 or number == self.config.steps
-        if number % self.config.log_every == 0 or due:
+        if number % self.config.log_every == 0 or self.due(number):
             self._collect(number)
             self._write_line(number)
-        if due:
-            self._evaluate(state, number)
+
+    def due(self, number: int) -> bool:
+        """Whether an evaluation and a checkpoint follow the update `number`."""
+        every = self.config.eval_every or self.epoch_steps
+        return number % every == 0 or number == self.config.steps
+
+    def assess(self, state: TrainState, number: int) -> None:
+        """Evaluates and saves the state after the update `number`."""
+        split, monitor = evaluation_split(self.data.splits), self.config.monitor
+        figures = self._figures(state, split)
+        if monitor not in figures:
+            raise ValueError(
+                f"monitor needs one of {', '.join(sorted(figures))}, got {monitor}."
+            )
+        epoch = number / self.epoch_steps
+        self.log.eval(number, figures, split=split, epoch=epoch)
+        loss = _means([{"loss": x} for x in self._losses])["loss"]
+        self._losses.clear()
+        self.checkpoints.save(state, figures, progress=self._progress())
+        epochs = self.config.steps / self.epoch_steps
+        line = figures_line(figures, monitor=monitor)
+        self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
+        self.log.start_clock(number)
 
     def save(self, state: TrainState, number: int) -> None:
         """Saves between evaluations, as a stopped run does.
@@ -168,23 +193,6 @@ class Recorder:
             means["skipped"] = float(self._skipped)
         self._rows.clear()
         self.log.train(number, means)
-
-    def _evaluate(self, state: TrainState, number: int) -> None:
-        split, monitor = evaluation_split(self.data.splits), self.config.monitor
-        figures = self._figures(state, split)
-        if monitor not in figures:
-            raise ValueError(
-                f"monitor needs one of {', '.join(sorted(figures))}, got {monitor}."
-            )
-        epoch = number / self.epoch_steps
-        self.log.eval(number, figures, split=split, epoch=epoch)
-        loss = _means([{"loss": x} for x in self._losses])["loss"]
-        self._losses.clear()
-        self.checkpoints.save(state, figures, progress=self._progress())
-        epochs = self.config.steps / self.epoch_steps
-        line = figures_line(figures, monitor=monitor)
-        self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
-        self.log.start_clock(number)
 
     def _figures(self, state: TrainState, split: str) -> dict[str, float]:
         size = self.config.batch_size

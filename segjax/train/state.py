@@ -54,7 +54,14 @@ def init_state(
     Returns:
         A state at step 0 on the default device.
     """
-    return jax.jit(_init(model, optimizer, image_shape))(jax.random.key(seed))
+    return make_init(model, optimizer, image_shape=image_shape)(jax.random.key(seed))
+
+
+def make_init(
+    model: Any, optimizer: optax.GradientTransformation, *, image_shape: Sequence[int]
+) -> Callable[[Key], TrainState]:
+    """`key -> state` of `init_state`: one compilation for any number of seeds."""
+    return jax.jit(_init(model, optimizer, image_shape))
 
 
 def abstract_state(
