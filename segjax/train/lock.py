@@ -9,6 +9,8 @@ import socket
 import warnings
 from collections.abc import Iterator
 
+import jax
+
 LOCK = "lock"
 """The file of a run folder that its writer holds."""
 
@@ -17,10 +19,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def locked(run: pathlib.Path) -> Iterator[None]:
-    """Holds a run folder for this process; the system frees it when the process ends.
+    """Holds a run folder for this process, the first of those that train together.
 
-    However it ends, `kill -9` included: the file stays, the lock does not. On a file
-    system that has no locks there is a warning instead of one.
+    The system frees it when the process ends, however that may be, `kill -9` included:
+    the file stays, the lock does not. On a file system without locks there is a
+    warning instead.
 
     Args:
         run: The run folder, which exists.
@@ -28,6 +31,9 @@ def locked(run: pathlib.Path) -> Iterator[None]:
     Raises:
         ValueError: If another process holds it; the message has its number and host.
     """
+    if jax.process_index() > 0:
+        yield
+        return
     with (run / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -34,6 +34,7 @@ class RunLog:
         config: TrainConfig,
         first_step: int,
         console: Console | None = None,
+        name: str = "",
     ):
         """Opens the logs of a run.
 
@@ -44,11 +45,12 @@ class RunLog:
                 and so is the final evaluation: the file goes on as if training had
                 never stopped.
             console: Where to print; standard output unless given.
+            name: Begins each line, where several runs share a console.
         """
+        self._name = name
         self._console = Console(highlight=False) if console is None else console
         path = run / "metrics.jsonl"
-        if first_step:
-            cut_back(path, first_step)
+        cut_back(path, first_step)
         self._lines = path.open("a", buffering=1, encoding="utf-8")  # A line at once.
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
         self._batch_size = config.batch_size
@@ -111,7 +113,8 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        line = f"{self._name}  {text}" if self._name else text
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def _record(self, kind: str, step: int, figures: Mapping) -> None:
         self._write({"kind": kind, "step": step, **figures})
@@ -131,12 +134,12 @@ def cut_back(path: pathlib.Path, step: int) -> None:
             be taken out.
         step: The last step that counts.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if _counts(line, step)]
-    if len(kept) == len(lines):
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    kept = "".join(f"{line}\n" for line in text.splitlines() if _counts(line, step))
+    if kept == text:
         return
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    part.write_text(kept, encoding="utf-8")
     part.replace(path)
 
 

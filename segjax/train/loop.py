@@ -14,6 +14,7 @@ from segjax.train import digests, manifest, parallel
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.evaluate import make_evaluator
+from segjax.train.lock import locked
 from segjax.train.log import RunLog
 from segjax.train.record import Recorder
 from segjax.train.signals import Stopped, stop_requests
@@ -40,7 +41,8 @@ def train(
     Args:
         experiment: What to train.
         run: The run folder; new, unless `resume`.
-        resume: Go on from the last checkpoint of `run`.
+        resume: Go on from the newest whole checkpoint of `run`; the console says
+            which, and which were damaged.
         flags: What the experiment was built from, for `run.json`.
         script: Where `experiment` was defined; a copy of it is kept in the run.
         console: Where to print; standard output unless given.
@@ -49,8 +51,10 @@ def train(
         What `result.json` holds.
 
     Raises:
-        ValueError: Where the run folder, the flags or a checkpoint do not fit.
+        ValueError: Where the run folder, the flags or a checkpoint do not fit, or
+            another process writes the run.
         NonFiniteError: If training diverges; the last good checkpoint is kept.
+        SaveError: If a checkpoint could not be written, as on a full disk.
         Stopped: On SIGTERM or Ctrl-C, after saving.
     """
     began = time.perf_counter()
@@ -58,8 +62,12 @@ def train(
     mesh = parallel.make_mesh()
     parallel.check_divides(config.batch_size, mesh.size)
     manifest.open_run(run, resume=resume)
-    with Checkpoints(run / "checkpoints", monitor=config.monitor) as checkpoints:
-        first = _first_step(run, checkpoints) if resume else 0
+    console = Console(highlight=False) if console is None else console
+    with (
+        locked(run),
+        Checkpoints(run / "checkpoints", monitor=config.monitor) as checkpoints,
+    ):
+        first = _first_step(run, checkpoints, console) if resume else 0
         if not resume:
             manifest.begin_run(run, experiment, flags=flags or {}, script=script)
         else:
@@ -115,12 +123,25 @@ def step_of(experiment: Experiment) -> Step:
     return skip_nonfinite(step) if experiment.config.skip_nonfinite else step
 
 
-def _first_step(run: pathlib.Path, checkpoints: Checkpoints) -> int:
-    if checkpoints.last is None:
+def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -> int:
+    """The step of the newest whole checkpoint; says which, and which are damaged."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    step, problems = checkpoints.newest_whole()
+    if step is None and problems:
         raise ValueError(
-            f"{run} has no whole checkpoint to go on from. Start another --run."
+            f"{run} has no whole checkpoint to go on from: {'; '.join(problems)}. "
+            f"Start another --run."
         )
-    return checkpoints.last
+    for problem in problems:
+        say(f"{problem}; it is not used.")
+    if step is None:
+        say(f"{run} ended before its first checkpoint; starting over.")
+        return 0
+    say(f"Going on from the checkpoint of step {step}.")
+    return step
 
 
 def _fit(

@@ -12,6 +12,7 @@ from typing import Any
 
 from segjax.train.config import Experiment
 from segjax.train.environment import code, environment
+from segjax.train.lock import LOCK
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
@@ -35,7 +36,8 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
             f"{run} has a run already. Go on with it by --resume, "
             f"or choose another folder by --run."
         )
-    if not resume and run.is_dir() and any(run.iterdir()):
+    # A run that was killed before it wrote anything has left its lock.
+    if not resume and run.is_dir() and any(p.name != LOCK for p in run.iterdir()):
         raise ValueError(
             f"{run} is not empty and no run. Choose another folder by --run."
         )
@@ -62,9 +64,10 @@ def begin_run(
         flags: What it was built from.
         script: Where it was defined; none in a notebook.
     """
+    found = manifest(experiment, flags=flags, script=script)
     if script is not None:
         shutil.copyfile(script, run / SCRIPT)
-    write_json(run / "run.json", manifest(experiment, flags=flags, script=script))
+    write_json(run / "run.json", found)
 
 
 def manifest(

@@ -24,8 +24,9 @@ class Stopped(Exception):
 def stop_requests() -> Iterator[Callable[[], int | None]]:
     """Yields a function that returns the signal received so far, or None.
 
-    A second signal acts as it did before: it ends the process at once. Outside the
-    main thread signals cannot be caught, and the function always returns None.
+    A second signal ends the process at once, as the system does it: Python's own
+    Ctrl-C would first wait for a checkpoint that is being written. Outside the main
+    thread signals cannot be caught, and the function always returns None.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -33,18 +34,16 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
 
-    def restore() -> None:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
     def receive(signum: int, frame) -> None:
         del frame
         received.append(signum)
-        restore()
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
 
     for signum in before:
         signal.signal(signum, receive)
     try:
         yield lambda: received[0] if received else None
     finally:
-        restore()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,81 @@
+"""Two processes never hold one run folder, and a dead one never does."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import segjax
+from segjax import train
+
+HOLD = """
+import pathlib, sys, time
+from segjax.train.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the folder."""
+    root = pathlib.Path(segjax.__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_told_who_holds_it(tmp_path, other):
+    owner = rf"by process {other.pid} on {socket.gethostname()}\. Wait"
+    with pytest.raises(ValueError, match=owner):
+        with train.locked(tmp_path):
+            pass
+    with pytest.raises(ValueError, match=owner):  # Asking changed nothing.
+        with train.locked(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lock_ends_with_its_process(tmp_path, other, signum):
+    other.send_signal(signum)
+    other.wait()
+    with train.locked(tmp_path):
+        owner = (tmp_path / "lock").read_text()
+        assert owner == f"process {os.getpid()} on {socket.gethostname()}\n"
+        with pytest.raises(ValueError, match=f"process {os.getpid()} on"):
+            with train.locked(tmp_path):
+                pass
+
+
+def test_a_lock_ends_with_its_block(tmp_path):
+    for _ in range(2):
+        with train.locked(tmp_path):
+            pass
+    with pytest.raises(KeyError):
+        with train.locked(tmp_path):
+            raise KeyError
+    with train.locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.warns(UserWarning, match="without locks"):
+        with train.locked(tmp_path):
+            pass
