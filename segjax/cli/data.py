@@ -15,6 +15,8 @@ _DATASETS: dict[str, Callable[..., data.Dataset]] = {
     "camvid": data.camvid,
     "isbi2012": data.isbi2012,
     "folder": data.folder,
+    "instance_folder": data.instance_folder,
+    "coco": data.coco,
 }
 
 

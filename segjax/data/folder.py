@@ -10,21 +10,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files, sources
+from segjax.data.builders import base, files, shares, sources
 from segjax.typing import VOID
 
 _NEEDS = (
     "the folders images/ and masks/ (same stems; masks as PNGs of class ids), or "
     "train/, validation/ and test/ with these two folders in each"
 )
-_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +75,7 @@ def folder(
         ValueError: If a file is missing, broken, of another size or holds an unknown
             id; the message names it.
     """
-    if not 0 <= validation < 1 or not 0 <= test < 1 or validation + test >= 1:
-        raise ValueError(
-            f"validation and test must be shares that leave some for training, got "
-            f"{validation} and {test}."
-        )
+    shares.check_shares(validation, test)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
     values = None if ids is None else tuple(ids)
@@ -112,7 +100,7 @@ class Folder(base.Builder, skip_registration=True):
         """Pairs images and masks, and shares them out."""
         self._found: set[int] = set()
         self._known = _known_ids(self.source)
-        tree, places = self.source.tree, _split_folders(self.source.tree)
+        tree, places = self.source.tree, shares.split_folders(self.source.tree)
         if not places:
             return self._shared_out(_pairs(tree, ""), self.source.test)
         splits = {split: _pairs(tree, place) for split, place in places.items()}
@@ -126,15 +114,10 @@ class Folder(base.Builder, skip_registration=True):
         return splits
 
     def _shared_out(self, pairs, test: float):
-        order = np.random.default_rng(self.source.seed).permutation(len(pairs))
-        enough = len(pairs) >= 3
-        counts = [
-            max(1, round(len(pairs) * share)) if share > 0 and enough else 0
-            for share in (self.source.validation, test)
-        ]
-        parts = np.split(order, np.cumsum(counts))
-        splits = zip(("validation", "test", "train"), parts, strict=True)
-        return {k: [pairs[i] for i in sorted(v)] for k, v in splits if len(v)}
+        source = self.source
+        return shares.share_out(
+            pairs, validation=source.validation, test=test, seed=source.seed
+        )
 
     def make(self, item):
         """Reads one pair."""
@@ -209,23 +192,9 @@ def _check_plausible(source: _Source, found: list[int], *, void: bool) -> None:
     )
 
 
-def _split_folders(tree: sources.Tree) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in tree.folders(""):
-        split = _ALIASES.get(name.lower())
-        if split and tree.folders(name):
-            if split in found:
-                raise ValueError(
-                    f"{tree.shown(name)} and {found[split]} both stand for {split}: "
-                    f"needed one of them; rename or merge."
-                )
-            found[split] = name
-    return found
-
-
 def _places(tree: sources.Tree) -> list[str]:
     """Every folder whose files matter."""
-    splits = _split_folders(tree).values()
+    splits = shares.split_folders(tree).values()
     inner = [f"{s}/" for s in splits] or [""]
     return [f"{place}{kind}" for place in inner for kind in ("images", "masks")]
 

@@ -1,0 +1,141 @@
+"""Your own objects, from COCO's annotation files."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+from pycocotools import mask as coco_mask
+
+from segjax.data import dataset
+from segjax.data.builders import annotations, base, files, shares, sources
+from segjax.data.objects import encode_objects
+from segjax.typing import VOID
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    tree: sources.Tree = dataclasses.field(repr=False)
+    validation: float
+    test: float
+    seed: int
+
+    def key(self) -> str:
+        """Digest of the files and of every option."""
+        parts = [sources.digest(self.tree), repr(self)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+
+def coco(
+    source: str | os.PathLike,
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    data_dir: str | os.PathLike | None = None,
+) -> dataset.Dataset:
+    """Images and a COCO annotation file, in any of the usual layouts.
+
+        source/annotations.json            source/images/a.jpg
+        source/train/annotations.json      source/train/images/a.jpg   (also val, test)
+        source/train/_annotations.coco.json   source/train/a.jpg
+        source/annotations/instances_train2017.json   source/train2017/a.jpg
+
+    Args:
+        source: The folder, or a zip of it.
+        validation: Share of the images held out for validation, in [0, 1), where no
+            folder says which they are.
+        test: Share held out for the test, likewise; not used with split folders.
+        seed: Chooses which images are held out.
+        data_dir: Where prepared data lie; see `dataset.data_root`.
+
+    Returns:
+        Class 0 is background, the categories follow in the order of their ids.
+        Examples have `objects` beside `image`, `label` and `name`: masks as
+        pycocotools makes them of polygons and run lengths, with class and crowd. In
+        `label` smaller objects lie on top of larger ones, and pixels of crowds that
+        no object covers are void.
+
+    Raises:
+        ValueError: If an annotation does not fit its image, its categories or its
+            form, or a file is missing or broken; the message names it.
+
+    Reference:
+        Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312.
+    """
+    shares.check_shares(validation, test)
+    path = sources.existing(source, annotations.NEEDS)
+    tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
+    options = _Source(tree, validation, test, seed)
+    directory = dataset.prepared(
+        Coco, data_dir=data_dir, source=options, key=options.key()
+    )
+    return dataset.view(directory, "coco")
+
+
+class Coco(base.Builder, skip_registration=True):
+    """Reads the annotation files at once, and images one by one."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = "A user's own images and COCO annotations."
+    FEATURES = base.SEMANTIC | {"objects": tfds.features.Text()}
+    source: _Source
+
+    def plan(self):
+        """Reads and checks all annotations, and shares the images out."""
+        source = self.source
+        parts = annotations.find(source.tree)
+        read = {k: annotations.read(source.tree, *v) for k, v in parts.items()}
+        self._classes = annotations.class_names(source.tree, parts, read)
+        splits = {split: part.images for split, part in read.items()}
+        if list(splits) == ["train"]:
+            test = source.test
+        else:
+            test = 0.0
+        if "validation" in splits:
+            return splits
+        return splits | dict(
+            shares.share_out(
+                splits["train"],
+                validation=source.validation,
+                test=test,
+                seed=source.seed,
+            )
+        )
+
+    def make(self, item):
+        """Reads one image and draws its objects."""
+        tree = self.source.tree
+        image = files.read_image(tree, item.file)
+        height, width = image.shape[:2]
+        if (height, width) != item.size:
+            raise ValueError(
+                f"{tree.shown(item.file)} is {width}x{height} pixels: needed "
+                f"{item.size[1]}x{item.size[0]}, as its annotations say; export them "
+                f"again."
+            )
+        rles = [annotations.rle(one, item.size) for one in item.annotations]
+        classes = [self._classes.index(one["category"]) for one in item.annotations]
+        crowd = [bool(one.get("iscrowd", 0)) for one in item.annotations]
+        return {
+            "image": image,
+            "label": _label(rles, classes, crowd, item.size),
+            "objects": encode_objects(rles, classes, crowd),
+            "name": item.name,
+        }
+
+    def describe(self):
+        """Names the classes."""
+        return {"classes": self._classes}
+
+
+def _label(rles, classes, crowd, size) -> np.ndarray:
+    """Crowds are void, then objects from the largest to the smallest."""
+    label = np.zeros(size, np.uint8)
+    areas = [int(coco_mask.area(r)) for r in rles]
+    order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
+    for i in order:
+        inside = coco_mask.decode(rles[i]).astype(bool)
+        label[inside] = VOID if crowd[i] else classes[i]
+    return label

@@ -1,0 +1,134 @@
+"""Your own images and numbered objects, from a folder."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from segjax.data import dataset
+from segjax.data.builders import base, files, shares, sources
+
+_NEEDS = (
+    "the folders images/ and instances/ (same stems; instances as PNGs whose pixels "
+    "number the objects, 0 for none), or train/, validation/ and test/ with these "
+    "two folders in each"
+)
+_MOST = np.iinfo(np.uint16).max
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    tree: sources.Tree = dataclasses.field(repr=False)
+    validation: float
+    test: float
+    seed: int
+    name: str
+
+    def key(self) -> str:
+        """Digest of the files and of every option."""
+        parts = [sources.digest(self.tree), repr(self)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+
+def instance_folder(
+    source: str | os.PathLike,
+    *,
+    name: str = "object",
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    data_dir: str | os.PathLike | None = None,
+) -> dataset.Dataset:
+    """A folder of images and maps of numbered objects, all of one class.
+
+        source/images/a.jpg   source/instances/a.png
+
+    Pixels of one number are one object, in one piece or not; 0 is background. Objects
+    of several classes, or that overlap, need COCO annotations: see `coco`.
+
+    Args:
+        source: The folder, or a zip of it.
+        name: Of the class.
+        validation: Share of the images held out for validation, in [0, 1), where no
+            folder says which they are.
+        test: Share held out for the test, likewise; not used with split folders.
+        seed: Chooses which images are held out.
+        data_dir: Where prepared data lie; see `dataset.data_root`.
+
+    Raises:
+        ValueError: If a file is missing, broken or of another size than its image;
+            the message names it.
+    """
+    shares.check_shares(validation, test)
+    path = sources.existing(source, _NEEDS)
+    tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
+    options = _Source(tree, validation, test, seed, name)
+    directory = dataset.prepared(
+        InstanceFolder, data_dir=data_dir, source=options, key=options.key()
+    )
+    return dataset.view(directory, "instance_folder")
+
+
+class InstanceFolder(base.Builder, skip_registration=True):
+    """Reads `images/*` and `instances/*`, or those of each split's folder."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = "A user's own images and numbered objects."
+    FEATURES = base.SEMANTIC | {"instances": base.INSTANCES}
+    source: _Source
+
+    def plan(self):
+        """Pairs images and maps, and shares them out."""
+        source, tree = self.source, self.source.tree
+        places = shares.split_folders(tree)
+        splits = {split: _pairs(tree, f"{place}/") for split, place in places.items()}
+        splits = splits or {"train": _pairs(tree, "")}
+        if "train" not in splits:
+            raise ValueError(
+                f"{tree.shown('')} has {', '.join(places.values())} but no train "
+                f"folder: needed train/images and train/instances; add it."
+            )
+        if "validation" in splits:
+            return splits
+        test = 0.0 if places else source.test
+        shared = shares.share_out(
+            splits["train"], validation=source.validation, test=test, seed=source.seed
+        )
+        return splits | dict(shared)
+
+    def make(self, item):
+        """Reads one pair, and numbers its objects from 1 in the order of their ids."""
+        tree, (image_name, ids_name) = self.source.tree, item
+        image = files.read_image(tree, image_name)
+        ids = files.read_ids(tree, ids_name, image)
+        found, instances = np.unique(ids, return_inverse=True)
+        if len(found) > _MOST or found[0] < 0:
+            raise ValueError(
+                f"{tree.shown(ids_name)} numbers {len(found)} objects from "
+                f"{found[0]}: needed at most {_MOST}, from 1 up; number them again."
+            )
+        instances = instances.reshape(ids.shape) + (found[0] > 0)
+        return {
+            "image": image,
+            "label": (instances > 0).astype(np.uint8),
+            "instances": instances.astype(np.uint16),
+            "name": files.stem(image_name),
+        }
+
+    def describe(self):
+        """Names the classes."""
+        return {"classes": ("background", self.source.name)}
+
+
+def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
+    there = tree.folders(place.rstrip("/"))
+    missing = [k for k in ("images", "instances") if f"{place}{k}" not in there]
+    if missing:
+        got = ", ".join(f"{n.removeprefix(place)}/" for n in there[:6]) or "no folder"
+        raise ValueError(
+            f"{tree.shown(place)} has no folder {missing[0]}/: needed {_NEEDS}, got "
+            f"{got}; add {missing[0]}/."
+        )
+    return files.pairs(tree, f"{place}images", f"{place}instances")

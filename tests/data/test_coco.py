@@ -1,0 +1,257 @@
+"""COCO annotations, read as pycocotools reads them."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from segjax import data
+from segjax.data.objects import objects_of
+from tests.data import sources
+
+WIDTH, HEIGHT = 30, 20
+CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
+
+
+def rectangle(x, y, w, h):
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def annotation(number, image, category, box, **more):
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "segmentation": [rectangle(*box)],
+        "iscrowd": 0,
+        "area": box[2] * box[3],
+    } | more
+
+
+def run_lengths(rng):
+    """Uncompressed column-major run lengths of a random mask."""
+    mask = rng.random((HEIGHT, WIDTH)) > 0.7
+    flat = np.concatenate([[False], mask.ravel("F"), [True]])
+    changes = np.flatnonzero(np.diff(flat)) if mask.any() else np.array([mask.size])
+    counts = np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+@pytest.fixture
+def content(rng):
+    """Polygons of one and two parts, of fractions, overlapping; a crowd; no object."""
+    triangle = [3.5, 2.25, 17.8, 4.5, 9.1, 15.9]
+    return {
+        "images": [
+            {"id": i, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH}
+            for i, n in ((11, "a"), (5, "b"), (8, "empty"))
+        ],
+        "categories": CATEGORIES,
+        "annotations": [
+            annotation(1, 11, 7, [2, 3, 10, 8]),
+            annotation(2, 11, 3, [4, 5, 3, 3]),
+            annotation(
+                3, 11, 7, [3, 2, 15, 14], segmentation=[triangle, rectangle(0, 0, 3, 2)]
+            ),
+            annotation(
+                4,
+                5,
+                3,
+                [0, 0, WIDTH, HEIGHT],
+                segmentation=run_lengths(rng),
+                iscrowd=1,
+            ),
+            annotation(5, 5, 7, [25, 10, 5.5, 10.5]),
+        ],
+    }
+
+
+@pytest.fixture
+def images(rng):
+    return {
+        f"images/{name}.png": sources.png(sources.image(rng, HEIGHT, WIDTH))
+        for name in ("a", "b", "empty")
+    }
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(files, **options):
+        source = sources.write(tmp_path / "mine", files)
+        options = {"validation": 0.0, "test": 0.0} | options
+        return data.coco(source, data_dir=tmp_path / "prepared", **options)
+
+    return load
+
+
+def as_json(content):
+    return {"annotations.json": json.dumps(content).encode()}
+
+
+def test_masks_and_crowds_are_those_of_pycocotools(load, content, images, tmp_path):
+    got = load(as_json(content) | images)
+    assert got.classes == ("background", "dog", "cat")
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(tmp_path / "mine/annotations.json"))
+    names = {"dog": 1, "cat": 2}
+    by_name = {e["name"]: e for e in got.splits["train"]}
+    assert list(by_name) == ["a", "b", "empty"]
+    for image in content["images"]:
+        example = by_name[image["file_name"].removesuffix(".png")]
+        wanted = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        found = objects_of(example)
+        assert len(found.masks) == len(wanted)
+        for mask, category, crowd, one in zip(
+            found.masks, found.classes, found.crowd, wanted, strict=True
+        ):
+            np.testing.assert_array_equal(mask, coco.annToMask(one))
+            assert category == names[coco.cats[one["category_id"]]["name"]]
+            assert crowd == one["iscrowd"]
+    assert objects_of(by_name["empty"]).masks.shape == (0, HEIGHT, WIDTH)
+
+
+def test_label_has_small_objects_on_top_and_crowds_void(load, content, images):
+    examples = {e["name"]: e for e in load(as_json(content) | images).splits["train"]}
+    assert examples["a"]["label"][6, 5] == 1  # The dog, inside both cats.
+    assert examples["a"]["label"][4, 10] == 2
+    crowd, cat = objects_of(examples["b"]).masks
+    expected = np.where(cat, 2, np.where(crowd, 255, 0))
+    np.testing.assert_array_equal(examples["b"]["label"], expected)
+    assert not examples["empty"]["label"].any()
+
+
+def test_compressed_run_lengths(load, content, images):
+    plain = load(as_json(content) | images)
+    crowd = content["annotations"][3]
+    from pycocotools import mask as coco_mask
+
+    packed = coco_mask.frPyObjects(crowd["segmentation"], HEIGHT, WIDTH)
+    crowd["segmentation"] = packed | {"counts": packed["counts"].decode()}
+    again = load(as_json(content) | images)
+    assert again.splits["train"][1]["objects"] == plain.splits["train"][1]["objects"]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"json": "{}/annotations.json", "images": "{}/images/", "val": "val"},
+        {"json": "{}/_annotations.coco.json", "images": "{}/", "val": "valid"},
+        {
+            "json": "annotations/instances_{}2017.json",
+            "images": "{}2017/",
+            "val": "val",
+        },
+    ],
+    ids=["folders", "roboflow", "coco"],
+)
+def test_layouts(load, content, images, layout):
+    files = {}
+    for split in ("train", layout["val"]):
+        files[layout["json"].format(split)] = json.dumps(content).encode()
+        for name, pixels in images.items():
+            place = layout["images"].format(split)
+            files[place + name.removeprefix("images/")] = pixels
+    got = load(files)
+    assert {k: len(v) for k, v in got.splits.items()} == {"train": 3, "validation": 3}
+
+
+def test_shares_are_held_out(load, content, images):
+    got = load(as_json(content) | images, validation=0.3, test=0.3)
+    assert {k: len(v) for k, v in got.splits.items()} == dict.fromkeys(got.splits, 1)
+    assert len(got.splits) == 3
+
+
+def broken(content, **change):
+    """The content with its first annotation changed."""
+    first = content["annotations"][0] | change
+    return content | {"annotations": [first, *content["annotations"][1:]]}
+
+
+FAULTS = {
+    "box outside": ({"bbox": [25, 3, 10, 8]}, ["annotation 1", "30x20", "25"]),
+    "box before": ({"bbox": [-2, 3, 10, 8]}, ["annotation 1", "inside its image"]),
+    "negative width": ({"bbox": [5, 3, -2, 8]}, ["annotation 1", "-2"]),
+    "two points": ({"segmentation": [[1, 1, 5, 5]]}, ["annotation 1", "three points"]),
+    "odd": ({"segmentation": [[1, 1, 5, 5, 3, 2, 1]]}, ["annotation 1", "7 numbers"]),
+    "no polygon": ({"segmentation": []}, ["annotation 1", "no mask"]),
+    "category": ({"category_id": 9}, ["annotation 1", "category 9", "3, 7"]),
+    "image": ({"image_id": 99}, ["annotation 1", "image 99"]),
+    "twice": ({"id": 2}, ["entry 2 of annotations", "twice"]),
+    "size": (
+        {"segmentation": {"size": [5, 5], "counts": [25]}},
+        ["annotation 1", "[5, 5]", "[20, 30]"],
+    ),
+}
+
+
+@pytest.fixture
+def message(load, tmp_path):
+    def message(files):
+        with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+            load(files)
+        assert sources.leftovers(tmp_path / "prepared") == []
+        return str(caught.value)
+
+    return message
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named(message, content, images, fault):
+    change, words = FAULTS[fault]
+    got = message(as_json(broken(content, **change)) | images)
+    assert "annotations.json" in got
+    for word in words:
+        assert word in got, got
+
+
+def test_a_missing_image_file_is_named(message, content, images):
+    del images["images/b.png"]
+    got = message(as_json(content) | images)
+    assert "b.png of image 5" in got
+
+
+def test_an_image_of_another_size_is_named(message, content, images, rng):
+    images["images/b.png"] = sources.png(sources.image(rng, 8, 12))
+    got = message(as_json(content) | images)
+    assert "b.png is 12x8" in got
+    assert "30x20" in got
+
+
+def test_files_that_are_not_there_or_not_coco(message, content, images):
+    assert "no annotation file" in message(dict(images))
+    assert "not JSON" in message({"annotations.json": b"{"} | images)
+
+
+def test_annotations_without_their_lists(message, content, images):
+    assert "no list 'images'" in message(as_json([]) | images)
+
+
+def test_missing_fields(message, content, images):
+    first = dict(content["annotations"][0])
+    del first["bbox"]
+    got = message(as_json(content | {"annotations": [first]}) | images)
+    assert "entry 1 of annotations has no bbox" in got
+
+
+def test_two_annotation_files(message, content, images):
+    files = as_json(content) | {"other.json": b"{}"} | images
+    got = message(files)
+    assert "2 annotation files" in got
+    assert "other.json" in got
+
+
+def test_objects_of_instance_maps():
+    instances = np.array([[0, 2, 2], [5, 5, 2]], np.uint16)
+    label = np.array([[0, 3, 3], [1, 1, 3]], np.uint8)
+    got = objects_of({"instances": instances, "label": label})
+    np.testing.assert_array_equal(got.masks, [instances == 2, instances == 5])
+    np.testing.assert_array_equal(got.classes, [3, 1])
+    assert not got.crowd.any()
+    with pytest.raises(
+        ValueError, match="tells objects apart, got examples with label"
+    ):
+        objects_of({"label": label})
