@@ -22,7 +22,7 @@ def nms(
     scores: Float[Array, " n"],
     valid: Bool[Array, " n"],
     *,
-    iou_threshold: float,
+    iou_threshold: float | Float[Array, ""],
     max_outputs: int,
 ) -> tuple[Int[Array, " m"], Bool[Array, " m"]]:
     """Keeps the best box, drops those that overlap it too much, and again.
@@ -31,7 +31,8 @@ def nms(
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
         scores: [N]; of equal scores the one of the lower index goes first.
         valid: [N] False for padding: boxes and scores there are never read.
-        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it.
+        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it,
+            both rounded to the type of the boxes. May be traced.
         max_outputs: M, the most boxes that are kept.
 
     Returns:
@@ -56,7 +57,7 @@ def class_nms(
     classes: Int[Array, " n"],
     valid: Bool[Array, " n"],
     *,
-    iou_threshold: float,
+    iou_threshold: float | Float[Array, ""],
     max_outputs: int,
 ) -> tuple[Int[Array, " m"], Bool[Array, " m"]]:
     """`nms` in which a box can only drop boxes of its own class.
@@ -69,7 +70,8 @@ def class_nms(
         scores: [N]; of equal scores the one of the lower index goes first.
         classes: [N] any integers, such as class ids or pyramid levels.
         valid: [N] False for padding: boxes and scores there are never read.
-        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it.
+        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it,
+            both rounded to the type of the boxes. May be traced.
         max_outputs: M, the most boxes that are kept over all classes.
 
     Returns:
