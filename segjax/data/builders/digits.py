@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-import sklearn.datasets
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
@@ -71,6 +70,8 @@ class Digits(base.Builder, skip_registration=True):
 @functools.cache
 def source_digits() -> tuple[np.ndarray, np.ndarray]:
     """The handwriting: ink in [0, 1] as float [1797, 8, 8], and digits int [1797]."""
+    import sklearn.datasets  # Here: other data sets' commands start a second earlier.
+
     bunch: Any = sklearn.datasets.load_digits()
     return bunch.images / 16, bunch.target
 
