@@ -185,6 +185,11 @@ class Checkpoints:
         self._checked |= self._scores.keys()
         return max(self._scores, default=None), problems
 
+    def forget_after(self, step: int) -> None:
+        """Leaves out what is later; it is removed when the next save succeeds."""
+        self._wait()
+        self._scores = {s: score for s, score in self._scores.items() if s <= step}
+
     def progress(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with one of `steps`."""
         self._wait()

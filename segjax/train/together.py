@@ -6,6 +6,7 @@ unrolled form needs no such axis, and a group is the tree of one seed itself.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,9 +47,13 @@ class Together:
             spec = PartitionSpec(_AXIS)
         return jax.device_put(groups, NamedSharding(self.mesh, spec))
 
-    def take(self, groups: tuple[PyTree, ...]) -> list[PyTree]:
-        """The trees of all seeds again; what `put` was given."""
-        return _seeds(groups, self.rows)
+    def take(self, groups: tuple[PyTree, ...], place: int) -> PyTree:
+        """The tree of the seed at a place again, as `put` was given it."""
+        if self.rows is None:
+            return groups[place]
+        group, row = divmod(place, self.rows)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return _row(groups[group], row, everywhere)
 
 
 def unrolled(step: Step, *, mesh: Mesh) -> Together:
@@ -129,21 +134,25 @@ def _split(step_of_group: Callable, mesh: Mesh, *, rows: int) -> Together:
 
     def many(states: tuple[PyTree, ...], batches: tuple[PyTree, ...]):
         states, scalars = split(states, batches)
-        return states, _seeds(scalars, rows)
+        # Apart already in the program, which is cheaper than slicing each one after.
+        apart = [
+            jax.tree.map(lambda x, row=row: x[row], group)
+            for group in scalars
+            for row in range(rows)
+        ]
+        return states, apart
 
     shardings = NamedSharding(mesh, spec), NamedSharding(mesh, PartitionSpec())
     step = jax.jit(many, donate_argnums=0, out_shardings=shardings)
     return Together(step=step, mesh=mesh, rows=rows)
 
 
-def _seeds(groups: tuple[PyTree, ...], rows: int | None) -> list[PyTree]:
-    if rows is None:
-        return list(groups)
-    return [
-        jax.tree.map(lambda x, row=row: x[row], group)
-        for group in groups
-        for row in range(rows)
-    ]
+@functools.partial(jax.jit, static_argnums=2)
+def _row(group: PyTree, row: int | Array, sharding: NamedSharding) -> PyTree:
+    """One program for all rows: an index that is not traced would make one each."""
+    return jax.lax.with_sharding_constraint(
+        jax.tree.map(lambda x: x[row], group), sharding
+    )
 
 
 def _stack(*leaves: Array) -> Array:

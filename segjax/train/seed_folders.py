@@ -1,0 +1,165 @@
+"""The run folders of several seeds: opened, checked and written together."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from segjax.train import digests, manifest, parallel
+from segjax.train.checkpoint import Checkpoints
+from segjax.train.config import Experiment
+from segjax.train.lock import locked
+from segjax.train.log import RunLog
+from segjax.train.loop import evaluator
+from segjax.train.record import Recorder
+
+
+def check(
+    experiments: Sequence[Experiment], run: pathlib.Path, *, resume: bool
+) -> None:
+    """Raises a ValueError unless these can be trained together, into this folder."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"Seeds are trained by one process, got {jax.process_count()}. "
+            f"Give each process seeds and a --run of its own, without --distributed."
+        )
+    seeds = [e.config.seed for e in experiments]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"Each seed is trained once, got {seeds or 'none'}.")
+    configs = [dataclasses.replace(e.config, seed=0) for e in experiments]
+    if any(config != configs[0] for config in configs):
+        raise ValueError(
+            "Experiments that are trained together differ in their seed only. "
+            "Take steps, batch size and the rest from other flags than the seed."
+        )
+    # Evaluation splits a batch over all devices, as in a run of one seed.
+    parallel.check_divides(configs[0].batch_size, parallel.make_mesh().size)
+    if not resume and run.is_dir() and any(run.iterdir()):
+        raise ValueError(
+            f"{run} is not empty. Go on with its seeds by --resume, "
+            f"or choose another folder by --run."
+        )
+
+
+def with_data_of_first(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Lets equal data be kept in memory once."""
+    data = experiments[0].data
+    same = data.fingerprint()
+    return [
+        dataclasses.replace(e, data=data) if e.data.fingerprint() == same else e
+        for e in experiments
+    ]
+
+
+def open_checkpoints(
+    stack: contextlib.ExitStack,
+    experiment: Experiment,
+    folder: pathlib.Path,
+    *,
+    resume: bool,
+) -> Checkpoints:
+    """Opens a seed's folder for this process alone."""
+    manifest.open_run(folder, resume=resume)
+    stack.enter_context(locked(folder))
+    monitor = experiment.config.monitor
+    return stack.enter_context(Checkpoints(folder / "checkpoints", monitor=monitor))
+
+
+def common_step(
+    run: pathlib.Path,
+    experiments: Sequence[Experiment],
+    kept: Sequence[Checkpoints],
+    console: Console,
+) -> int:
+    """The newest step of which every seed has a whole checkpoint."""
+    steps, problems = {}, []
+    for experiment, checkpoints in zip(experiments, kept, strict=True):
+        problems += checkpoints.newest_whole()[1]
+        # A seed that has none yet has its beginning.
+        steps[experiment.config.seed] = checkpoints.steps or [0]
+    for problem in problems:
+        console.print(f"{problem}; it is not used.", markup=False, soft_wrap=True)
+    common = set.intersection(*(set(s) for s in steps.values()))
+    if not common or (common == {0} and problems):
+        have = "; ".join(
+            f"seed {k} has {', '.join(map(str, v))}" for k, v in steps.items()
+        )
+        raise ValueError(
+            f"{run} has no step of which all seeds have a whole checkpoint: {have}. "
+            f"Go on with each alone by segjax train EXPERIMENT --run RUN/seed-... "
+            f"--resume, or start another --run."
+        )
+    step = max(common)
+    console.print(f"Going on from the checkpoints of step {step}.")
+    for checkpoints in kept:
+        # A seed that was ahead would not keep the steps that it makes again.
+        checkpoints.forget_after(step)
+    return step
+
+
+def begin(
+    experiments: Sequence[Experiment],
+    folders: Sequence[pathlib.Path],
+    *,
+    flags: Mapping[str, Any],
+    script: pathlib.Path | None,
+) -> None:
+    """Writes each `run.json`, which also says which seeds were trained together."""
+    seeds = [e.config.seed for e in experiments]
+    for e, folder in zip(experiments, folders, strict=True):
+        own = dict(flags) | {"seed": e.config.seed}
+        manifest.begin_run(folder, e, flags=own, script=script)
+        path = folder / "run.json"
+        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest.write_json(path, found | {"seeds_together": seeds})
+
+
+def go_on(
+    experiments: Sequence[Experiment],
+    folders: Sequence[pathlib.Path],
+    *,
+    step: int,
+    flags: Mapping[str, Any],
+) -> None:
+    """Adds the resume to each `run.json`."""
+    for e, folder in zip(experiments, folders, strict=True):
+        own = dict(flags) | {"seed": e.config.seed}
+        manifest.note_resume(folder, step=step, flags=own)
+
+
+def recorders(
+    stack: contextlib.ExitStack,
+    experiments: Sequence[Experiment],
+    folders: Sequence[pathlib.Path],
+    kept: Sequence[Checkpoints],
+    first: int,
+    console: Console,
+) -> list[Recorder]:
+    """A recorder a seed; only the first one shows a bar."""
+    evaluate = evaluator(experiments[0])
+    recorders = []
+    for e, folder, checkpoints in zip(experiments, folders, kept, strict=True):
+        log = RunLog(
+            folder,
+            config=e.config,
+            first_step=first,
+            console=console if folder is folders[0] else _without_bar(console),
+            name=f"Seed {e.config.seed}",
+        )
+        stack.enter_context(log)
+        gather = digests.first_steps(folder, first=first)
+        recorders.append(Recorder(e, checkpoints, log, evaluate, gather))
+    return recorders
+
+
+def _without_bar(console: Console) -> Console:
+    """Where the other seeds print while the first shows the bar."""
+    if not console.is_terminal:
+        return console
+    # Standard output as it is now: rich puts itself there, to print above the bar.
+    return Console(highlight=False, force_terminal=False)
