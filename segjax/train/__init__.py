@@ -5,10 +5,14 @@ from segjax.train.checkpoint import SaveError as SaveError
 from segjax.train.config import Experiment as Experiment
 from segjax.train.config import TrainConfig as TrainConfig
 from segjax.train.digests import STREAMS as STREAMS
+from segjax.train.digests import Difference as Difference
 from segjax.train.digests import differences as differences
 from segjax.train.ema import averaged_params as averaged_params
 from segjax.train.ema import variables as variables
 from segjax.train.ema import with_ema as with_ema
+from segjax.train.environment import code as code
+from segjax.train.environment import environment as environment
+from segjax.train.environment import file_digest as file_digest
 from segjax.train.evaluate import make_eval_step as make_eval_step
 from segjax.train.evaluate import make_evaluator as make_evaluator
 from segjax.train.lock import locked as locked
@@ -26,6 +30,8 @@ from segjax.train.record import Recorder as Recorder
 from segjax.train.record import evaluation_split as evaluation_split
 from segjax.train.record import final_split as final_split
 from segjax.train.replay import replay as replay
+from segjax.train.seeds import SeedDivergedError as SeedDivergedError
+from segjax.train.seeds import train_seeds as train_seeds
 from segjax.train.signals import Stopped as Stopped
 from segjax.train.state import TrainState as TrainState
 from segjax.train.state import abstract_state as abstract_state
