@@ -6,9 +6,10 @@ torchvision's wheel is built against a CUDA build of PyTorch, so that its operat
 not load beside a CPU build, and importing it fails. Here the two operations that
 detection models need are defined in PyTorch before the import; ROIAlign takes
 torchvision's own pure-PyTorch path, uncompiled, which is slow: keep images and
-proposals small. That path differs from the kernels where a sample lies more than a
-cell outside of the feature map: the kernels give 0 there, it gives the border's value.
-Where the compiled operations do load, they are used.
+proposals small. That path differs from the kernels where a sample lies outside of the
+feature map by more than a cell, or beyond its far edge at all: the kernels give 0
+there, it gives the border's value, which thin boxes at the far edge of an image see.
+Here it is made to give 0. Where the compiled operations do load, they are used.
 """
 
 import importlib.util
@@ -37,6 +38,19 @@ def _nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.T
 
 def _qnms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
     raise NotImplementedError("NMS of quantized boxes")
+
+
+def _kernels_interpolation(interpolate):
+    """Makes the pure-PyTorch ROIAlign read 0 where the compiled kernels do."""
+
+    def masked(features, index, y, x, ymask, xmask):
+        height, width = features.shape[-2:]
+        row = ((y >= -1) & (y <= height))[:, None, :, None, :, None]
+        column = ((x >= -1) & (x <= width))[:, None, None, :, None, :]
+        value = interpolate(features, index, y, x, ymask, xmask)
+        return torch.where(row & column, value, 0)
+
+    return masked
 
 
 def _compiled_operations_load() -> bool:
@@ -73,3 +87,6 @@ if _LIBRARY is not None:
     # function compiles itself at the first call, which takes a C++ compiler.
     _module = sys.modules["torchvision.ops.roi_align"]
     _module._roi_align = _module._roi_align.__wrapped__
+    _module._bilinear_interpolate = _kernels_interpolation(
+        _module._bilinear_interpolate
+    )
