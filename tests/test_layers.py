@@ -27,7 +27,7 @@ ONLY = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "tensorflow": set(),
-    "torch": set(),
+    "torch": {"interop"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,6 @@
+"""Weights of other systems, as variables of ours."""
+
+from segjax.interop.files import read_tensors as read_tensors
+from segjax.interop.folder import load as load
+from segjax.interop.folder import save as save
+from segjax.interop.torchvision import from_torchvision as from_torchvision

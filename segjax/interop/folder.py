@@ -1,0 +1,51 @@
+"""Variables in a folder, in Orbax's format."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from segjax.typing import PyTree
+
+
+def save(folder: pathlib.Path, variables: PyTree) -> None:
+    """Writes variables, for `load`.
+
+    Args:
+        folder: Made; must not exist.
+        variables: Nested dicts of arrays: collections such as `params`.
+
+    Raises:
+        ValueError: If the folder exists.
+    """
+    if folder.exists():
+        raise ValueError(
+            f"{folder} exists already. Name another folder, or remove it first."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    ocp.save_pytree(str(folder.absolute()), variables)
+
+
+def load(folder: pathlib.Path | str) -> dict[str, Any]:
+    """Reads what `save`, or `segjax import`, wrote.
+
+    Args:
+        folder: As given to `save`.
+
+    Returns:
+        The variables, NumPy arrays. `model.apply(variables, ...)` takes them as they
+        are; to train from them, put them in the place of those of the first state.
+
+    Raises:
+        ValueError: If there is no such folder, or it holds something else.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is no folder of variables. Make one: segjax import CHECKPOINT "
+            f"--model NAME --out {folder}."
+        )
+    tree = ocp.load_pytree(str(folder.absolute()))
+    return jax.tree.map(np.asarray, tree)
