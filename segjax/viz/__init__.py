@@ -1,6 +1,11 @@
 """Pictures, curves and the report of a run."""
 
 from segjax.viz.curves import curves as curves
+from segjax.viz.inspection import Card as Card
+from segjax.viz.inspection import inspection_sheet as inspection_sheet
+from segjax.viz.inspection import panels as panels
+from segjax.viz.inspection import write_inspection as write_inspection
+from segjax.viz.legend import legend as legend
 from segjax.viz.overlay import colour as colour
 from segjax.viz.overlay import errors as errors
 from segjax.viz.overlay import overlay as overlay

@@ -3,21 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 from PIL import Image, ImageDraw, ImageFont
 
 from segjax import ops
 from segjax.typing import Array
+from segjax.viz.legend import FONT_SIZE, FRAME, INK, LINE, PAPER, Sheet, legend
 from segjax.viz.overlay import LabelMap, Palette, Picture, ValidMap, colour, to_uint8
 
-Sheet = UInt8[np.ndarray, "_ _ 3"]
-"""A picture of any size."""
-
-PAPER, INK, FRAME = (255, 255, 255), (60, 60, 67), (205, 205, 210)
 MIN_SIDE, MAX_SIDE = 256, 1024
 """Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
 
-MARGIN, GUTTER, LINE, FONT_SIZE = 10, 6, 26, 17
+MARGIN, GUTTER = 10, 6
 
 
 def triptych(
@@ -58,8 +55,8 @@ def triptych(
     ]
     present = np.union1d(np.asarray(truth)[np.asarray(valid)], np.asarray(prediction))
     names = list(classes)
-    legend = [(names[i], tuple(palette[i].tolist())) for i in present.tolist()]
-    return _draw(panels, legend)
+    entries = [(names[i], tuple(palette[i].tolist())) for i in present.tolist()]
+    return _draw(panels, entries)
 
 
 def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
@@ -94,37 +91,19 @@ def _fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
 
 def _draw(
     panels: Sequence[tuple[str, Image.Image]],
-    legend: Sequence[tuple[str, tuple[int, ...]]],
+    entries: Sequence[tuple[str, tuple[int, ...]]],
 ) -> Sheet:
     font = ImageFont.load_default(FONT_SIZE)
     width, height = panels[0][1].size
     total = 2 * MARGIN + len(panels) * width + (len(panels) - 1) * GUTTER
-    places, lines = _flow([name for name, _ in legend], font, total - 2 * MARGIN)
+    classes = Image.fromarray(legend(entries, width=total - 2 * MARGIN))
     below = MARGIN + LINE + height + 8
-    sheet = Image.new("RGB", (total, below + lines * LINE + MARGIN), PAPER)
+    sheet = Image.new("RGB", (total, below + classes.height + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     for i, (caption, picture) in enumerate(panels):
         x, y = MARGIN + i * (width + GUTTER), MARGIN + LINE
         pen.text((x, MARGIN + LINE / 2 - 2), caption, INK, font, anchor="lm")
         pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
         sheet.paste(picture, (x, y))
-    for (name, swatch), (x, line) in zip(legend, places, strict=True):
-        left, middle = MARGIN + x, below + line * LINE + LINE // 2
-        box = (left, middle - 6, left + 12, middle + 6)
-        pen.rounded_rectangle(box, 3, fill=swatch, outline=FRAME)
-        pen.text((left + 18, middle), name, INK, font, anchor="lm")
+    sheet.paste(classes, (MARGIN, below))
     return np.asarray(sheet)
-
-
-def _flow(
-    names: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
-) -> tuple[list[tuple[float, int]], int]:
-    """Places names like words in lines: their (x, line), and how many lines."""
-    places, x, line = [], 0.0, 0
-    for name in names:
-        step = 18 + font.getlength(name) + 16
-        if x and x + step > width:
-            x, line = 0.0, line + 1
-        places.append((x, line))
-        x += step
-    return places, line + 1
