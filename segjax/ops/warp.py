@@ -58,24 +58,25 @@ def sample_bilinear(
 
 
 def sample_nearest(
-    x: Shaped[Array, "h w"],
+    x: Shaped[Array, "h w *rest"],
     rows: Float[Array, "i j"],
     columns: Float[Array, "i j"],
-) -> Shaped[Array, "i j"]:
+) -> Shaped[Array, "i j *rest"]:
     """Takes the pixel whose square holds the place.
 
     Args:
-        x: [H, W] of any type, such as class ids or a mask.
+        x: [H, W, ...] of any type, such as class ids or masks.
         rows: [I, J] vertical places in pixels.
         columns: [I, J] horizontal places in pixels.
 
     Returns:
-        [I, J] of the type of `x`; 0 or False outside.
+        [I, J, ...] of the type of `x`; 0 or False outside.
     """
-    height, width = x.shape
+    height, width, *rest = x.shape
     row = jnp.clip(jnp.floor(rows + 0.5), 0, height - 1).astype(jnp.int32)
     column = jnp.clip(jnp.floor(columns + 0.5), 0, width - 1).astype(jnp.int32)
-    flat = jnp.asarray(x).reshape(height * width)
+    flat = jnp.asarray(x).reshape(height * width, *rest)
     taken = flat.at[row * width + column].get(mode="promise_in_bounds")
-    zero = jnp.zeros((), x.dtype)
-    return jnp.where(inside(rows, columns, (height, width)), taken, zero)
+    within = inside(rows, columns, (height, width))
+    within = within.reshape(within.shape + (1,) * len(rest))
+    return jnp.where(within, taken, jnp.zeros((), x.dtype))

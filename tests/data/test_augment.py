@@ -401,9 +401,74 @@ def test_sometimes_is_a_share(rng):
     assert 0.2 < np.mean(changed) < 0.4
 
 
+def with_objects(rng, size=(SIZE, SIZE)):
+    """Blocks of labels 1 to 4, a mask each, and two slots without an object."""
+    label = np.zeros(size, np.int32)
+    for i, (top, left) in enumerate([(0, 0), (3, 14), (12, 2), (17, 17)], start=1):
+        label[top : top + 6, left : left + 5] = i
+    masks = np.stack([label == i for i in (1, 2, 3, 4, 9, 9)])
+    return random_example(rng, size) | {
+        "label": label,
+        "masks": masks,
+        "boxes": np.zeros((6, 4), np.float32),
+        "present": np.array([True] * 4 + [False] * 2),
+    }
+
+
+def box_of(mask):
+    rows, columns = np.nonzero(mask)
+    if not rows.size:
+        return [0, 0, 0, 0]
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("name", [*SPATIAL, "zoomed in"])
+def test_objects_move_with_their_labels(name, rng):
+    change = (
+        SPATIAL | {"zoomed in": augment.scale_and_crop(minimum=3.0, maximum=4.0)}
+    )[name]
+    example = with_objects(rng)
+    change, lost = jax.jit(change), 0
+    for seed in range(8):
+        got = jax.device_get(change(jax.random.key(seed), example))
+        wanted = np.stack([got["label"] == i for i in (1, 2, 3, 4, 9, 9)])
+        np.testing.assert_array_equal(got["masks"], wanted)
+        np.testing.assert_array_equal(got["boxes"], [box_of(m) for m in wanted])
+        np.testing.assert_array_equal(got["present"], wanted.any((1, 2)))
+        lost += 4 - got["present"].sum()
+    assert lost > 0 or name != "zoomed in"
+
+
+@pytest.mark.parametrize("name", ["flip", "flip_vertical"])
+def test_a_smaller_image_stays_in_the_top_left(name, rng):
+    small = with_objects(rng, (17, 20))
+    padded = {
+        k: np.pad(
+            v, [(0, 0)] * (k == "masks") + [(0, 7), (0, 4)] + [(0, 0)] * (k == "image")
+        )
+        for k, v in small.items()
+        if k in ("image", "label", "valid", "masks")
+    }
+    padded = small | padded | {"size": np.array([17, 20], np.int32)}
+    for seed in range(4):
+        key = jax.random.key(seed)
+        got, wanted = SPATIAL[name](key, padded), SPATIAL[name](key, small)
+        np.testing.assert_array_equal(got["size"], [17, 20])
+        np.testing.assert_array_equal(got["image"][:17, :20], wanted["image"])
+        np.testing.assert_array_equal(got["masks"][:, :17, :20], wanted["masks"])
+        np.testing.assert_array_equal(got["boxes"], wanted["boxes"])
+        assert not np.any(got["valid"][17:]) | np.any(got["valid"][:, 20:])
+
+
+def test_other_changes_make_the_frame_the_image(rng, key):
+    example = with_objects(rng) | {"size": np.array([17, 20], np.int32)}
+    for name in ("quarter_turn", "scale_and_crop", "rotate", "elastic"):
+        np.testing.assert_array_equal(SPATIAL[name](key, example)["size"], [SIZE, SIZE])
+
+
 @pytest.mark.parametrize("name", SPATIAL)
-def test_instances_are_refused(name, key):
-    with pytest.raises(ValueError, match="also has boxes"):
+def test_boxes_without_masks_are_refused(name, key):
+    with pytest.raises(ValueError, match="boxes without masks"):
         SPATIAL[name](key, ramp() | {"boxes": np.zeros((1, 4))})
 
 

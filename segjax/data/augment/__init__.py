@@ -1,9 +1,10 @@
 """Augmentations: `(key, example) -> example`, pure JAX on one example.
 
 The compiled train step maps them over the batch. An example has `image` float32
-[H, W, 3] in [0, 1], `label` int32 [H, W] and `valid` bool [H, W]; what else it has
-is passed on. Everything random comes from the key, so that a result depends on
-neither the other examples nor their number.
+[H, W, 3] in [0, 1], `label` int32 [H, W] and `valid` bool [H, W]. Where it has `masks`
+bool [N, H, W] they move along, `boxes` are found anew, and objects of which nothing is
+left are no longer `present`. What else it has is passed on. Everything random comes
+from the key, so that a result depends on neither the other examples nor their number.
 """
 
 from segjax.data.augment.colour import blur as blur

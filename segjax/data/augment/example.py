@@ -1,4 +1,4 @@
-"""What an augmentation may move, and what it must refuse."""
+"""What an augmentation moves, and what follows from it."""
 
 from collections.abc import Callable
 
@@ -6,26 +6,27 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from segjax.typing import Example
+from segjax import ops
+from segjax.typing import Array, Example
 
 _PIXELS = ("image", "label", "valid")
-_INSTANCES = ("boxes", "masks")
 
 
 def check_spatial(example: Example) -> None:
     """Checks shapes, and that nothing would be left behind.
 
     Raises:
-        ValueError: If the example has instances, which these functions do not move.
+        ValueError: If the example has boxes without masks, which cannot be moved.
     """
-    left_behind = [name for name in _INSTANCES if name in example]
-    if left_behind:
+    if "boxes" in example and "masks" not in example:
         raise ValueError(
-            f"this augmentation moves {', '.join(_PIXELS)}, and the example also "
-            f"has {', '.join(left_behind)}. Use it for semantic segmentation only."
+            f"this augmentation moves {', '.join(_PIXELS)} and masks, and finds boxes "
+            f"by masks; the example has boxes without masks. Add the masks."
         )
     check_image(example)
     chex.assert_equal_shape_prefix([example[name] for name in _PIXELS], 2)
+    if "masks" in example:
+        chex.assert_shape(example["masks"], (None, *example["label"].shape))
 
 
 def check_image(example: Example) -> None:
@@ -34,10 +35,44 @@ def check_image(example: Example) -> None:
     chex.assert_type(example["image"], jnp.floating)
 
 
-def move(example: Example, change: Callable[[jax.Array], jax.Array]) -> Example:
-    """Applies the same change of axes 0 and 1 to image, label and valid."""
+def move(
+    example: Example, change: Callable[[Array], Array], *, size: Array | None = None
+) -> Example:
+    """Applies the same change of axes 0 and 1 to image, label, valid and masks.
+
+    Args:
+        example: As the pipeline has it, on the device.
+        change: [H, W, ...] to [H, W, ...].
+        size: Where the example tells (height, width) of the image in the array: what
+            they are after the change. All of the array unless given.
+    """
     check_spatial(example)
-    return {**example, **{name: change(example[name]) for name in _PIXELS}}
+    moved = {name: change(example[name]) for name in _PIXELS}
+    if "masks" in example:
+        moved |= found(jax.vmap(change)(example["masks"]), example["present"])
+    if "size" in example:
+        moved["size"] = whole(example) if size is None else size
+    return {**example, **moved}
+
+
+def found(masks: Array, present: Array) -> Example:
+    """Objects after their masks have moved.
+
+    Args:
+        masks: bool [N, H, W].
+        present: bool [N] slots that held an object.
+
+    Returns:
+        `masks`, their `boxes`, and `present` without the objects of which nothing is
+        left in the image.
+    """
+    present = present & jnp.any(masks, axis=(1, 2))
+    return {"masks": masks, "boxes": ops.masks_to_boxes(masks), "present": present}
+
+
+def whole(example: Example) -> Array:
+    """(height, width) of the array: what lies outside the image is part of it now."""
+    return jnp.asarray(example["label"].shape, jnp.int32)
 
 
 def check_at_least(least: int, **options: float | int) -> None:

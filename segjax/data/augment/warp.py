@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from segjax.data.augment.example import check_at_least, check_spatial
+from segjax.data.augment.example import check_at_least, check_spatial, found, whole
 from segjax.ops.warp import sample_bilinear, sample_nearest
 from segjax.typing import Array, Augmentation, Example, Key
 
@@ -20,23 +20,30 @@ from segjax.typing import Array, Augmentation, Example, Key
 def resample(
     example: Example, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
 ) -> Example:
-    """Reads image, label and valid at the given places of the example.
+    """Reads image, label, valid and masks at the given places of the example.
 
     Args:
-        example: Image, label and valid, [H, W, ...].
+        example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] where there
+            are objects.
         rows: [H, W] where to read, in pixels from the centre of the first.
         columns: [H, W] likewise.
 
     Returns:
-        The example with all three replaced; 0 and not valid outside.
+        The example with all of them replaced; 0, not valid and no object outside.
     """
     check_spatial(example)
-    return {
-        **example,
+    read = {
         "image": sample_bilinear(example["image"], rows, columns),
         "label": sample_nearest(example["label"], rows, columns),
         "valid": sample_nearest(example["valid"], rows, columns),
     }
+    if "masks" in example:
+        last = jnp.moveaxis(example["masks"], 0, -1)  # One lookup for all of them.
+        masks = jnp.moveaxis(sample_nearest(last, rows, columns), -1, 0)
+        read |= found(masks, example["present"])
+    if "size" in example:
+        read["size"] = whole(example)
+    return {**example, **read}
 
 
 def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentation:
