@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 _VERBS = {
     "train": "train an experiment script into a run folder",
+    "seeds": "train several seeds at once, with mean, deviation and interval",
     "evaluate": "score a run's best or last checkpoint",
+    "verify": "replay a run's first updates: do they repeat bit for bit?",
+    "inspect": "rank a split's images by loss or gradient: which look mislabelled?",
     "predict": "images in, label maps and overlays out",
     "data": "list the data sets, or prepare one",
 }

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from segjax import models
@@ -43,14 +43,52 @@ def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str)
     Raises:
         ValueError: If the folder holds no run, no script or no whole checkpoint.
     """
-    manifest = _manifest(folder)
+    experiment, chosen = rebuild(folder, manifest_of(folder), options, args, prog=prog)
+    state = state_of(experiment, folder, chosen.checkpoint)
+    return Run(folder, experiment, state, chosen)
+
+
+def rebuild(
+    folder: pathlib.Path,
+    manifest: Mapping[str, Any],
+    options: type,
+    args: Sequence[str],
+    *,
+    prog: str,
+) -> tuple[training.Experiment, Any]:
+    """Builds a run's experiment from the script and the flags that the run kept.
+
+    Args:
+        folder: The run folder.
+        manifest: Its `run.json`.
+        options: A dataclass of the verb's flags.
+        args: Flags, those of the experiment included; they take the place of the
+            run's.
+        prog: The command, for messages.
+
+    Returns:
+        (the experiment, the verb's options).
+    """
     original = pathlib.Path(manifest["script"] or folder)
     build = scripts.load(folder / training.SCRIPT, beside=original.parent)
     kept = scripts.from_json(build, manifest["flags"])
     keywords, chosen = scripts.parse(build, options, args, prog=prog, defaults=kept)
-    experiment = build(**keywords)
-    state = state_of(experiment, folder, chosen.checkpoint)
-    return Run(folder, experiment, state, chosen)
+    return build(**keywords), chosen
+
+
+def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads `run.json`. Raises ValueError if the folder has none, or no script."""
+    if not (folder / "run.json").is_file():
+        raise ValueError(
+            f"A run folder is needed, {folder} has no run.json. "
+            f"Make one by segjax train EXPERIMENT.py --run {folder}."
+        )
+    if not (folder / training.SCRIPT).is_file():
+        raise ValueError(
+            f"{folder} was not made by a script, so its experiment cannot be built "
+            f"again. Add its script as {folder / training.SCRIPT}."
+        )
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def folder_argument(args: Sequence[str], verb: str) -> pathlib.Path:
@@ -66,20 +104,6 @@ def summary(experiment: training.Experiment) -> str:
     """Parameters and FLOPs at the shape of a training batch, as a table."""
     shape = (1, *training.image_shape(experiment.data))
     return str(models.summarize(experiment.model, shape))
-
-
-def _manifest(folder: pathlib.Path) -> dict[str, Any]:
-    if not (folder / "run.json").is_file():
-        raise ValueError(
-            f"A run folder is needed, {folder} has no run.json. "
-            f"Make one by segjax train EXPERIMENT.py --run {folder}."
-        )
-    if not (folder / training.SCRIPT).is_file():
-        raise ValueError(
-            f"{folder} was not made by a script, so its experiment cannot be built "
-            f"again. Add its script as {folder / training.SCRIPT}."
-        )
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def state_of(

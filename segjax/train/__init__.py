@@ -30,6 +30,7 @@ from segjax.train.record import Recorder as Recorder
 from segjax.train.record import evaluation_split as evaluation_split
 from segjax.train.record import final_split as final_split
 from segjax.train.replay import replay as replay
+from segjax.train.seed_folders import seed_folder as seed_folder
 from segjax.train.seeds import SeedDivergedError as SeedDivergedError
 from segjax.train.seeds import train_seeds as train_seeds
 from segjax.train.signals import Stopped as Stopped

@@ -124,7 +124,7 @@ def differences(
     """
     found = []
     if recorded["initialisation"] != replayed["initialisation"]:
-        found.append(Difference("initialisation", None, "the first state"))
+        found.append(Difference("initialisation", None, "state"))
     for stream in STREAMS[1:]:
         there, here = (_named(digests[stream]) for digests in (recorded, replayed))
         pairs = zip(there, here, strict=False)  # Of a replay of fewer steps.
@@ -171,12 +171,15 @@ def _sha256(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 def _arithmetic(row: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {name: _hex(row[f"digest/{name}"]) for name in ("gradients", "params")}
-    return {"loss": float(row["loss"]), **parts}
+    return {
+        "loss": float(row["loss"]),
+        "gradients": _hex(row["digest/gradients"]),
+        "parameters": _hex(row["digest/params"]),
+    }
 
 
 def _named(digests: Sequence[Any]) -> list[dict[str, Any]]:
-    return [d if isinstance(d, dict) else {"the batch": d} for d in digests]
+    return [d if isinstance(d, dict) else {"batch": d} for d in digests]
 
 
 def _hex(value: Any) -> str:

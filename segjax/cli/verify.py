@@ -1,0 +1,180 @@
+"""`segjax verify RUN [--first K]`: does a run still repeat, and if not, from where?"""
+
+import collections
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segjax import train as training
+from segjax.cli import runs
+
+DIFFERS = 1
+"""The exit code of a run that does not repeat."""
+
+_COMPARED = {
+    "initialisation": "parameters, state, key",
+    "data": "fingerprint, raw batches",
+    "augmentation": "augmented batches",
+    "arithmetic": "loss, gradients, parameters",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Flags of `segjax verify` beside those of the experiment.
+
+    Attributes:
+        first: Updates to replay; all whose digests the run kept, unless given.
+    """
+
+    first: int | None = None
+
+
+def main(args: Sequence[str]) -> None:
+    """Replays a run's first updates and says "equal", or which stream differs first.
+
+    Raises:
+        ValueError: If the folder holds no run, or one without digests.
+        SystemExit: With code 1 if something differs.
+    """
+    folder = runs.folder_argument(args, "verify")
+    manifest = runs.manifest_of(folder)
+    recorded = _digests(folder, manifest)
+    experiment, options = runs.rebuild(
+        folder, manifest, VerifyOptions, args[1:], prog=f"segjax verify {folder}"
+    )
+    steps = _steps(options.first, recorded["steps"], folder)
+    for note in notes(folder, manifest, experiment):
+        print(f"note: {note}", file=sys.stderr)
+    replayed = training.replay(
+        experiment, steps=steps, processes=manifest.get("processes", 1)
+    )
+    found = _differences(manifest, experiment, replayed)
+    console = Console(highlight=False)
+    console.print(_table(found, f"{folder.name}: updates 1 to {steps}, replayed"))
+    if not found:
+        console.print("equal")
+        return
+    reason = _reason(found[0], manifest, experiment, replayed)
+    console.print(f"differs: {found[0].stream}. {reason}", soft_wrap=True)
+    sys.exit(DIFFERS)
+
+
+def notes(
+    folder: pathlib.Path, manifest: Mapping[str, Any], experiment: training.Experiment
+) -> Iterator[str]:
+    """What is not as it was, and may explain a difference.
+
+    Args:
+        folder: The run folder.
+        manifest: Its `run.json`.
+        experiment: Built again.
+    """
+    before, now = _flat(manifest), _flat(training.environment())
+    settings = {k: str(v) for k, v in vars(experiment.config).items()}
+    now |= {**settings, "model": repr(experiment.model)}
+    before |= {k: str(v) for k, v in manifest["config"].items()}
+    before |= {"model": manifest["model"]}
+    for name, value in now.items():
+        if before.get(name, value) != value:
+            yield f"{name}: {before[name] or 'none'} in the run, {value or 'none'} here"
+    script = manifest["script"] and pathlib.Path(manifest["script"])
+    kept = manifest["code"].get("script")
+    if kept and training.file_digest(folder / training.SCRIPT) != kept:
+        yield f"{folder / training.SCRIPT} was changed after the run began"
+    elif kept and training.file_digest(script) not in (kept, None):
+        yield f"{script} has changed; the copy that the run kept is replayed"
+    if manifest["code"].get("segjax", "") != training.code(script)["segjax"]:
+        commit = manifest["code"].get("commit", "")[:12]
+        yield f"segjax is not the code of the run{commit and f' (commit {commit})'}"
+
+
+def _digests(folder: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    if "digests" not in manifest:
+        raise ValueError(
+            f"{folder} kept no digests: it ended before the first line of its log, or "
+            f"is of an older segjax. Train again, into another --run."
+        )
+    return manifest["digests"]
+
+
+def _steps(asked: int | None, recorded: int, folder: pathlib.Path) -> int:
+    if asked is not None and not 1 <= asked <= recorded:
+        raise ValueError(
+            f"--first needs 1 to {recorded}, the updates whose digests {folder} kept, "
+            f"got {asked}. Leave it out to replay them all."
+        )
+    return recorded if asked is None else asked
+
+
+def _flat(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The parts of a manifest that `training.environment` gives, one name a value."""
+    flat = {k: str(v) for k, v in manifest.get("versions", {}).items()}
+    flat |= {k: str(v) for k, v in manifest.get("jax", {}).items()}
+    for name in ("processes", "cpu", "cores", "xla_flags"):
+        if name in manifest:
+            flat[name] = str(manifest[name])
+    kinds = collections.Counter(d.partition(" ")[2] for d in manifest["devices"])
+    return flat | {"devices": ", ".join(f"{n} x {kind}" for kind, n in kinds.items())}
+
+
+def _differences(
+    manifest: Mapping[str, Any],
+    experiment: training.Experiment,
+    replayed: Mapping[str, Any],
+) -> list[training.Difference]:
+    """Those of the digests, and of the fingerprint where the batches are equal."""
+    found = training.differences(manifest["digests"], replayed)
+    changed = manifest["data"]["fingerprint"] != experiment.data.fingerprint()
+    if changed and "data" not in [d.stream for d in found]:
+        found.append(training.Difference("data", None, "fingerprint"))
+    return sorted(found, key=lambda d: training.STREAMS.index(d.stream))
+
+
+def _table(found: Sequence[training.Difference], title: str) -> Table:
+    table = Table("stream", "compared", "result", "step", title=title)
+    table.title_justify = "left"
+    first = {d.stream: d for d in found}
+    for stream, compared in _COMPARED.items():
+        difference = first.get(stream)
+        if difference is None:
+            table.add_row(stream, compared, "[green]equal", "")
+        else:
+            step = "" if difference.step is None else str(difference.step)
+            table.add_row(stream, compared, f"[red]differs: {difference.what}", step)
+    return table
+
+
+def _reason(
+    difference: training.Difference,
+    manifest: Mapping[str, Any],
+    experiment: training.Experiment,
+    replayed: Mapping[str, Any],
+) -> str:
+    """What made a stream differ, most likely; those before it are equal."""
+    if difference.stream == "initialisation":
+        seed, was = experiment.config.seed, manifest["seed"]
+        if seed != was:
+            return f"The seed is {seed}, that of the run was {was}."
+        return "The seed is the same: the model or a version is another."
+    if difference.stream == "data":
+        if manifest["data"]["fingerprint"] == experiment.data.fingerprint():
+            return "The fingerprint is the same: what reads the data is another."
+        return "The data's fingerprint differs: a file, or how it is read, was changed."
+    if difference.stream == "augmentation":
+        return "The batches are equal as read: the augmentation is another."
+    recorded, step = manifest["digests"], (difference.step or 1) - 1
+    there, here = (d["arithmetic"][step]["loss"] for d in (recorded, replayed))
+    fact = f"The loss of update {step + 1} was {there:.9g} and is {here:.9g}"
+    if there == here:
+        fact = f"The loss of update {step + 1} is equal, but not its {difference.what}"
+    if _flat(manifest)["devices"] != _flat(training.environment())["devices"]:
+        return f"{fact}: other devices split sums, and so round, otherwise."
+    if recorded["program"] == replayed["program"]:
+        return f"{fact}: the same program, on other cores or under other flags."
+    return f"{fact}: the step is another program, by its code, flags or versions."

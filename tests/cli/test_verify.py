@@ -1,0 +1,283 @@
+"""`segjax verify`: equal where nothing changed, else the stream that was changed."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from segjax import cli, data, losses
+from tests.cli.conftest import expect_one_error_line, write_scenes
+
+SCRIPT = '''"""Scenes, mirrored at random."""
+
+import pathlib
+
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+
+
+def experiment(
+    *, source: pathlib.Path, steps: int = 8, workers: int = 0, seed: int = 0
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with images/ and masks/.
+        steps: Optimizer updates in total.
+        workers: Reader processes.
+        seed: Seeds everything.
+    """
+    scenes = data.folder(source)
+    return train.Experiment(
+        config=train.TrainConfig(steps=steps, batch_size=8, seed=seed, samples=1),
+        data=data.Pipeline(dataset=scenes, size=16, workers=workers),
+        augment=data.augment.flip,
+        model=models.SimpleCNN(num_classes=len(scenes.classes), width=8),
+        objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
+        optimizer=optax.adam(1e-2),
+        metric=metrics.semantic(scenes.classes),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)
+'''
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    """A run of its own source folder."""
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "scenes.py").write_text(SCRIPT)
+    source = write_scenes(folder / "scenes", 30)
+    args = ["train", folder / "scenes.py", "--source", source, "--run", folder / "run"]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(a) for a in args])
+    assert not exit_.value.code
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(trained / "run", tmp_path / "run")
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def results(got):
+    """Stream to result, out of the table."""
+    rows = [line.split("│")[1:4] for line in got.out.splitlines() if "│" in line]
+    return {stream.strip(): result.strip() for stream, _, result in rows}
+
+
+def expect_differs(got, stream, *words):
+    """Exit code 1; the last line names the stream, and the ones before are equal."""
+    assert got.code == 1, got
+    last = got.out.strip().splitlines()[-1]
+    assert last.startswith(f"differs: {stream}."), got.out
+    for word in words:
+        assert word in last, last
+    streams = ["initialisation", "data", "augmentation", "arithmetic"]
+    before = streams[: streams.index(stream)]
+    found = results(got)
+    assert [found[s] for s in before] == ["equal"] * len(before)
+    assert found[stream].startswith("differs: ")
+
+
+def test_equal(segjax, run):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    got = segjax("verify", run)
+    assert got.code == 0, got
+    assert got.out.strip().splitlines()[-1] == "equal"
+    assert "updates 1 to 5" in got.out
+    assert set(results(got).values()) == {"equal"}
+    assert got.err == ""
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_fewer_updates(segjax, run):
+    got = segjax("verify", run, "--first", "2")
+    assert got.code == 0, got
+    assert "updates 1 to 2" in got.out
+
+
+def test_a_data_file_was_changed(segjax, run, trained, tmp_path):
+    source = shutil.copytree(trained / "scenes", tmp_path / "scenes")
+    path = source / "images/07.png"
+    image = np.array(Image.open(path))
+    image[3, 3, 0] ^= 1
+    Image.fromarray(image).save(path)
+    got = segjax("verify", run, "--source", source)
+    expect_differs(got, "data", "fingerprint differs")
+
+
+def test_the_same_data_elsewhere(segjax, run, trained, tmp_path):
+    source = shutil.copytree(trained / "scenes", tmp_path / "scenes")
+    assert segjax("verify", run, "--source", source).code == 0
+
+
+def test_the_reader_was_changed(segjax, run, monkeypatch):
+    read = data.Pipeline.train_batches
+
+    def shifted(self, *, first_batch=0, **kwargs):
+        return read(self, first_batch=first_batch + 1, **kwargs)
+
+    monkeypatch.setattr(data.Pipeline, "train_batches", shifted)
+    got = segjax("verify", run)
+    expect_differs(got, "data", "fingerprint is the same")
+
+
+def test_the_augmentation_was_changed_in_the_script(segjax, run):
+    script = run / "experiment.py"
+    edit(script, "data.augment.flip", "lambda key, example: example")
+    got = segjax("verify", run)
+    expect_differs(got, "augmentation", "the augmentation is another")
+    assert f"note: {script} was changed after the run began" in got.err
+
+
+def test_the_augmentation_was_changed_in_segjax(segjax, run, monkeypatch):
+    flip = data.augment.flip
+
+    def other(key, example):
+        return flip(jax.random.fold_in(key, 1), example)
+
+    monkeypatch.setattr(data.augment, "flip", other)
+    expect_differs(segjax("verify", run), "augmentation")
+
+
+def test_the_seed_was_changed(segjax, run):
+    got = segjax("verify", run, "--seed", "3")
+    expect_differs(got, "initialisation", "The seed is 3, that of the run was 0.")
+    assert "note: seed: 0 in the run, 3 here" in got.err
+
+
+def test_the_seed_was_changed_in_the_manifest(segjax, run):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["flags"]["seed"] = 4
+    (run / "run.json").write_text(json.dumps(manifest))
+    expect_differs(segjax("verify", run), "initialisation", "The seed is 4")
+
+
+def test_the_loss_was_changed_in_the_script(segjax, run):
+    edit(run / "experiment.py", "losses.cross_entropy", "losses.soft_dice")
+    got = segjax("verify", run)
+    expect_differs(got, "arithmetic", "another program", "loss of update 1 was")
+
+
+def test_the_loss_was_changed_in_segjax_by_a_hair(segjax, run, monkeypatch):
+    entropy = losses.cross_entropy
+
+    def other(logits, labels, valid):
+        return entropy(logits, labels, valid) * (1 + 1e-6)
+
+    monkeypatch.setattr(losses, "cross_entropy", other)
+    expect_differs(segjax("verify", run), "arithmetic", "another program")
+
+
+def test_the_optimizer_was_changed(segjax, run):
+    edit(run / "experiment.py", "optax.adam(1e-2)", "optax.sgd(1e-2)")
+    got = segjax("verify", run)
+    expect_differs(got, "arithmetic", "equal, but not its parameters")
+
+
+def test_the_model_was_changed(segjax, run):
+    edit(run / "experiment.py", "width=8", "width=12")
+    got = segjax("verify", run)
+    expect_differs(got, "initialisation", "the model or a version is another")
+    assert "note: model: SimpleCNN" in got.err
+
+
+def test_what_may_explain_a_difference_is_noted(segjax, run):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["versions"]["jax"] = "0.0.1"
+    manifest["cores"] = 96
+    manifest["devices"] = ["gpu:0 Some GPU", "gpu:1 Some GPU"]
+    manifest["code"]["segjax"] = "of another day"
+    (run / "run.json").write_text(json.dumps(manifest))
+    got = segjax("verify", run)
+    assert got.code == 0  # Notes explain; digests decide.
+    lines = got.err.splitlines()
+    assert f"note: jax: 0.0.1 in the run, {jax.__version__} here" in lines
+    assert any(line.startswith("note: cores: 96 in the run, ") for line in lines)
+    assert "note: devices: 2 x Some GPU in the run, 4 x cpu here" in lines
+    assert any(line.startswith("note: segjax is not the code") for line in lines)
+
+
+@pytest.mark.parametrize("asked", ["6", "0", "-1"])
+def test_more_updates_than_the_run_kept(segjax, run, asked):
+    got = segjax("verify", run, f"--first={asked}")
+    expect_one_error_line(got, "--first", "1 to 5", asked)
+
+
+def test_a_run_without_digests(segjax, run):
+    manifest = json.loads((run / "run.json").read_text())
+    del manifest["digests"]
+    (run / "run.json").write_text(json.dumps(manifest))
+    expect_one_error_line(segjax("verify", run), run, "no digests")
+
+
+def test_no_run(segjax, tmp_path):
+    expect_one_error_line(segjax("verify"), "run folder", "verify")
+    expect_one_error_line(segjax("verify", tmp_path), tmp_path, "run.json")
+
+
+@pytest.mark.slow
+def test_fresh_processes(trained, tmp_path, data_dir):
+    """One seed in two processes, from two places, with 0 and 2 reader processes, is
+    bit for bit the same; another seed is not; and a third process says equal."""
+    started = {}
+    for name, flags in (("a", ""), ("b", "--workers 2"), ("c", "--seed 1")):
+        script = tmp_path / name / "deeper" / f"{name}.py"
+        script.parent.mkdir(parents=True)
+        script.write_text("\n" * len(started) + SCRIPT)  # Other lines, too.
+        args = ["--source", trained / "scenes", "--run", tmp_path / name / "run"]
+        started[name] = subprocess.Popen(
+            [sys.executable, script, *args, *flags.split()],
+            cwd=script.parent,
+            stderr=subprocess.PIPE,
+        )
+    for process in started.values():
+        assert process.wait(300) == 0, process.stderr.read()
+        process.stderr.close()
+    found = {
+        name: json.loads((tmp_path / name / "run/run.json").read_text())["digests"]
+        for name in started
+    }
+    assert found["a"] == found["b"]
+    same = found["a"].keys() - {"steps", "program"}
+    assert not [k for k in same if found["a"][k] == found["c"][k]]
+    assert found["a"]["program"] == found["c"]["program"]
+    assert not set(found["a"]["data"]) & set(found["c"]["data"])
+    assert not set(found["a"]["augmentation"]) & set(found["c"]["augmentation"])
+    command = "import sys; from segjax import cli; cli.main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "verify", tmp_path / "b/run"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done
+    assert done.stdout.strip().endswith("equal")
+
+
+def test_every_test_that_the_page_names_exists():
+    root = pathlib.Path(__file__).parents[2]
+    page = (root / "docs/reproducibility.md").read_text()
+    names = {w.strip("`(),.;") for w in page.split() if "::" in w}
+    assert len(names) > 20
+    for name in names:
+        path, _, function = name.partition("::")
+        source = root / path
+        assert source.is_file(), name
+        assert f"def {function}(" in source.read_text(), name
