@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def cell_anchors(
-    sizes: Sequence[float], aspect_ratios: Sequence[float]
+    sizes: Sequence[float | int], aspect_ratios: Sequence[float | int]
 ) -> Float[np.ndarray, "a 4"]:
     """Anchors of one cell, around (0, 0).
 
@@ -32,8 +32,8 @@ def pyramid_anchors(
     image_size: tuple[int, int],
     level_sizes: Sequence[tuple[int, int]],
     *,
-    sizes: Sequence[Sequence[float]],
-    aspect_ratios: Sequence[float],
+    sizes: Sequence[Sequence[float | int]],
+    aspect_ratios: Sequence[float | int],
 ) -> list[Float[np.ndarray, "_ 4"]]:
     """Anchors of every cell of every level, around the cells' top left corners.
 

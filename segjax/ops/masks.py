@@ -143,6 +143,6 @@ def _pasting(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
         # Cell 0 and the last are the border of zeros: they need no weight.
         cell = xp.arange(1, cells + 1, dtype=xp.float32)[None, None]
         near = xp.maximum(1 - abs(place - cell), 0)
-        inside = (pixel >= first) & (pixel < first + span)
+        inside = (pixel >= first) & (pixel <= last)
         weights.append(xp.where(inside[..., None], near, 0).astype(xp.float32))
     return weights

@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax import ops
+from tests import torchvision_oracle
+
+H, W, M = 36, 44, 7
+crop = jax.jit(ops.crop_masks, static_argnames="size")
+paste = jax.jit(ops.paste_masks, static_argnames="size")
+
+
+def random_boxes(rng, count, *, outside=0):
+    low = rng.uniform(-outside, 30, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, 30, (count, 2))], axis=1)
+    if not outside:
+        boxes = np.clip(boxes, 0, [W, H, W, H])
+    return boxes.astype(np.float32)
+
+
+def test_crop_by_hand():
+    # A mask whose left half is set; the box is the image, or its left or right half.
+    masks = np.zeros((2, 8, 8), bool)
+    masks[1, :, :4] = True
+    boxes = np.float32([[0, 0, 8, 8], [0, 0, 4, 8], [5, 0, 8, 8], [0, 0, 8, 8]])
+    got = np.asarray(crop(masks, np.int32([1, 1, 1, 0]), boxes, size=2))
+    # Not aligned: samples are on whole features 0.5, 1.5, ... so 3.5 is half set.
+    np.testing.assert_allclose(got[0], [[0.875, 0]] * 2)
+    np.testing.assert_allclose(got[1], [[1, 0.75]] * 2)
+    assert not got[2:].any()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", [M, 3])
+def test_crop_equals_torchvision(rng, size):
+    torchvision = torchvision_oracle.load()
+    import torch
+
+    masks = rng.random((3, H, W)) < 0.5
+    boxes = random_boxes(rng, 40)  # More than are cut at once.
+    boxes[:3] = [[0, 0, W, H], [5, 5, 5, 5], [3, 2, 4, 30]]
+    index = rng.integers(0, 3, 40).astype(np.int32)
+    want = torchvision.models.detection.roi_heads.project_masks_on_boxes(
+        torch.tensor(masks), torch.tensor(boxes), torch.tensor(index), size
+    )
+    got = crop(masks, index, boxes, size=size)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_padding_of_masks_is_not_read(rng):
+    masks = rng.random((3, H, W)) < 0.5
+    boxes = random_boxes(rng, 20)
+    boxes[0] = [0, 0, W, H]
+    index = rng.integers(0, 3, 20).astype(np.int32)
+    want = crop(masks, index, boxes, size=M)
+    padded = np.pad(masks, ((0, 2), (0, 9), (0, 4)), constant_values=True)
+    got = crop(padded, index, boxes, size=M, image_size=jnp.array([H, W]))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parity
+def test_paste_equals_torchvision(rng):
+    torchvision = torchvision_oracle.load()
+    import torch
+
+    probs = rng.random((30, M, M)).astype(np.float32)
+    boxes = random_boxes(rng, 30, outside=12)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], 3)  # It fails on boxes wholly outside.
+    boxes[:4] = [[0, 0, W, H], [5, 5, 5, 5], [8, 4, 7, 3], [-90, -90, -80, -80]]
+    boxes[4] = [-9, -9, W + 9, H + 9]
+    paste_theirs = torchvision.models.detection.roi_heads.paste_masks_in_image
+    want = paste_theirs(torch.tensor(probs)[:, None], torch.tensor(boxes[:3]), (H, W))
+    want = np.concatenate(
+        [
+            want[:, 0],
+            np.zeros((1, H, W)),
+            paste_theirs(
+                torch.tensor(probs[4:])[:, None], torch.tensor(boxes[4:]), (H, W)
+            )[:, 0],
+        ]
+    )
+    got = paste(probs, boxes, size=(H, W))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    host = ops.paste_masks_on_host(probs, boxes, size=(H, W))
+    assert host.dtype == np.float32
+    np.testing.assert_allclose(host, want, atol=1e-5)
+
+
+def test_paste_of_nothing():
+    none = ops.paste_masks_on_host(
+        np.zeros((0, M, M), np.float32), np.zeros((0, 4), np.float32), size=(H, W)
+    )
+    assert none.shape == (0, H, W)
+
+
+def test_pasting_undoes_cropping(rng):
+    # A disc, cut out at 28 and pasted back, overlaps itself almost wholly.
+    y, x = np.mgrid[:H, :W] + 0.5
+    masks = ((y - 17) ** 2 + (x - 22) ** 2 < 14**2)[None]
+    boxes = ops.masks_to_boxes(masks)
+    cut = crop(masks, np.int32([0]), boxes, size=28)
+    back = ops.paste_masks_on_host(cut, boxes, size=(H, W)) >= 0.5
+    assert ops.mask_iou(masks, back)[0, 0] > 0.93
