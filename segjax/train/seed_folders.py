@@ -19,6 +19,11 @@ from segjax.train.loop import evaluator
 from segjax.train.record import Recorder
 
 
+def seed_folder(run: pathlib.Path, seed: int) -> pathlib.Path:
+    """The run folder of one seed."""
+    return run / f"seed-{seed}"
+
+
 def check(
     experiments: Sequence[Experiment], run: pathlib.Path, *, resume: bool
 ) -> None:

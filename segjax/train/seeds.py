@@ -73,7 +73,7 @@ def train_seeds(
     began = time.perf_counter()
     seed_folders.check(experiments, run, resume=resume)
     experiments = seed_folders.with_data_of_first(experiments)
-    folders = [run / f"seed-{e.config.seed}" for e in experiments]
+    folders = [seed_folders.seed_folder(run, e.config.seed) for e in experiments]
     console = Console(highlight=False) if console is None else console
     with contextlib.ExitStack() as stack:
         kept = [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from segjax.viz.curves import COLOURS, Records, dress, short, title
 
 _INK = "#22262b"
+_LOSS = "training loss"
 
 
 def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
@@ -29,7 +30,7 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
     evaluated = [r for records in runs.values() for r in records if _counts(r, "eval")]
     split = evaluated[0].get("split", "validation") if evaluated else ""
     panels = {
-        "training loss": _table(runs, "train", "loss"),
+        _LOSS: _table(runs, "train", "loss"),
         f"{split} {title(monitor)}": _table(runs, "eval", monitor),
     }
     panels = {name: table for name, table in panels.items() if table is not None}
@@ -68,6 +69,8 @@ def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
     colours = COLOURS[: len(panels)]
     for axes, colour, (name, table) in zip(grid, colours, panels.items(), strict=True):
         _plot(axes, *table, colour=colour)
+        if name == _LOSS and 0 < 30 * table[1].min() < table[1].max():
+            axes.set_yscale("log")
         dress(axes, f"{name}, {count} seeds", ink=_INK)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})

@@ -1,0 +1,160 @@
+"""`segjax seeds EXPERIMENT.py --seeds 0 1 2 3 [--flag value ...] [--run DIR]`."""
+
+import dataclasses
+import datetime
+import functools
+import inspect
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from segjax import train as training
+from segjax import viz
+from segjax.cli import pictures, process, scripts, seeds_table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedsOptions:
+    """Flags of `segjax seeds` beside those of the experiment.
+
+    Attributes:
+        seeds: Each seeds a run of its own: initialisation, augmentation, data order.
+        run: Folder that gets a run folder a seed; runs/NAME-seeds-TIME unless given.
+        resume: Go on from the newest step that all seeds of --run have saved.
+        deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
+            are slower where sums were racing. A CPU needs no flag.
+    """
+
+    seeds: tuple[int, ...]
+    run: pathlib.Path | None = None
+    resume: bool = False
+    deterministic: bool = False
+
+
+def main(args: Sequence[str]) -> None:
+    """Trains the script named first under several seeds, and says how they vary."""
+    if not args or args[0].startswith("-"):
+        if args and args[0] in ("-h", "--help"):
+            print(
+                "usage: segjax seeds EXPERIMENT.py --seeds 0 1 2 3 [--flag value ...] "
+                "[--run DIR] [--resume]\n\n"
+                "segjax seeds EXPERIMENT.py --help lists its flags."
+            )
+            return
+        raise ValueError(
+            "segjax seeds needs an experiment script first. "
+            "Try segjax seeds experiments/digits_unet.py --seeds 0 1 2 3."
+        )
+    script, flags = pathlib.Path(args[0]), args[1:]
+    if any(flag.partition("=")[0] == "--seed" for flag in flags):
+        raise ValueError(
+            "segjax seeds takes --seeds, several of them, and got --seed. "
+            "Give --seeds 0 1 2 3, or use segjax train."
+        )
+    build = scripts.load(script)
+    prog = f"segjax seeds {script}"
+    keywords, options = scripts.parse(
+        _without_seed(build, script), SeedsOptions, flags, prog=prog
+    )
+    if options.resume and options.run is None:
+        raise ValueError("--resume needs to know which run. Give its --run DIR.")
+    if options.deterministic:
+        process.use_deterministic_operations()
+    run = options.run or _new_run(script)
+    experiments = [_built(build, keywords, seed) for seed in options.seeds]
+    results = _train(experiments, run, options, keywords, script)
+    _report(run, results, experiments[0].config.monitor)
+
+
+def _new_run(script: pathlib.Path) -> pathlib.Path:
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return pathlib.Path("runs") / f"{script.stem}-seeds-{time}"
+
+
+def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:
+    """The same function without its flag --seed."""
+    signature = inspect.signature(build)
+    if "seed" not in signature.parameters:
+        raise ValueError(
+            f"segjax seeds needs an experiment with a keyword `seed`, that of {script} "
+            f"has none. Add `seed: int = 0` and give it to TrainConfig(seed=seed)."
+        )
+
+    @functools.wraps(build)
+    def seedless(**values):
+        return build(**values)
+
+    kept = [p for p in signature.parameters.values() if p.name != "seed"]
+    described: Any = seedless
+    described.__signature__ = signature.replace(parameters=kept)
+    return described
+
+
+def _built(
+    build: scripts.Build, keywords: Mapping[str, Any], seed: int
+) -> training.Experiment:
+    experiment = build(**keywords, seed=seed)
+    if experiment.config.seed != seed:
+        raise ValueError(
+            f"The experiment must train with the seed that it is given, {seed}, and "
+            f"has {experiment.config.seed}. Give it to TrainConfig(seed=seed)."
+        )
+    return experiment
+
+
+def _train(
+    experiments: Sequence[training.Experiment],
+    run: pathlib.Path,
+    options: SeedsOptions,
+    flags: Mapping[str, Any],
+    script: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """Trains, and draws what came out, also of seeds that were stopped."""
+    folders = {seed: training.seed_folder(run, seed) for seed in options.seeds}
+    monitor = experiments[0].config.monitor
+    try:
+        results = training.train_seeds(
+            experiments, run=run, resume=options.resume, flags=flags, script=script
+        )
+        for experiment, folder in zip(experiments, folders.values(), strict=True):
+            pictures.draw_samples(experiment, folder)
+    except (training.NonFiniteError, training.Stopped):
+        _draw(run, folders, monitor)  # What was reached is worth a look.
+        raise
+    _draw(run, folders, monitor)
+    return results
+
+
+def _draw(run: pathlib.Path, folders: Mapping[int, pathlib.Path], monitor: str) -> None:
+    """Writes the report of each seed, and RUN/seeds.png of all."""
+    for folder in folders.values():
+        pictures.write_report(folder)
+    runs = {s: viz.read_records(f / "metrics.jsonl") for s, f in folders.items()}
+    picture = viz.seed_curves(runs, monitor=monitor)
+    if picture is not None:
+        (run / "seeds.png").write_bytes(picture)
+
+
+def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: str):
+    """Writes RUN/seeds.json, and prints the tables."""
+    found = seeds_table.figures(results)
+    split = results[0]["split"]
+    training.write_json(
+        run / "seeds.json",
+        {
+            "seeds": [result["seed"] for result in results],
+            "split": split,
+            "steps": results[0]["steps"],
+            "best_steps": [result["best_step"] for result in results],
+            "figures": found,
+            "interval": "95 % of the mean over seeds, bootstrap (BCa)",
+            "seconds": results[0]["seconds"],
+        },
+    )
+    console = Console(highlight=False)
+    console.print(seeds_table.of_each_seed(results, monitor=monitor))
+    console.print(seeds_table.over_seeds(found, split=split))
+    for name in ("seeds.json", "seeds.png"):
+        console.print(f"Written: {run / name}", soft_wrap=True)

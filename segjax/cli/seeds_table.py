@@ -1,0 +1,75 @@
+"""What several seeds scored: mean, deviation and interval, for JSON and terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from segjax import metrics
+
+Figures = dict[str, dict[str, Any]]
+
+_FIRST = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy")
+_COLUMNS = 4
+
+
+def figures(results: Sequence[Mapping[str, Any]]) -> Figures:
+    """Statistics of each figure over seeds.
+
+    Args:
+        results: `result.json` of each seed.
+
+    Returns:
+        By the figure's name: `values`, one a seed; `mean`; `std`, with S - 1 in the
+        denominator, NaN for one seed; `low` and `high`, the ends of the 95 % interval
+        of the mean. A seed whose figure is NaN, a class that was never seen, is left
+        out.
+    """
+    names = dict.fromkeys(name for result in results for name in result["metrics"])
+    found = {}
+    for name in names:
+        values = [result["metrics"].get(name, math.nan) for result in results]
+        seen = np.array([v for v in values if not math.isnan(v)])
+        interval = metrics.mean_interval(seen)
+        found[name] = {
+            "values": values,
+            "mean": interval.value,
+            "std": float(seen.std(ddof=1)) if len(seen) > 1 else math.nan,
+            "low": interval.low,
+            "high": interval.high,
+        }
+    return found
+
+
+def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table:
+    """A row a seed: its best step and the figures that matter most."""
+    split = results[0]["split"]
+    table = Table("seed", title=f"{split}, one line a seed", title_justify="left")
+    table.add_column("best step", justify="right")
+    shared = results[0]["metrics"]
+    names = [n for n in dict.fromkeys((monitor, *_FIRST)) if n in shared][:_COLUMNS]
+    for name in names:
+        table.add_column(name, justify="right")
+    for result in results:
+        values = [f"{result['metrics'].get(n, math.nan):.4f}" for n in names]
+        table.add_row(str(result["seed"]), str(result["best_step"]), *values)
+    return table
+
+
+def over_seeds(found: Figures, *, split: str) -> Table:
+    """A row a figure of the whole split: mean, deviation and interval."""
+    count = len(next(iter(found.values()))["values"])
+    title = f"{split}, {count} seeds"
+    table = Table("figure", title=title, title_justify="left")
+    table.add_column("mean ± std", justify="right")
+    table.add_column("95 % interval of the mean", justify="right")
+    for name, one in found.items():
+        if "/" not in name:
+            table.add_row(
+                name,
+                f"{one['mean']:.4f} ± {one['std']:.4f}",
+                f"{one['low']:.4f} to {one['high']:.4f}",
+            )
+    return table
