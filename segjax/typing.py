@@ -98,9 +98,18 @@ class Data(Protocol):
         ...
 
     def eval_batches(
-        self, split: str, *, batch_size: int
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        process_index: int = 0,
+        process_count: int = 1,
     ) -> Generator[Batch, None, None]:
-        """Every example once, in order; short batches are padded with weight 0."""
+        """Every example once over all processes; padded with rows of weight 0.
+
+        `batch_size` is global; process r has its rows r, r + process_count, ... All
+        processes get as many batches, of equal shapes in the same order.
+        """
         ...
 
     def fingerprint(self) -> str:

@@ -5,66 +5,14 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
+from segjax.data import staging
 from segjax.data.builders import base, sources
-
-
-class Examples(Sequence[dict[str, Any]]):
-    """Random access to the examples of one split; cheap to pickle.
-
-    Only the place of the files is pickled: each worker process opens them itself,
-    the first time it reads.
-    """
-
-    def __init__(self, directory: str | os.PathLike, split: str):
-        self._directory = os.fspath(directory)
-        self._split = split
-        self._source: Any = None
-        self._length: int | None = None
-
-    def _open(self) -> Any:
-        if self._source is None:
-            builder: Any = tfds.builder_from_directory(self._directory)
-            features = builder.info.features
-            raw = {
-                key: tfds.decode.SkipDecoding()
-                for key in base.PIXELS
-                if key in features
-            }
-            self._source = builder.as_data_source(self._split, decoders=raw)
-        return self._source
-
-    def __len__(self) -> int:
-        if self._length is None:
-            self._length = len(self._open())
-        return self._length
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
-        """One example. image uint8 [H, W, 3], label uint8 [H, W], name str, ..."""
-        place = index.__index__()
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"{self!r} has no example {place}.")
-        example = dict(self._open()[place % len(self)])
-        for key in base.PIXELS:
-            if key in example:
-                example[key] = base.from_png(example[key])
-        example["name"] = example["name"].decode()
-        return example
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[i] for i in range(len(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_source": None}
-
-    def __repr__(self) -> str:
-        return f"Examples({self._directory!r}, {self._split!r}, {len(self)} examples)"
+from segjax.data.records import Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,35 +155,21 @@ def prepared(
     final = root / builder.name / key / str(builder.VERSION)
     if (final / "dataset_info.json").is_file():
         return final
-    staging = _staging(root)
-    try:
-        _build(builder, staging, source)
+    with staging.folder(root) as folder:
+        _build(builder, folder, source)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            (staging / builder.name / str(builder.VERSION)).rename(final)
+            (folder / builder.name / str(builder.VERSION)).rename(final)
         except OSError:
             # Another process was faster; what it made is as good.
             if not (final / "dataset_info.json").is_file():
                 raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return final
 
 
-def _staging(root: pathlib.Path) -> pathlib.Path:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {root} ({error.strerror}): needed a folder for prepared "
-            f"data; set SEGJAX_DATA_DIR or data_dir to another one."
-        ) from error
-
-
-def _build(builder: type[base.Builder], staging: pathlib.Path, source: Any) -> None:
+def _build(builder: type[base.Builder], folder: pathlib.Path, source: Any) -> None:
     tfds.disable_progress_bar()  # `base.Progress` shows one bar, on stderr.
-    made = builder(data_dir=os.fspath(staging), source=source)
+    made = builder(data_dir=os.fspath(folder), source=source)
     made.download_and_prepare(
         file_format="array_record",
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),

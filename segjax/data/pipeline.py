@@ -8,21 +8,18 @@ neither workers, nor threads, nor processes, nor a restart can change it.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 
+from segjax.data import evaluation, training
 from segjax.data.cache import DecodedCache
 from segjax.data.dataset import Dataset
-from segjax.data.evaluation import padded_batches
-from segjax.data.examples import Reader, TrainExample, stack
+from segjax.data.examples import Reader
+from segjax.data.faults import CorruptRecordError, Skipped
 from segjax.typing import Batch
 
-_THREADS = 2
-_BATCHES_AHEAD = 4
 _STREAM = "2"
 """Part of the fingerprint: goes up when the same data would give other batches."""
 
@@ -44,6 +41,11 @@ class Pipeline:
         cache_bytes: Decoded examples to keep in the memory of this process. Reader
             processes keep none.
         train_split: The split that `train_batches` reads.
+        skip_corrupt: How many different records of it may turn out unreadable (in
+            each process). Each is told once on standard error, and its rows are all
+            zero, with `weight` 0 and their usual `index`. Evaluation allows none.
+        slow_after: Seconds of waiting for a batch after which standard error says
+            which one; again after twice as long, and so on.
     """
 
     dataset: Dataset
@@ -52,13 +54,18 @@ class Pipeline:
     workers: int = 0
     cache_bytes: int = 2**30
     train_split: str = "train"
+    skip_corrupt: int = 0
+    slow_after: float = 30.0
 
     def __post_init__(self):
-        for name, least in (("multiple", 1), ("workers", 0), ("cache_bytes", 0)):
+        for name in ("multiple", "workers", "cache_bytes", "skip_corrupt"):
+            least = 1 if name == "multiple" else 0
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{name} must be at least {least}, got {getattr(self, name)}."
                 )
+        if self.slow_after <= 0:
+            raise ValueError(f"slow_after must be positive, got {self.slow_after}.")
         if self._crop_size is not None and min(self._crop_size) < 1:
             raise ValueError(f"size must be at least 1 pixel, got {self.size}.")
 
@@ -112,13 +119,10 @@ class Pipeline:
         Raises:
             ValueError: If the split is missing or empty, the batch does not divide
                 by the processes, or, while reading, if `size` is None and images
-                differ in size.
+                differ in size, or more records than `skip_corrupt` are unreadable.
+            ReaderDiedError: While reading, if a reader process died.
         """
-        if batch_size < 1 or batch_size % process_count:
-            raise ValueError(
-                f"batch_size must be a positive multiple of the {process_count} "
-                f"processes, got {batch_size}. Change it to a multiple."
-            )
+        share = _share(batch_size, process_index, process_count)
         # A seed's epochs are numbered upwards from it inside Grain, so that plain
         # seeds 0 and 1 would share their orders, one epoch apart.
         order, crops = np.random.SeedSequence(seed).generate_state(2)
@@ -128,53 +132,102 @@ class Pipeline:
                 f"split {self.train_split!r} must have an example, got none. "
                 "Prepare the data again, or train on another split."
             )
-        take = TrainExample(
-            int(crops), self._crop_size or reader[0]["label"].shape, self.size is None
-        )
         # Reader processes get the plain split: a copy of the cache each is no gain.
-        examples = reader.without_cache() if self.workers else reader
-        stream = grain.MapDataset.source(examples).shuffle(seed=int(order)).repeat()
-        stream = stream.map_with_index(take)[process_index::process_count]
-        # drop_remainder: Grain's length of an endless stream in batches of 1
-        # overflows without it. Nothing is dropped; there is no end.
-        stream = stream.batch(
-            batch_size // process_count, drop_remainder=True, batch_fn=stack
+        source = reader.without_cache() if self.workers else reader
+        size = self._crop_size or self._whole_size(reader)
+        return training.batches(
+            training.TrainExample(source, int(crops), size, whole=self.size is None),
+            order=int(order),
+            batch_size=batch_size,
+            share=share,
+            first_batch=first_batch,
+            workers=self.workers,
+            slow_after=self.slow_after,
+            skipped=self._skipped,
         )
-        return _read(stream[first_batch:], workers=self.workers)
 
     def eval_batches(
-        self, split: str, *, batch_size: int
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        process_index: int = 0,
+        process_count: int = 1,
     ) -> Generator[Batch, None, None]:
-        """Every example of a split once, whole.
+        """Every example of a split once over all processes, whole.
 
         Images whose padded sizes are equal share batches, in the split's order;
         so there is one compiled program per padded size. The last batch of a size
         is filled up with rows of `weight` 0, `valid` False and `index` -1.
 
+        All processes get equally many batches, of equal shapes in the same order, and
+        each decodes its own rows only. For that, the sizes of all images are read
+        once in each process: from the headers of their files in prepared data, and
+        by decoding them where a data set's sequence has no `image_size(number)`.
+
         Args:
             split: Its name.
-            batch_size: Rows of every batch.
+            batch_size: Rows of every batch over all processes.
+            process_index: Which of the processes this is.
+            process_count: Processes that share each batch. The rows of process r
+                are r, r + process_count, ... of the whole batch.
 
         Returns:
             Batches as `train_batches` has them; `index` is the position in the
             split. A full batch comes as soon as it is full, the short ones last.
 
         Raises:
-            ValueError: If there is no such split.
+            ValueError: If there is no such split, the batch does not divide by the
+                processes, or, while reading, if a record is unreadable.
         """
-        stream = _read(grain.MapDataset.source(self._reader(split)), workers=0)
-        return padded_batches(stream, batch_size=batch_size, multiple=self.multiple)
+        share = _share(batch_size, process_index, process_count)
+        return self._eval_batches(self._reader(split), batch_size, share)
+
+    @property
+    def skipped(self) -> tuple[CorruptRecordError, ...]:
+        """The records that training left out in this process, as it met them."""
+        return self._skipped.records
+
+    def _eval_batches(
+        self, reader: Reader, batch_size: int, share: slice
+    ) -> Generator[Batch, None, None]:
+        split, slow_after = reader.split, self.slow_after
+        if split not in self._sizes:
+            self._sizes[split] = evaluation.image_sizes(reader, slow_after=slow_after)
+        planned = evaluation.plan(
+            self._sizes[split], batch_size=batch_size, multiple=self.multiple
+        )
+        yield from evaluation.batches(
+            reader, planned, share=share, slow_after=slow_after
+        )
+
+    def _whole_size(self, reader: Reader) -> tuple[int, int]:
+        """The size of the first example that can be read."""
+        for number in range(len(reader)):
+            try:
+                return reader.size(number)
+            except CorruptRecordError as error:
+                self._skipped.add(error)
+        raise ValueError(f"no record of {reader.split!r} can be read.")
 
     @functools.cached_property
     def _cache(self) -> DecodedCache:
         return DecodedCache(self.cache_bytes)
+
+    @functools.cached_property
+    def _skipped(self) -> Skipped:
+        return Skipped(self.skip_corrupt)
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, list[tuple[int, int]]]:
+        return {}
 
     @property
     def _crop_size(self) -> tuple[int, int] | None:
         size = self.size
         return (size, size) if isinstance(size, int) else size
 
-    def _examples(self, split: str) -> Sequence[Mapping[str, Any]]:
+    def _examples(self, split: str) -> Sequence[Any]:
         if split not in self.dataset.splits:
             raise ValueError(
                 f"no split {split!r}: this data set has {', '.join(self.splits)}."
@@ -185,36 +238,11 @@ class Pipeline:
         return Reader(self._examples(split), split, self._cache)
 
 
-def _read(stream: grain.MapDataset, *, workers: int) -> Generator[Any, None, None]:
-    """Elements in order, read ahead; closing it stops the readers."""
-    options = grain.ReadOptions(
-        num_threads=1 if workers else _THREADS, prefetch_buffer_size=_BATCHES_AHEAD
-    )
-    elements = stream.to_iter_dataset(options)
-    if workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads them; outside absl's app.
-        elements = elements.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Which rows of each batch are a process's."""
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size must be a positive multiple of the {process_count} "
+            f"processes, got {batch_size}. Change it to a multiple."
         )
-    iterator = iter(elements)
-    try:
-        if workers:
-            # Out of the shared memory, which must be free before Python exits.
-            yield from map(_copy, iterator)
-        else:
-            yield from iterator
-    except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error):
-            raise
-        raise RuntimeError(
-            "a reader process died (out of memory, killed, or started by a script "
-            "without an `if __name__ == '__main__':` guard). Use fewer workers, or "
-            f"workers=0 to read in threads. Its end: {error}"
-        ) from error
-    finally:
-        iterator.close()
-
-
-def _copy(batch: Batch) -> Batch:
-    return {name: np.array(x) for name, x in batch.items()}
+    return slice(process_index, None, process_count)

@@ -161,7 +161,8 @@ def test_the_cache_changes_nothing(cache_bytes):
     assert_same(take(pipeline, 9, batch_size=4, seed=1), plain)
 
 
-@pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 30), (2 * 8 * 8 * 4, 26)])
+# Once for the sizes, as a list cannot tell them, and then three times.
+@pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 40), (2 * 8 * 8 * 4, 34)])
 def test_the_cache_keeps_what_fits(cache_bytes, decoded, monkeypatch):
     indices, decode = [], Reader._decode
     monkeypatch.setattr(
@@ -227,6 +228,56 @@ def test_evaluation_covers_every_example_once(batch_size):
         assert (np.diff(np.concatenate(rows)) > 0).all()
 
 
+MIXED = ((8, 8), (3, 5), (8, 7), (12, 4), (4, 4), (8, 5), (2, 2), (7, 8), (8, 6))
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(2, 2), (2, 4), (4, 4), (4, 8)])
+def test_processes_evaluate_together(count, batch_size):
+    pipeline = Pipeline(dataset=dataset(MIXED), multiple=4)
+    whole = list(pipeline.eval_batches("train", batch_size=batch_size))
+    parts = [
+        list(
+            pipeline.eval_batches(
+                "train", batch_size=batch_size, process_index=r, process_count=count
+            )
+        )
+        for r in range(count)
+    ]
+    for rank, part in enumerate(parts):
+        assert_same(part, [{k: x[rank::count] for k, x in b.items()} for b in whole])
+    index = np.concatenate([b["index"][b["weight"] == 1] for p in parts for b in p])
+    assert sorted(index) == list(range(len(MIXED)))
+
+
+class Sized(list):
+    read = ()
+
+    def __getitem__(self, number):
+        self.read = (*self.read, number)
+        return super().__getitem__(number)
+
+    def image_size(self, number):
+        return MIXED[number]
+
+
+def test_a_process_decodes_its_own_rows_only():
+    examples = Sized(dataset(MIXED).splits["train"])
+    pipeline = Pipeline(dataset=fake({"train": examples}), multiple=4, cache_bytes=0)
+    batches = pipeline.eval_batches(
+        "train", batch_size=4, process_index=1, process_count=2
+    )
+    examples.read = ()
+    (*batches,) = batches
+    index = np.concatenate([b["index"][b["weight"] == 1] for b in batches])
+    assert len(index) < 6
+    assert sorted(examples.read) == sorted(index)
+
+
+def test_an_empty_split_has_no_batches():
+    pipeline = Pipeline(dataset=fake({"train": []}))
+    assert not list(pipeline.eval_batches("train", batch_size=2))
+
+
 def test_an_iterator_left_early_stops_its_threads():
     pipeline = Pipeline(dataset=dataset(), size=4)
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
@@ -284,6 +335,15 @@ def test_fingerprint_follows_data_and_settings():
             lambda p: p.train_batches(batch_size=6, seed=0, process_count=4),
             "multiple of the 4 processes, got 6",
         ),
+        (
+            lambda p: p.eval_batches("test", batch_size=3, process_count=2),
+            "multiple of the 2 processes, got 3",
+        ),
+        (lambda p: dataclasses.replace(p, slow_after=0.0), "slow_after must be"),
+        (
+            lambda p: dataclasses.replace(p, skip_corrupt=-1),
+            "skip_corrupt must be at least 0",
+        ),
         (lambda p: dataclasses.replace(p, multiple=0), "multiple must be at least 1"),
         (lambda p: dataclasses.replace(p, workers=-1), "workers must be at least 0"),
         (lambda p: dataclasses.replace(p, size=0), "size must be at least 1 pixel"),
@@ -309,7 +369,7 @@ def test_mistakes_are_named_at_once(call, message):
 def test_a_mask_of_another_size_is_named():
     bad = example(0, (8, 8)) | {"label": np.zeros((8, 9), np.uint8)}
     pipeline = Pipeline(dataset=fake({"train": [bad]}), size=4)
-    with pytest.raises(ValueError, match=r"example 0 of 'train'.*\(8, 9\)"):
+    with pytest.raises(ValueError, match=r"record 0 of 'train'.*\(8, 9\)"):
         take(pipeline, 1, batch_size=1, seed=0)
 
 

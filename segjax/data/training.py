@@ -1,0 +1,131 @@
+"""The endless training stream: the order, the crops, the rows left out."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any
+
+import grain
+import numpy as np
+
+from segjax.data.examples import Reader, filler, split_void, stack
+from segjax.data.faults import CorruptRecordError, Skipped
+from segjax.data.pad import pad_to_size
+from segjax.data.reading import listed, read_ahead
+from segjax.typing import Batch, Example
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainExample:
+    """Reads an example and cuts it to the size of the batch.
+
+    Attributes:
+        reader: The split.
+        seed: With the position in the stream, decides where to cut.
+        size: (height, width) of the result.
+        whole: Whether images must have that size already.
+    """
+
+    reader: Reader
+    seed: int
+    size: tuple[int, int]
+    whole: bool
+
+    def __call__(self, position: int, number: int) -> Example:
+        """Makes one row of a batch.
+
+        Args:
+            position: Place in the stream.
+            number: Which example.
+
+        Returns:
+            `image`, `label`, `valid`, `weight` and `index` of `size`; also `record`,
+            its number, and `fault`, why it could not be read, or "". What cannot be
+            read becomes a row of weight 0.
+        """
+        index = np.int32(position % 2**31)
+        try:
+            row, fault = self._cut(position, number), ""
+        except CorruptRecordError as error:
+            row, fault = filler(self.size), error.reason
+        return row | {"index": index, "record": np.int32(number), "fault": fault}
+
+    def _cut(self, position: int, number: int) -> Example:
+        example = self.reader[number]
+        have = example["label"].shape
+        if self.whole and have != self.size:
+            raise ValueError(
+                f"size=None needs images of one size, got {have[0]}x{have[1]} "
+                f"(example {number}) beside {self.size[0]}x{self.size[1]}. "
+                "Pass the (height, width) to train on."
+            )
+        top, left = self._corner(position, have)
+        window = np.s_[top : top + self.size[0], left : left + self.size[1]]
+        arrays = split_void(example["image"][window], example["label"][window])
+        cut = {name: pad_to_size(x, self.size) for name, x in arrays.items()}
+        return cut | {"weight": np.float32(1)}
+
+    def _corner(self, position: int, have: tuple[int, int]) -> tuple[int, int]:
+        rest = [max(0, h - want) for h, want in zip(have, self.size, strict=True)]
+        if not any(rest):
+            return 0, 0
+        # Raw words of SeedSequence: NumPy promises never to change them.
+        words = np.random.SeedSequence((self.seed, position)).generate_state(2)
+        return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
+
+
+def batches(
+    take: TrainExample,
+    *,
+    order: int,
+    batch_size: int,
+    share: slice,
+    first_batch: int,
+    workers: int,
+    slow_after: float,
+    skipped: Skipped,
+) -> Generator[Batch, None, None]:
+    """Batches of an endless stream in which every epoch has each example once.
+
+    Args:
+        take: Makes the rows.
+        order: Seed of the order.
+        batch_size: Rows over all processes.
+        share: Which of them are this process's.
+        first_batch: The number of batches to skip.
+        workers: Processes that read.
+        slow_after: See `read_ahead`.
+        skipped: Where rows that could not be read are counted.
+
+    Raises:
+        ValueError: Once `skipped` allows no more.
+    """
+    reader = take.reader
+    numbers = grain.MapDataset.range(len(reader)).shuffle(seed=order).repeat()
+    rows_here = len(range(batch_size)[share])
+
+    def batched(stream: grain.MapDataset, join: Callable[[Any], Any]):
+        # drop_remainder: Grain's length of an endless stream in batches of 1
+        # overflows without it. Nothing is dropped; there is no end.
+        mine = stream[share].batch(rows_here, drop_remainder=True, batch_fn=join)
+        return mine[first_batch:]
+
+    rows = batched(numbers.map_with_index(take), stack)
+    records: Any = batched(numbers, list)
+
+    def describe(place: int) -> str:
+        return f"batch {first_batch + place} ({listed(records[place], reader.split)})"
+
+    stream = read_ahead(rows, describe, workers=workers, slow_after=slow_after)
+    with contextlib.closing(stream):
+        for batch in stream:
+            yield _counted(batch, reader.split, skipped)
+
+
+def _counted(batch: dict[str, Any], split: str, skipped: Skipped) -> Batch:
+    """Tells of the rows that could not be read; the batch as a model takes it."""
+    numbers, reasons = batch.pop("record"), batch.pop("fault")
+    for number, reason in zip(numbers, reasons, strict=True):
+        if reason:
+            skipped.add(CorruptRecordError(split, int(number), str(reason)))
+    return batch
