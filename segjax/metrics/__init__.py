@@ -16,6 +16,7 @@ from segjax.metrics.combine import on_host as on_host
 from segjax.metrics.confusion import Confusion as Confusion
 from segjax.metrics.confusion import semantic as semantic
 from segjax.metrics.contingency import components as components
+from segjax.metrics.detections import detections as detections
 from segjax.metrics.image_confusion import ImageConfusion as ImageConfusion
 from segjax.metrics.image_confusion import semantic_per_image as semantic_per_image
 from segjax.metrics.matching import Matching as Matching

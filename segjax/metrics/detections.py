@@ -1,0 +1,107 @@
+"""COCO's average precision, and objects matched, of a network that detects."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segjax import ops
+from segjax.metrics.average_precision import AveragePrecision
+from segjax.metrics.combine import Combined, on_host
+from segjax.metrics.matching import Matching
+from segjax.typing import Batch, MetricFn
+
+_FOUND = ("boxes", "scores", "classes", "present", "masks")
+_TRUE = ("boxes", "classes", "present", "masks", "crowd")
+_OBJECT = 0.5  # Probability from which a pixel of a pasted mask is object.
+
+
+def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
+    """Scores detections against the objects of the batch.
+
+    Masks are pasted and compared on the host, once a batch, outside the step.
+
+    Args:
+        classes: Names of all classes, background first.
+        least_score: Detections below it do not take part in matching, which has no
+            use for scores; they do in average precision, which has.
+
+    Returns:
+        `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
+        `classes` and `present` [B, D], and `masks` [B, D, M, M], probabilities inside
+        the boxes. The batch has `boxes`, `classes`, `present` and `masks` [B, N, H,
+        W], and may have `crowd` [B, N], beside `valid`, `index` and `weight`.
+        Figures are those of `AveragePrecision` and, over objects of all classes, of
+        `Matching`: there a pixel belongs to the best of the detections that cover it,
+        and a detection that lies in crowds by half is left out.
+    """
+    names = tuple(classes)[1:]
+    if not names:
+        raise ValueError(
+            f"detections needs a class beside background, got {tuple(classes)}. Give "
+            f"the names of the data set."
+        )
+
+    def gather(outputs: Any, batch: Batch) -> Mapping[str, Any]:
+        missing = [name for name in _TRUE[:-1] if name not in batch]
+        if missing:
+            raise ValueError(
+                f"detections needs a batch with objects, got none of "
+                f"{', '.join(missing)}. Give the pipeline instances=N."
+            )
+        found = {f"found/{k}": getattr(outputs, k) for k in _FOUND}
+        true = {f"true/{k}": batch[k] for k in _TRUE if k in batch}
+        rest = {k: batch[k] for k in ("valid", "index", "weight")}
+        return found | true | rest
+
+    def make(arrays: Mapping[str, Any]) -> Combined:
+        # Padding rows are left out before the slow part, not after it.
+        kept = np.flatnonzero(np.asarray(arrays["weight"]) > 0)
+        rows = {k: np.asarray(v)[kept] for k, v in arrays.items()}
+        found, true = (_side(rows, side) for side in ("found/", "true/"))
+        found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
+        precision = AveragePrecision.from_batch(found, true, rows, classes=names)
+        crowd = true.get("crowd", np.zeros_like(true["present"]))
+        real = true["present"] & ~crowd
+        sure = found["present"] & (found["scores"] >= least_score)
+        sure &= ~_in_crowd(found["masks"], (true["masks"] & _wide(crowd)).any(1))
+        matching = Matching.from_batch(
+            _ids(found["masks"] & _wide(sure)),
+            _ids(true["masks"] & _wide(real)),
+            rows["valid"],
+            rows,
+        )
+        return Combined((precision, matching), ("", ""))
+
+    return on_host(gather, make)
+
+
+def _side(rows: Mapping[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(side): v for k, v in rows.items() if k.startswith(side)}
+
+
+def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarray:
+    """Bool [B, D, H, W]."""
+    pasted = np.zeros((*found["present"].shape, *size), bool)
+    for image, present in enumerate(found["present"]):
+        masks, boxes = (found[k][image][present] for k in ("masks", "boxes"))
+        probabilities = ops.paste_masks_on_host(masks, boxes, size=size)
+        pasted[image, present] = probabilities >= _OBJECT
+    return pasted
+
+
+def _ids(masks: np.ndarray) -> np.ndarray:
+    """Bool [B, N, H, W] to int32 [B, H, W]; the first mask lies on top, 0 is none."""
+    first = np.argmax(masks, axis=1) + 1
+    return np.where(masks.any(axis=1), first, 0).astype(np.int32)
+
+
+def _wide(flags: np.ndarray) -> np.ndarray:
+    """[B, N] to [B, N, 1, 1]."""
+    return flags[..., None, None]
+
+
+def _in_crowd(masks: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """[B, D]: whether at least half of a mask [H, W] lies in the crowd [B, H, W]."""
+    inside = (masks & crowd[:, None]).sum((2, 3))
+    return (inside > 0) & (2 * inside >= masks.sum((2, 3)))

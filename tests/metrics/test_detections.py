@@ -1,0 +1,103 @@
+"""Detections scored end to end: perfect, worse, and none."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax import metrics
+
+CLASSES = ("background", "square", "bar")
+SIZE = (40, 60)
+BOXES = np.array([[4, 4, 20, 24], [30, 10, 58, 26], [0, 0, 0, 0]], np.float32)
+
+
+def batch(images=2):
+    masks = np.zeros((images, 3, *SIZE), bool)
+    for n, (x0, y0, x1, y1) in enumerate(BOXES[:2].astype(int)):
+        masks[:, n, y0:y1, x0:x1] = True
+    return {
+        "boxes": np.tile(BOXES, (images, 1, 1)),
+        "classes": np.tile(np.array([1, 2, 0], np.int32), (images, 1)),
+        "present": np.tile([True, True, False], (images, 1)),
+        "masks": masks,
+        "valid": np.ones((images, *SIZE), bool),
+        "index": np.arange(images, dtype=np.int32),
+        "weight": np.ones(images, np.float32),
+    }
+
+
+def outputs(images=2, *, boxes=BOXES, classes=(1, 2, 0), scores=(0.9, 0.8, 0.0)):
+    """Masks that fill their boxes."""
+    return types.SimpleNamespace(
+        boxes=jnp.tile(boxes, (images, 1, 1)),
+        classes=np.tile(np.asarray(classes, np.int32), (images, 1)),
+        scores=np.tile(np.asarray(scores, np.float32), (images, 1)),
+        present=np.tile(np.asarray(scores) > 0, (images, 1)),
+        masks=np.ones((images, 3, 28, 28), np.float32),
+    )
+
+
+def figures(found, true):
+    return metrics.detections(CLASSES)(found, true).compute()
+
+
+def test_perfect_detections_score_one():
+    got = figures(outputs(), batch())
+    for name in ("box_ap", "mask_ap50", "box_ap/bar", "f1@0.75", "dsb2018_score@0.50"):
+        assert got[name] == pytest.approx(1), name
+
+
+def test_a_wrong_class_counts_in_precision_and_not_in_matching():
+    got = figures(outputs(classes=(2, 2, 0)), batch())
+    assert got["box_ap/square"] == 0
+    # Half of the detections called bars are right, the surer half wrong: precision
+    # is 1/2 at every recall.
+    assert got["box_ap/bar"] == pytest.approx(0.5)
+    assert got["f1@0.50"] == 1
+
+
+def test_an_unsure_detection_is_left_out_of_matching():
+    got = figures(outputs(scores=(0.9, 0.3, 0.0)), batch())
+    assert got["recall@0.50"] == 0.5
+    assert got["box_ap"] == pytest.approx(1)
+
+
+def test_no_detection_and_no_object():
+    got = figures(outputs(scores=(0, 0, 0)), batch())
+    assert got["mask_ap"] == 0
+    assert got["f1@0.50"] == 0
+    nothing = batch() | {"present": np.zeros((2, 3), bool)}
+    got = figures(outputs(scores=(0, 0, 0)), nothing)
+    assert np.isnan(got["mask_ap"])
+    assert np.isnan(got["f1@0.50"])
+
+
+def test_finding_a_crowd_is_not_wrong():
+    crowd = batch() | {"crowd": np.tile([False, True, False], (2, 1))}
+    got = figures(outputs(), crowd)
+    assert got["box_ap"] == pytest.approx(1)
+    assert got["precision@0.50"] == 1
+    assert got["fn@0.50"] == 0
+
+
+def test_padding_rows_and_batches_change_nothing():
+    metric = jax.jit(
+        lambda boxes, batch: metrics.detections(CLASSES)(outputs(4, boxes=boxes), batch)
+    )
+    moved = BOXES + np.array([2, 0, 2, 0], np.float32)
+    padded = batch(4) | {"weight": np.array([1, 1, 0, 1], np.float32)}
+    whole = jax.device_get(metric(moved, padded)).compute()
+    part = metrics.detections(CLASSES)(outputs(3, boxes=moved), batch(3)).compute()
+    assert whole == pytest.approx(part, nan_ok=True)
+    assert 0.3 < whole["box_ap"] < 0.9
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="a class beside background"):
+        metrics.detections(("background",))
+    bare = {k: v for k, v in batch().items() if k != "masks"}
+    with pytest.raises(ValueError, match="instances=N"):
+        figures(outputs(), bare)
