@@ -9,6 +9,7 @@ from tensorboardX import SummaryWriter
 from segjax import inference, viz
 from segjax import train as training
 from segjax.cli import runs
+from segjax.typing import Batch
 
 
 def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
@@ -55,13 +56,15 @@ def _examples(experiment: training.Experiment):
         if not left:
             return
         left -= 1
-        valid = np.asarray(batch["valid"][0])
-        rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
-        height = rows[-1] + 1 if rows.size else valid.shape[0]
-        width = columns[-1] + 1 if columns.size else valid.shape[1]
-        part = np.s_[:height, :width]
-        yield (
-            np.asarray(batch["image"][0])[part],
-            np.asarray(batch["label"][0])[part],
-            valid[part],
-        )
+        yield unpadded(batch, 0)
+
+
+def unpadded(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image, label, valid) of one row, without the padding below and to the right."""
+    valid = np.asarray(batch["valid"][row])
+    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    height = rows[-1] + 1 if rows.size else valid.shape[0]
+    width = columns[-1] + 1 if columns.size else valid.shape[1]
+    part = np.s_[:height, :width]
+    image, label = (np.asarray(batch[name][row])[part] for name in ("image", "label"))
+    return image, label, valid[part]

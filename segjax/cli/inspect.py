@@ -1,0 +1,195 @@
+"""`segjax inspect RUN [--split train] [--by gradient]`."""
+
+import contextlib
+import csv
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from segjax import data as datasets
+from segjax import inference, viz
+from segjax import train as training
+from segjax.cli import pictures, runs
+from segjax.typing import Data
+
+By = Literal["loss", "gradient"]
+_COLUMN = {"loss": "loss", "gradient": "gradient_norm"}
+_PRINTED = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Flags of `segjax inspect` beside those of the experiment.
+
+    Attributes:
+        split: Whose images to rank.
+        top: How many of them to draw.
+        by: What to rank by: an image's loss, or the norm of the gradient of its loss
+            with respect to all parameters.
+        checkpoint: The best by the monitored figure, or the last.
+    """
+
+    split: str = "train"
+    top: int = 32
+    by: By = "loss"
+    checkpoint: runs.Which = "best"
+
+    def __post_init__(self):
+        if self.top < 1:
+            raise ValueError(f"--top must be at least 1, got {self.top}.")
+
+
+def main(args: Sequence[str]) -> None:
+    """Ranks the images of a split, so that mislabelled ones surface."""
+    folder = runs.folder_argument(args, "inspect")
+    run = runs.load(folder, InspectOptions, args[1:], prog=f"segjax inspect {folder}")
+    options: InspectOptions = run.options
+    scores = _scores(run)
+    order = inference.ranked(scores[_COLUMN[options.by]])
+    names = _names(run.experiment.data, options.split, scores["index"][order])
+    columns = {"index": scores["index"][order], "name": names}
+    columns |= {name: scores[name][order] for name in scores if name != "index"}
+    stem = folder / f"inspection-{options.split}-{options.checkpoint}"
+    _write_csv(stem.with_suffix(".csv"), columns)
+    _draw(run, columns, stem)
+    console = Console()
+    title = f"{folder.name}: {options.split}, step {int(run.state.step)}"
+    console.print(_table(columns, title))
+    if "gradient_norm" not in columns:
+        print("No gradient norms: the model has batch norm, and an example's gradient")
+        print("is not defined by the example alone.")
+    for suffix in ("csv", "png", "html"):
+        path = stem.with_suffix(f".{suffix}")
+        console.print(f"Written: {path}", soft_wrap=True, highlight=False)
+
+
+def _scores(run: runs.Run) -> dict[str, np.ndarray]:
+    """Each image's place in the split, its loss and, where it has one, gradient."""
+    experiment, data, options = run.experiment, run.experiment.data, run.options
+    variables = training.variables(run.state)
+    build = inference.make_example_scores
+    if options.by == "loss" and inference.has_batch_statistics(variables):
+        build = inference.make_example_losses
+    score = build(
+        experiment.model.apply, experiment.objective, inputs=experiment.inputs
+    )
+    # One at a time on a CPU: see make_example_scores.
+    size = 1 if jax.default_backend() == "cpu" else experiment.config.batch_size
+    total = -(-data.num_examples(options.split) // size)
+    batches = data.eval_batches(options.split, batch_size=size)
+    batches = track(batches, "Scoring", total, transient=True)
+    return inference.score_examples(jax.jit(score), variables, batches)
+
+
+def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
+    """The examples' names, where data come from a `Pipeline`; else empty."""
+    if not isinstance(data, datasets.Pipeline):
+        return [""] * len(indices)
+    examples = data.dataset.splits[split]
+    return [str(examples[int(i)].get("name", "")) for i in indices]
+
+
+def _write_csv(path: pathlib.Path, columns: Mapping[str, Sequence]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rank", *columns])
+        for rank, row in enumerate(zip(*columns.values(), strict=True), start=1):
+            writer.writerow([rank, *(_text(value) for value in row)])
+
+
+def _text(value: object) -> object:
+    return f"{value:.7g}" if isinstance(value, float) else value
+
+
+def _draw(run: runs.Run, columns: Mapping[str, Sequence], stem: pathlib.Path) -> None:
+    """The first of the ranking as a sheet and as a page."""
+    data, options = run.experiment.data, run.options
+    palette = viz.palette(len(data.classes))
+    cards = list(_cards(run, columns, palette))
+    sheet = viz.inspection_sheet(cards, data.classes, palette=palette)
+    Image.fromarray(sheet).save(stem.with_suffix(".png"))
+    column = _COLUMN[options.by]
+    viz.write_inspection(
+        stem.with_suffix(".html"),
+        cards,
+        data.classes,
+        palette=palette,
+        title=f"{run.folder.resolve().name}: images of {options.split} by {options.by}",
+        facts=[
+            ("checkpoint", f"{options.checkpoint}, step {int(run.state.step)}"),
+            ("shown", f"{len(cards)} of {len(columns['index'])}"),
+            (f"median {_words(column)}", f"{np.median(columns[column]):.4g}"),
+        ],
+    )
+
+
+def _cards(
+    run: runs.Run, columns: Mapping[str, Sequence], palette: np.ndarray
+) -> Iterator[viz.Card]:
+    experiment = run.experiment
+    predict = inference.make_predictor(
+        experiment.model.apply, training.variables(run.state)
+    )
+    top = columns["index"][: run.options.top]
+    found = _find(experiment.data, run.options.split, set(top))
+    shown = [n for n in ("loss", "gradient_norm") if n in columns]
+    for rank, index in enumerate(top):
+        image, label, valid = found[index]
+        name = columns["name"][rank]
+        yield viz.Card(
+            title=f"{rank + 1}. {name or f'example {index}'}",
+            note=", ".join(
+                [
+                    f"index {index}",
+                    *(f"{_words(n)} {columns[n][rank]:.4g}" for n in shown),
+                ]
+            ),
+            picture=viz.panels(
+                image,
+                label,
+                inference.labels(predict(image)),
+                palette=palette,
+                valid=valid,
+            ),
+        )
+
+
+def _find(
+    data: Data, split: str, indices: set[int]
+) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(image, label, valid) of some examples, by their place in the split."""
+    found = {}
+    with contextlib.closing(data.eval_batches(split, batch_size=1)) as batches:
+        for batch in batches:
+            index = int(batch["index"][0])
+            if index in indices:
+                found[index] = pictures.unpadded(batch, 0)
+            if len(found) == len(indices):
+                break
+    return found
+
+
+def _table(columns: Mapping[str, Sequence], title: str) -> Table:
+    """The first of the ranking."""
+    table = Table("rank", title=title)
+    for name in columns:
+        justify = "left" if name == "name" else "right"
+        table.add_column(_words(name), justify=justify)
+    rows = itertools.islice(zip(*columns.values(), strict=True), _PRINTED)
+    for rank, row in enumerate(rows, start=1):
+        texts = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in row)
+        table.add_row(str(rank), *texts)
+    return table
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ")

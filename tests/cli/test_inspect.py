@@ -1,0 +1,112 @@
+"""`segjax inspect`: the table, the pictures, the page, the messages."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import SCRIPT, expect_one_error_line, write_scenes
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory):
+    """The scenes of the run with one mask upside down."""
+    folder = write_scenes(tmp_path_factory.mktemp("mislabelled") / "scenes")
+    path = folder / "masks/07.png"
+    Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+    return folder
+
+
+def test_a_wrong_mask_comes_first(segjax, run, mislabelled):
+    splits = ("train", "validation", "test")
+    for by in ("loss", "gradient"):
+        first = {}
+        for split in splits:
+            got = segjax(
+                "inspect", run, "--source", mislabelled, "--split", split, "--by", by
+            )
+            assert got.code == 0, got.err
+            rows = rows_of(run / f"inspection-{split}-best.csv")
+            first[split] = max(rows, key=lambda row: float(row["loss"]))
+            column = {"loss": "loss", "gradient": "gradient_norm"}[by]
+            values = [float(row[column]) for row in rows]
+            assert values == sorted(values, reverse=True)
+            assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+            if any(row["name"] == "07" for row in rows):
+                assert rows[0]["name"] == "07", rows[:3]
+                assert "07" in got.out
+                break
+        else:
+            pytest.fail("no split has the image")
+
+
+def test_files_of_an_inspection(segjax, run):
+    got = segjax("inspect", run, "--checkpoint", "last", "--top", "5")
+    assert got.code == 0, got.err
+    stem = run / "inspection-train-last"
+    rows = rows_of(stem.with_suffix(".csv"))
+    assert list(rows[0]) == [
+        "rank",
+        "index",
+        "name",
+        "loss",
+        "loss/ce",
+        "gradient_norm",
+    ]
+    assert sorted(int(row["index"]) for row in rows) == list(range(len(rows)))
+    page = stem.with_suffix(".html").read_text()
+    assert page.count("<figure>") == 5
+    assert f"5 of {len(rows)}" in page
+    for row in rows[:5]:
+        assert f"index {row['index']}," in page
+    assert Image.open(stem.with_suffix(".png")).width > 3 * 128
+    assert str(stem.with_suffix(".csv")) in got.out
+
+    got = segjax("evaluate", run, "--checkpoint", "last", "--split", "train")
+    assert got.code == 0, got.err
+    figures = json.loads((run / "evaluation-train-last.json").read_text())["metrics"]
+    mean = np.mean([float(row["loss"]) for row in rows])
+    assert mean == pytest.approx(figures["loss"], rel=1e-5)
+
+
+def test_batch_norm_is_ranked_by_loss_alone(segjax, source, tmp_path):
+    script = tmp_path / "batch_norm_scenes.py"
+    model = "models.SimpleCNN(num_classes=len(scenes.classes), width=width)"
+    assert model in SCRIPT
+    script.write_text(
+        SCRIPT.replace(
+            model,
+            "models.UNet(num_classes=len(scenes.classes), widths=(4, 8), "
+            "norm=models.layers.batch_norm)",
+        )
+    )
+    run = tmp_path / "run"
+    flags = ["--source", source, "--run", run, "--steps", "2"]
+    assert segjax("train", script, *flags).code == 0
+    got = segjax("inspect", run)
+    assert got.code == 0, got.err
+    assert "not defined by the example alone" in " ".join(got.out.split())
+    assert "gradient_norm" not in rows_of(run / "inspection-train-best.csv")[0]
+    got = segjax("inspect", run, "--by", "gradient")
+    expect_one_error_line(got, "batch norm", "not defined by the example alone")
+
+
+def test_messages(segjax, run, tmp_path):
+    expect_one_error_line(segjax("inspect"), "run folder")
+    expect_one_error_line(segjax("inspect", tmp_path / "none"), "run.json")
+    expect_one_error_line(segjax("inspect", run, "--split", "tran"), "tran", "train")
+    expect_one_error_line(segjax("inspect", run, "--top", "0"), "--top", "0")
+    got = segjax("inspect", run, "--by", "size")
+    assert got.code == 2
+    assert "Traceback" not in got.err
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "run.json").write_text((run / "run.json").read_text())
+    expect_one_error_line(segjax("inspect", bare), bare, "script")

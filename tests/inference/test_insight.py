@@ -1,0 +1,154 @@
+"""Each example's loss and gradient norm are those it has alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax import inference, losses, metrics, models, train
+from tests import scenes
+
+OBJECTIVE = losses.semantic(
+    ce=(1.0, losses.cross_entropy), dice=(0.5, losses.soft_dice)
+)
+MODELS = {
+    "cnn": models.SimpleCNN(num_classes=3, width=8),
+    "unet": models.UNet(num_classes=3, widths=(8, 16), dropout=0.5),
+}
+
+
+def batches(size, count=7):
+    pipeline = scenes.experiment(dataset_=scenes.dataset(train=count)).data
+    return list(pipeline.eval_batches("train", batch_size=size))
+
+
+def variables_of(model):
+    return jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+
+
+def scored(model, variables, size):
+    score = inference.make_example_scores(
+        model.apply, OBJECTIVE, inputs=train.image_only
+    )
+    return inference.score_examples(jax.jit(score), variables, batches(size))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    return variables_of(model)
+
+
+@pytest.fixture(scope="module")
+def scores(model, variables):
+    return scored(model, variables, 4)
+
+
+def test_gradients_are_those_of_one_example_at_a_time(model, variables, scores):
+    @jax.jit
+    def gradient(params, row):
+        def loss(params):
+            image = row["image"].astype(jnp.float32) / 255
+            logits = model.apply({"params": params}, image)
+            ce = losses.cross_entropy(logits, row["label"], row["valid"])
+            dice = losses.soft_dice(logits, row["label"], row["valid"])
+            return (ce + 0.5 * dice)[0]
+
+        return jax.grad(loss)(params)
+
+    expected = []
+    for row in batches(1):
+        leaves = jax.tree.leaves(gradient(variables["params"], row))
+        squares = [np.sum(np.asarray(x, np.float64) ** 2) for x in leaves]
+        expected.append(np.sqrt(sum(squares)))
+    np.testing.assert_allclose(scores["gradient_norm"], expected, rtol=1e-5)
+    assert np.std(expected) > 0.01 * np.mean(expected)  # Else all would do.
+
+
+def test_the_batch_that_an_example_is_in_does_not_matter(model, variables, scores):
+    alone = scored(model, variables, 1)
+    assert alone.keys() == scores.keys()
+    for name, column in alone.items():
+        np.testing.assert_allclose(scores[name], column, rtol=1e-5, err_msg=name)
+
+
+def test_losses_average_to_those_of_evaluation(model, variables, scores):
+    evaluate = train.make_evaluator(
+        model.apply, OBJECTIVE, metrics.semantic(scenes.CLASSES)
+    )
+    state = train.TrainState(
+        step=0, params=variables["params"], model_state={}, opt_state=(), key=0
+    )
+    figures = evaluate(state, batches(4))
+    for name in ("loss", "loss/ce", "loss/dice"):
+        assert np.mean(scores[name]) == pytest.approx(figures[name], rel=1e-5)
+
+
+def test_gradient_norm_by_hand():
+    # Logits are a bias of 0 for two classes: p = 1/2. Where all labels are 0, the
+    # gradient of the cross entropy is p - (1, 0) = (-1/2, 1/2), of length sqrt(1/2);
+    # where half of them are, it is 0.
+    def apply(variables, image, *, train):
+        bias = variables["params"]["bias"]
+        return jnp.zeros((*image.shape[:3], 2)) + bias[None, None, None, :]
+
+    label = np.zeros((2, 4, 4), np.int32)
+    label[1, :2] = 1
+    score = inference.make_example_scores(
+        apply,
+        losses.semantic(ce=(1.0, losses.cross_entropy)),
+        inputs=train.image_only,
+    )
+    batch = {
+        "image": np.zeros((2, 4, 4, 3), np.uint8),
+        "label": label,
+        "valid": np.ones(label.shape, bool),
+        "weight": np.ones(2, np.float32),
+        "index": np.arange(2, dtype=np.int32),
+    }
+    got = score({"params": {"bias": jnp.zeros(2)}}, batch)
+    np.testing.assert_allclose(got["gradient_norm"], [np.sqrt(0.5), 0], atol=1e-6)
+    np.testing.assert_allclose(got["loss"], [np.log(2)] * 2, rtol=1e-6)
+
+
+def test_padding_is_left_out_and_the_order_is_the_split_s(scores):
+    assert any((batch["weight"] == 0).any() for batch in batches(4))
+    np.testing.assert_array_equal(scores["index"], np.arange(7))
+    shuffled = inference.score_examples(
+        lambda _, batch: {"loss": batch["index"] * 2.0},
+        {},
+        [
+            {"index": np.array([3, 0, -1]), "weight": np.array([1.0, 1.0, 0.0])},
+            {"index": np.array([-1, 2, 1]), "weight": np.array([0.0, 1.0, 1.0])},
+        ],
+    )
+    np.testing.assert_array_equal(shuffled["index"], [0, 1, 2, 3])
+    np.testing.assert_array_equal(shuffled["loss"], [0, 2, 4, 6])
+
+
+def test_no_example_is_an_error():
+    with pytest.raises(ValueError, match="at least one example"):
+        inference.score_examples(lambda *_: {}, {}, [])
+
+
+def test_batch_norm_has_losses_but_no_gradients():
+    model = models.UNet(num_classes=3, widths=(4, 8), norm=models.layers.batch_norm)
+    variables = variables_of(model)
+    assert inference.has_batch_statistics(variables)
+    with pytest.raises(ValueError, match="not defined by the example alone"):
+        scored(model, variables, 4)
+    score = inference.make_example_losses(
+        model.apply, OBJECTIVE, inputs=train.image_only
+    )
+    got = inference.score_examples(jax.jit(score), variables, batches(4))
+    assert got.keys() == {"index", "loss", "loss/ce", "loss/dice"}
+    np.testing.assert_allclose(got["loss"], got["loss/ce"] + got["loss/dice"])
+
+
+def test_ranked_puts_what_is_not_finite_first_and_ties_in_order():
+    order = inference.ranked(np.array([1.0, 3.0, np.nan, 1.0, np.inf, 2.0]))
+    np.testing.assert_array_equal(order, [2, 4, 1, 5, 0, 3])
