@@ -61,10 +61,11 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
         found, true = (_side(rows, side) for side in ("found/", "true/"))
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
         precision = AveragePrecision.from_batch(found, true, rows, classes=names)
-        crowd = true.get("crowd", np.zeros_like(true["present"]))
+        crowd = true.get("crowd", np.zeros(true["present"].shape, bool))
         real = true["present"] & ~crowd
         sure = found["present"] & (found["scores"] >= least_score)
-        sure &= ~_in_crowd(found["masks"], (true["masks"] & _wide(crowd)).any(1))
+        crowded = np.any(true["masks"] & _wide(crowd), axis=1)
+        sure &= ~_in_crowd(found["masks"], np.asarray(crowded))
         matching = Matching.from_batch(
             _ids(found["masks"] & _wide(sure)),
             _ids(true["masks"] & _wide(real)),
