@@ -15,6 +15,7 @@ _VERBS = {
     "inspect": "rank a split's images by loss or gradient: which look mislabelled?",
     "predict": "images in, label maps and overlays out",
     "data": "list the data sets, or prepare one",
+    "import": "torchvision's weights in, a folder to start from out",
 }
 
 
@@ -35,7 +36,8 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"error: segjax has no verb {verb!r}. {hint}.", file=sys.stderr)
         sys.exit(2)
     # A verb's module imports what it needs: `segjax data list` needs no optimizer.
-    work = importlib.import_module(f"segjax.cli.{verb}").main
+    module = "import_" if verb == "import" else verb  # A keyword names no module.
+    work = importlib.import_module(f"segjax.cli.{module}").main
     sys.exit(_guarded(lambda: work(rest)))
 
 

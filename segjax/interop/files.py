@@ -90,7 +90,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Pickle's own, zip's own, and many more.
-        reason = str(error).strip().split("\n")[0]
+        reason = "it is not a state dict that torch.save wrote"
         raise ValueError(_damaged(path, reason)) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(x, torch.Tensor) for x in state.values()

@@ -1,7 +1,7 @@
 """Parameters of torchvision's ResNets and Mask R-CNNs as ours, tensor for tensor."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -51,8 +51,8 @@ def from_torchvision(
     """Variables of one of our networks from a state dict of torchvision's.
 
     Args:
-        state: Names to arrays, as `read_tensors` gives them. The counters
-            `num_batches_tracked` are left out, and the classifier of a ResNet.
+        state: Names to arrays, as `read_tensors` gives them. What `unread` names is
+            left out.
         shapes: What `jax.eval_shape(model.init, key, image)` gives. Where the model
             has frozen norms, a batch norm's four tensors become their two; its batch
             norms keep all four.
@@ -67,9 +67,8 @@ def from_torchvision(
         ValueError: If a tensor is missing, left over or of another shape; the message
             names it.
     """
-    tensors = {
-        _today(name): x for name, x in state.items() if not name.endswith(_IGNORED)
-    }
+    left_out = unread(state)
+    tensors = {_today(name): x for name, x in state.items() if name not in left_out}
     source = _Source(tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     variables = [
@@ -77,14 +76,22 @@ def from_torchvision(
         for path, leaf in leaves
     ]
     left = sorted(source.left())
-    if "backbone.body.conv1.weight" not in tensors:
-        left = [name for name in left if name not in _CLASSIFIER]
     if left:
         raise ValueError(
             f"the checkpoint has {left[0]} {list(tensors[left[0]].shape)}, which the "
             f"model has not{_more(left)}. Name the model that it was saved from."
         )
     return jax.tree.unflatten(structure, variables)
+
+
+def unread(state: Iterable[str]) -> list[str]:
+    """Names of tensors that are expected and not used.
+
+    Args:
+        state: Names of a state dict: its counters `num_batches_tracked`, and the
+            classifier of a ResNet.
+    """
+    return [x for x in state if x.endswith(_IGNORED) or x in _CLASSIFIER]
 
 
 class _Source:
