@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from segjax import ops
 from segjax.train.state import TrainState
-from segjax.typing import Array, Augmentation, Batch, Key, Objective
+from segjax.typing import Array, Augmentation, Batch, Key, Objective, PyTree
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 Inputs = Callable[[Batch], dict[str, Any]]
@@ -53,53 +54,114 @@ def make_train_step(
         digests (`ops.digest`, uint32) of what it worked on: `digest/batch`, as
         augmented, `digest/gradients`, and `digest/params`, as updated.
     """
-
-    def total(x: Array) -> Array:
-        x = jnp.sum(x, dtype=x.dtype)
-        return jax.lax.psum(x, axis_name) if axis_name else x
+    gradient = make_gradient(apply, objective, inputs=inputs)
 
     def train_step(state: TrainState, batch: Batch):
-        _check(batch)
-        augment_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        check_batch(batch)
+        augment_key, key = step_keys(state, axis_name)
         batch = augmented(augment, augment_key, batch)
-        if axis_name:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        weight = batch["weight"]  # [B], 0 for the padding of a short batch.
-        count = jnp.maximum(total(weight), 1)
+        count = jnp.maximum(total(batch["weight"], axis_name), 1)
+        part = gradient(state.params, state.model_state, batch, count, key)
+        return finish(optimizer, state, part, axis_name=axis_name)
 
+    return train_step
+
+
+@flax.struct.dataclass
+class Gradient:
+    """What a batch, or a part of one, adds to an update.
+
+    Attributes:
+        grads: Of the part's share of the loss, in the parameters' structure.
+        terms: The objective's terms, float32: the part's share of each mean.
+        model_state: Collections besides params after the part.
+        digest: uint32, of the part's examples.
+    """
+
+    grads: PyTree
+    terms: dict[str, Any]
+    model_state: PyTree
+    digest: Any
+
+
+def make_gradient(
+    apply: Callable, objective: Objective, *, inputs: Inputs = image_only
+) -> Callable[..., Gradient]:
+    """Builds `(params, model_state, batch, count, key) -> Gradient`.
+
+    `batch` is augmented already; `count` is the number of examples of weight 1 in the
+    global batch, by which sums over this part of it are divided; `key` is for dropout.
+
+    Args:
+        apply: `model.apply` of a linen module.
+        objective: `(outputs, batch) -> {name: [B]}`.
+        inputs: What the model is given of a batch, by name.
+    """
+
+    def gradient(params, model_state, batch, count, key) -> Gradient:
         def loss_fn(params):
-            outputs, model_state = apply(
-                {"params": params, **state.model_state},
+            outputs, new_state = apply(
+                {"params": params, **model_state},
                 **inputs(batch),
                 train=True,
                 rngs={"dropout": key},
-                mutable=list(state.model_state),
+                mutable=list(model_state),
             )
             terms = objective(outputs, batch)
+            weight = batch["weight"]  # [B], 0 for the padding of a short batch.
             sums = {k: jnp.sum(v * weight) / count for k, v in terms.items()}
-            return sum(sums.values()), (sums, model_state)
+            return sum(sums.values()), (sums, new_state)
 
-        grads, (terms, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
-        if axis_name:
-            grads = jax.lax.psum(grads, axis_name)
-            model_state = jax.lax.pmean(model_state, axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        scalars = {f"loss/{k}": total(v) for k, v in terms.items()}
-        scalars["loss"] = jnp.sum(jnp.stack(list(scalars.values())))
-        scalars["grad_norm"] = optax.tree.norm(grads)
-        scalars["digest/batch"] = total(row_digests(batch))
-        scalars["digest/gradients"] = ops.digest(grads)
-        new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
-        )
-        scalars["digest/params"] = ops.digest(new.params)
-        return new, scalars
+        grads, (terms, new_state) = jax.grad(loss_fn, has_aux=True)(params)
+        return Gradient(grads, terms, new_state, total(row_digests(batch), None))
 
-    return train_step
+    return gradient
+
+
+def finish(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    whole: Gradient,
+    *,
+    axis_name: str | None,
+) -> tuple[TrainState, dict[str, Array]]:
+    """The update and its scalars, from the gradient of this device's whole batch."""
+    grads, model_state = whole.grads, whole.model_state
+    if axis_name:
+        grads = jax.lax.psum(grads, axis_name)
+        model_state = jax.lax.pmean(model_state, axis_name)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    scalars = {f"loss/{k}": total(v, axis_name) for k, v in whole.terms.items()}
+    scalars["loss"] = jnp.sum(jnp.stack(list(scalars.values())))
+    scalars["grad_norm"] = optax.tree.norm(grads)
+    scalars["digest/batch"] = total(whole.digest, axis_name)
+    scalars["digest/gradients"] = ops.digest(grads)
+    new = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+    )
+    scalars["digest/params"] = ops.digest(new.params)
+    return new, scalars
+
+
+def step_keys(state: TrainState, axis_name: str | None) -> tuple[Key, Key]:
+    """The keys of a step: for augmentation, and for dropout, which differs by device.
+
+    Under jit there is one program, and dropout is drawn for the batch as a whole.
+    """
+    augment_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    if axis_name:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return augment_key, key
+
+
+def total(x: Array, axis_name: str | None) -> Array:
+    """The sum of an array, in its own dtype, over a mapped axis too if there is one."""
+    x = jnp.sum(x, dtype=x.dtype)
+    return jax.lax.psum(x, axis_name) if axis_name else x
 
 
 def skip_nonfinite(step: Step) -> Step:
@@ -155,7 +217,7 @@ def row_digests(batch: Batch) -> Array:
     return jax.vmap(ops.digest)(dict(batch))
 
 
-def _check(batch: Batch) -> None:
+def check_batch(batch: Batch) -> None:
     """Shapes and dtypes, once a compilation; nothing of it is left in the program."""
     chex.assert_rank([batch["image"], batch["weight"], batch["index"]], [4, 1, 1])
     chex.assert_equal_shape_prefix(list(batch.values()), 1)
