@@ -1,0 +1,208 @@
+"""Real training processes: a script that has all that could differ after a resume."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+
+import pytest
+
+from tests.cli.conftest import write_scenes
+
+SCRIPT = '''"""Batch norm, averaged parameters, a schedule, noise; slow on demand."""
+
+import os
+import pathlib
+import time
+
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+from segjax.data import augment
+from segjax.train import seal
+
+STEP_SECONDS = float(os.environ.get("STEP_SECONDS", 0))
+SAVE_SECONDS = float(os.environ.get("SAVE_SECONDS", 0))
+
+
+def slower(function, seconds):
+    def slow(*args):
+        time.sleep(seconds)
+        return function(*args)
+
+    return slow if seconds else function
+
+
+train.Recorder.step_done = slower(train.Recorder.step_done, STEP_SECONDS)
+seal.publish = slower(seal.publish, SAVE_SECONDS)
+
+
+def experiment(
+    *, source: pathlib.Path, steps: int = 240, workers: int = 0, width: int = 8
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with images/ and masks/.
+        steps: Optimizer updates in total.
+        workers: Reader processes.
+        width: Channels at the bottom.
+    """
+    scenes = data.folder(source)
+    rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, steps)
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps, batch_size=4, log_every=7, eval_every=20, samples=1
+        ),
+        data=data.Pipeline(dataset=scenes, size=16, multiple=16, workers=workers),
+        model=models.UNet(
+            num_classes=3, widths=(4, width), norm=models.layers.batch_norm
+        ),
+        objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
+        optimizer=train.with_ema(optax.adamw(rate), decay=0.9),
+        metric=metrics.semantic(scenes.classes),
+        augment=augment.compose(augment.flip, augment.noise()),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)
+'''
+
+
+class Training:
+    """One `segjax train` process on the script."""
+
+    def __init__(self, command, env, run, output):
+        self.run, self._output = run, output
+        self.resumes = (run / "run.json").exists()
+        self._parts_before, self._log_before = self._parts(), self._log()
+        with output.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "--run", str(run), *["--resume"] * self.resumes],
+                env=env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self):
+        return self._output.read_text()
+
+    @property
+    def first_step(self):
+        """The step that it says it goes on from; None before it says so."""
+        if not self.resumes:
+            return 0
+        found = re.search(r"Going on from the checkpoint of step (\d+)", self.output)
+        if "starting over" in self.output:
+            return 0
+        return int(found[1]) if found else None
+
+    def wait_until(self, condition):
+        """Asks every other millisecond; False if the process ended before."""
+        deadline = time.monotonic() + 200
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.002)
+        return True
+
+    def trains(self):
+        """Whether it has written a line about steps of its own."""
+        first, text = self.first_step, self._log()
+        # Lines of a process that was killed are there until it has cut them off.
+        if first is None or text == self._log_before or not text.endswith("\n"):
+            return False
+        return json.loads(text.splitlines()[-1])["step"] > first
+
+    def _log(self):
+        path = self.run / "metrics.jsonl"
+        return path.read_text() if path.exists() else ""
+
+    def saves(self):
+        """Whether a checkpoint of its own is being written."""
+        return self._parts() - self._parts_before
+
+    def _parts(self):
+        folder = self.run / "checkpoints"
+        try:
+            return {(p.name, p.stat().st_ino) for p in folder.glob("*.part")}
+        except FileNotFoundError:  # Renamed just now.
+            return set()
+
+    def send(self, signum):
+        self.process.send_signal(signum)
+
+    def send_to_all(self, signum):
+        """To its readers too, as Ctrl-C in a terminal does."""
+        os.killpg(self.process.pid, signum)
+
+    def stop_while_saving(self):
+        """Stops it, as a debugger does, in the middle of a save."""
+        while self.wait_until(self.saves):
+            self.send(signal.SIGSTOP)
+            if self.saves():
+                return True
+            self.send(signal.SIGCONT)
+        return False
+
+    def end(self):
+        return self.process.wait(timeout=200)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "scenes.py").write_text(SCRIPT)
+    write_scenes(folder / "source", count=40)
+    # tensorboardX loads PyTorch where there is one, for half of a command's start.
+    (folder / "without").mkdir()
+    (folder / "without/torch.py").write_text("raise ImportError('left out')\n")
+    return folder
+
+
+@pytest.fixture
+def start(folder):
+    """Starts training into a run folder: `start(run, "--steps", "9", env={...})`."""
+    segjax = shutil.which("segjax", path=sysconfig.get_path("scripts"))
+    assert segjax, "install the package: pip install -e ."
+    started = []
+
+    def call(run, *flags, env=None):
+        command = [segjax, "train", str(folder / "scenes.py")]
+        command += ["--source", str(folder / "source"), *flags]
+        own = {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "",  # One device, in every process.
+            "SEGJAX_DATA_DIR": str(folder / "prepared"),
+            "PYTHONPATH": str(folder / "without"),
+        }
+        output = folder / f"{run.name}.{len(started)}.txt"
+        made = Training(command, os.environ | own | (env or {}), run, output)
+        started.append(made)
+        return made
+
+    yield call
+    for training in started:
+        if training.process.poll() is None:
+            training.process.kill()
+            training.process.wait()
+
+
+@pytest.fixture(scope="session")
+def script(folder):
+    return folder / "scenes.py"
+
+
+def checkpoint_steps(run):
+    """Checkpoints that have their name, ascending."""
+    folder = pathlib.Path(run) / "checkpoints"
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
