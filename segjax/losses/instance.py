@@ -40,7 +40,8 @@ def instance(
     Returns:
         An objective, `(outputs, batch) -> {name: [B]}`, for outputs of a model in
         training that have the arguments of the five functions as attributes, as
-        `models.MaskRCNNTraining` does. An image without entries has value 0.
+        `models.MaskRCNNTraining` does. An image without entries has value 0. Of other
+        outputs, such as detections in evaluation, there is no term.
 
     Reference:
         He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalised as torchvision
@@ -83,6 +84,8 @@ def _objective(
     names = ("objectness", "rpn_box", "class", "box", "mask")
 
     def objective(outputs: Any, batch: Batch) -> dict[str, PerExample]:
+        if not hasattr(outputs, "objectness"):
+            return {}  # Detections: evaluation has nothing to compare with.
         image_weight = jnp.asarray(batch["weight"])
         return {
             name: weight * normalise(term, image_weight)

@@ -1,7 +1,8 @@
 """Evaluation: counts on the device, sums on the host, one division at the end."""
 
+import collections
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 
@@ -66,7 +67,8 @@ def make_evaluator(
 
     Returns:
         `(state, host batches) -> figures`: those of the metric, and `loss` with its
-        terms as means over examples. An empty stream is a ValueError.
+        terms as means over examples, where the objective has any for outputs outside
+        of training. An empty stream is a ValueError.
     """
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
@@ -78,14 +80,27 @@ def make_evaluator(
 
     def run(state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
         used = ema.variables(state)
-        parts = [compiled(used, batch) for batch in to_devices(batches, mesh)]
-        if not parts:
+        parts = (compiled(used, batch) for batch in to_devices(batches, mesh))
+        fetched = _fetched(parts)
+        first = next(fetched, None)
+        if first is None:
             raise ValueError("Evaluation needs at least one example, got none.")
-        figures, means = functools.reduce(_merge, jax.device_get(parts))
+        figures, means = functools.reduce(_merge, fetched, first)
         losses = {name: mean.compute()["mean"] for name, mean in means.items()}
-        return {"loss": sum(losses.values()), **losses, **figures.compute()}
+        whole = {"loss": sum(losses.values())} if losses else {}
+        return {**whole, **losses, **figures.compute()}
 
     return run
+
+
+def _fetched(parts: Iterable[PyTree], *, ahead: int = 2) -> Iterator[PyTree]:
+    """Results on the host, in order, while the device works on those after them."""
+    waiting: collections.deque[PyTree] = collections.deque()
+    for part in parts:
+        waiting.append(part)
+        if len(waiting) > ahead:
+            yield jax.device_get(waiting.popleft())
+    yield from map(jax.device_get, waiting)
 
 
 def _merge(a, b):
