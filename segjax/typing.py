@@ -107,7 +107,7 @@ class Data(Protocol):
     ) -> Generator[Batch, None, None]:
         """Every example once over all processes; padded with rows of weight 0.
 
-        `batch_size` is global; process r has its rows r, r + process_count, ... All
+        `batch_size` is global; process 0 has its first rows, process 1 the next. All
         processes get as many batches, of equal shapes in the same order.
         """
         ...

@@ -108,8 +108,9 @@ class Pipeline:
             seed: Sets the order and the crops; at least 0.
             first_batch: Where to start: the number of batches to skip.
             process_index: Which of the processes this is.
-            process_count: Processes that share each batch. The rows of process r
-                are r, r + process_count, ... of the whole batch.
+            process_count: Processes that share each batch. Process 0 has its first
+                rows, process 1 those after them, and so on: put side by side, they
+                are the batch that one process would have.
 
         Returns:
             Batches of batch_size / process_count rows on the host: `image` uint8
@@ -169,8 +170,9 @@ class Pipeline:
             split: Its name.
             batch_size: Rows of every batch over all processes.
             process_index: Which of the processes this is.
-            process_count: Processes that share each batch. The rows of process r
-                are r, r + process_count, ... of the whole batch.
+            process_count: Processes that share each batch. Process 0 has its first
+                rows, process 1 those after them, and so on: put side by side, they
+                are the batch that one process would have.
 
         Returns:
             Batches as `train_batches` has them; `index` is the position in the
@@ -245,4 +247,5 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
             f"batch_size must be a positive multiple of the {process_count} "
             f"processes, got {batch_size}. Change it to a multiple."
         )
-    return slice(process_index, None, process_count)
+    rows = batch_size // process_count
+    return slice(process_index * rows, (process_index + 1) * rows)

@@ -91,7 +91,7 @@ def batches(
         take: Makes the rows.
         order: Seed of the order.
         batch_size: Rows over all processes.
-        share: Which of them are this process's.
+        share: Which of them are this process's: one of equal parts in a row.
         first_batch: The number of batches to skip.
         workers: Processes that read.
         slow_after: See `read_ahead`.
@@ -102,13 +102,14 @@ def batches(
     """
     reader = take.reader
     numbers = grain.MapDataset.range(len(reader)).shuffle(seed=order).repeat()
-    rows_here = len(range(batch_size)[share])
+    rows_here = share.stop - share.start
+    parts = slice(share.start // rows_here, None, batch_size // rows_here)
 
     def batched(stream: grain.MapDataset, join: Callable[[Any], Any]):
         # drop_remainder: Grain's length of an endless stream in batches of 1
         # overflows without it. Nothing is dropped; there is no end.
-        mine = stream[share].batch(rows_here, drop_remainder=True, batch_fn=join)
-        return mine[first_batch:]
+        all_parts = stream.batch(rows_here, drop_remainder=True, batch_fn=join)
+        return all_parts[parts][first_batch:]
 
     rows = batched(numbers.map_with_index(take), stack)
     records: Any = batched(numbers, list)

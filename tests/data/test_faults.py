@@ -120,7 +120,9 @@ def test_resume_leaves_out_the_same(expected, first_batch):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_processes_leave_out_the_same(expected, rank):
     mine = take(pipeline(BAD, skip_corrupt=2), 9, process_index=rank, process_count=2)
-    assert_same(mine, [{k: x[rank::2] for k, x in b.items()} for b in expected])
+    half = len(expected[0]["weight"]) // 2
+    rows = slice(rank * half, (rank + 1) * half)
+    assert_same(mine, [{k: x[rows] for k, x in b.items()} for b in expected])
 
 
 @pytest.mark.slow
