@@ -5,6 +5,8 @@ from segjax.viz.inspection import Card as Card
 from segjax.viz.inspection import inspection_sheet as inspection_sheet
 from segjax.viz.inspection import panels as panels
 from segjax.viz.inspection import write_inspection as write_inspection
+from segjax.viz.instances import instance_triptych as instance_triptych
+from segjax.viz.instances import instances as instances
 from segjax.viz.legend import legend as legend
 from segjax.viz.overlay import colour as colour
 from segjax.viz.overlay import errors as errors

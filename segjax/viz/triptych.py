@@ -49,14 +49,14 @@ def triptych(
         ops.center_crop(np.asarray(x)[None], size)[0] for x in (image, truth, valid)
     )
     panels = [
-        ("image", _fit(to_uint8(image), Image.Resampling.BOX)),
-        ("truth", _fit(colour(truth, palette, valid), Image.Resampling.NEAREST)),
-        ("prediction", _fit(colour(prediction, palette), Image.Resampling.NEAREST)),
+        ("image", fit(to_uint8(image), Image.Resampling.BOX)),
+        ("truth", fit(colour(truth, palette, valid), Image.Resampling.NEAREST)),
+        ("prediction", fit(colour(prediction, palette), Image.Resampling.NEAREST)),
     ]
     present = np.union1d(np.asarray(truth)[np.asarray(valid)], np.asarray(prediction))
     names = list(classes)
     entries = [(names[i], tuple(palette[i].tolist())) for i in present.tolist()]
-    return _draw(panels, entries)
+    return draw_sheet(panels, entries)
 
 
 def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
@@ -76,7 +76,8 @@ def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
     return np.concatenate(rows)
 
 
-def _fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
+def fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
+    """Enlarges a small picture, without smoothing, and shrinks a large one."""
     height, width = pixels.shape[:2]
     factor = -(-MIN_SIDE // min(height, width))
     if factor > 1:
@@ -89,10 +90,21 @@ def _fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
     return picture
 
 
-def _draw(
+def scale_of(size: Sequence[int], picture: Image.Image) -> float:
+    """Pixels of the fitted picture to a pixel of the image of (height, width)."""
+    return picture.height / size[0]
+
+
+def draw_sheet(
     panels: Sequence[tuple[str, Image.Image]],
     entries: Sequence[tuple[str, tuple[int, ...]]],
 ) -> Sheet:
+    """Puts panels of one size side by side, with captions, and a legend below.
+
+    Args:
+        panels: (caption, picture).
+        entries: (name, colour) for the legend; none for no legend.
+    """
     font = ImageFont.load_default(FONT_SIZE)
     width, height = panels[0][1].size
     total = 2 * MARGIN + len(panels) * width + (len(panels) - 1) * GUTTER

@@ -1,0 +1,121 @@
+"""Objects on their image: masks, boxes, classes and scores."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image, ImageDraw, ImageFont
+
+from segjax.typing import Array
+from segjax.viz.legend import Sheet
+from segjax.viz.overlay import Palette, Picture, Rgb, edges, to_uint8
+from segjax.viz.palette import palette
+from segjax.viz.triptych import draw_sheet, fit, scale_of
+
+_COLOURS = 24  # Objects of one image in different colours; then they repeat.
+_MOST_NAMED = 25  # More captions than this would hide what they name.
+_FONT_SIZE = 12
+
+
+def instances(
+    image: Picture,
+    objects: Mapping[str, Array],
+    *,
+    classes: Sequence[str],
+    alpha: float = 0.45,
+) -> Sheet:
+    """Draws each object in a colour of its own, with its box and its name.
+
+    Args:
+        image: [H, W, 3] uint8, or float in [0, 1].
+        objects: `masks` bool or probabilities [n, H, W], of which 0.5 and more is
+            drawn; `boxes` [n, 4] (x0, y0, x1, y1) in pixels; `classes` [n] in [1, C);
+            `scores` [n] in [0, 1] where they were predicted. The best come first, and
+            lie on top.
+        classes: C names, background first.
+        alpha: Share of the colour inside a mask, in [0, 1]; its outline is opaque.
+
+    Returns:
+        [height, width, 3]; small images are enlarged, so that names can be read.
+        Names are left out where there are more than 25 objects.
+    """
+    masks = np.asarray(objects["masks"]) >= 0.5
+    colours = _colours(len(masks))
+    picture = fit(_tinted(image, masks, colours, alpha), Image.Resampling.BOX)
+    scale = scale_of(masks.shape[1:], picture)
+    boxes = np.asarray(objects["boxes"], np.float64) * scale
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
+    captions = _captions(objects, classes)
+    for box, text, shade in zip(
+        boxes[::-1], captions[::-1], colours[::-1], strict=True
+    ):
+        ink = tuple(shade.tolist())
+        x0, y0, x1, y1 = box.tolist()
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=ink)
+        if len(masks) <= _MOST_NAMED:
+            _name(pen, font, text, (x0, y0), ink, picture.size)
+    return np.asarray(picture)
+
+
+def instance_triptych(
+    image: Picture,
+    truth: Mapping[str, Array],
+    found: Mapping[str, Array],
+    *,
+    classes: Sequence[str],
+) -> Sheet:
+    """Draws image | truth | prediction, as `instances` does, with captions.
+
+    Args:
+        image: [H, W, 3] uint8, or float in [0, 1].
+        truth: See `instances`.
+        found: See `instances`.
+        classes: C names, background first.
+    """
+    counts = (len(np.asarray(side["masks"])) for side in (truth, found))
+    panels = [("image", fit(to_uint8(image), Image.Resampling.BOX))]
+    for name, side, count in zip(
+        ("truth", "prediction"), (truth, found), counts, strict=True
+    ):
+        drawn = Image.fromarray(instances(image, side, classes=classes))
+        panels.append((f"{name}: {count}", drawn))
+    return draw_sheet(panels, [])
+
+
+def _colours(count: int) -> Palette:
+    distinct = palette(1 + min(count, _COLOURS))[1:]
+    return distinct[np.arange(count) % max(1, len(distinct))]
+
+
+def _tinted(
+    image: Picture, masks: Bool[np.ndarray, "n h w"], colours: Palette, alpha: float
+) -> Rgb:
+    """Masks over the image, the first on top."""
+    mixed = to_uint8(image).astype(np.float32)
+    for mask, shade in zip(masks[::-1], colours[::-1], strict=True):
+        share = np.where(edges(mask.astype(np.uint8)) & mask, 1.0, alpha * mask)[
+            ..., None
+        ]
+        mixed = (1 - share) * mixed + share * shade
+    return np.round(mixed).astype(np.uint8)
+
+
+def _captions(objects: Mapping[str, Array], classes: Sequence[str]) -> list[str]:
+    names = [str(classes[k]) for k in np.asarray(objects["classes"]).tolist()]
+    if "scores" not in objects:
+        return names
+    scores: Float[np.ndarray, " n"] = np.asarray(objects["scores"])
+    return [f"{n} {s:.2f}" for n, s in zip(names, scores.tolist(), strict=True)]
+
+
+def _name(pen, font, text: str, corner, ink, size) -> None:
+    """Writes a caption on a plate above the box, or inside where there is no room."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = min(max(0, corner[0]), max(0, size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    light = 0.299 * ink[0] + 0.587 * ink[1] + 0.114 * ink[2] > 140
+    pen.rectangle((x, y, x + width, y + height), fill=ink)
+    pen.text(
+        (x + 2 - left, y + 2 - top), text, (0, 0, 0) if light else (255,) * 3, font
+    )
