@@ -38,6 +38,7 @@ from segjax.train.state import TrainState as TrainState
 from segjax.train.state import abstract_state as abstract_state
 from segjax.train.state import image_shape as image_shape
 from segjax.train.state import init_state as init_state
+from segjax.train.state import make_init as make_init
 from segjax.train.step import augmented as augmented
 from segjax.train.step import image_only as image_only
 from segjax.train.step import make_train_step as make_train_step
