@@ -30,7 +30,7 @@ class FPN(nn.Module):
         self,
         maps: Sequence[Array],
         *,
-        train: bool,
+        train: bool = False,
         counts: Sequence[Array | None] | None = None,
     ) -> list[Array]:
         """Computes the pyramid.

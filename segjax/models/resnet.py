@@ -143,7 +143,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, *, train: bool, counts: Array | None = None
+        self, x: Array, *, train: bool = False, counts: Array | None = None
     ) -> list[Array]:
         """Computes the features; in the dtype of `x`.
 
