@@ -1,15 +1,18 @@
 """What a run looks like: sample pictures and the report."""
 
+import contextlib
+import itertools
 import pathlib
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from segjax import inference, viz
+from segjax import inference, models, viz
 from segjax import train as training
 from segjax.cli import runs
-from segjax.typing import Batch
+from segjax.typing import Batch, PyTree
 
 
 def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
@@ -18,45 +21,68 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
     The first images of the split that is reported, as the best checkpoint sees them:
     image, truth and prediction side by side.
     """
-    data = experiment.data
     state = runs.state_of(experiment, run)
-    predict = inference.make_predictor(
-        experiment.model.apply, training.variables(state)
-    )
+    paint = _painter(experiment, training.variables(state))
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
-    colours = viz.palette(len(data.classes))
     board = SummaryWriter(str(run / "tensorboard"))
-    for number, (image, label, valid) in enumerate(_examples(experiment)):
-        picture = viz.triptych(
-            image,
-            label,
-            inference.labels(predict(image)),
-            valid=valid,
-            palette=colours,
-            classes=data.classes,
-        )
-        Image.fromarray(picture).save(folder / f"{number:02d}.png")
-        name = f"samples/{number:02d}"
-        board.add_image(name, picture, int(state.step), dataformats="HWC")
+    split = training.final_split(experiment.data.splits)
+    batches = experiment.data.eval_batches(split, batch_size=1)
+    with contextlib.closing(batches):
+        first = itertools.islice(batches, experiment.config.samples)
+        for number, batch in enumerate(first):
+            picture = paint(batch)
+            Image.fromarray(picture).save(folder / f"{number:02d}.png")
+            name = f"samples/{number:02d}"
+            board.add_image(name, picture, int(state.step), dataformats="HWC")
     board.close()
+
+
+def _painter(
+    experiment: training.Experiment, variables: PyTree
+) -> Callable[[Batch], np.ndarray]:
+    """`batch of one -> image | truth | prediction`, by what the model gives."""
+    apply, classes = experiment.model.apply, experiment.data.classes
+    if isinstance(experiment.model, models.MaskRCNN):
+        detect = inference.make_detector(apply, variables)
+
+        def objects(batch: Batch) -> np.ndarray:
+            height, width = np.asarray(batch["size"][0]).tolist()
+            image = np.asarray(batch["image"][0])[:height, :width]
+            (found,) = models.instances(detect(image))
+            truth = _true_objects(batch, (height, width))
+            return viz.instance_triptych(image, truth, sure(found), classes=classes)
+
+        return objects
+
+    predict = inference.make_predictor(apply, variables)
+    colours = viz.palette(len(classes))
+
+    def regions(batch: Batch) -> np.ndarray:
+        image, label, valid = unpadded(batch, 0)
+        predicted = inference.labels(predict(image))
+        return viz.triptych(
+            image, label, predicted, valid=valid, palette=colours, classes=classes
+        )
+
+    return regions
+
+
+def sure(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The detections that are more likely right than wrong: those worth a look."""
+    kept = found["scores"] >= 0.5
+    return {name: x[kept] for name, x in found.items()}
+
+
+def _true_objects(batch: Batch, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    present = np.asarray(batch["present"][0])
+    true = {k: np.asarray(batch[k][0])[present] for k in ("boxes", "classes", "masks")}
+    return true | {"masks": true["masks"][:, : size[0], : size[1]]}
 
 
 def write_report(run: pathlib.Path) -> pathlib.Path:
     """Writes RUN/report.html from what the folder holds."""
     return viz.write_report(run)
-
-
-def _examples(experiment: training.Experiment):
-    """(image, label, valid) of the first images, without their padding."""
-    config, data = experiment.config, experiment.data
-    split = training.final_split(data.splits)
-    left = config.samples
-    for batch in data.eval_batches(split, batch_size=1):
-        if not left:
-            return
-        left -= 1
-        yield unpadded(batch, 0)
 
 
 def unpadded(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

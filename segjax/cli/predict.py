@@ -3,15 +3,15 @@
 import dataclasses
 import glob
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from segjax import data, inference, viz
+from segjax import data, inference, models, viz
 from segjax import train as training
-from segjax.cli import runs
+from segjax.cli import pictures, runs
 from segjax.typing import VOID
 
 
@@ -20,7 +20,9 @@ class PredictOptions:
     """Flags of `segjax predict` beside those of the experiment.
 
     Attributes:
-        out: Folder to write: NAME.png with class ids, NAME_overlay.png to look at.
+        out: Folder to write: NAME.png with class ids, NAME_overlay.png to look at. Of
+            a model that detects: NAME.png with numbered objects, NAME.json with their
+            boxes, classes and scores.
         checkpoint: The best by the monitored figure, or the last.
     """
 
@@ -35,20 +37,43 @@ def main(args: Sequence[str]) -> None:
     run = runs.load(folder, PredictOptions, flags, prog=f"segjax predict {folder} ...")
     images = list(_images(names))
     _check_distinct(images)
-    predict = inference.make_predictor(
-        run.experiment.model.apply, training.variables(run.state)
-    )
-    classes = run.experiment.data.classes
-    colours = viz.palette(len(classes))
+    write = _writer(run)
     out = run.options.out
     out.mkdir(parents=True, exist_ok=True)
     for path in track(images, "Predicting", transient=True):
-        image = data.read_image(path)
+        write(data.read_image(path), out / path.stem)
+    kind = "detections" if _detects(run) else "label maps"
+    print(f"{len(images)} {kind} and overlays: {out}")
+
+
+def _detects(run: runs.Run) -> bool:
+    return isinstance(run.experiment.model, models.MaskRCNN)
+
+
+def _writer(run: runs.Run) -> Callable[[np.ndarray, pathlib.Path], None]:
+    """`(image, path without suffix)` to what it says, and to what it looks like."""
+    apply, variables = run.experiment.model.apply, training.variables(run.state)
+    classes = run.experiment.data.classes
+    if _detects(run):
+        detect = inference.make_detector(apply, variables)
+
+        def objects(image: np.ndarray, path: pathlib.Path) -> None:
+            (found,) = models.instances(detect(image))
+            _write_objects(path, found, classes)
+            picture = viz.instances(image, pictures.sure(found), classes=classes)
+            Image.fromarray(picture).save(f"{path}_overlay.png")
+
+        return objects
+
+    predict = inference.make_predictor(apply, variables)
+    colours = viz.palette(len(classes))
+
+    def regions(image: np.ndarray, path: pathlib.Path) -> None:
         label = inference.labels(predict(image))
-        _write_label(out / f"{path.stem}.png", label, colours)
-        overlay = viz.overlay(image, label, colours)
-        Image.fromarray(overlay).save(out / f"{path.stem}_overlay.png")
-    print(f"{len(images)} label maps and overlays: {out}")
+        _write_label(path.with_name(f"{path.name}.png"), label, colours)
+        Image.fromarray(viz.overlay(image, label, colours)).save(f"{path}_overlay.png")
+
+    return regions
 
 
 def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -106,3 +131,31 @@ def _write_label(path: pathlib.Path, label: np.ndarray, colours: np.ndarray) -> 
     table[VOID] = 255
     picture.putpalette(table.tobytes())
     picture.save(path)
+
+
+def _write_objects(
+    path: pathlib.Path, found: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> None:
+    """NAME.json with all detections, NAME.png with the numbers of the sure ones.
+
+    In the PNG the object that lies on top has its place in the list, from 1.
+    """
+    rows = [
+        {
+            "class": classes[k],
+            "score": round(score, 4),
+            "box": [round(edge, 2) for edge in box],
+        }
+        for k, score, box in zip(
+            found["classes"].tolist(),
+            found["scores"].tolist(),
+            found["boxes"].tolist(),
+            strict=True,
+        )
+    ]
+    training.write_json(path.with_name(f"{path.name}.json"), {"objects": rows})
+    masks = pictures.sure(found)["masks"] >= 0.5
+    numbers = np.zeros(masks.shape[1:], np.uint16)
+    for number in range(len(masks), 0, -1):
+        numbers[masks[number - 1]] = number
+    Image.fromarray(numbers).save(path.with_name(f"{path.name}.png"))
