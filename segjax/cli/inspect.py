@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -22,6 +22,9 @@ from segjax.cli import pictures, runs
 from segjax.typing import Data
 
 By = Literal["loss", "gradient"]
+Columns = Mapping[str, Any]
+"""A sequence a column of the table, by name, in the order of the ranking."""
+
 _COLUMN = {"loss": "loss", "gradient": "gradient_norm"}
 _PRINTED = 10
 
@@ -57,7 +60,7 @@ def main(args: Sequence[str]) -> None:
     order = inference.ranked(scores[_COLUMN[options.by]])
     names = _names(run.experiment.data, options.split, scores["index"][order])
     columns = {"index": scores["index"][order], "name": names}
-    columns |= {name: scores[name][order] for name in scores if name != "index"}
+    columns |= {name: scores[name][order] for name in _score_names(scores)}
     stem = folder / f"inspection-{options.split}-{options.checkpoint}"
     _write_csv(stem.with_suffix(".csv"), columns)
     _draw(run, columns, stem)
@@ -90,6 +93,12 @@ def _scores(run: runs.Run) -> dict[str, np.ndarray]:
     return inference.score_examples(jax.jit(score), variables, batches)
 
 
+def _score_names(scores: Columns) -> list[str]:
+    """The loss, its terms, the gradient."""
+    losses = sorted(name for name in scores if name.startswith("loss"))
+    return [*losses, *(name for name in scores if name == "gradient_norm")]
+
+
 def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
     """The examples' names, where data come from a `Pipeline`; else empty."""
     if not isinstance(data, datasets.Pipeline):
@@ -98,7 +107,7 @@ def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
     return [str(examples[int(i)].get("name", "")) for i in indices]
 
 
-def _write_csv(path: pathlib.Path, columns: Mapping[str, Sequence]) -> None:
+def _write_csv(path: pathlib.Path, columns: Columns) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", *columns])
@@ -110,7 +119,7 @@ def _text(value: object) -> object:
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
-def _draw(run: runs.Run, columns: Mapping[str, Sequence], stem: pathlib.Path) -> None:
+def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     """The first of the ranking as a sheet and as a page."""
     data, options = run.experiment.data, run.options
     palette = viz.palette(len(data.classes))
@@ -132,14 +141,12 @@ def _draw(run: runs.Run, columns: Mapping[str, Sequence], stem: pathlib.Path) ->
     )
 
 
-def _cards(
-    run: runs.Run, columns: Mapping[str, Sequence], palette: np.ndarray
-) -> Iterator[viz.Card]:
+def _cards(run: runs.Run, columns: Columns, palette: np.ndarray) -> Iterator[viz.Card]:
     experiment = run.experiment
     predict = inference.make_predictor(
         experiment.model.apply, training.variables(run.state)
     )
-    top = columns["index"][: run.options.top]
+    top = columns["index"][: run.options.top].tolist()
     found = _find(experiment.data, run.options.split, set(top))
     shown = [n for n in ("loss", "gradient_norm") if n in columns]
     for rank, index in enumerate(top):
@@ -178,7 +185,7 @@ def _find(
     return found
 
 
-def _table(columns: Mapping[str, Sequence], title: str) -> Table:
+def _table(columns: Columns, title: str) -> Table:
     """The first of the ranking."""
     table = Table("rank", title=title)
     for name in columns:
