@@ -11,6 +11,14 @@ A batch is a mapping from names to arrays:
 | valid | bool [B, H, W] | False: void, ignored, or padding |
 | weight | float32 [B] | 0 for the padding of a short batch, else 1 |
 | index | int32 [B] | place in the epoch's stream: the key of its random numbers |
+| boxes | float32 [B, N, 4] | x0, y0, x1, y1 in pixels, edges at whole numbers |
+| classes | int32 [B, N] | class id of each object, 1..; 0 in a slot without one |
+| masks | bool [B, N, H, W] | its pixels; masks may overlap |
+| present | bool [B, N] | the slots that hold an object |
+| crowd | bool [B, N] | the slots of regions of many; none in training |
+| size | int32 [B, 2] | height and width of the image in the top left of its array |
+
+The last six are there where objects were asked for.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

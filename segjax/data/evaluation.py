@@ -1,13 +1,16 @@
 """Whole images in batches of equal size, every one once."""
 
+import contextlib
 import dataclasses
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 
 import grain
 import numpy as np
 
-from segjax.data.examples import Reader, filler, split_void, stack
-from segjax.data.pad import mirror_to_size, pad_to_size, padded_size
+from segjax.data import instances
+from segjax.data.examples import Reader, filler, row, stack
+from segjax.data.instances import Overflow
+from segjax.data.pad import mirror_to_size, padded_size
 from segjax.data.reading import listed, read_ahead
 from segjax.typing import Batch, Example
 
@@ -53,20 +56,32 @@ class EvalExample:
 
     Attributes:
         reader: The split.
+        limit: Slots for objects; None if they are not asked for.
     """
 
     reader: Reader
+    limit: int | None
 
-    def __call__(self, row: Row) -> Example:
-        """Returns `image`, `label`, `valid`, `weight` and `index`."""
-        size, number = row
+    def __call__(self, place: Row) -> Example:
+        """Returns one row of a batch."""
+        size, number = place
+        index = {"index": np.int32(number)}
         if number == FILLER:
-            return filler(size) | {"index": np.int32(FILLER)}
+            return filler(size) | self._slots(None, size) | index
         example = self.reader[number]
-        arrays = split_void(example["image"], example["label"])
-        padded = {name: pad_to_size(x, size) for name, x in arrays.items()}
-        padded["image"] = mirror_to_size(arrays["image"], size)
-        return padded | {"weight": np.float32(1), "index": np.int32(number)}
+        made = row(example["image"], example["label"], size)
+        made["image"] = mirror_to_size(example["image"], size)
+        return made | self._slots(example, size) | index
+
+    def _slots(
+        self, example: Mapping[str, np.ndarray] | None, size: tuple[int, int]
+    ) -> Example:
+        if self.limit is None:
+            return {}
+        if example is None:
+            return instances.filler(size, limit=self.limit)
+        found = instances.cut(example, instances.ALL)
+        return instances.fill(found, size, limit=self.limit)
 
 
 def image_sizes(reader: Reader, *, slow_after: float) -> list[tuple[int, int]]:
@@ -80,26 +95,38 @@ def image_sizes(reader: Reader, *, slow_after: float) -> list[tuple[int, int]]:
 
 
 def batches(
-    reader: Reader, planned: list[list[Row]], *, share: slice, slow_after: float
+    make: EvalExample,
+    planned: list[list[Row]],
+    *,
+    share: slice,
+    slow_after: float,
+    overflow: Overflow,
 ) -> Generator[Batch, None, None]:
     """Reads the planned batches.
 
     Args:
-        reader: The split.
+        make: Makes the rows.
         planned: What `plan` returned.
         share: Which rows of each batch to read.
         slow_after: See `read_ahead`.
+        overflow: Where objects that found no slot are counted.
 
     Raises:
         CorruptRecordError: If a record cannot be read: scores would not be of all.
     """
+    split = make.reader.split
 
     def describe(place: int) -> str:
         numbers = [number for _, number in planned[place][share] if number != FILLER]
-        return f"evaluation batch {place} ({listed(numbers, reader.split)})"
+        return f"evaluation batch {place} ({listed(numbers, split)})"
 
     rows = [row for batch in planned for row in batch[share]]
-    if rows:
-        stream = grain.MapDataset.source(rows).map(EvalExample(reader))
-        stream = stream.batch(len(planned[0][share]), batch_fn=stack)
-        yield from read_ahead(stream, describe, workers=0, slow_after=slow_after)
+    if not rows:
+        return
+    stream = grain.MapDataset.source(rows).map(make)
+    stream = stream.batch(len(planned[0][share]), batch_fn=stack)
+    stream = read_ahead(stream, describe, workers=0, slow_after=slow_after)
+    with contextlib.closing(stream):
+        for batch in stream:
+            overflow.take(batch, batch["index"], split)
+            yield batch

@@ -9,28 +9,34 @@ import numpy as np
 
 from segjax.data import faults
 from segjax.data.cache import DecodedCache
+from segjax.data.pad import pad_to_size
 from segjax.typing import VOID, Example
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A split's examples as `image` and `label`.
+    """A split's examples as arrays.
 
     Attributes:
         examples: The split.
         split: Its name.
+        names: What to read where an example has it: `image` and `label`, which every
+            one has; `instances` and `objects` if wanted.
         cache: Shared by the splits of a pipeline; None keeps nothing.
     """
 
     examples: Sequence[Any]  # Of what, a type checker would read one to know.
     split: str
+    names: tuple[str, ...]
     cache: DecodedCache | None
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        """`image` uint8 [H, W, 3] and `label` uint8 [H, W]; not to be written to.
+        """`image` uint8 [H, W, 3], `label` uint8 [H, W], and what else is wanted.
+
+        The arrays are not to be written to.
 
         Raises:
             CorruptRecordError: If it cannot be read, for whatever reason.
@@ -58,13 +64,16 @@ class Reader:
     def _decode(self, number: int) -> dict[str, np.ndarray]:
         with self._naming(number):
             example = self.examples[number]
-            image, label = np.asarray(example["image"]), np.asarray(example["label"])
-            if image.shape != (*label.shape, 3):
-                raise ValueError(
-                    f"{example.get('name', 'it')} needs an image [H, W, 3] and a label "
-                    f"[H, W], got {image.shape} and {label.shape}"
-                )
-        return {"image": image, "label": label}
+            arrays = {k: np.asarray(example[k]) for k in self.names if k in example}
+            size = arrays["label"].shape
+            for key in ("image", "instances"):
+                want = (*size, 3) if key == "image" else size
+                if key in arrays and arrays[key].shape != want:
+                    raise ValueError(
+                        f"{example.get('name', 'it')} needs an image [H, W, 3] and "
+                        f"maps [H, W], got {key} {arrays[key].shape} and label {size}"
+                    )
+        return arrays
 
     @contextlib.contextmanager
     def _naming(self, number: int) -> Iterator[None]:
@@ -85,6 +94,13 @@ def split_void(image: np.ndarray, label: np.ndarray) -> Example:
         "label": np.where(valid, label, 0).astype(np.int32),
         "valid": valid,
     }
+
+
+def row(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Example:
+    """One row of a batch but its `index`, padded with zeros to `size`."""
+    arrays = split_void(image, label)
+    padded = {name: pad_to_size(x, size) for name, x in arrays.items()}
+    return padded | {"weight": np.float32(1)}
 
 
 def filler(size: tuple[int, int]) -> Example:

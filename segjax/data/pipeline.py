@@ -18,6 +18,7 @@ from segjax.data.cache import DecodedCache
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
 from segjax.data.faults import CorruptRecordError, Skipped
+from segjax.data.instances import Overflow
 from segjax.typing import Batch
 
 _STREAM = "2"
@@ -41,6 +42,9 @@ class Pipeline:
         cache_bytes: Decoded examples to keep in the memory of this process. Reader
             processes keep none.
         train_split: The split that `train_batches` reads.
+        instances: Slots for objects in each image; batches then have `boxes`,
+            `classes`, `masks`, `present`, `crowd` and `size` too. Of more objects the
+            largest are kept, and standard error says so. None: no objects.
         skip_corrupt: How many different records of it may turn out unreadable (in
             each process). Each is told once on standard error, and its rows are all
             zero, with `weight` 0 and their usual `index`. Evaluation allows none.
@@ -54,6 +58,7 @@ class Pipeline:
     workers: int = 0
     cache_bytes: int = 2**30
     train_split: str = "train"
+    instances: int | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
 
@@ -64,6 +69,8 @@ class Pipeline:
                 raise ValueError(
                     f"{name} must be at least {least}, got {getattr(self, name)}."
                 )
+        if self.instances is not None and self.instances < 1:
+            raise ValueError(f"instances must be at least 1, got {self.instances}.")
         if self.slow_after <= 0:
             raise ValueError(f"slow_after must be positive, got {self.slow_after}.")
         if self._crop_size is not None and min(self._crop_size) < 1:
@@ -86,7 +93,8 @@ class Pipeline:
     def fingerprint(self) -> str:
         """A digest of the prepared data and of the settings that shape batches."""
         parts = (_STREAM, self.dataset.fingerprint, self.train_split)
-        text = repr((*parts, self._crop_size, self.multiple))
+        objects = () if self.instances is None else (self.instances,)
+        text = repr((*parts, self._crop_size, self.multiple, *objects))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def train_batches(
@@ -135,9 +143,11 @@ class Pipeline:
             )
         # Reader processes get the plain split: a copy of the cache each is no gain.
         source = reader.without_cache() if self.workers else reader
-        size = self._crop_size or self._whole_size(reader)
+        size = self._crop_size or training.first_size(reader, self._skipped)
         return training.batches(
-            training.TrainExample(source, int(crops), size, whole=self.size is None),
+            training.TrainExample(
+                source, int(crops), size, self.size is None, self.instances
+            ),
             order=int(order),
             batch_size=batch_size,
             share=share,
@@ -145,6 +155,7 @@ class Pipeline:
             workers=self.workers,
             slow_after=self.slow_after,
             skipped=self._skipped,
+            overflow=self._overflow,
         )
 
     def eval_batches(
@@ -200,17 +211,12 @@ class Pipeline:
             self._sizes[split], batch_size=batch_size, multiple=self.multiple
         )
         yield from evaluation.batches(
-            reader, planned, share=share, slow_after=slow_after
+            evaluation.EvalExample(reader, self.instances),
+            planned,
+            share=share,
+            slow_after=slow_after,
+            overflow=self._overflow,
         )
-
-    def _whole_size(self, reader: Reader) -> tuple[int, int]:
-        """The size of the first example that can be read."""
-        for number in range(len(reader)):
-            try:
-                return reader.size(number)
-            except CorruptRecordError as error:
-                self._skipped.add(error)
-        raise ValueError(f"no record of {reader.split!r} can be read.")
 
     @functools.cached_property
     def _cache(self) -> DecodedCache:
@@ -219,6 +225,10 @@ class Pipeline:
     @functools.cached_property
     def _skipped(self) -> Skipped:
         return Skipped(self.skip_corrupt)
+
+    @functools.cached_property
+    def _overflow(self) -> Overflow:
+        return Overflow(self.instances)
 
     @functools.cached_property
     def _sizes(self) -> dict[str, list[tuple[int, int]]]:
@@ -237,7 +247,10 @@ class Pipeline:
         return self.dataset.splits[split]
 
     def _reader(self, split: str) -> Reader:
-        return Reader(self._examples(split), split, self._cache)
+        names = ("image", "label")
+        if self.instances is not None:
+            names = (*names, "instances", "objects")
+        return Reader(self._examples(split), split, names, self._cache)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

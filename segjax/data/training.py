@@ -8,9 +8,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from segjax.data.examples import Reader, filler, split_void, stack
+from segjax.data import instances
+from segjax.data.examples import Reader, filler, row, stack
 from segjax.data.faults import CorruptRecordError, Skipped
-from segjax.data.pad import pad_to_size
+from segjax.data.instances import Overflow
 from segjax.data.reading import listed, read_ahead
 from segjax.typing import Batch, Example
 
@@ -24,12 +25,14 @@ class TrainExample:
         seed: With the position in the stream, decides where to cut.
         size: (height, width) of the result.
         whole: Whether images must have that size already.
+        limit: Slots for objects; None if they are not asked for.
     """
 
     reader: Reader
     seed: int
     size: tuple[int, int]
     whole: bool
+    limit: int | None
 
     def __call__(self, position: int, number: int) -> Example:
         """Makes one row of a batch.
@@ -39,16 +42,16 @@ class TrainExample:
             number: Which example.
 
         Returns:
-            `image`, `label`, `valid`, `weight` and `index` of `size`; also `record`,
-            its number, and `fault`, why it could not be read, or "". What cannot be
-            read becomes a row of weight 0.
+            `image`, `label`, `valid`, `weight` and `index` of `size`, and the
+            objects; also `record`, its number, and `fault`, why it could not
+            be read, or "". What cannot be read becomes a row of weight 0.
         """
         index = np.int32(position % 2**31)
         try:
-            row, fault = self._cut(position, number), ""
+            made, fault = self._cut(position, number), ""
         except CorruptRecordError as error:
-            row, fault = filler(self.size), error.reason
-        return row | {"index": index, "record": np.int32(number), "fault": fault}
+            made, fault = self._filler(), error.reason
+        return made | {"index": index, "record": np.int32(number), "fault": fault}
 
     def _cut(self, position: int, number: int) -> Example:
         example = self.reader[number]
@@ -61,9 +64,17 @@ class TrainExample:
             )
         top, left = self._corner(position, have)
         window = np.s_[top : top + self.size[0], left : left + self.size[1]]
-        arrays = split_void(example["image"][window], example["label"][window])
-        cut = {name: pad_to_size(x, self.size) for name, x in arrays.items()}
-        return cut | {"weight": np.float32(1)}
+        made = row(example["image"][window], example["label"][window], self.size)
+        if self.limit is None:
+            return made
+        found = instances.without_crowds(instances.cut(example, window))
+        return made | instances.fill(found, self.size, limit=self.limit)
+
+    def _filler(self) -> Example:
+        made = filler(self.size)
+        if self.limit is None:
+            return made
+        return made | instances.filler(self.size, limit=self.limit)
 
     def _corner(self, position: int, have: tuple[int, int]) -> tuple[int, int]:
         rest = [max(0, h - want) for h, want in zip(have, self.size, strict=True)]
@@ -72,6 +83,16 @@ class TrainExample:
         # Raw words of SeedSequence: NumPy promises never to change them.
         words = np.random.SeedSequence((self.seed, position)).generate_state(2)
         return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
+
+
+def first_size(reader: Reader, skipped: Skipped) -> tuple[int, int]:
+    """(height, width) of the first example that can be read."""
+    for number in range(len(reader)):
+        try:
+            return reader.size(number)
+        except CorruptRecordError as error:
+            skipped.add(error)
+    raise ValueError(f"no record of {reader.split!r} can be read.")
 
 
 def batches(
@@ -84,6 +105,7 @@ def batches(
     workers: int,
     slow_after: float,
     skipped: Skipped,
+    overflow: Overflow,
 ) -> Generator[Batch, None, None]:
     """Batches of an endless stream in which every epoch has each example once.
 
@@ -96,6 +118,7 @@ def batches(
         workers: Processes that read.
         slow_after: See `read_ahead`.
         skipped: Where rows that could not be read are counted.
+        overflow: Where objects that found no slot are counted.
 
     Raises:
         ValueError: Once `skipped` allows no more.
@@ -120,13 +143,15 @@ def batches(
     stream = read_ahead(rows, describe, workers=workers, slow_after=slow_after)
     with contextlib.closing(stream):
         for batch in stream:
-            yield _counted(batch, reader.split, skipped)
+            numbers = batch.pop("record")
+            _count_skipped(numbers, batch.pop("fault"), reader.split, skipped)
+            overflow.take(batch, numbers, reader.split)
+            yield batch
 
 
-def _counted(batch: dict[str, Any], split: str, skipped: Skipped) -> Batch:
-    """Tells of the rows that could not be read; the batch as a model takes it."""
-    numbers, reasons = batch.pop("record"), batch.pop("fault")
-    for number, reason in zip(numbers, reasons, strict=True):
+def _count_skipped(
+    numbers: np.ndarray, faults: np.ndarray, split: str, skipped: Skipped
+) -> None:
+    for number, reason in zip(numbers, faults, strict=True):
         if reason:
             skipped.add(CorruptRecordError(split, int(number), str(reason)))
-    return batch

@@ -1,0 +1,236 @@
+import contextlib
+import itertools
+
+import numpy as np
+import pytest
+
+from segjax.data.dataset import Dataset
+from segjax.data.instances import cut, fill
+from segjax.data.objects import Objects, encode_objects
+from segjax.data.pipeline import Pipeline
+
+KEYS = ("boxes", "classes", "masks", "present", "crowd", "size")
+
+
+def example(rng, size=(12, 10), count=4):
+    """Rectangles, some hidden by later ones, on an image that tells each pixel."""
+    instances = np.zeros(size, np.uint16)
+    label = np.zeros(size, np.uint8)
+    for k in range(1, count + 1):
+        top, left = rng.integers(0, np.array(size) - 3)
+        window = np.s_[top : top + rng.integers(2, 7), left : left + rng.integers(2, 7)]
+        instances[window] = 10 * k
+        label[window] = 1 + k % 3
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    image = np.stack([instances // 10, rows, columns], -1).astype(np.uint8)
+    return {"image": image, "label": label, "instances": instances, "name": "n"}
+
+
+def pipeline(examples, **options):
+    data = Dataset("fake", ("b", "x", "y", "z"), {"train": examples}, "f")
+    return Pipeline(**{"dataset": data, "size": 7, "instances": 5} | options)
+
+
+def take(pipe, count, **options):
+    with contextlib.closing(pipe.train_batches(batch_size=4, seed=1, **options)) as s:
+        return list(itertools.islice(s, count))
+
+
+def by_hand(numbers, label):
+    """Slowly: for each number its class, box and mask."""
+    found = []
+    for number in sorted(set(numbers.ravel().tolist()) - {0}):
+        places = [
+            (y, x)
+            for y in range(numbers.shape[0])
+            for x in range(numbers.shape[1])
+            if numbers[y, x] == number
+        ]
+        ys, xs = [y for y, _ in places], [x for _, x in places]
+        box = [min(xs), min(ys), max(xs) + 1, max(ys) + 1]
+        found.append((label[places[0]], box, numbers == number))
+    return found
+
+
+def test_objects_follow_the_crop(rng):
+    examples = [example(rng) for _ in range(6)]
+    batches = take(pipeline(examples), 9)
+    counts = []
+    for batch in batches:
+        assert batch["masks"].dtype == batch["present"].dtype == bool
+        assert batch["boxes"].dtype == np.float32
+        assert batch["classes"].dtype == np.int32
+        assert "left_out" not in batch
+        np.testing.assert_array_equal(batch["size"], 7)
+        for row in range(4):
+            # The first channel of the image is the number of the object.
+            hand = by_hand(batch["image"][row, ..., 0], batch["label"][row])
+            count = len(hand)
+            counts.append(count)
+            assert batch["present"][row].tolist() == [True] * count + [False] * (
+                5 - count
+            )
+            for slot, (class_id, box, mask) in enumerate(hand):
+                assert batch["classes"][row, slot] == class_id
+                assert batch["boxes"][row, slot].tolist() == box
+                np.testing.assert_array_equal(batch["masks"][row, slot], mask)
+            for name in ("boxes", "classes", "masks", "crowd"):
+                assert not batch[name][row, count:].any()
+    assert len(set(counts)) > 2  # Some objects left some crops.
+
+
+def test_padding_holds_no_object(rng):
+    (batch,) = take(pipeline([example(rng, (6, 9))], size=(8, 16)), 1)
+    np.testing.assert_array_equal(batch["size"], [(6, 9)] * 4)
+    assert batch["present"].any()
+    assert not batch["masks"][:, :, 6:].any()
+    assert not batch["masks"][:, :, :, 9:].any()
+
+
+def test_evaluation_has_all_objects(rng):
+    examples = [example(rng, size) for size in ((12, 10), (7, 9), (12, 9))]
+    pipe = pipeline(examples, multiple=4)
+    seen = []
+    for batch in pipe.eval_batches("train", batch_size=2):
+        for row, number in enumerate(batch["index"]):
+            if batch["weight"][row] == 0:
+                assert not batch["present"][row].any()
+                continue
+            seen.append(number)
+            numbers = examples[number]["instances"]
+            assert tuple(batch["size"][row]) == numbers.shape
+            hand = by_hand(numbers, examples[number]["label"])
+            assert batch["present"][row].sum() == len(hand)
+            height, width = numbers.shape
+            for slot, (class_id, box, mask) in enumerate(hand):
+                assert batch["classes"][row, slot] == class_id
+                assert batch["boxes"][row, slot].tolist() == box
+                got = batch["masks"][row, slot]
+                np.testing.assert_array_equal(got[:height, :width], mask)
+                assert got.sum() == mask.sum()  # Mirrored pixels hold none.
+    assert sorted(seen) == [0, 1, 2]
+
+
+def objects(areas, crowd=None):
+    masks = np.zeros((len(areas), 8, 8), bool)
+    for mask, area in zip(masks, areas, strict=True):
+        mask.ravel()[:area] = True
+    crowd = np.zeros(len(areas), bool) if crowd is None else np.array(crowd)
+    return Objects(masks, np.arange(1, len(areas) + 1, dtype=np.int32), crowd)
+
+
+def test_the_largest_are_kept():
+    found = fill(objects([3, 9, 5, 9, 5]), (8, 8), limit=3)
+    assert found["classes"].tolist() == [2, 3, 4]  # Of 5 and 5, the first.
+    assert found["left_out"] == 2
+    assert fill(objects([3, 9]), (8, 8), limit=2)["left_out"] == 0
+
+
+def test_what_is_left_out_is_told(rng, capsys):
+    examples = [example(rng, count=4) for _ in range(8)]
+    whole = [len(by_hand(e["instances"], e["label"])) for e in examples]
+    pipe = pipeline(examples, instances=1)
+    list(pipe.eval_batches("train", batch_size=4))
+    lines = capsys.readouterr().err.splitlines()
+    assert "instances=1 left out" in lines[0]
+    images = [int(line.split(" of ")[1].split()[0]) for line in lines]
+    assert images == [1, 2, 4, 8][: len(images)]
+    if len(images) == 4:
+        assert f"left out {sum(whole) - 8} objects" in lines[-1]
+    list(pipe.eval_batches("train", batch_size=4))
+    assert not capsys.readouterr().err  # Told before.
+    take(pipeline(examples, instances=9), 3)
+    assert not capsys.readouterr().err
+
+
+def test_an_image_without_objects():
+    image = np.zeros((8, 8, 3), np.uint8)
+    none = {"image": image, "label": image[..., 0], "instances": image[..., 0]}
+    (batch,) = take(pipeline([none]), 1)
+    assert not batch["present"].any()
+    assert batch["weight"].all()
+
+
+def coco_example(crowd=(False, True, False)):
+    from pycocotools import mask as coco_mask
+
+    masks = np.zeros((3, 8, 9), np.uint8)
+    masks[0, 1:4, 2:6], masks[1, 3:7, 3:8], masks[2, 0, 0] = 1, 1, 1
+    rles = [coco_mask.encode(np.asfortranarray(m)) for m in masks]
+    text = encode_objects(rles, [2, 1, 3], list(crowd))
+    image = np.zeros((8, 9, 3), np.uint8)
+    label = masks.max(0)
+    return {"image": image, "label": label, "objects": text, "name": "n"}, masks
+
+
+def test_overlapping_objects_and_crowds():
+    one, masks = coco_example()
+    (batch,) = pipeline([one], multiple=1).eval_batches("train", batch_size=1)
+    assert batch["classes"][0].tolist() == [2, 1, 3, 0, 0]
+    assert batch["crowd"][0].tolist() == [False, True, False, False, False]
+    np.testing.assert_array_equal(batch["masks"][0, :3], masks)
+    assert batch["boxes"][0, 0].tolist() == [2, 1, 6, 4]
+    (batch,) = take(pipeline([one], size=(8, 9)), 1)
+    assert batch["classes"][0].tolist() == [2, 3, 0, 0, 0]  # Crowds are not learned.
+    assert not batch["crowd"].any()
+
+
+def test_a_window_drops_what_it_does_not_show():
+    one, masks = coco_example()
+    arrays = {k: np.asarray(v) for k, v in one.items()}
+    found = cut(arrays, np.s_[2:8, 4:9])
+    np.testing.assert_array_equal(found.masks, masks[:2, 2:8, 4:9])
+    assert found.classes.tolist() == [2, 1]
+
+
+def test_void_and_background_objects_are_dropped(rng):
+    one = example(rng, count=0)
+    one["instances"][:3, :3], one["label"][:3, :3] = 1, 255
+    one["instances"][5:8, 5:8] = 2
+    one["instances"][9:11, :2], one["label"][9:11, :2] = 3, 2
+    (batch,) = pipeline([one], multiple=1).eval_batches("train", batch_size=1)
+    assert batch["classes"][0].tolist() == [2, 0, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_workers_and_corrupt_records(rng):
+    class Broken(list):
+        bad = ()
+
+        def __getitem__(self, number):
+            return [][0] if number in self.bad else super().__getitem__(number)
+
+    examples = Broken(example(rng) for _ in range(6))
+    options = {"skip_corrupt": 1, "instances": 2}
+    alone = pipeline(examples, **options)
+    helped = pipeline(examples, workers=2, **options)
+    examples.bad = (2,)
+    for a, b in zip(take(alone, 5), take(helped, 5), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        left = a["weight"] == 0
+        assert not any(a[name][left].any() for name in KEYS if name != "size")
+    assert [e.number for e in helped.skipped] == [2]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pipeline([], instances=0), "instances must be at least 1"),
+        (
+            lambda: take(
+                pipeline([{"image": np.zeros((8, 8, 3)), "label": np.eye(8)}]), 1
+            ),
+            "instances need a data set that tells objects apart",
+        ),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_fingerprint_follows_the_slots(rng):
+    prints = {pipeline([], instances=n).fingerprint() for n in (None, 1, 2)}
+    assert len(prints) == 3
