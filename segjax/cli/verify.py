@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from segjax import data
 from segjax import train as training
-from segjax.cli import runs
+from segjax.cli import process, runs
 
 DIFFERS = 1
 """The exit code of a run that does not repeat."""
@@ -45,11 +46,14 @@ def main(args: Sequence[str]) -> None:
     folder = runs.folder_argument(args, "verify")
     manifest = runs.manifest_of(folder)
     recorded = _digests(folder, manifest)
+    if "xla_gpu_deterministic_ops=true" in manifest["xla_flags"]:
+        process.use_deterministic_operations()
     experiment, options = runs.rebuild(
         folder, manifest, VerifyOptions, args[1:], prog=f"segjax verify {folder}"
     )
+    experiment = _with_options(experiment, manifest)
     steps = _steps(options.first, recorded["steps"], folder)
-    for note in notes(folder, manifest, experiment):
+    for note in _notes(folder, manifest, experiment):
         print(f"note: {note}", file=sys.stderr)
     replayed = training.replay(
         experiment, steps=steps, processes=manifest.get("processes", 1)
@@ -65,17 +69,24 @@ def main(args: Sequence[str]) -> None:
     sys.exit(DIFFERS)
 
 
-def notes(
+def _with_options(
+    experiment: training.Experiment, manifest: Mapping[str, Any]
+) -> training.Experiment:
+    """The experiment with what `segjax train` was told of faults."""
+    skipped = manifest["config"].get("skip_nonfinite", 0)
+    config = dataclasses.replace(experiment.config, skip_nonfinite=skipped)
+    corrupt = manifest["data"].get("skip_corrupt", 0)
+    pipeline = experiment.data
+    if corrupt and isinstance(pipeline, data.Pipeline):
+        pipeline = dataclasses.replace(pipeline, skip_corrupt=corrupt)
+    return dataclasses.replace(experiment, config=config, data=pipeline)
+
+
+def _notes(
     folder: pathlib.Path, manifest: Mapping[str, Any], experiment: training.Experiment
 ) -> Iterator[str]:
-    """What is not as it was, and may explain a difference.
-
-    Args:
-        folder: The run folder.
-        manifest: Its `run.json`.
-        experiment: Built again.
-    """
-    before, now = _flat(manifest), _flat(training.environment())
+    """What is not as it was, and may explain a difference."""
+    before, now = _flat(manifest), _flat(training.run_environment())
     settings = {k: str(v) for k, v in vars(experiment.config).items()}
     now |= {**settings, "model": repr(experiment.model)}
     before |= {k: str(v) for k, v in manifest["config"].items()}
@@ -83,13 +94,16 @@ def notes(
     for name, value in now.items():
         if before.get(name, value) != value:
             yield f"{name}: {before[name] or 'none'} in the run, {value or 'none'} here"
+    if "seeds_together" in manifest:
+        seeds = ", ".join(map(str, manifest["seeds_together"]))
+        yield f"seeds {seeds} were trained by one program, this one is replayed alone"
     script = manifest["script"] and pathlib.Path(manifest["script"])
     kept = manifest["code"].get("script")
     if kept and training.file_digest(folder / training.SCRIPT) != kept:
         yield f"{folder / training.SCRIPT} was changed after the run began"
     elif kept and training.file_digest(script) not in (kept, None):
         yield f"{script} has changed; the copy that the run kept is replayed"
-    if manifest["code"].get("segjax", "") != training.code(script)["segjax"]:
+    if manifest["code"].get("segjax", "") != training.code_digests(script)["segjax"]:
         commit = manifest["code"].get("commit", "")[:12]
         yield f"segjax is not the code of the run{commit and f' (commit {commit})'}"
 
@@ -113,12 +127,12 @@ def _steps(asked: int | None, recorded: int, folder: pathlib.Path) -> int:
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The parts of a manifest that `training.environment` gives, one name a value."""
+    """What `training.run_environment` gives of a manifest, as one level of words."""
     flat = {k: str(v) for k, v in manifest.get("versions", {}).items()}
     flat |= {k: str(v) for k, v in manifest.get("jax", {}).items()}
     for name in ("processes", "cpu", "cores", "xla_flags"):
         if name in manifest:
-            flat[name] = str(manifest[name])
+            flat[name] = " ".join(str(manifest[name]).split())
     kinds = collections.Counter(d.partition(" ")[2] for d in manifest["devices"])
     return flat | {"devices": ", ".join(f"{n} x {kind}" for kind, n in kinds.items())}
 
@@ -173,7 +187,7 @@ def _reason(
     fact = f"The loss of update {step + 1} was {there:.9g} and is {here:.9g}"
     if there == here:
         fact = f"The loss of update {step + 1} is equal, but not its {difference.what}"
-    if _flat(manifest)["devices"] != _flat(training.environment())["devices"]:
+    if _flat(manifest)["devices"] != _flat(training.run_environment())["devices"]:
         return f"{fact}: other devices split sums, and so round, otherwise."
     if recorded["program"] == replayed["program"]:
         return f"{fact}: the same program, on other cores or under other flags."

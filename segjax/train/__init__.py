@@ -10,9 +10,9 @@ from segjax.train.digests import differences as differences
 from segjax.train.ema import averaged_params as averaged_params
 from segjax.train.ema import variables as variables
 from segjax.train.ema import with_ema as with_ema
-from segjax.train.environment import code as code
-from segjax.train.environment import environment as environment
+from segjax.train.environment import code_digests as code_digests
 from segjax.train.environment import file_digest as file_digest
+from segjax.train.environment import run_environment as run_environment
 from segjax.train.evaluate import make_eval_step as make_eval_step
 from segjax.train.evaluate import make_evaluator as make_evaluator
 from segjax.train.lock import locked as locked

@@ -147,7 +147,9 @@ def state_digest(state: TrainState) -> str:
     The optimizer's state is left out: it is no random number's doing, and another
     optimizer is a difference of the arithmetic.
     """
-    drawn = (state.params, state.model_state, jax.random.key_data(state.key))
+    # The key of this process alone: unpacking one of all is a program for all.
+    key = jax.random.key_data(state.key.addressable_data(0))
+    drawn = (state.params, state.model_state, key)
     leaves = jax.tree_util.tree_flatten_with_path(drawn)[0]
     return _sha256((jax.tree_util.keystr(path), x) for path, x in leaves)
 

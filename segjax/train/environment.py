@@ -22,7 +22,7 @@ _JAX_OPTIONS = (
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
-def environment() -> dict[str, Any]:
+def run_environment() -> dict[str, Any]:
     """What may change rounding without a change of code, as plain JSON values."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
@@ -35,7 +35,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def code(script: pathlib.Path | None) -> dict[str, Any]:
+def code_digests(script: pathlib.Path | None) -> dict[str, Any]:
     """Digests of segjax and of the script, and the script's commit where it has one.
 
     Args:

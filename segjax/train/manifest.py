@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segjax.train.config import Experiment
-from segjax.train.environment import code, environment
+from segjax.train.environment import code_digests, run_environment
 from segjax.train.lock import LOCK
 
 SCRIPT = "experiment.py"
@@ -87,9 +87,10 @@ def manifest(
             "fingerprint": data.fingerprint(),
             "classes": list(data.classes),
             "examples": {split: data.num_examples(split) for split in data.splits},
+            "skip_corrupt": getattr(data, "skip_corrupt", 0),
         },
-        "code": code(script),
-        **environment(),
+        "code": code_digests(script),
+        **run_environment(),
         "resumes": [],
     }
 
@@ -109,8 +110,8 @@ def note_resume(run: pathlib.Path, *, step: int, flags: Mapping[str, Any]) -> No
         "time": _now(),
         "command": shlex.join(sys.argv),
         "flags": {name: _plain(value) for name, value in flags.items()},
-        "code": code(script),
-        **environment(),
+        "code": code_digests(script),
+        **run_environment(),
     }
     found["resumes"] = [*found.get("resumes", []), resume]
     write_json(run / "run.json", found)

@@ -1,6 +1,7 @@
 """`segjax verify`: equal where nothing changed, else the stream that was changed."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -96,6 +97,11 @@ def expect_differs(got, stream, *words):
     assert found[stream].startswith("differs: ")
 
 
+def notes(got):
+    """What was said besides the table. Sources may be edited while tests run."""
+    return [x for x in got.err.splitlines() if "segjax is not the code" not in x]
+
+
 def test_equal(segjax, run):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     got = segjax("verify", run)
@@ -103,7 +109,7 @@ def test_equal(segjax, run):
     assert got.out.strip().splitlines()[-1] == "equal"
     assert "updates 1 to 5" in got.out
     assert set(results(got).values()) == {"equal"}
-    assert got.err == ""
+    assert not notes(got)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
@@ -213,6 +219,38 @@ def test_what_may_explain_a_difference_is_noted(segjax, run):
     assert any(line.startswith("note: cores: 96 in the run, ") for line in lines)
     assert "note: devices: 2 x Some GPU in the run, 4 x cpu here" in lines
     assert any(line.startswith("note: segjax is not the code") for line in lines)
+
+
+def test_what_the_command_was_told_of_faults_is_told_again(segjax, trained, tmp_path):
+    run, source = tmp_path / "run", trained / "scenes"
+    flags = ["--source", source, "--run", run, "--on-nonfinite", "skip"]
+    got = segjax("train", trained / "scenes.py", *flags, "--skip-corrupt", "2")
+    assert got.code == 0, got
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["config"]["skip_nonfinite"] == 8
+    assert manifest["data"]["skip_corrupt"] == 2
+    got = segjax("verify", run)
+    assert got.code == 0, got
+    assert not notes(got)
+
+
+def test_deterministic_operations_are_asked_for_again(segjax, run, monkeypatch):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["xla_flags"] += " --xla_gpu_deterministic_ops=true"
+    (run / "run.json").write_text(json.dumps(manifest))
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+    got = segjax("verify", run)
+    assert got.code == 0, got
+    assert os.environ["XLA_FLAGS"].endswith("--xla_gpu_deterministic_ops=true")
+    assert not notes(got)
+
+
+def test_seeds_trained_together_are_noted(segjax, run):
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(manifest | {"seeds_together": [0, 5]}))
+    got = segjax("verify", run)
+    assert got.code == 0
+    assert notes(got)[0].startswith("note: seeds 0, 5 were trained by one program")
 
 
 @pytest.mark.parametrize("asked", ["6", "0", "-1"])

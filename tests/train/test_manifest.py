@@ -55,9 +55,9 @@ def test_everything_that_the_promise_names(tmp_path, checkout):
 
 
 def test_code_notices_a_change_of_the_script(checkout):
-    before = environment.code(checkout)
+    before = environment.code_digests(checkout)
     checkout.write_text("x = 2\n")
-    after = environment.code(checkout)
+    after = environment.code_digests(checkout)
     assert after["dirty"]
     assert after["commit"] == before["commit"]
     assert after["script"] != before["script"]
@@ -71,15 +71,15 @@ def test_code_notices_a_change_of_segjax(checkout, tmp_path, monkeypatch):
     for name in ("typing.py", "__init__.py"):
         (copy / name).write_bytes((original / name).read_bytes())
     monkeypatch.setattr(environment, "_PACKAGE", copy)
-    before = environment.code(checkout)["segjax"]
-    assert environment.code(checkout)["segjax"] == before
+    before = environment.code_digests(checkout)["segjax"]
+    assert environment.code_digests(checkout)["segjax"] == before
     (copy / "typing.py").write_bytes((copy / "typing.py").read_bytes() + b"\n")
-    assert environment.code(checkout)["segjax"] != before
+    assert environment.code_digests(checkout)["segjax"] != before
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "commit" not in environment.code(tmp_path / "none.py")
+    assert "commit" not in environment.code_digests(tmp_path / "none.py")
 
 
 def test_resumes_are_listed_and_nothing_else_is_changed(tmp_path, checkout):
