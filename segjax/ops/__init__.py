@@ -34,9 +34,9 @@ from segjax.ops.resize import resize_bilinear as resize_bilinear
 from segjax.ops.resize import resize_nearest as resize_nearest
 from segjax.ops.resize import transposed_conv_2x2 as transposed_conv_2x2
 from segjax.ops.resize import transposed_conv_4x4 as transposed_conv_4x4
+from segjax.ops.roi_adaptive import roi_align_adaptive as roi_align_adaptive
 from segjax.ops.roi_align import multilevel_roi_align as multilevel_roi_align
 from segjax.ops.roi_align import roi_align as roi_align
-from segjax.ops.roi_align import roi_align_adaptive as roi_align_adaptive
 from segjax.ops.roi_align import roi_levels as roi_levels
 from segjax.ops.select import argsort as argsort
 from segjax.ops.select import kth_largest as kth_largest

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from segjax.ops.roi_align import averaging_matrices
+from segjax.ops.roi_adaptive import averaging_matrices
 from segjax.typing import Array
 
 _AT_ONCE = 16  # Whole masks that `crop_masks` holds as floats at a time.

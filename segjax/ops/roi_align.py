@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from segjax.ops.roi_cells import cell_entries
 from segjax.typing import Array
 
 
@@ -65,91 +66,6 @@ def roi_align(
     )
 
 
-def roi_align_adaptive(
-    features: Float[Array, "h w c"],
-    boxes: Float[Array, "r 4"],
-    *,
-    output_size: tuple[int, int],
-    spatial_scale: float,
-    aligned: bool,
-) -> Float[Array, "r p q c"]:
-    """`roi_align` with about one sample a feature: as many as the box is large.
-
-    A cell of a box of h features has ceil(h / P) samples along the height. Their
-    number has no fixed shape, but their sum is a product with one matrix for the
-    height and one for the width, which have: so it is exact.
-
-    Args:
-        features: [H, W, C].
-        boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
-        output_size: (P, Q), rows and columns of cells.
-        spatial_scale: Features a pixel, such as 1 / 4.
-        aligned: As in `roi_align`.
-
-    Returns:
-        [R, P, Q, C] in the dtype of the features; 0 for a box without area if
-        `aligned`. Gradients flow to the features alone.
-
-    Reference:
-        `torchvision.ops.roi_align` with `sampling_ratio=-1`. It equals that for boxes
-        no higher and wider than the map; larger ones have no more samples than
-        that.
-    """
-    height, width, _ = features.shape
-    boxes = jax.lax.stop_gradient(jnp.asarray(boxes)) * spatial_scale
-    rows, columns = (
-        averaging_matrices(
-            boxes[:, axis], boxes[:, axis + 2], size, cells=cells, aligned=aligned
-        ).astype(features.dtype)
-        for axis, size, cells in (
-            (1, height, output_size[0]),
-            (0, width, output_size[1]),
-        )
-    )
-    highest = jax.lax.Precision.HIGHEST
-    mixed = jnp.einsum("rph,hwc->rpwc", rows, features, precision=highest)
-    return jnp.einsum("rqw,rpwc->rpqc", columns, mixed, precision=highest)
-
-
-def averaging_matrices(
-    start: Float[Array, " r"],
-    end: Float[Array, " r"],
-    size: int,
-    *,
-    cells: int,
-    aligned: bool,
-    limit: Int[Array, ""] | int | None = None,
-) -> Float[Array, "r p h"]:
-    """Weights of an axis's features in the cells between start and end.
-
-    Args:
-        start: [R] in features.
-        end: [R] in features.
-        size: H, features of the axis.
-        cells: P.
-        aligned: As in `roi_align`.
-        limit: How many features count, where the rest is padding; None for all.
-
-    Returns:
-        [R, P, H]; a row adds up to 1, or to less where samples lie outside of the map.
-    """
-    length = end - start if aligned else jnp.maximum(end - start, 1)
-    most = -(-size // cells)
-    count = jnp.clip(jnp.ceil(length / cells), 0, most)
-    place, weight = _entries(
-        start,
-        end,
-        jnp.full(start.shape, size if limit is None else limit, jnp.int32),
-        cells=cells,
-        aligned=aligned,
-        count=count,
-        most=most,
-    )
-    feature = jnp.arange(size, dtype=jnp.int32)[None, None, None]
-    here = place[..., None] == feature
-    return jnp.sum(jnp.where(here, weight[..., None], 0), axis=2)
-
-
 def multilevel_roi_align(
     pyramid: Sequence[Float[Array, "_ _ c"]],
     boxes: Float[Array, "r 4"],
@@ -195,7 +111,7 @@ def multilevel_roi_align(
     table = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in pyramid])
     count = jnp.full(boxes.shape[:1], sampling_ratio, boxes.dtype)
     rows, columns = (
-        _entries(
+        cell_entries(
             boxes[:, axis] * scale,
             boxes[:, axis + 2] * scale,
             limits[level, 1 - axis],
@@ -239,41 +155,7 @@ def roi_levels(
     return (jnp.clip(level, lowest, highest) - lowest).astype(jnp.int32)
 
 
-def _entries(start, end, limit, *, cells: int, aligned: bool, count, most: int):
-    """The features of an axis that each cell mixes, and how much of each it takes.
-
-    Args:
-        start: [R] where boxes begin, in features.
-        end: [R] where they end.
-        limit: [R] features of the axis.
-        cells: P.
-        aligned: As in `roi_align`.
-        count: [R] samples a cell, in the dtype of `start`.
-        most: S, the largest of them.
-
-    Returns:
-        Two [R, P, 2 * S], positions (int32) and weights: two neighbours a sample.
-    """
-    if aligned:
-        start, end = start - 0.5, end - 0.5
-    size = end - start if aligned else jnp.maximum(end - start, 1)
-    start, size, limit, count = (x[:, None, None] for x in (start, size, limit, count))
-    size = size / cells
-    cell = jnp.arange(cells, dtype=start.dtype)[None, :, None]
-    sample = jnp.arange(most, dtype=start.dtype)[None, None]
-    step = size / jnp.maximum(count, 1)
-    place = start + cell * size + (sample + 0.5) * step
-    far = limit.astype(start.dtype)
-    counts = (sample < count) & (place >= -1) & (place <= far)
-    place = jnp.clip(place, 0, far - 1)
-    low = place.astype(jnp.int32)
-    part = place - low
-    weight = jnp.concatenate([1 - part, part], axis=-1) / jnp.maximum(count, 1)
-    counts = jnp.concatenate([counts, counts], axis=-1)
-    both = jnp.concatenate([low, jnp.minimum(low + 1, limit - 1)], axis=-1)
-    return both, jnp.where(counts, weight, 0)
-
-
+@jax.custom_vjp
 def _gather(table, rows, columns, start, width):
     """[R, P, Q, C]: the mix of the features at every pair of a row and a column."""
     (rows, down), (columns, across) = rows, columns
@@ -286,6 +168,27 @@ def _gather(table, rows, columns, start, width):
             feature = table.at[index].get(mode="promise_in_bounds")
             mix = mix + weight.astype(table.dtype)[..., None] * feature
     return mix
+
+
+def _gather_forward(table, *places):
+    return _gather(table, *places), (table[:, :0], places)
+
+
+def _scatter(residual, gradient):
+    """All columns at once: on a CPU up to four times as fast as one at a time."""
+    table, ((rows, down), (columns, across), start, width) = residual
+    rows = start[:, None, None] + rows * width[:, None, None]
+    dtype = jnp.promote_types(gradient.dtype, jnp.float32)
+    total = jnp.zeros((len(table), gradient.shape[-1]), dtype)
+    for i in range(rows.shape[-1]):
+        index = rows[:, :, None, i, None] + columns[:, None]
+        weight = down[:, :, None, i, None] * across[:, None]
+        update = weight.astype(dtype)[..., None] * gradient[:, :, :, None]
+        total = total.at[index].add(update, mode="promise_in_bounds")
+    return total.astype(table.dtype), None, None, None, None
+
+
+_gather.defvjp(_gather_forward, _scatter)
 
 
 def _starts(pyramid) -> list[int]:

@@ -1,0 +1,54 @@
+"""Where the samples of ROIAlign's cells lie along one axis, and what they mix.
+
+The two axes are independent: a sample counts if it does on both, and the weights of the
+four features that it mixes are products.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from segjax.typing import Array
+
+
+def cell_entries(
+    start: Float[Array, " r"],
+    end: Float[Array, " r"],
+    limit: Int[Array, " r"],
+    *,
+    cells: int,
+    aligned: bool,
+    count: Float[Array, " r"],
+    most: int,
+) -> tuple[Int[Array, "r p _"], Float[Array, "r p _"]]:
+    """The features of an axis that each cell mixes, and how much of each it takes.
+
+    Args:
+        start: [R] where boxes begin, in features.
+        end: [R] where they end.
+        limit: [R] features of the axis.
+        cells: P.
+        aligned: As in `roi_align`.
+        count: [R] samples a cell, in the dtype of `start`.
+        most: S, the largest of them.
+
+    Returns:
+        Two [R, P, 2 * S], positions (int32) and weights: two neighbours a sample.
+    """
+    if aligned:
+        start, end = start - 0.5, end - 0.5
+    size = end - start if aligned else jnp.maximum(end - start, 1)
+    start, size, limit, count = (x[:, None, None] for x in (start, size, limit, count))
+    size = size / cells
+    cell = jnp.arange(cells, dtype=start.dtype)[None, :, None]
+    sample = jnp.arange(most, dtype=start.dtype)[None, None]
+    step = size / jnp.maximum(count, 1)
+    place = start + cell * size + (sample + 0.5) * step
+    far = limit.astype(start.dtype)
+    counts = (sample < count) & (place >= -1) & (place <= far)
+    place = jnp.clip(place, 0, far - 1)
+    low = place.astype(jnp.int32)
+    part = place - low
+    weight = jnp.concatenate([1 - part, part], axis=-1) / jnp.maximum(count, 1)
+    counts = jnp.concatenate([counts, counts], axis=-1)
+    both = jnp.concatenate([low, jnp.minimum(low + 1, limit - 1)], axis=-1)
+    return both, jnp.where(counts, weight, 0)
