@@ -1,0 +1,252 @@
+"""Several seeds end to end on small scenes: each folder is that of a run alone."""
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+from segjax import data, models, train
+from segjax.train import digests, seed_folders
+from tests.scenes import experiment
+
+SEEDS = (3, 0, 1, 7)
+
+
+class Watched:
+    """Data that keeps the digest of each training batch, and may do something first."""
+
+    def __init__(self, inner, before=lambda number, batch: batch):
+        self.inner, self.before, self.seen = inner, before, []
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def train_batches(self, *, first_batch=0, **options):
+        stream = self.inner.train_batches(first_batch=first_batch, **options)
+        for number, batch in enumerate(stream, first_batch + 1):
+            self.seen.append(digests.batch_digest(batch))
+            yield self.before(number, batch)
+
+
+def made(seed, *, watched=None, **config):
+    config = {"steps": 20, "eval_every": 8, "log_every": 4} | config
+    found = experiment(
+        seed=seed,
+        model=models.SimpleCNN(num_classes=3, width=8),
+        optimizer=train.with_ema(optax.sgd(0.1, momentum=0.9), decay=0.5),
+        augment=data.augment.flip,
+        **config,
+    )
+    return found if watched is None else dataclasses.replace(found, data=watched)
+
+
+def silent():
+    return Console(file=io.StringIO(), width=100)
+
+
+def together(run, *, resume=False, **config):
+    experiments = [made(seed, **config) for seed in SEEDS]
+    return train.train_seeds(experiments, run=run, resume=resume, console=silent())
+
+
+def records(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    kept = [json.loads(line) for line in lines]
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in kept]
+
+
+def last_state(run):
+    like = train.abstract_state(
+        made(0).model, made(0).optimizer, image_shape=(16, 16, 3)
+    )
+    with train.Checkpoints(run / "checkpoints", monitor="mean_iou") as kept:
+        return kept.restore(kept.last, like)
+
+
+def assert_same_run(a, b):
+    assert records(a) == records(b)
+    one, two = last_state(a), last_state(b)
+    assert int(one.step) == 20
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+    jax.tree.map(np.testing.assert_array_equal, one.opt_state, two.opt_state)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One of the seeds, as a run of its own: folder, result and batches."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    watched = Watched(made(1).data)
+    result = train.train(made(1, watched=watched), run=run, console=silent())
+    return run, result, watched.seen
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """All seeds at once, and what was printed."""
+    run = tmp_path_factory.mktemp("seeds") / "run"
+    console = silent()
+    experiments = [made(seed) for seed in SEEDS]
+    results = train.train_seeds(experiments, run=run, console=console, flags={"a": 1})
+    return run, results, console.file.getvalue()
+
+
+def test_a_seed_comes_to_what_it_comes_to_alone(alone, whole):
+    run, result, _ = alone
+    folder = whole[0] / "seed-1"
+    mine, own = last_state(folder), last_state(run)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
+        (mine.params, mine.opt_state),
+        (own.params, own.opt_state),
+    )
+    assert [r["step"] for r in records(folder)] == [r["step"] for r in records(run)]
+    for one, other in zip(records(folder), records(run), strict=True):
+        assert one.keys() == other.keys()
+        assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-4)
+    assert whole[1][2]["metrics"] == pytest.approx(result["metrics"], abs=1e-3)
+
+
+def test_batches_are_those_of_a_run_alone(alone, tmp_path):
+    watched = {seed: Watched(made(seed).data) for seed in SEEDS}
+    for seed, one in watched.items():
+        # Apart, or the first one's data would be read for all.
+        one.fingerprint = lambda seed=seed: str(seed)
+    experiments = [made(seed, watched=watched[seed]) for seed in SEEDS]
+    train.train_seeds(experiments, run=tmp_path / "run", console=silent())
+    assert watched[1].seen[:20] == alone[2][:20]
+    assert len({one.seen[0] for one in watched.values()}) == 4
+
+
+def test_digests_are_those_of_a_run_alone(alone, whole):
+    own, mine = (
+        json.loads((run / "run.json").read_text())["digests"]
+        for run in (alone[0], whole[0] / "seed-1")
+    )
+    for stream in ("initialisation", "data", "augmentation"):
+        assert own[stream] == mine[stream]
+
+
+def test_each_folder_is_a_run(whole):
+    run, results, printed = whole
+    for seed, result in zip(SEEDS, results, strict=True):
+        folder = run / f"seed-{seed}"
+        assert json.loads((folder / "result.json").read_text()) == result
+        assert result["seed"] == seed
+        manifest = json.loads((folder / "run.json").read_text())
+        assert manifest["flags"] == {"a": 1, "seed": seed}
+        assert manifest["seeds_together"] == list(SEEDS)
+        assert f"Seed {seed}  Epoch 2.67/6.67  loss" in printed
+    assert len({json.dumps(r["metrics"]) for r in results}) == 4
+
+
+def test_a_folder_goes_on_by_itself(whole, tmp_path):
+    shutil.copytree(whole[0] / "seed-7", tmp_path / "run")
+    result = train.train(
+        made(7, steps=24), run=tmp_path / "run", resume=True, console=silent()
+    )
+    assert result["steps"] == 24
+
+
+def test_a_signal_saves_all_and_resume_equals_not_stopping(whole, tmp_path):
+    def interrupt(number, batch):
+        if number == 15:  # Which is read while step 14 is made.
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    experiments = [made(seed) for seed in SEEDS]
+    watched = Watched(experiments[2].data, interrupt)
+    watched.fingerprint = lambda: "its own"
+    experiments[2] = made(SEEDS[2], watched=watched)
+    run = tmp_path / "run"
+    with pytest.raises(train.Stopped) as stopped:
+        train.train_seeds(experiments, run=run, console=silent())
+    assert stopped.value.step == 14  # Between two lines of the log.
+    together(run, resume=True)
+    for seed in SEEDS:
+        assert_same_run(run / f"seed-{seed}", whole[0] / f"seed-{seed}")
+
+
+def test_resume_from_the_newest_step_that_all_have(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+    for seed in SEEDS:  # As if killed while the last checkpoints were written.
+        (run / f"seed-{seed}/result.json").unlink()
+    shutil.rmtree(run / "seed-0/checkpoints/20")
+    arrays = run / "seed-7/checkpoints/20/arrays"
+    max(arrays.rglob("*"), key=lambda p: p.stat().st_size).write_bytes(b"")
+    console = silent()
+    train.train_seeds(
+        [made(seed) for seed in SEEDS], run=run, resume=True, console=console
+    )
+    printed = console.file.getvalue()
+    assert "seed-7/checkpoints/20 is damaged" in printed.replace("\n", "")
+    assert "Going on from the checkpoints of step 16." in printed
+    for seed in SEEDS:
+        assert_same_run(run / f"seed-{seed}", whole[0] / f"seed-{seed}")
+
+
+def test_resume_without_a_common_step(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+    shutil.rmtree(run / "seed-3/checkpoints/16")
+    for folder in (run / "seed-0/checkpoints").iterdir():
+        if folder.name != "16":
+            shutil.rmtree(folder)
+    (run / "seed-3/checkpoints/20/digests.json").unlink()
+    with pytest.raises(ValueError, match=r"no step of which all.*seed 0 has 16"):
+        together(run, resume=True)
+
+
+def test_the_seed_that_diverges_is_named(tmp_path):
+    def spoiled(number, batch):
+        if number == 11:
+            batch = batch | {"weight": np.full_like(batch["weight"], np.nan)}
+        return batch
+
+    experiments = [made(seed) for seed in SEEDS]
+    watched = Watched(experiments[1].data, spoiled)
+    watched.fingerprint = lambda: "its own"
+    experiments[1] = made(SEEDS[1], watched=watched)
+    run = tmp_path / "run"
+    with pytest.raises(train.SeedDivergedError, match="Seed 0: loss became nan at ste"):
+        train.train_seeds(experiments, run=run, console=silent())
+    for seed in SEEDS:
+        state = last_state(run / f"seed-{seed}")
+        assert int(state.step) == 8
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+        assert not (run / f"seed-{seed}/result.json").exists()
+
+
+def test_equal_data_is_kept_once():
+    other = Watched(made(2).data)
+    other.fingerprint = lambda: "another"
+    found = seed_folders.with_data_of_first([made(0), made(1), made(2, watched=other)])
+    assert found[0].data is found[1].data
+    assert found[2].data is other
+
+
+def test_messages(whole, tmp_path):
+    def call(*experiments, run=tmp_path / "run"):
+        train.train_seeds(list(experiments), run=run, console=silent())
+
+    with pytest.raises(ValueError, match=r"once, got \[1, 1\]"):
+        call(made(1), made(1))
+    with pytest.raises(ValueError, match="got none"):
+        call()
+    with pytest.raises(ValueError, match="differ in their seed only"):
+        call(made(1), made(2, steps=30))
+    with pytest.raises(ValueError, match="over 4 devices, got 6"):
+        call(made(1, batch_size=6))
+    with pytest.raises(ValueError, match="not empty"):
+        call(made(1), run=whole[0])
+    with pytest.raises(ValueError, match="seed-9 has none"):
+        train.train_seeds([made(9)], run=whole[0], resume=True, console=silent())
+    assert not (tmp_path / "run").exists()
