@@ -1,10 +1,11 @@
 """ROIAlign: a fixed grid of features out of every box.
 
 Features are gathered at each pair of a row and a column that a sample mixes. On a CPU,
-128 boxes of 7x7 cells on 64x64x256 features took less than a tenth of the time of
-products with matrices of interpolation weights, and with the gradient less than a
-third. Other devices have not been measured. The gradient is a scatter, whose order of
-summation, and so the last bits, is not fixed on GPUs unless XLA is told so.
+with two samples along each axis, that took a fiftieth of the time of products with
+matrices of interpolation weights for 128 boxes of 7x7 cells on 64x64x256 features, and
+a tenth for 64 boxes on 32x32x64; with the gradient as well. Other devices have not been
+measured. The gradient is a scatter, whose order of summation, and so the last bits, is
+not fixed on GPUs unless XLA is told so.
 """
 
 import math
