@@ -1,5 +1,6 @@
 """One short step, compiled once, and the loop around it."""
 
+from segjax.train.accumulate import make_accumulating_step as make_accumulating_step
 from segjax.train.checkpoint import Checkpoints as Checkpoints
 from segjax.train.checkpoint import SaveError as SaveError
 from segjax.train.config import Experiment as Experiment

@@ -16,6 +16,8 @@ class TrainConfig:
     Attributes:
         steps: Optimizer updates in total, across restarts.
         batch_size: Images per update, over all devices.
+        accumulate: Micro-batches per update, for batches that do not fit in memory;
+            see `make_accumulating_step`.
         seed: Seeds initialisation, dropout, augmentation and the data order.
         eval_every: Updates between evaluations, each of which saves a checkpoint;
             0 for once an epoch.
@@ -29,6 +31,7 @@ class TrainConfig:
 
     steps: int
     batch_size: int
+    accumulate: int = 1
     seed: int = 0
     eval_every: int = 0
     log_every: int = 20
@@ -37,7 +40,7 @@ class TrainConfig:
     skip_nonfinite: int = 0
 
     def __post_init__(self):
-        least = {"steps": 1, "batch_size": 1, "log_every": 1}
+        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "log_every": 1}
         least |= {"eval_every": 0, "samples": 0, "seed": 0, "skip_nonfinite": 0}
         for name, minimum in least.items():
             value = getattr(self, name)

@@ -126,6 +126,39 @@ class RunLog:
         self._lines.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
 
 
+class NoLog(RunLog):
+    """The log of every process but the first: nothing."""
+
+    def __init__(self):
+        pass
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def start_clock(self, step: int) -> None:
+        """Does nothing."""
+
+    def train(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes nothing."""
+
+    def tick(self, step: int) -> None:
+        """Moves nothing."""
+
+    def eval(
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        *,
+        split: str,
+        epoch: float,
+        final: bool = False,
+    ) -> None:
+        """Writes nothing."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+
 def cut_back(path: pathlib.Path, step: int) -> None:
     """Takes records of steps after `step`, the final one and a torn line out of a log.
 

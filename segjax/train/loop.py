@@ -1,6 +1,7 @@
 """The loop: batches in, run folder out."""
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import time
@@ -10,12 +11,13 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import digests, manifest, parallel
+from segjax.train import agree, digests, manifest, parallel
+from segjax.train.accumulate import make_accumulating_step
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.evaluate import make_evaluator
 from segjax.train.lock import locked
-from segjax.train.log import RunLog
+from segjax.train.log import NoLog, RunLog
 from segjax.train.record import Recorder
 from segjax.train.signals import Stopped, stop_requests
 from segjax.train.state import TrainState, init_state
@@ -34,7 +36,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains an experiment into a run folder.
 
-    Batches are split over all devices. Each evaluation saves a checkpoint; the best
+    Batches are split over all devices of all processes, each of which calls this; the
+    first one writes the logs. Each evaluation saves a checkpoint; the best
     and the last are kept. At the end the best one is evaluated on the split `test`
     where the data has one, else on the split that picked it.
 
@@ -60,19 +63,25 @@ def train(
     began = time.perf_counter()
     config = experiment.config
     mesh = parallel.make_mesh()
-    parallel.check_divides(config.batch_size, mesh.size)
-    manifest.open_run(run, resume=resume)
-    console = Console(highlight=False) if console is None else console
+    parallel.check_divides(
+        config.batch_size, mesh.size, micro_batches=config.accumulate
+    )
+    agree.on_the_first(lambda: manifest.open_run(run, resume=resume))
+    first_process = jax.process_index() == 0
+    if console is None or not first_process:
+        console = Console(highlight=False, quiet=not first_process)
     with (
         locked(run),
         Checkpoints(run / "checkpoints", monitor=config.monitor) as checkpoints,
     ):
         first = _first_step(run, checkpoints, console) if resume else 0
-        if not resume:
+        if first_process and not resume:
             manifest.begin_run(run, experiment, flags=flags or {}, script=script)
-        else:
+        elif first_process:
             manifest.note_resume(run, step=first, flags=flags or {})
-        log = RunLog(run, config=config, first_step=first, console=console)
+        log: RunLog = NoLog()
+        if first_process:
+            log = RunLog(run, config=config, first_step=first, console=console)
         host = host_batches(experiment, first)
         with log, contextlib.closing(host), stop_requests() as stop:
             recorder = Recorder(
@@ -82,10 +91,12 @@ def train(
                 evaluator(experiment),
                 digests.first_steps(run, first=first),
             )
+            stop = agree.on_stopping(stop, mesh)
             state = _fit(experiment, mesh, recorder, host, first, stop)
             result = recorder.final(state)
     result |= {"seconds": round(time.perf_counter() - began, 1)}
-    manifest.write_json(run / "result.json", result)
+    if first_process:
+        manifest.write_json(run / "result.json", result)
     return result
 
 
@@ -113,14 +124,19 @@ def evaluator(experiment: Experiment, mesh: jax.sharding.Mesh | None = None):
 
 def step_of(experiment: Experiment) -> Step:
     """The train step of an experiment, not compiled."""
-    step = make_train_step(
+    make, config = make_train_step, experiment.config
+    if config.accumulate > 1:
+        make = functools.partial(
+            make_accumulating_step, micro_batches=config.accumulate
+        )
+    step = make(
         experiment.model.apply,
         experiment.objective,
         experiment.optimizer,
         experiment.augment,
         inputs=experiment.inputs,
     )
-    return skip_nonfinite(step) if experiment.config.skip_nonfinite else step
+    return skip_nonfinite(step) if config.skip_nonfinite else step
 
 
 def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -> int:
@@ -162,7 +178,7 @@ def _fit(
         seed=config.seed,
         image_shape=batch["image"].shape[1:],
     )
-    state = jax.device_put(state, parallel.replicated(mesh))
+    state = parallel.replicate(state, mesh)
     state = recorder.start(state, first)
     if first >= config.steps:
         return state

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -30,12 +31,35 @@ def split_over(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def check_divides(batch_size: int, devices: int) -> None:
-    """Raises a ValueError unless each device gets the same number of images."""
-    if batch_size % devices:
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Copies arrays that each process has to all devices of the mesh."""
+    sharding = replicated(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            numbers = put(jax.random.key_data(x))
+            return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(x))
+        return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+    return jax.tree.map(put, tree)
+
+
+def check_divides(batch_size: int, devices: int, *, micro_batches: int = 1) -> None:
+    """Raises a ValueError unless each device gets as many images, in each micro-batch.
+
+    Args:
+        batch_size: Images per update.
+        devices: Of all processes.
+        micro_batches: In which each device does its share.
+    """
+    parts = devices * micro_batches
+    if batch_size % parts:
+        times = f" times {micro_batches} micro-batches" if micro_batches > 1 else ""
         raise ValueError(
-            f"The batch must divide over {devices} devices, got {batch_size} images. "
-            f"Use --batch-size {-(-batch_size // devices) * devices}."
+            f"The batch must divide over {devices} devices{times}, got {batch_size} "
+            f"images. Use --batch-size {-(-batch_size // parts) * parts}."
         )
 
 

@@ -195,8 +195,13 @@ class Recorder:
         self.log.train(number, means)
 
     def _figures(self, state: TrainState, split: str) -> dict[str, float]:
-        size = self.config.batch_size
-        return self.evaluate(state, self.data.eval_batches(split, batch_size=size))
+        batches = self.data.eval_batches(
+            split,
+            batch_size=self.config.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return self.evaluate(state, batches)
 
 
 def evaluation_split(splits: Sequence[str]) -> str:
