@@ -5,9 +5,9 @@ batch), P of them at most that hold an object (R times the positive fraction), C
 with background as class 0, D detections, M the side of a predicted mask.
 """
 
-import flax.struct
+from typing import Any
 
-from segjax.typing import Array
+import flax.struct
 
 
 @flax.struct.dataclass
@@ -34,19 +34,20 @@ class MaskRCNNTraining:
         mask_sampled: bool [B, P], slots whose proposal holds an object.
     """
 
-    objectness: Array
-    anchor_deltas: Array
-    anchor_delta_targets: Array
-    anchor_positive: Array
-    anchor_negative: Array
-    class_logits: Array
-    box_deltas: Array
-    class_targets: Array
-    box_delta_targets: Array
-    sampled: Array
-    mask_logits: Array
-    mask_targets: Array
-    mask_sampled: Array
+    # Any, not Array: transformations rebuild it of shapes and None.
+    objectness: Any
+    anchor_deltas: Any
+    anchor_delta_targets: Any
+    anchor_positive: Any
+    anchor_negative: Any
+    class_logits: Any
+    box_deltas: Any
+    class_targets: Any
+    box_delta_targets: Any
+    sampled: Any
+    mask_logits: Any
+    mask_targets: Any
+    mask_sampled: Any
 
 
 @flax.struct.dataclass
@@ -62,9 +63,10 @@ class Detections:
         size: int32 [B, 2], height and width of the image without its padding.
     """
 
-    boxes: Array
-    scores: Array
-    classes: Array
-    masks: Array
-    present: Array
-    size: Array
+    # Any, as above.
+    boxes: Any
+    scores: Any
+    classes: Any
+    masks: Any
+    present: Any
+    size: Any

@@ -6,39 +6,20 @@ Ren et al., Faster R-CNN, 2015, arXiv:1506.01497, on the levels of a feature pyr
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from segjax import ops
 from segjax.models import sampling
+from segjax.models.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
 """Weights of the deltas from anchors."""
 
 _init = nn.initializers.normal(0.01)
-
-
-@flax.struct.dataclass
-class Anchors:
-    """Anchors of a batch, level by level, row by row; A in total.
-
-    Attributes:
-        boxes: float32 [B, A, 4] in pixels.
-        valid: bool [B, A], False for anchors of cells that are padding.
-        ids: uint32 [A], a name that does not depend on how far images are padded.
-        counts: Anchors of each level; their sum is A.
-    """
-
-    boxes: Array
-    valid: Array
-    ids: Array
-    counts: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
 
 class RPN(nn.Module):
@@ -64,7 +45,13 @@ class RPN(nn.Module):
     """
 
     convs: int = 1
-    anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
+    anchor_sizes: Sequence[Sequence[int | float]] = (
+        (32,),
+        (64,),
+        (128,),
+        (256,),
+        (512,),
+    )
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)
     pre_nms_top_n_train: int = 2000
     pre_nms_top_n_test: int = 1000
@@ -108,46 +95,24 @@ class RPN(nn.Module):
 
     @property
     def _anchors_per_cell(self) -> int:
-        per_level = {
-            len(group) * len(self.aspect_ratios) for group in self.anchor_sizes
-        }
+        per_level = {len(group) for group in self.anchor_sizes}
         if len(per_level) != 1:
             raise ValueError(
                 f"RPN needs as many anchor sizes on one level as on the next, got "
                 f"{self.anchor_sizes}. Give one size a level, such as ((32,), (64,))."
             )
-        return per_level.pop()
+        return per_level.pop() * len(self.aspect_ratios)
 
     def anchors(self, pyramid: Sequence[Array], extent: Array) -> Anchors:
         """The anchors of every cell of every level.
-
-        Cells are as far apart as torchvision has them: the image's extent over the
-        number of cells, rounded down. On the coarsest level that is less than its
-        stride where an extent is an odd multiple of 32.
 
         Args:
             pyramid: Maps, of which only shapes are read.
             extent: int32 [B, 2] (height, width) of the images, rounded up to
                 multiples of 32.
         """
-        if len(pyramid) != len(self.anchor_sizes):
-            raise ValueError(
-                f"RPN needs anchor_sizes for {len(pyramid)} levels, got "
-                f"{len(self.anchor_sizes)}. Give one group of sizes a level."
-            )
-        levels = [
-            _level_anchors(
-                ops.cell_anchors(sizes, self.aspect_ratios), x.shape[1:3], i, extent
-            )
-            for i, (x, sizes) in enumerate(zip(pyramid, self.anchor_sizes, strict=True))
-        ]
-        boxes, valid, ids = zip(*levels, strict=True)
-        return Anchors(
-            jnp.concatenate(boxes, axis=1),
-            jnp.concatenate(valid, axis=1),
-            jnp.concatenate(ids),
-            counts=tuple(len(x) for x in ids),
-        )
+        shapes = [x.shape[1:3] for x in pyramid]
+        return grid_anchors(shapes, extent, self.anchor_sizes, self.aspect_ratios)
 
     def proposals(
         self,
@@ -247,29 +212,6 @@ class RPN(nn.Module):
             }
 
         return jax.vmap(one_image)(key, anchors.boxes, anchors.valid, boxes, present)
-
-
-def _level_anchors(
-    cell: np.ndarray, shape: Sequence[int], level: int, extent: Array
-) -> tuple[Any, Any, Any]:
-    """Boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
-    height, width = shape
-    stride = 4 * 2**level
-    cells = -(-extent // stride)  # [B, 2], rounded up.
-    step = extent // cells
-    y = jnp.arange(height, dtype=jnp.int32)[None, :]
-    x = jnp.arange(width, dtype=jnp.int32)[None, :]
-    corner_y = jnp.broadcast_to((y * step[:, :1])[:, :, None], (len(extent), *shape))
-    corner_x = jnp.broadcast_to((x * step[:, 1:])[:, None, :], (len(extent), *shape))
-    corner = jnp.stack([corner_x, corner_y, corner_x, corner_y], axis=-1)
-    boxes = corner[..., None, :].astype(jnp.float32) + cell[None, None, None]
-    inside = (y < cells[:, :1])[:, :, None] & (x < cells[:, 1:])[:, None, :]
-    valid = jnp.broadcast_to(inside[..., None], boxes.shape[:-1])
-    # 2**13 rows and columns, 2**3 levels and 2**3 anchors a cell have a name each.
-    row, column, kind = np.mgrid[:height, :width, : len(cell)].astype(np.uint32)
-    ids = ((row * 2**13 + column) * 2**3 + kind) * 2**3 + level
-    batch = len(extent)
-    return boxes.reshape(batch, -1, 4), valid.reshape(batch, -1), ids.ravel()
 
 
 def _best_of_levels(scores: Array, counts: Sequence[int], number: int) -> Array:

@@ -1,0 +1,96 @@
+"""Anchors of images that are padded to one shape, each by its own amount."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+
+from segjax import ops
+from segjax.typing import Array
+
+
+@flax.struct.dataclass
+class Anchors:
+    """Anchors of a batch, level by level, row by row; A in total.
+
+    Attributes:
+        boxes: float32 [B, A, 4] in pixels.
+        valid: bool [B, A], False for anchors of cells that are padding.
+        ids: uint32 [A], a name that does not depend on how far images are padded.
+        counts: Anchors of each level; their sum is A.
+    """
+
+    # Any, not Array: transformations rebuild it of shapes and None.
+    boxes: Any
+    valid: Any
+    ids: Any
+    counts: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+def grid_anchors(
+    shapes: Sequence[Sequence[int]],
+    extent: Array,
+    sizes: Sequence[Sequence[int | float]],
+    aspect_ratios: Sequence[float],
+) -> Anchors:
+    """The anchors of every cell of every level.
+
+    Cells are as far apart as torchvision has them: an image's extent over its number
+    of cells, rounded down. On the level of stride 64 that is less than 64 where an
+    extent is an odd multiple of 32. `ops.pyramid_anchors` is the same for images that
+    all have one size.
+
+    Args:
+        shapes: (rows, columns) of the maps at strides 4, 8, 16 and so on.
+        extent: int32 [B, 2] (height, width) of the images, rounded up to multiples
+            of 32.
+        sizes: For each level the square roots of its anchors' areas, in pixels.
+        aspect_ratios: Height over width.
+
+    Raises:
+        ValueError: If there are not as many groups of sizes as levels.
+    """
+    if len(shapes) != len(sizes):
+        raise ValueError(
+            f"RPN needs anchor_sizes for {len(shapes)} levels, got {len(sizes)}. Give "
+            f"one group of sizes a level, such as ((32,), (64,), ...)."
+        )
+    cells = [ops.cell_anchors([float(x) for x in s], aspect_ratios) for s in sizes]
+    boxes, valid, ids = zip(
+        *(
+            _level(cell, shape, i, extent)
+            for i, (cell, shape) in enumerate(zip(cells, shapes, strict=True))
+        ),
+        strict=True,
+    )
+    return Anchors(
+        jnp.concatenate(boxes, axis=1),
+        jnp.concatenate(valid, axis=1),
+        np.concatenate(ids),
+        counts=tuple(len(x) for x in ids),
+    )
+
+
+def _level(
+    cell: np.ndarray, shape: Sequence[int], level: int, extent: Array
+) -> tuple[Array, Array, Array]:
+    """Boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
+    height, width = shape
+    stride = 4 * 2**level
+    cells = -(-extent // stride)  # [B, 2], rounded up.
+    step = extent // cells
+    y = jnp.arange(height, dtype=jnp.int32)[None, :]
+    x = jnp.arange(width, dtype=jnp.int32)[None, :]
+    corner_y = jnp.broadcast_to((y * step[:, :1])[:, :, None], (len(extent), *shape))
+    corner_x = jnp.broadcast_to((x * step[:, 1:])[:, None, :], (len(extent), *shape))
+    corner = jnp.stack([corner_x, corner_y, corner_x, corner_y], axis=-1)
+    boxes = corner[..., None, :].astype(jnp.float32) + cell[None, None, None]
+    inside = (y < cells[:, :1])[:, :, None] & (x < cells[:, 1:])[:, None, :]
+    valid = jnp.broadcast_to(inside[..., None], boxes.shape[:-1])
+    # 2**13 rows and columns, 2**3 levels and 2**3 anchors a cell have a name each.
+    row, column, kind = np.mgrid[:height, :width, : len(cell)].astype(np.uint32)
+    ids = ((row * 2**13 + column) * 2**3 + kind) * 2**3 + level
+    batch = len(extent)
+    return boxes.reshape(batch, -1, 4), valid.reshape(batch, -1), ids.ravel()
