@@ -5,6 +5,7 @@ import itertools
 import pathlib
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
@@ -19,9 +20,12 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
     """Writes RUN/samples/*.png, and the same pictures for TensorBoard.
 
     The first images of the split that is reported, as the best checkpoint sees them:
-    image, truth and prediction side by side.
+    image, truth and prediction side by side. Of several processes all read the
+    checkpoint, and the first one draws.
     """
     state = runs.state_of(experiment, run)
+    if jax.process_index() > 0:
+        return
     paint = _painter(experiment, training.variables(state))
     folder = run / "samples"
     folder.mkdir(exist_ok=True)

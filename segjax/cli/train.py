@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 
 from segjax import data
 from segjax import train as training
 from segjax.cli import cluster, pictures, process, runs, scripts
+from segjax.train import agree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,10 @@ def train(
     if options.summary:
         print(runs.summary(experiment))
         return
-    run = options.run or _new_run(script)
-    if options.resume:
+    # All processes of a run, or the one: the first draws, prints and names the folder.
+    run = pathlib.Path(agree.of_the_first(str(options.run or _new_run(script))))
+    first = jax.process_index() == 0
+    if options.resume and first:
         _say_changes(run, build, keywords)
     try:
         training.train(
@@ -91,9 +95,11 @@ def train(
         )
         pictures.draw_samples(experiment, run)
     except (training.NonFiniteError, training.Stopped):
-        pictures.write_report(run)  # What was reached is worth a look.
+        if first:
+            pictures.write_report(run)  # What was reached is worth a look.
         raise
-    print(f"Report: {pictures.write_report(run)}", flush=True)
+    if first:
+        print(f"Report: {pictures.write_report(run)}", flush=True)
 
 
 def _with_options(
