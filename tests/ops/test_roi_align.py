@@ -163,6 +163,23 @@ def test_levels_at_their_borders():
     np.testing.assert_array_equal(got, [0, 0, 0, 0, 1, 1, 2, 2, 3, 3])
 
 
+@pytest.mark.parity
+def test_levels_equal_torchvision(rng):
+    torchvision = torchvision_oracle.load()
+    import torch
+
+    # Around the borders between levels too, which lie a little below these.
+    sides = np.array([28, 56, 112, 224, 448, 896])
+    near = [sides * (1 + step) for step in (-2e-6, -4e-7, -1e-7, 1e-7)]
+    sides = np.concatenate([sides, *near, rng.uniform(0, 1500, 200)])
+    sides = sides.astype(np.float32)
+    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
+    want = torchvision.ops.poolers.LevelMapper(2, 5)([torch.tensor(boxes)])
+    scales = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+    got = jax.jit(functools.partial(ops.roi_levels, spatial_scales=scales))(boxes)
+    np.testing.assert_array_equal(got, want)
+
+
 def random_pyramid(rng, base=32, channels=3):
     sizes = [base >> i for i in range(4)]
     return [rng.normal(size=(n, n, channels)).astype(np.float32) for n in sizes]
