@@ -43,7 +43,11 @@ def check(
             "Take steps, batch size and the rest from other flags than the seed."
         )
     # Evaluation splits a batch over all devices, as in a run of one seed.
-    parallel.check_divides(configs[0].batch_size, parallel.make_mesh().size)
+    parallel.check_divides(
+        configs[0].batch_size,
+        parallel.make_mesh().size,
+        micro_batches=configs[0].accumulate,
+    )
     if not resume and run.is_dir() and any(run.iterdir()):
         raise ValueError(
             f"{run} is not empty. Go on with its seeds by --resume, "
