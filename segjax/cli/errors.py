@@ -8,7 +8,6 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 
-from segjax.train.checkpoint import SaveError
 from segjax.train.record import NonFiniteError
 from segjax.train.signals import Stopped
 
@@ -20,7 +19,8 @@ def exit_code(work: Callable[[], None]) -> int:
     """Runs a verb and turns how it ended into an exit code.
 
     A ValueError raised by segjax or by the experiment's own script is a user's
-    mistake: its message is printed as `error: ...`. One that an installed library
+    mistake: its message is printed as `error: ...`, and so are segjax's own types of
+    errors, such as that of a reader process which died. One that an installed library
     raised is a bug and keeps its traceback, as all do where SEGJAX_TRACEBACK is set.
 
     Args:
@@ -42,7 +42,7 @@ def exit_code(work: Callable[[], None]) -> int:
         # The reader of our output left, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (ValueError, OSError, NonFiniteError, SaveError) as error:
+    except Exception as error:
         if os.environ.get("SEGJAX_TRACEBACK") or not _is_message(error):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -51,8 +51,12 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def _is_message(error: Exception) -> bool:
+    if type(error).__module__.partition(".")[0] == "segjax":
+        return True  # NonFiniteError, SaveError, ReaderDiedError: ours say what to do.
     if isinstance(error, OSError):
         return error.filename is not None
+    if not isinstance(error, ValueError):
+        return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     raised_in = pathlib.Path(frame.f_code.co_filename)
     if _PACKAGE in raised_in.parents:

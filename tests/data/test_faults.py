@@ -344,3 +344,13 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path):
     other.mkdir()
     with staging.folder(tmp_path) as mine:
         assert {p.name for p in tmp_path.iterdir()} == {mine.name, "camvid"}
+
+
+def test_a_dead_reader_is_one_line_on_the_command_line(capsys):
+    from segjax.cli.errors import exit_code
+
+    def work():
+        raise ReaderDiedError("a reader process died while ...")
+
+    assert exit_code(work) == 2
+    assert capsys.readouterr().err == "error: a reader process died while ...\n"
