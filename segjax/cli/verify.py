@@ -180,14 +180,17 @@ def _reason(
         if manifest["data"]["fingerprint"] == experiment.data.fingerprint():
             return "The fingerprint is the same: what reads the data is another."
         return "The data's fingerprint differs: a file, or how it is read, was changed."
+    others = _flat(manifest)["devices"] != _flat(training.run_environment())["devices"]
     if difference.stream == "augmentation":
-        return "The batches are equal as read: the augmentation is another."
+        return "The batches are equal as read: the augmentation is another" + (
+            ", or rounds otherwise on other devices." if others else "."
+        )
     recorded, step = manifest["digests"], (difference.step or 1) - 1
     there, here = (d["arithmetic"][step]["loss"] for d in (recorded, replayed))
     fact = f"The loss of update {step + 1} was {there:.9g} and is {here:.9g}"
     if there == here:
         fact = f"The loss of update {step + 1} is equal, but not its {difference.what}"
-    if _flat(manifest)["devices"] != _flat(training.run_environment())["devices"]:
+    if others:
         return f"{fact}: other devices split sums, and so round, otherwise."
     if recorded["program"] == replayed["program"]:
         return f"{fact}: the same program, on other cores or under other flags."

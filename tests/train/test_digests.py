@@ -139,6 +139,24 @@ def test_the_first_stream_that_differs(trained, mirrored, change, stream):
     assert found[0].step == (None if stream == "initialisation" else 1)
 
 
+@pytest.mark.slow
+def test_model_and_loss_do_not_change_what_augmentation_rounds_to():
+    """XLA compiles them into one program; the digests of the batch stay apart."""
+    several = data.augment.compose(
+        data.augment.rotate(), data.augment.elastic(), data.augment.colour_jitter(),
+        data.augment.noise(), data.augment.blur(),
+    )  # fmt: skip
+    one = experiment(augment=several)
+    other = dataclasses.replace(
+        one,
+        model=models.UNet(num_classes=3, widths=(4, 8)),
+        objective=losses.semantic(d=(1.0, losses.soft_dice)),
+    )
+    found = [train.replay(made, steps=3) for made in (one, other)]
+    assert found[0]["program"] != found[1]["program"]
+    assert found[0]["augmentation"] == found[1]["augmentation"]
+
+
 @pytest.mark.parametrize("stream", STREAMS[1:])
 def test_the_step_of_a_difference(trained, stream):
     recorded = trained[1]["digests"]
