@@ -1,0 +1,137 @@
+"""Wall time of several seeds at once beside as many runs one after another.
+
+    python experiments/benchmarks/seeds.py --steps 100
+
+Each command is a process of its own, from its start to its report, compilation
+included: `segjax seeds` with an empty compilation cache; one `segjax train` a seed,
+each with an empty cache; and all but the first of these again with the first one's, as
+they are where nothing else is asked for. Prints the ratios and how far figures are
+apart, and writes them into experiments/benchmarks/results/.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import tyro
+
+from segjax import data, train
+
+HERE = pathlib.Path(__file__).parent
+
+
+def main(
+    *,
+    steps: int = 100,
+    seeds: tuple[int, ...] = (0, 1, 2, 3),
+    experiment: pathlib.Path = HERE.parent / "digits_unet.py",
+    note: str = "",
+    out: pathlib.Path | None = None,
+) -> None:
+    """Measures, prints and writes.
+
+    Args:
+        steps: Updates of each run; the default of the experiment is a whole training.
+        seeds: Of the runs.
+        experiment: A script of experiments/.
+        note: What else a reader of the numbers should know, such as a busy machine.
+        out: The file to write; results/seeds-MACHINE.json unless given.
+    """
+    data.digits()  # Prepared before anything is timed.
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(pathlib.Path(folder), experiment, steps)
+        numbers = [str(seed) for seed in seeds]
+        together = bench.seconds("seeds", "--seeds", *numbers, name="all", cache="all")
+        alone = [
+            bench.seconds("train", "--seed", n, name=n, cache=f"own {n}")
+            for n in numbers
+        ]
+        shared = (
+            alone[:1]
+            + [  # The first one found its cache empty in any case.
+                bench.seconds(
+                    "train", "--seed", n, name=f"{n} again", cache=f"own {seeds[0]}"
+                )
+                for n in numbers[1:]
+            ]
+        )
+        apart = max(bench.apart(f"all/seed-{n}", n) for n in numbers)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "experiment": experiment.name,
+        "steps": steps,
+        "seeds": list(seeds),
+        "ratio": together / sum(alone),
+        "ratio_where_the_runs_share_a_cache": together / sum(shared),
+        "seconds": {
+            "together": together,
+            "alone": alone,
+            "alone_sharing_a_cache": shared,
+        },
+        "largest_difference_of_a_figure": apart,
+        "note": note,
+        **train.run_environment(),
+    }
+    print(f"{steps} steps of {experiment.name}, {len(seeds)} seeds; compiling included")
+    print(f"at once / one after another: {result['ratio']:.2f}")
+    print(f"the same where those share a cache: {together / sum(shared):.2f}")
+    print(f"largest difference of a figure on the test split: {apart:.2g}")
+    path = out or HERE / "results" / f"seeds-{machine()}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"Written: {path}")
+
+
+class Bench:
+    """Commands in a folder, timed."""
+
+    def __init__(self, folder: pathlib.Path, experiment: pathlib.Path, steps: int):
+        """Runs and caches go into the folder."""
+        self.folder, self.experiment, self.steps = folder, experiment, steps
+
+    def seconds(self, verb: str, *flags: str, name: str, cache: str) -> float:
+        """Wall time of `segjax VERB` in a fresh process."""
+        command = [sys.executable, "-m", "segjax.cli.main", verb, str(self.experiment)]
+        command += [
+            "--steps",
+            str(self.steps),
+            "--run",
+            str(self.folder / name),
+            *flags,
+        ]
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"cache {cache}")
+        }
+        print(f"{verb} {' '.join(flags)}", flush=True)
+        start = time.perf_counter()
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    def apart(self, one: str, other: str) -> float:
+        """The largest difference of a figure of two runs."""
+        a, b = (self._figures(name) for name in (one, other))
+        return max(abs(a[k] - b[k]) for k in a if a[k] is not None)
+
+    def _figures(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / name / "result.json").read_text())["metrics"]
+
+
+def machine() -> str:
+    """A name for the kind of machine, such as `cpu-2-cores`."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
+    kind = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower())
+    return f"{len(jax.devices())}-{kind.strip('-')}"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
