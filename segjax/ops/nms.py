@@ -1,11 +1,16 @@
 """Non-maximum suppression, exactly greedy, with fixed shapes.
 
-One box is kept a step and compared with all others then, so that there are as many
-steps as boxes are kept and no matrix of all pairs. On a CPU that took as long as a loop
-over that matrix for 1,000 boxes, half as long for 2,000 and a fifth for 5,000, keeping
-1,000. Other devices have not been measured: where a step costs more than its
-arithmetic, give small `max_outputs`.
+On a CPU one box is kept a step and compared with all others then: as many steps as
+boxes are kept, and no matrix of all pairs. That took as long as a loop over such a
+matrix for 1,000 boxes, half as long for 2,000 and a fifth for 5,000, keeping 1,000.
+
+On other devices a step costs more than its arithmetic. There, up to `_ALL_PAIRS` boxes
+are all compared at once, and whether each is kept is computed from all better ones
+until nothing changes: the same boxes, after as many passes as there are links in the
+longest chain of boxes that drop each other. This has not been measured.
 """
+
+import functools
 
 import chex
 import jax
@@ -15,6 +20,8 @@ from jaxtyping import Bool, Float, Int
 from segjax.ops.boxes import iou_of_corners
 from segjax.ops.select import argsort
 from segjax.typing import Array
+
+_ALL_PAIRS = 4096
 
 
 def nms(
@@ -84,7 +91,22 @@ def class_nms(
     order = argsort(jnp.where(valid, -scores, jnp.inf))
     corners = jnp.where(valid[:, None], boxes, 0)[order].T
     classes, valid = jnp.asarray(classes)[order], jnp.asarray(valid)[order]
-    count = scores.shape[0]
+    arguments = (corners, classes, valid, jnp.asarray(iou_threshold, corners.dtype))
+    in_turn = functools.partial(_keep_in_turn, max_outputs=max_outputs)
+    if scores.shape[0] > _ALL_PAIRS:
+        place, kept = in_turn(*arguments)
+    else:
+        at_once = functools.partial(_keep_at_once, max_outputs=max_outputs)
+        place, kept = jax.lax.platform_dependent(
+            *arguments, cpu=in_turn, default=at_once
+        )
+    present = jnp.arange(max_outputs) < kept
+    return jnp.where(present, order[place], 0), present
+
+
+def _keep_in_turn(corners, classes, valid, threshold, *, max_outputs: int):
+    """Places [M] of the kept boxes, given best first, and their number."""
+    count = len(classes)
     places = jnp.arange(count, dtype=jnp.int32)
 
     def some_left(carry):
@@ -92,15 +114,35 @@ def class_nms(
         return (slot < max_outputs) & (best < count)
 
     def keep_best(carry):
-        slot, best, left, index = carry
+        slot, best, left, kept = carry
         overlap = iou_of_corners(corners[:, best, None], corners)
-        drops = (overlap > iou_threshold) & (classes == classes[best])
+        drops = (overlap > threshold) & (classes == classes[best])
         left = jnp.where(drops | (places == best), count, left)
-        index = index.at[slot].set(order[best])
-        return slot + 1, jnp.min(left), left, index
+        return slot + 1, jnp.min(left), left, kept.at[slot].set(best)
 
-    left = jnp.where(valid, places, count)  # Places in the order; count: it is gone.
-    index = jnp.zeros(max_outputs, jnp.int32)
-    start = (jnp.int32(0), jnp.min(left), left, index)
-    kept, _, _, index = jax.lax.while_loop(some_left, keep_best, start)
-    return index, jnp.arange(max_outputs) < kept
+    left = jnp.where(valid, places, count)  # `count` for what is gone.
+    kept = jnp.zeros(max_outputs, jnp.int32)
+    start = (jnp.int32(0), jnp.min(left), left, kept)
+    number, _, _, kept = jax.lax.while_loop(some_left, keep_best, start)
+    return kept, number
+
+
+def _keep_at_once(corners, classes, valid, threshold, *, max_outputs: int):
+    """What `_keep_in_turn` gives, from all pairs."""
+    places = jnp.arange(len(classes), dtype=jnp.int32)
+    drops = iou_of_corners(corners[:, :, None], corners[:, None]) > threshold
+    drops &= classes[:, None] == classes[None]
+    drops &= places[:, None] < places[None]  # Only a better one drops another.
+
+    def changes(carry):
+        before, keep = carry
+        return jnp.any(before != keep)
+
+    def again(carry):
+        _, keep = carry
+        return keep, valid & ~jnp.any(drops & keep[:, None], axis=0)
+
+    _, keep = jax.lax.while_loop(changes, again, (~valid, valid))
+    (kept,) = jnp.nonzero(keep, size=max_outputs, fill_value=0)
+    number = jnp.minimum(jnp.sum(keep, dtype=jnp.int32), max_outputs)
+    return kept.astype(jnp.int32), number

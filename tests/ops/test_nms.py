@@ -1,15 +1,18 @@
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segjax import ops
 from tests import torchvision_oracle
 
+# `segjax.ops.nms` is the function, which hides its module.
+nms_module = importlib.import_module("segjax.ops.nms")
 SIZES = (16, 128, 2000)  # A set of boxes is padded to the next of these.
 THRESHOLDS = [round(0.05 * i, 2) for i in range(1, 20)]
 
@@ -31,6 +34,12 @@ def class_nms(boxes, scores, classes, valid, iou_threshold, max_outputs):
         iou_threshold=iou_threshold,
         max_outputs=max_outputs,
     )
+
+
+at_once, in_turn = (
+    jax.jit(f, static_argnames="max_outputs")
+    for f in (nms_module._keep_at_once, nms_module._keep_in_turn)
+)
 
 
 def greedy(boxes, scores, threshold):
@@ -84,13 +93,17 @@ def check(got, want):
 @settings(max_examples=2_000, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
+    # Mostly few boxes: the oracle takes its time.
     count=st.one_of(
-        st.integers(1, 16), st.integers(17, 128), st.just(2000) | st.integers(129, 2000)
+        *[st.integers(1, 16)] * 3, *[st.integers(17, 128)] * 3, st.integers(129, 2000)
     ),
     threshold=st.sampled_from(THRESHOLDS),
     levels=st.sampled_from([1, 3, 1000]),
     far=st.sampled_from([3, 12, 60, 300]),
 )
+@example(seed=1, count=2000, threshold=0.05, levels=1000, far=300)
+@example(seed=2, count=2000, threshold=0.5, levels=3, far=60)
+@example(seed=3, count=2000, threshold=0.95, levels=1000, far=300)
 def test_equals_plain_greedy(seed, count, threshold, levels, far):
     padded = next(n for n in SIZES if n >= count)
     boxes, scores, valid, place = random_set(
@@ -122,6 +135,39 @@ def test_classes_apart(seed, count, threshold):
     for most in (7, 150):
         got = class_nms(boxes, scores, classes, valid, jnp.float32(threshold), most)
         check(got, want[:most])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 128),
+    threshold=st.sampled_from(THRESHOLDS),
+    far=st.sampled_from([3, 12, 60]),
+)
+def test_other_devices_keep_the_same(seed, count, threshold, far):
+    # The tests have no accelerator: its branch is checked here, best boxes first.
+    rng = np.random.default_rng(seed)
+    boxes, _, valid, _ = random_set(seed, count, levels=5, far=far, padded=128)
+    corners = np.where(valid[:, None], boxes, 0).T
+    classes = rng.integers(0, 3, 128).astype(np.int32)
+    arguments = corners, classes, valid, np.float32(threshold)
+    for most in (9, 150):
+        kept, number = at_once(*arguments, max_outputs=most)
+        want, want_number = in_turn(*arguments, max_outputs=most)
+        assert number == want_number
+        np.testing.assert_array_equal(kept[:number], want[:number])
+
+
+def test_many_boxes(rng):
+    # More than are compared at once on any device; two of three have no room.
+    x = np.repeat(np.arange(1500, dtype=np.float32) * 10, 3)
+    boxes = np.stack([x, 0 * x, x + 9, 0 * x + 9], axis=1)
+    order = rng.permutation(4500)
+    scores = np.empty(4500, np.float32)
+    scores[order] = np.linspace(0, 1, 4500)
+    want = np.arange(1500) * 3 + scores.reshape(1500, 3).argmax(1)
+    want = want[np.argsort(-scores[want])]
+    check(nms(boxes, scores, np.ones(4500, bool), jnp.float32(0.5), 2000), want)
 
 
 def test_by_hand():
