@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -170,5 +171,17 @@ def _without_bar(console: Console) -> Console:
     """Where the other seeds print while the first shows the bar."""
     if not console.is_terminal:
         return console
-    # Standard output as it is now: rich puts itself there, to print above the bar.
-    return Console(highlight=False, force_terminal=False)
+    return Console(file=_Above(console), highlight=False)
+
+
+class _Above(io.StringIO):
+    """A file whose lines a console prints above its bar."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def write(self, text: str) -> int:
+        """Prints a line, which comes as a whole."""
+        self._console.print(text.removesuffix("\n"), markup=False, soft_wrap=True)
+        return len(text)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -145,6 +146,16 @@ def test_each_folder_is_a_run(whole):
         assert manifest["seeds_together"] == list(SEEDS)
         assert f"Seed {seed}  Epoch 2.67/6.67  loss" in printed
     assert len({json.dumps(r["metrics"]) for r in results}) == 4
+
+
+def test_one_bar_and_the_lines_of_all_above_it(tmp_path):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    experiments = [made(seed, steps=2) for seed in (0, 1)]
+    train.train_seeds(experiments, run=tmp_path / "run", console=console)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    lines = [x for x in re.split(r"[\r\n]", plain) if "Epoch" in x]
+    assert [x[:13] for x in lines] == ["Seed 0  Epoch", "Seed 1  Epoch"]
+    assert "Training" in plain
 
 
 def test_a_folder_goes_on_by_itself(whole, tmp_path):
