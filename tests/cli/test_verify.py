@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -312,10 +313,8 @@ def test_fresh_processes(trained, tmp_path, data_dir):
 def test_every_test_that_the_page_names_exists():
     root = pathlib.Path(__file__).parents[2]
     page = (root / "docs/reproducibility.md").read_text()
-    names = {w.strip("`(),.;") for w in page.split() if "::" in w}
-    assert len(names) > 20
-    for name in names:
-        path, _, function = name.partition("::")
-        source = root / path
-        assert source.is_file(), name
-        assert f"def {function}(" in source.read_text(), name
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page))
+    assert len(named) > 30
+    assert len(re.findall(r"`tests/[^`]*::[^`]*`", page)) == page.count("::")
+    for path, function in sorted(named):
+        assert f"\ndef {function}(" in (root / path).read_text(), (path, function)
