@@ -72,10 +72,11 @@ def test_inspect_finds_the_wrong_labels(script, tmp_path, monkeypatch):
     known = script.Mislabelled(Scenes(), SCENES, 0.03)
     assert len(known.wrong) == 0.03 * SCENES
     for column in ("loss", "gradient_norm"):
+        assert np.isfinite([float(row[column]) for row in rows]).all()
         ranking = sorted(rows, key=lambda row: -float(row[column]))
         first = {int(row["index"]) for row in ranking[: SCENES // 10]}
         found = {
-            kind: np.mean([i in first for i in getattr(known, kind)])
+            kind: float(np.mean([i in first for i in getattr(known, kind)]))
             for kind in ("wrong", "exchanged", "renamed")
         }
         print(column, found)
