@@ -27,14 +27,17 @@ def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[st
     """
     found = FirstSteps(steps=steps)
     mesh = parallel.make_mesh()
-    parallel.check_divides(experiment.config.batch_size, mesh.size)
+    config = experiment.config
+    parallel.check_divides(
+        config.batch_size, mesh.size, micro_batches=config.accumulate
+    )
     with contextlib.closing(host_batches(experiment, 0)) as host:
         batches = parallel.to_devices(found.batches(host), mesh)
         first = next(batches)
         state = init_state(
             experiment.model,
             experiment.optimizer,
-            seed=experiment.config.seed,
+            seed=config.seed,
             image_shape=first["image"].shape[1:],
         )
         found.state(state)
