@@ -1,62 +1,77 @@
-"""One device, a mesh of four and pmap over four give the same numbers."""
+"""1, 2, 4 and 8 devices, jit over a mesh and pmap give the same numbers."""
+
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from segjax import models, train
-from tests.scenes import relative_difference
+from segjax import train
+from tests.train import agreement
 
-MODELS = {
-    "group_norm": models.UNet(num_classes=3, widths=(4, 8)),
-    "batch_norm": models.UNet(
-        num_classes=3, widths=(4, 8), norm=models.layers.batch_norm
-    ),
-}
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def jitter(key, example):
-    return example | {"image": example["image"] * jax.random.uniform(key, ())}
+@pytest.fixture(scope="module")
+def one():
+    """What one device gives: the whole batch, and in two micro-batches."""
+    return {
+        (norm, way): agreement.three_steps(norm, way, jax.devices()[:1])
+        for norm in agreement.NORMS
+        for way in ("jit", "jit_accumulated")
+    }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_one_device_mesh_and_pmap_agree(name, batch, objective):
-    model = MODELS[name]
-    # SGD: AdamW would turn the rounding of gradients that are truly zero into steps.
-    optimizer = optax.sgd(0.1, momentum=0.9)
-    first = train.init_state(model, optimizer, seed=0, image_shape=(16, 16, 3))
+def assert_agrees(got, one, norm, way):
+    expected = one[norm, "jit_accumulated" if "accumulated" in way else "jit"]
+    assert agreement.difference(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize("norm", agreement.NORMS)
+@pytest.mark.parametrize(
+    ("count", "way"),
+    [
+        (2, "jit"),
+        (4, "jit"),
+        (4, "pmap"),
+        (4, "jit_accumulated"),
+        (4, "pmap_accumulated"),
+    ],
+)
+def test_devices_agree_with_one(norm, count, way, one):
     devices = jax.devices()
     assert len(devices) == 4
+    got = agreement.three_steps(norm, way, devices[:count])
+    assert_agrees(got, one, norm, way)
 
-    def plain(apply, **options):
-        return train.make_train_step(apply, objective, optimizer, jitter, **options)
 
-    one = train.jit_step(plain(model.apply), train.make_mesh(devices[:1]))
-    mesh = train.jit_step(plain(model.apply), train.make_mesh(devices))
-    mapped_model = model.clone(axis_name=train.AXIS)
-    mapped = train.pmap_step(plain(mapped_model.apply, axis_name=train.AXIS))
-    split = train.split_for_pmap(batch, 4)
+def test_the_comparison_sees_something(one):
+    """Three steps move the parameters, and micro-batches change batch norm's."""
+    first = agreement.first_state("batch_norm").params["Conv_0"]["kernel"]
+    after = one["batch_norm", "jit"]["[0]['Conv_0']['kernel']"]
+    assert np.abs(after - first).max() > 1e-2
+    parts, whole = (one["batch_norm", w] for w in ("jit_accumulated", "jit"))
+    assert agreement.difference(parts, whole) > 1e-3
 
-    results = []
-    for step, data in ((one, batch), (mesh, batch), (mapped, split)):
-        state = jax.tree.map(jnp.copy, first)  # Steps take ownership.
-        for _ in range(3):
-            state, scalars = step(state, data)
-        results.append(jax.device_get((state.params, state.model_state, scalars)))
-    assert relative_difference(results[0][0], first.params) > 1e-3
-    for other in results[1:]:
-        assert relative_difference(other[0], results[0][0]) < 1e-5
-        # The same augmented batch to the bit; digests of rounded numbers may differ.
-        assert other[2]["digest/batch"] == results[0][2]["digest/batch"]
-        numbers = [
-            {k: v for k, v in scalars.items() if not k.startswith("digest/")}
-            for scalars in (other[2], results[0][2])
-        ]
-        assert relative_difference(*numbers) < 1e-5
-        if name == "batch_norm":
-            assert relative_difference(other[1], results[0][1]) < 1e-5
+
+@pytest.mark.slow
+def test_eight_devices_agree_with_one(one, tmp_path):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    out = tmp_path / "eight.npz"
+    subprocess.run(
+        [sys.executable, "-m", "tests.train.agreement", out, *agreement.WAYS],
+        env=os.environ | flags,
+        cwd=ROOT,
+        check=True,
+        timeout=400,
+    )
+    found = agreement.load(out)
+    assert len(found) == 8
+    for (norm, way), got in found.items():
+        assert_agrees(got, one, norm, way)
 
 
 def test_a_batch_that_does_not_divide_is_refused(batch):
