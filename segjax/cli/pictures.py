@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from segjax import inference, models, viz
 from segjax import train as training
@@ -29,17 +28,16 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
     paint = _painter(experiment, training.variables(state))
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
-    board = SummaryWriter(str(run / "tensorboard"))
     split = training.final_split(experiment.data.splits)
     batches = experiment.data.eval_batches(split, batch_size=1)
-    with contextlib.closing(batches):
+    step = int(state.step)
+    board = training.Board(run / "tensorboard")
+    with contextlib.closing(batches), board:
         first = itertools.islice(batches, experiment.config.samples)
         for number, batch in enumerate(first):
             picture = paint(batch)
             Image.fromarray(picture).save(folder / f"{number:02d}.png")
-            name = f"samples/{number:02d}"
-            board.add_image(name, picture, int(state.step), dataformats="HWC")
-    board.close()
+            board.add_image(f"samples/{number:02d}", picture, step)
 
 
 def _painter(

@@ -1,8 +1,8 @@
 """One short step, compiled once, and the loop around it."""
 
 from segjax.train.accumulate import make_accumulating_step as make_accumulating_step
+from segjax.train.board import Board as Board
 from segjax.train.checkpoint import Checkpoints as Checkpoints
-from segjax.train.checkpoint import SaveError as SaveError
 from segjax.train.config import Experiment as Experiment
 from segjax.train.config import TrainConfig as TrainConfig
 from segjax.train.digests import STREAMS as STREAMS
@@ -31,6 +31,7 @@ from segjax.train.record import Recorder as Recorder
 from segjax.train.record import evaluation_split as evaluation_split
 from segjax.train.record import final_split as final_split
 from segjax.train.replay import replay as replay
+from segjax.train.saving import SaveError as SaveError
 from segjax.train.seed_folders import seed_folder as seed_folder
 from segjax.train.seeds import SeedDivergedError as SeedDivergedError
 from segjax.train.seeds import train_seeds as train_seeds

@@ -2,9 +2,7 @@
 
 import contextlib
 import logging
-import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 
 import jax
@@ -28,14 +26,8 @@ def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]
     Returns:
         A function that waits for the end and raises what went wrong, for any thread.
     """
-    with _quiet():
-        response = ocp.save_checkpointables_async(_absolute(folder), {_STATE: state})
-
-    def wait() -> None:
-        with _quiet():
-            response.result()
-
-    return wait
+    response = ocp.save_checkpointables_async(_absolute(folder), {_STATE: state})
+    return response.result
 
 
 def read(folder: pathlib.Path, like: TrainState) -> TrainState:
@@ -48,8 +40,7 @@ def read(folder: pathlib.Path, like: TrainState) -> TrainState:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here),
         like,
     )
-    with _quiet():
-        return ocp.load_checkpointables(_absolute(folder), {_STATE: template})[_STATE]
+    return ocp.load_checkpointables(_absolute(folder), {_STATE: template})[_STATE]
 
 
 def leaves(tree: PyTree) -> dict[str, str]:
@@ -62,20 +53,8 @@ def leaves(tree: PyTree) -> dict[str, str]:
     }
 
 
-def reason(error: Exception) -> str:
-    """`No space left on device` of what TensorStore or the system says at length."""
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    if number:
-        return os.strerror(int(number[1]))
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _absolute(folder: pathlib.Path) -> str:
-    return str(folder.absolute())
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps Orbax's own telling of an error, page by page, out of the terminal."""
 
     def others(record: logging.LogRecord) -> bool:
@@ -87,3 +66,7 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(others)
+
+
+def _absolute(folder: pathlib.Path) -> str:
+    return str(folder.absolute())

@@ -5,19 +5,17 @@ import contextlib
 import copy
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from segjax.train import agree, arrays, seal
+from segjax.train.saving import saving
 from segjax.train.state import TrainState
 
 _ARRAYS = "arrays"
-
-
-class SaveError(Exception):
-    """A checkpoint could not be written; those before it are intact."""
 
 
 class Checkpoints:
@@ -105,12 +103,10 @@ class Checkpoints:
             "leaves": arrays.leaves(state),
         }
         part = seal.part_of(self._path(step))
-        try:
+        with self._saving(step):
             if jax.process_index() == 0:
                 seal.sweep(self._folder)
             wait = arrays.begin_writing(part / _ARRAYS, state)
-        except Exception as error:
-            raise self._failed(step, error) from error
         self._writing = self._thread.submit(self._finish, wait, facts, kept)
 
     def _finish(
@@ -118,26 +114,29 @@ class Checkpoints:
     ) -> None:
         """Seals what Orbax wrote, gives it its name, and removes older ones."""
         step = facts["step"]
-        try:
+        with self._saving(step):
             wait()
             if jax.process_index() == 0:
                 seal.publish(self._path(step), facts)
                 for old in _steps_in(self._folder) - kept.keys():
                     seal.remove(self._path(old))
-        except Exception as error:
-            raise self._failed(step, error) from error
         self._scores = kept
         self._checked.add(step)
 
-    def _failed(self, step: int, error: Exception) -> SaveError:
-        if jax.process_index() == 0:
-            with contextlib.suppress(OSError):
-                seal.sweep(self._folder)
-        return SaveError(
-            f"{self._path(step)} could not be written: {arrays.reason(error)}. The "
-            f"last whole checkpoint is that of step {max(self._scores, default=None)}."
-            f" Mend the cause, then go on with --resume."
-        )
+    @contextlib.contextmanager
+    def _saving(self, step: int) -> Iterator[None]:
+        """Leaves nothing behind where writing fails."""
+        last = max(self._scores, default="none")
+        with saving(self._path(step), after=f"The last whole one: {last}. "):
+            with arrays.quiet():
+                try:
+                    yield
+                except Exception:
+                    for _ in range(4):  # Orbax's other threads hear of it later.
+                        if jax.process_index() == 0:
+                            seal.sweep(self._folder)
+                            time.sleep(0.25)
+                    raise
 
     def _wait(self) -> None:
         if self._writing is None:

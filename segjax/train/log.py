@@ -14,10 +14,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
+from segjax.train.board import Board
 from segjax.train.config import TrainConfig
 from segjax.train.manifest import without_nan
+from segjax.train.saving import saving
 
 
 class RunLog:
@@ -49,10 +50,13 @@ class RunLog:
         """
         self._name = name
         self._console = Console(highlight=False) if console is None else console
-        path = run / "metrics.jsonl"
-        cut_back(path, first_step)
-        self._lines = path.open("a", buffering=1, encoding="utf-8")  # A line at once.
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self._path = run / "metrics.jsonl"
+        with saving(self._path):
+            cut_back(self._path, first_step)
+            # Each line at once.
+            self._lines = self._path.open("a", buffering=1, encoding="utf-8")
+        self._board = Board(run / "tensorboard")
+        self._board.forget_after(first_step)
         self._batch_size = config.batch_size
         self._clock = time.perf_counter()
         self._clock_step = first_step
@@ -76,8 +80,8 @@ class RunLog:
 
     def __exit__(self, *_) -> None:
         self._bar.stop()
-        self._board.close()
-        self._lines.close()
+        with self._board, saving(self._path):
+            self._lines.close()
 
     def start_clock(self, step: int) -> None:
         """Measures images/s from here on, so that pauses do not count as training."""
@@ -123,7 +127,9 @@ class RunLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def _write(self, record: Mapping) -> None:
-        self._lines.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
+        line = json.dumps(without_nan(record), allow_nan=False)
+        with saving(self._path):
+            self._lines.write(f"{line}\n")
 
 
 class NoLog(RunLog):

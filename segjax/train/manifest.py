@@ -13,6 +13,7 @@ from typing import Any
 from segjax.train.config import Experiment
 from segjax.train.environment import code_digests, run_environment
 from segjax.train.lock import LOCK
+from segjax.train.saving import saving
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
@@ -124,8 +125,9 @@ def write_json(path: pathlib.Path, value: Mapping) -> None:
     """
     part = path.with_name(path.name + ".part")
     text = json.dumps(without_nan(value), indent=2, allow_nan=False)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    with saving(path):
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(path)
 
 
 def without_nan(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Real training processes: a script that has all that could differ after a resume."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -155,7 +156,24 @@ class Training:
         return False
 
     def end(self):
-        return self.process.wait(timeout=200)
+        """Its exit code, once its readers are gone too."""
+        code = self.process.wait(timeout=200)
+        deadline = time.monotonic() + 60
+        while left := alive(self.process.pid):
+            assert time.monotonic() < deadline, f"{left} are left of {self.output}"
+            time.sleep(0.02)
+        return code
+
+
+def alive(group):
+    """The processes of a group that have not ended."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # It ended meanwhile.
+            state, _, number = path.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
+                found.append(path.parent.name)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -192,8 +210,8 @@ def start(folder):
 
     yield call
     for training in started:
-        if training.process.poll() is None:
-            training.process.kill()
+        if training.process.poll() is None or alive(training.process.pid):
+            training.send_to_all(signal.SIGKILL)
             training.process.wait()
 
 
@@ -206,3 +224,19 @@ def checkpoint_steps(run):
     """Checkpoints that have their name, ascending."""
     folder = pathlib.Path(run) / "checkpoints"
     return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
+
+
+@pytest.fixture
+def whole(start, folder):
+    """The run that nothing interrupts; made once."""
+    run = folder / "whole"
+    if not (run / "result.json").exists():
+        training = start(run)
+        assert training.end() == 0, training.output
+    return run
+
+
+def lines(run):
+    """Records of its log, without what a clock decides."""
+    records = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]

@@ -17,7 +17,7 @@ import pytest
 
 from segjax import cli, train
 from segjax.cli import scripts
-from tests.faults.conftest import checkpoint_steps
+from tests.faults.conftest import checkpoint_steps, lines
 
 pytestmark = pytest.mark.slow
 
@@ -40,16 +40,6 @@ def test_there_are_enough_kills():
 @pytest.fixture(scope="module")
 def experiment(script, folder):
     return scripts.load(script)(source=folder / "source")
-
-
-@pytest.fixture
-def whole(start, folder):
-    """The run that nothing interrupts; made once."""
-    run = folder / "whole"
-    if not (run / "result.json").exists():
-        training = start(run)
-        assert training.end() == 0, training.output
-    return run
 
 
 def kill(training, when, signum, rng):
@@ -112,11 +102,6 @@ def assert_same(run, whole, experiment, folder):
             name = jax.tree_util.keystr(path)
             np.testing.assert_array_equal(bits(a), bits(b), err_msg=name)
     assert predictions(run, folder) == predictions(whole, folder)
-
-
-def lines(run):
-    records = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
 
 
 def state_of(run, step, experiment):

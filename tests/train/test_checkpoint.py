@@ -281,7 +281,7 @@ def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(copy, monkeypa
     monkeypatch.setattr(seal, "_sync", full)
     kept.save(state_of(step=4), {"iou": 1.0})
     message = (
-        r"4 could not be written: No space left on device\. The last.* of step 3\."
+        r"4 could not be written: No space left on device\. The last whole one: 3\."
     )
     with pytest.raises(train.SaveError, match=message):
         kept.close()
@@ -313,7 +313,7 @@ def test_a_full_disk_is_one_clear_line(small_disk):
     with pytest.raises(train.SaveError) as error:
         assert kept.last
     assert "No space left" in str(error.value)
-    assert "of step 1" in str(error.value)
+    assert "The last whole one: 1." in str(error.value)
     assert [p.name for p in (small_disk / "checkpoints").iterdir()] == ["1"]
     with opened(small_disk / "checkpoints") as again:
         assert again.newest_whole() == (1, [])

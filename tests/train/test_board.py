@@ -1,0 +1,68 @@
+"""Event files hold what TensorBoard shows, and a full disk is an error, not a wait."""
+
+import errno
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto import event_pb2
+
+from segjax import train
+
+
+def events(folder):
+    """All events of a folder, by TFRecord's framing: length, check, bytes, check."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
+
+
+def test_scalars_and_pictures(tmp_path):
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    with train.Board(tmp_path / "board") as board:
+        board.add_scalar("loss", 0.5, 7)
+        board.add_image("sample", picture, 9)
+    first, scalar, image = events(tmp_path / "board")
+    assert first.file_version == "brain.Event:2"
+    (value,) = scalar.summary.value
+    assert (scalar.step, value.tag, value.simple_value) == (7, "loss", 0.5)
+    (value,) = image.summary.value
+    assert (value.tag, value.image.height, value.image.width) == ("sample", 2, 4)
+    png = Image.open(io.BytesIO(value.image.encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(png), picture)
+
+
+def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
+    """TensorBoard drops events whose step is that of the mark, or above it."""
+    with train.Board(tmp_path) as board:
+        board.forget_after(20)
+    mark = events(tmp_path)[-1]
+    assert mark.session_log.status == event_pb2.SessionLog.START
+    assert mark.step == 21
+
+
+def test_two_boards_at_once_write_two_files(tmp_path):
+    with train.Board(tmp_path) as one, train.Board(tmp_path) as two:
+        one.add_scalar("a", 1.0, 1)
+        two.add_scalar("b", 2.0, 1)
+    tags = {v.tag for event in events(tmp_path) for v in event.summary.value}
+    assert tags == {"a", "b"}
+
+
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    with train.Board(tmp_path) as board:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(board._events, "write_event", full)
+        for step in range(20):  # More than tensorboardX's queue holds.
+            with pytest.raises(train.SaveError, match=r"No space left on device\. Me"):
+                board.add_scalar("loss", 1.0, step)
