@@ -1,0 +1,93 @@
+"""What resuming finds: a damaged checkpoint, none at all, another process."""
+
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from segjax import train
+from tests.scenes import experiment
+from tests.train.test_loop import records, silent
+
+EVERY = 3
+
+
+def config():
+    return experiment(steps=4 * EVERY, eval_every=EVERY)
+
+
+def lines(run):
+    return [
+        {k: v for k, v in record.items() if k != "images_per_second"}
+        for record in records(run)
+    ]
+
+
+def final_state(run):
+    made = config()
+    like = train.abstract_state(made.model, made.optimizer, image_shape=(16, 16, 3))
+    with train.Checkpoints(run / "checkpoints", monitor="mean_iou") as checkpoints:
+        return checkpoints.restore(4 * EVERY, like)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train.train(config(), run=run, console=silent())
+    return run
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def resume(run):
+    console = silent()
+    train.train(config(), run=run, resume=True, console=console)
+    return console.file.getvalue().splitlines()
+
+
+def assert_same(run, whole):
+    assert lines(run) == lines(whole)
+    one, two = final_state(run), final_state(whole)
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+    jax.tree.map(np.testing.assert_array_equal, one.opt_state, two.opt_state)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_end_is_the_same(run, whole):
+    kept = train.Checkpoints(run / "checkpoints", monitor="mean_iou")
+    newest, before = kept.steps[-1], kept.steps[-2]
+    kept.close()
+    path = run / f"checkpoints/{newest}/arrays/state/_METADATA"
+    os.truncate(path, 100)
+    said = resume(run)
+    assert said[0].startswith(f"{run}/checkpoints/{newest} is damaged: ")
+    assert "arrays/state/_METADATA has 100 bytes of" in said[0]
+    assert said[0].endswith("; it is not used.")
+    assert said[1] == f"Going on from the checkpoint of step {before}."
+    assert_same(run, whole)
+
+
+def test_without_a_whole_checkpoint_there_is_an_error(run):
+    for path in run.glob("checkpoints/*/digests.json"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no whole .* digests.json is missing; .*St"):
+        resume(run)
+
+
+def test_killed_before_its_first_checkpoint_a_run_starts_over(run, whole):
+    shutil.rmtree(run / "checkpoints")
+    assert resume(run)[0].endswith("ended before its first checkpoint; starting over.")
+    assert_same(run, whole)
+
+
+def test_a_run_that_is_being_written_is_left_alone(run, whole):
+    before = (run / "run.json").read_bytes()
+    with train.locked(run):
+        with pytest.raises(ValueError, match=f"written by process {os.getpid()} on"):
+            resume(run)
+    assert (run / "run.json").read_bytes() == before
+    assert lines(run) == lines(whole)
