@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -51,6 +51,28 @@ def leaves(tree: PyTree) -> dict[str, str]:
         )
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
+
+
+def check_same(
+    stored: Mapping[str, str], like: TrainState, *, path: pathlib.Path
+) -> None:
+    """Raises a ValueError that names the first leaf in which two states differ.
+
+    Args:
+        stored: `leaves` of what was saved.
+        like: What is to be loaded.
+        path: The checkpoint, for the message.
+    """
+    wanted = leaves(like)
+    # Parameters first: they name what differs best.
+    for name in sorted({*stored, *wanted}, key=lambda n: (n[0] != "p", n)):
+        if stored.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path} is a checkpoint of another model or optimizer: {name} needs "
+                f"{wanted.get(name, 'nothing')}, the checkpoint has "
+                f"{stored.get(name, 'nothing')}. Use the flags that the run was "
+                f"started with, or another --run."
+            )
 
 
 @contextlib.contextmanager

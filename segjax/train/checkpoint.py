@@ -212,7 +212,8 @@ class Checkpoints:
             if problem := _problem(self._path(step)):
                 raise ValueError(f"{problem}. Use another checkpoint or another --run.")
             self._checked.add(step)
-        _check_same(self._path(step), like)
+        leaves = seal.facts(self._path(step))["leaves"]
+        arrays.check_same(leaves, like, path=self._path(step))
         return arrays.read(self._path(step) / _ARRAYS, like)
 
     def _path(self, step: int) -> pathlib.Path:
@@ -243,16 +244,3 @@ def _problem(path: pathlib.Path) -> str | None:
     except seal.DamagedError as error:
         return f"{path} is damaged: {error}"
     return None
-
-
-def _check_same(path: pathlib.Path, like: TrainState) -> None:
-    there, here = seal.facts(path)["leaves"], arrays.leaves(like)
-    # Parameters first: they name what differs best.
-    for name in sorted(there.keys() | here.keys(), key=lambda n: (n[0] != "p", n)):
-        if there.get(name) != here.get(name):
-            raise ValueError(
-                f"{path} is a checkpoint of another model or optimizer: {name} needs "
-                f"{here.get(name, 'nothing')}, the checkpoint has "
-                f"{there.get(name, 'nothing')}. Use the flags that the run was started "
-                f"with, or another --run."
-            )
