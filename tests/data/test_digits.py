@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_digits_hardly_overlap():
             # A digit that another one covers falls apart into many pieces.
             hidden.append(scipy.ndimage.label(instances == i, np.ones((3, 3)))[1])
     assert np.mean(np.array(hidden) == 1) > 0.8
+
+
+def test_scenes_are_those_of_their_version():
+    """A changed scene needs a new VERSION: prepared data of the old one lie around."""
+    total = hashlib.sha256()
+    for split in digits.SCENES:
+        for number in range(20):
+            for key, value in sorted(digits.scene(split, number).items()):
+                total.update(np.asarray(value).tobytes() if key != "name" else b"")
+    assert str(digits.Digits.VERSION) == "1.1.0"
+    assert total.hexdigest()[:16] == "9ffd736e2ce8dbf2"
 
 
 def test_no_source_digit_is_in_two_splits():

@@ -43,7 +43,7 @@ def digits(*, data_dir: str | os.PathLike | None = None) -> dataset.Dataset:
 class Digits(base.Builder, skip_registration=True):
     """Composes the scenes; the same for ever at one version."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # Goes up with any change of a pixel.
     DESCRIPTION = "Scenes composed of scikit-learn's handwritten digits."
     FEATURES = base.SEMANTIC | {
         "instances": base.INSTANCES,
