@@ -90,8 +90,13 @@ class MaskRCNN(nn.Module):
         size = jnp.asarray(size, jnp.int32)
         extent = (size + 31) // 32 * 32
         x = self._normalized(image, size)
-        pyramid = self._pyramid(x, extent if padded else None, train=train)
-        objectness, deltas = self.rpn(pyramid)
+        counts = [None] * 6
+        if padded:
+            full = region.top_left(extent, x.shape[1], x.shape[2])
+            counts = [full, *(region.stride(full, 4 * 2**i) for i in range(5))]
+        maps = self.body(x, train=train, counts=counts[0])
+        pyramid = self.fpn(maps, train=train, counts=counts[1:5])
+        objectness, deltas = self.rpn(pyramid, counts[1:])
         anchors = self.rpn.anchors(pyramid, extent)
         proposals = self.rpn.proposals(objectness, deltas, anchors, size, train=train)
         if not train:
@@ -120,17 +125,6 @@ class MaskRCNN(nn.Module):
         x = region.zero_outside(x, region.top_left(size, height, width))
         rest = ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0))
         return jnp.pad(x, rest).astype(self.dtype)
-
-    def _pyramid(self, x: Array, extent: Array | None, *, train: bool) -> list[Array]:
-        """Maps at strides 4 to 64, zero outside of the extent."""
-        counts = (
-            None if extent is None else region.top_left(extent, x.shape[1], x.shape[2])
-        )
-        maps = self.body(x, train=train, counts=counts)
-        levels = [region.stride(counts, 4 * 2**i) for i in range(5)]
-        pyramid = self.fpn(maps, train=train, counts=levels[:4])
-        pairs = zip(pyramid, levels, strict=True)
-        return [region.zero_outside(x, level) for x, level in pairs]
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:

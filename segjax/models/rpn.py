@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
-from segjax.models import sampling
+from segjax.models import region, sampling
 from segjax.models.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
 
@@ -65,11 +65,14 @@ class RPN(nn.Module):
     positive_fraction: float = 0.5
 
     @nn.compact
-    def __call__(self, pyramid: Sequence[Array]) -> tuple[Array, Array]:
+    def __call__(
+        self, pyramid: Sequence[Array], counts: Sequence[Array | None]
+    ) -> tuple[Array, Array]:
         """Scores every anchor and says how to move it.
 
         Args:
-            pyramid: Maps [B, H, W, C], finest first, zero where they are padding.
+            pyramid: Maps [B, H, W, C], finest first.
+            counts: For each the bool [B, H, W, 1] of what is not padding, or None.
 
         Returns:
             Logits [B, A] and deltas [B, A, 4], float32, in the order of `anchors`.
@@ -83,9 +86,9 @@ class RPN(nn.Module):
         score = nn.Conv(cell, (1, 1), dtype=dtype, kernel_init=_init, name="score")
         delta = nn.Conv(4 * cell, (1, 1), dtype=dtype, kernel_init=_init, name="delta")
         logits, deltas = [], []
-        for x in pyramid:
+        for x, inside in zip(pyramid, counts, strict=True):
             for conv in convs:
-                x = nn.relu(conv(x))
+                x = nn.relu(conv(region.zero_outside(x, inside)))
             logits.append(score(x).reshape(len(x), -1))
             deltas.append(delta(x).reshape(len(x), -1, 4))
         return (

@@ -28,6 +28,7 @@ def tiny():
         body=models.ResNet((1, 1, 1, 1), models.resnet.BasicBlock, 4),
         fpn=models.FPN(8),
         rpn=models.RPN(
+            convs=2,
             anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
             pre_nms_top_n_train=40,
             pre_nms_top_n_test=40,
