@@ -112,14 +112,17 @@ def state_of(
     """The state of a run's best or last checkpoint.
 
     Raises:
-        ValueError: If there is none yet, or it is of another model.
+        ValueError: If there is none yet, it is damaged, or of another model.
     """
     monitor = experiment.config.monitor
     with training.Checkpoints(run / "checkpoints", monitor=monitor) as checkpoints:
         step = checkpoints.best if which == "best" else checkpoints.last
         if step is None:
+            _, problems = checkpoints.newest_whole()
             raise ValueError(
-                f"{run} has no whole checkpoint yet. Train it: --run {run} --resume."
+                f"{problems[0]}. Train again into another --run."
+                if problems
+                else f"{run} has no checkpoint yet. Train it: --run {run} --resume."
             )
         like = training.abstract_state(
             experiment.model,
