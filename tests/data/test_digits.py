@@ -90,7 +90,7 @@ def test_two_preparations_are_equal(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGJAX_DATA_DIR", str(tmp_path))
     again = data.digits()
     assert again.fingerprint == prepared.fingerprint
-    assert (tmp_path / "digits" / "1.0.0").is_dir()
+    assert (tmp_path / "digits" / str(digits.Digits.VERSION)).is_dir()
     for i in (0, 5_999):
         one, two = prepared.splits["train"][i], again.splits["train"][i]
         np.testing.assert_array_equal(one["image"], two["image"])
