@@ -9,6 +9,8 @@ from orbax.checkpoint import v1 as ocp
 
 from segjax.typing import PyTree
 
+_NAME = "variables"
+
 
 def save(folder: pathlib.Path, variables: PyTree) -> None:
     """Writes variables, for `load`.
@@ -25,7 +27,7 @@ def save(folder: pathlib.Path, variables: PyTree) -> None:
             f"{folder} exists already. Name another folder, or remove it first."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    ocp.save_pytree(str(folder.absolute()), variables)
+    ocp.save_checkpointables(str(folder.absolute()), {_NAME: variables})
 
 
 def load(folder: pathlib.Path | str) -> dict[str, Any]:
@@ -47,5 +49,5 @@ def load(folder: pathlib.Path | str) -> dict[str, Any]:
             f"{folder} is no folder of variables. Make one: segjax import CHECKPOINT "
             f"--model NAME --out {folder}."
         )
-    tree = ocp.load_pytree(str(folder.absolute()))
+    tree = ocp.load_checkpointables(str(folder.absolute()))[_NAME]
     return jax.tree.map(np.asarray, tree)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from segjax.typing import PyTree
+from segjax.typing import Array, PyTree
 
 
 def start_from(
@@ -44,14 +44,14 @@ def start_from(
                     f"there. Give the model that was imported, or leave={[name]}."
                 )
         return jax.tree.map_with_path(
-            lambda path, x: jax.numpy.asarray(loaded.get(_name(path), x), x.dtype),
+            lambda path, x: jnp.asarray(loaded.get(_name(path), x), x.dtype),
             fresh,
         )
 
     return start
 
 
-def _named(tree: PyTree) -> list[tuple[str, np.ndarray]]:
+def _named(tree: PyTree) -> list[tuple[str, Array]]:
     return [(_name(k), x) for k, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
