@@ -19,7 +19,7 @@ from segjax import cli, train
 from segjax.cli import scripts
 from tests.faults.conftest import checkpoint_steps, lines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # On a busy machine.
 
 TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 EPOCH = 9  # Updates: 36 training images, 4 at once.
