@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from segjax.train.state import Start
 from segjax.train.step import Inputs, image_only
 from segjax.typing import Augmentation, Data, MetricFn, Objective
 
@@ -66,6 +67,8 @@ class Experiment:
         augment: Applied to each example on the device, inside the step;
             `data.augment.compose` makes one of several.
         inputs: What the model is given of a batch, by name; its image by default.
+        start: What fresh variables become before the first step, such as
+            `interop.start_from(interop.load("resnet50"))`; they stay unless given.
     """
 
     config: TrainConfig
@@ -76,3 +79,4 @@ class Experiment:
     metric: MetricFn
     augment: Augmentation | None = None
     inputs: Inputs = image_only
+    start: Start | None = None

@@ -177,6 +177,7 @@ def _fit(
         experiment.optimizer,
         seed=config.seed,
         image_shape=batch["image"].shape[1:],
+        start=experiment.start,
     )
     state = parallel.replicate(state, mesh)
     state = recorder.start(state, first)

@@ -39,6 +39,7 @@ def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[st
             experiment.optimizer,
             seed=config.seed,
             image_shape=first["image"].shape[1:],
+            start=experiment.start,
         )
         found.state(state)
         state = jax.device_put(state, parallel.replicated(mesh))

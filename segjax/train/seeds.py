@@ -151,8 +151,13 @@ def _start(
     image_shape: Sequence[int],
 ) -> list[TrainState]:
     """States of checkpoint `first`, or the initial ones."""
-    model, optimizer = experiments[0].model, experiments[0].optimizer
-    init = make_init(model, optimizer, image_shape=image_shape)
+    first_one = experiments[0]
+    init = make_init(
+        first_one.model,
+        first_one.optimizer,
+        image_shape=image_shape,
+        start=first_one.start,
+    )
     states = []
     for e, recorder in zip(experiments, recorders, strict=True):
         state = init(jax.random.key(e.config.seed))

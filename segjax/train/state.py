@@ -1,6 +1,7 @@
 """What changes while training, and how it begins."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from segjax.typing import Data, Key, PyTree
+
+Start = Callable[[PyTree], PyTree]
+"""`fresh variables -> variables` of the same structure: what training begins with."""
 
 
 @flax.struct.dataclass
@@ -38,6 +42,7 @@ def init_state(
     *,
     seed: int,
     image_shape: Sequence[int],
+    start: Start | None = None,
 ) -> TrainState:
     """The state before the first step, a pure function of its arguments.
 
@@ -50,18 +55,35 @@ def init_state(
         seed: Seeds parameters; another stream of the same seed drives dropout and
             augmentation.
         image_shape: (H, W, 3) of an input; parameters do not depend on H and W.
+        start: What fresh variables become, such as `interop.start_from(...)`.
 
     Returns:
         A state at step 0 on the default device.
     """
-    return make_init(model, optimizer, image_shape=image_shape)(jax.random.key(seed))
+    init = make_init(model, optimizer, image_shape=image_shape, start=start)
+    return init(jax.random.key(seed))
 
 
 def make_init(
-    model: Any, optimizer: optax.GradientTransformation, *, image_shape: Sequence[int]
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    image_shape: Sequence[int],
+    start: Start | None = None,
 ) -> Callable[[Key], TrainState]:
     """`key -> state` of `init_state`: one compilation for any number of seeds."""
-    return jax.jit(_init(model, optimizer, image_shape))
+    if start is None:
+        return jax.jit(_init(model, optimizer, image_shape))
+    # Imported arrays stay out of the programs, where they would be constants.
+    fresh = jax.jit(functools.partial(_variables, model, image_shape))
+    begin = jax.jit(functools.partial(_begin, optimizer))
+
+    def init(key: Key) -> TrainState:
+        init_key, train_key = jax.random.split(key)
+        # Copies: the step takes ownership, and who loaded the arrays keeps them.
+        return begin(jax.tree.map(jnp.copy, start(fresh(init_key))), train_key)
+
+    return init
 
 
 def abstract_state(
@@ -82,15 +104,24 @@ def _init(
 ) -> Callable[[Key], TrainState]:
     def init(key: Key) -> TrainState:
         init_key, train_key = jax.random.split(key)
-        image = jnp.zeros((1, *image_shape), jnp.float32)
-        variables = dict(model.init(init_key, image, train=False))
-        params = variables.pop("params")
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            model_state=variables,
-            opt_state=optimizer.init(params),
-            key=train_key,
-        )
+        return _begin(optimizer, _variables(model, image_shape, init_key), train_key)
 
     return init
+
+
+def _variables(model: Any, image_shape: Sequence[int], key: Key) -> PyTree:
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    return dict(model.init(key, image, train=False))
+
+
+def _begin(
+    optimizer: optax.GradientTransformation, variables: PyTree, key: Key
+) -> TrainState:
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        model_state=rest,
+        opt_state=optimizer.init(variables["params"]),
+        key=key,
+    )

@@ -130,3 +130,26 @@ def test_a_wrong_dtype_is_caught_at_the_step(batch, objective):
     step = train.make_train_step(model.apply, objective, optimizer)
     with pytest.raises(AssertionError, match="float32"):
         jax.eval_shape(step, state, batch | {"weight": batch["index"]})
+
+
+def test_training_starts_from_given_variables(objective):
+    """They replace fresh ones, are copied, and the optimizer begins with them."""
+    model, optimizer = MODELS["simple_cnn"], train.with_ema(optax.sgd(0.1), decay=0.9)
+    options = {"seed": 0, "image_shape": (16, 16, 3)}
+    given = jnp.full((3, 3, 3, 16), 0.5)
+
+    def start(fresh):
+        conv = fresh["params"]["conv"] | {"kernel": given}
+        return fresh | {"params": fresh["params"] | {"conv": conv}}
+
+    plain = train.init_state(model, optimizer, **options)
+    state = train.init_state(model, optimizer, **options, start=start)
+    np.testing.assert_array_equal(state.params["conv"]["kernel"], given)
+    average = train.averaged_params(None, state.opt_state)
+    np.testing.assert_array_equal(average["conv"]["kernel"], given)
+    for part in (state, plain):
+        part.params["conv"].pop("kernel")
+    jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)
+    same = jax.random.key_data(state.key) == jax.random.key_data(plain.key)
+    assert same.all()
+    assert state.params["conv"]["bias"] is not plain.params["conv"]["bias"]
