@@ -68,7 +68,7 @@ def finished(processes):
 
 
 def segjax_train(script, run, *flags):
-    code = "from segjax.cli import main; main.main()"
+    code = "from segjax import cli; cli.main()"
     return ["-c", code, "train", script, "--run", run, *flags]
 
 
