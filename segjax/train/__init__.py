@@ -36,6 +36,7 @@ from segjax.train.seed_folders import seed_folder as seed_folder
 from segjax.train.seeds import SeedDivergedError as SeedDivergedError
 from segjax.train.seeds import train_seeds as train_seeds
 from segjax.train.signals import Stopped as Stopped
+from segjax.train.state import Start as Start
 from segjax.train.state import TrainState as TrainState
 from segjax.train.state import abstract_state as abstract_state
 from segjax.train.state import image_shape as image_shape

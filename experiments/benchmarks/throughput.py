@@ -1,0 +1,205 @@
+"""Training steps and inference beside PyTorch and the obvious Flax, in one run.
+
+    pip install torch==2.13.0
+    python experiments/benchmarks/throughput.py                (2 CPU cores: 20 min)
+    python experiments/benchmarks/throughput.py --preset gpu   (one GPU: under 8 min)
+
+Every system is a process of its own with the same network, batch and precision; they
+take turns, round after round, and medians are compared, so that a busy machine slows
+all alike. Compile time is apart; memory is the peak while steps run. Prints a table and
+writes it, with date and hardware, into experiments/benchmarks/results/.
+"""
+
+import dataclasses
+import datetime
+import importlib.util
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any, Literal
+
+import jax
+import tyro
+from contestants import Task
+from rich.console import Console
+from rich.table import Table
+from seeds import machine
+
+from segjax import train
+
+HERE = pathlib.Path(__file__).parent
+CPU_SYSTEMS = ("segjax", "plain", "torch")
+GPU_SYSTEMS = ("segjax", "plain", "torch", "torch-compile")
+UNET, FCN = (16, 32, 64, 128, 256), (32, 64, 128, 256, 256)
+PRESETS = {
+    "cpu": [
+        Task("", "unet", mode, 8, 128, 8, UNET, "float32")
+        for mode in ("train", "infer")
+    ]
+    + [Task("", "fcn", mode, 8, 128, 8, FCN, "float32") for mode in ("train", "infer")],
+    "gpu": [
+        Task("", "unet", mode, 16, 512, 8, (64, 128, 256, 512, 1024), "bfloat16")
+        for mode in ("train", "infer")
+    ]
+    + [
+        Task("", "fcn", mode, 16, 512, 8, (64, 128, 256, 512, 512), "bfloat16")
+        for mode in ("train", "infer")
+    ]
+    + [
+        Task(
+            "", "paper_unet", "train", 8, 572, 2, (64, 128, 256, 512, 1024), "bfloat16"
+        )
+    ],
+}
+
+
+class Contestant:
+    """A process that runs steps when asked to."""
+
+    def __init__(self, task: Task):
+        """Starts it, and waits until it is compiled and warm."""
+        self.system = task.system
+        command = [sys.executable, str(HERE / "contestants.py")]
+        command.append(json.dumps(dataclasses.asdict(task)))
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.facts = self._answer()
+        self.times: list[float] = []
+
+    def ask(self, request: Any) -> Any:
+        """Sends one request, and waits for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.system} ended; its message is above.")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -> dict:
+    """One task by all systems, in turns.
+
+    Args:
+        task: What to do.
+        systems: Who does it.
+        rounds: Turns of each.
+        seconds: About how long a turn is.
+
+    Returns:
+        JSON values: the task, the ceilings, and by system the median seconds a step,
+        images/s, all times, compile time, peak memory, FLOP/s.
+    """
+    all_of_them = [Contestant(dataclasses.replace(task, system=s)) for s in systems]
+    try:
+        counts = {c.system: max(1, round(seconds / c.ask(1))) for c in all_of_them}
+        for _ in range(rounds):
+            for one in all_of_them:
+                one.times.append(one.ask(counts[one.system]))
+        ceilings = all_of_them[0].ask("ceilings")
+        flops = next(c.facts["flops"] for c in all_of_them if c.facts["flops"])
+        return {
+            "task": {
+                k: v for k, v in dataclasses.asdict(task).items() if k != "system"
+            },
+            "flops_of_a_step": flops,
+            "ceilings": ceilings,
+            "systems": {c.system: _summary(c, task, flops) for c in all_of_them},
+        }
+    finally:
+        for one in all_of_them:
+            one.close()
+
+
+def _summary(one: Contestant, task: Task, flops: float) -> dict[str, Any]:
+    median = statistics.median(one.times)
+    return {
+        "seconds_a_step": median,
+        "images_a_second": task.batch / median,
+        "flops_a_second": flops / median,
+        "compile_seconds": one.facts["compile_seconds"],
+        "peak_bytes": one.ask("peak"),
+        "times": one.times,
+    }
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Prints one task."""
+    task = result["task"]
+    table = Table(
+        title=f"{task['network']}, {task['mode']}: batch {task['batch']}, "
+        f"{task['size']}x{task['size']}, {task['dtype']}"
+    )
+    table.add_column("system")
+    for name in ("images/s", "segjax is", "of ceiling", "memory GB", "compile s"):
+        table.add_column(name, justify="right")
+    ours = result["systems"]["segjax"]["images_a_second"]
+    for name, found in result["systems"].items():
+        peak = found["peak_bytes"]
+        table.add_row(
+            name,
+            f"{found['images_a_second']:.1f}",
+            f"{ours / found['images_a_second']:.2f}x",
+            f"{found['flops_a_second'] / result['ceilings']['flops']:.0%}",
+            f"{peak / 1e9:.2f}" if peak else "",
+            f"{found['compile_seconds']:.1f}",
+        )
+    console.print(table)
+
+
+def main(
+    *,
+    preset: Literal["cpu", "gpu"] | None = None,
+    rounds: int = 5,
+    seconds: float = 3.0,
+    only: tuple[str, ...] = (),
+    note: str = "",
+    out: pathlib.Path | None = None,
+) -> None:
+    """Measures, prints and writes.
+
+    Args:
+        preset: The tasks; those of the device at hand unless given.
+        rounds: Turns of each system.
+        seconds: About how long a turn is.
+        only: Networks and modes to measure, such as unet train; all unless given.
+        note: What else a reader of the numbers should know.
+        out: The file to write; results/throughput-MACHINE.json unless given.
+    """
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("error: PyTorch is needed to compare with. pip install torch==2.13.0")
+    preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
+    systems = CPU_SYSTEMS if preset == "cpu" else GPU_SYSTEMS
+    tasks = [t for t in PRESETS[preset] if set(only) <= {t.network, t.mode}]
+    console = Console()
+    results = []
+    for task in tasks:
+        results.append(measure(task, systems, rounds, seconds))
+        show(results[-1], console)
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "note": note,
+        **train.run_environment(),
+        "results": results,
+    }
+    path = out or HERE / "results" / f"throughput-{machine()}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    console.print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

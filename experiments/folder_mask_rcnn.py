@@ -1,0 +1,128 @@
+"""Mask R-CNN on your own images and objects.
+
+    DIR/images/a.jpg   DIR/annotations.json      (COCO), or
+    DIR/images/a.jpg   DIR/instances/a.png       (pixels number the objects from 1)
+
+    segjax import coco.pth --model maskrcnn_resnet50_fpn --out coco
+    segjax train experiments/folder_mask_rcnn.py --source DIR --weights coco --run mine
+    segjax predict mine NEW_IMAGES --out predictions
+
+Images are not resized: anchors of 32 to 512 pixels suit objects of about that size.
+`--anchors 8 16 32 64 128` is for smaller ones. Without --weights training begins from
+random numbers, which takes many images. On a CPU, add --small.
+"""
+
+import pathlib
+
+import optax
+
+from segjax import cli, data, interop, losses, metrics, models, train
+
+_KNOW_CLASSES = (
+    "params/roi_heads/box/score",
+    "params/roi_heads/box/delta",
+    "params/roi_heads/mask/logits",
+)
+
+
+def experiment(
+    *,
+    source: pathlib.Path,
+    weights: pathlib.Path | None = None,
+    small: bool = False,
+    anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512),
+    steps: int = 2_000,
+    batch_size: int = 2,
+    size: int = 512,
+    instances: int = 50,
+    learning_rate: float = 2e-4,
+    workers: int = 0,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with images/ and annotations.json or instances/; see above.
+        weights: What `segjax import` made of torchvision's maskrcnn_resnet50_fpn, to
+            begin with; layers that know of its classes start afresh.
+        small: A narrow ResNet-18 instead, from scratch.
+        anchors: Side of the anchors of each level of the pyramid, in pixels.
+        steps: Optimizer updates in total.
+        batch_size: Images per update, over all devices.
+        size: Side of the training crops, in pixels.
+        instances: Slots for objects; of an image with more, the largest are kept.
+        learning_rate: Peak of the cosine schedule.
+        workers: Processes that read and decode; 0 reads in threads.
+        seed: Seeds initialisation, augmentation, sampling and the data order.
+    """
+    numbered = (source / "instances").is_dir() or (source / "train/instances").is_dir()
+    mine = data.instance_folder(source) if numbered else data.coco(source)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(300, steps // 10), steps
+    )
+    start = None
+    if weights is not None:
+        start = interop.start_from(interop.load(weights), leave=_KNOW_CLASSES)
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            eval_every=-(-steps // 10),
+            monitor="mask_ap",
+        ),
+        data=data.Pipeline(
+            dataset=mine, size=size, instances=instances, workers=workers
+        ),
+        augment=data.augment.compose(
+            data.augment.flip,
+            data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
+            data.augment.colour_jitter(),
+        ),
+        model=mask_rcnn(len(mine.classes), anchors, small=small),
+        objective=losses.instance(),
+        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
+        metric=metrics.detections(mine.classes),
+        inputs=models.mask_rcnn_inputs,
+        start=start,
+    )
+
+
+def mask_rcnn(
+    num_classes: int, anchors: tuple[int, ...], *, small: bool
+) -> models.MaskRCNN:
+    """Torchvision's network, or a narrow one.
+
+    Args:
+        num_classes: C, with background as class 0.
+        anchors: Side of the anchors of each level, in pixels.
+        small: The narrow one.
+    """
+    sizes = tuple((side,) for side in anchors)
+    if not small:
+        return models.MaskRCNN(
+            rpn=models.RPN(anchor_sizes=sizes), roi_heads=models.RoIHeads(num_classes)
+        )
+    return models.MaskRCNN(
+        body=models.resnet18(width=16, norm=models.layers.group_norm),
+        fpn=models.FPN(features=64),
+        rpn=models.RPN(
+            anchor_sizes=sizes,
+            pre_nms_top_n_train=256,
+            pre_nms_top_n_test=256,
+            post_nms_top_n_train=64,
+            post_nms_top_n_test=64,
+        ),
+        roi_heads=models.RoIHeads(
+            num_classes,
+            box_width=128,
+            mask_convs=2,
+            mask_width=64,
+            batch_size_per_image=32,
+            detections_per_img=50,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)
