@@ -91,3 +91,9 @@ def test_subpackages_load_when_used():
     assert segjax.losses.soft_dice
     with pytest.raises(AttributeError, match="no attribute 'lossses'"):
         segjax.lossses  # noqa: B018
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest would stop at the second one."""
+    names = [path.name for path in pathlib.Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
