@@ -91,8 +91,10 @@ def assert_close(one, other):
     for name, value in one.items():
         if isinstance(value, dict):
             assert_close(value, other[name])
-        else:
+        elif isinstance(value, float):
             assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+        else:
+            assert other[name] == value, name
 
 
 TIMES = ("images_per_second", "seconds")
