@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 import importlib.util
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -58,10 +59,15 @@ PRESETS = {
 class Contestant:
     """A process that runs steps when asked to."""
 
-    def __init__(self, task: Task):
-        """Starts it, and waits until it is compiled and warm."""
+    def __init__(self, task: Any, script: str = "contestants.py"):
+        """Starts it, and waits until it is compiled and warm.
+
+        Args:
+            task: A dataclass with a `system`, given to the script as JSON.
+            script: Of this folder.
+        """
         self.system = task.system
-        command = [sys.executable, str(HERE / "contestants.py")]
+        command = [sys.executable, str(HERE / script)]
         command.append(json.dumps(dataclasses.asdict(task)))
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -88,6 +94,14 @@ class Contestant:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
+
+
+def share_device_memory() -> None:
+    """Leaves memory to other processes; JAX takes three quarters at once otherwise.
+
+    Comes before the first computation, and holds for contestants as well.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -> dict:
@@ -181,6 +195,7 @@ def main(
     """
     if importlib.util.find_spec("torch") is None:
         sys.exit("error: PyTorch is needed to compare with. pip install torch==2.13.0")
+    share_device_memory()
     preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
     systems = CPU_SYSTEMS if preset == "cpu" else GPU_SYSTEMS
     tasks = [t for t in PRESETS[preset] if set(only) <= {t.network, t.mode}]
