@@ -1,8 +1,6 @@
-"""From proposals to detections, and to what the heads learn from.
+"""From proposals to detections, and to what the heads learn, as in torchvision."""
 
-He et al., Mask R-CNN, 2017, arXiv:1703.06870, as in torchvision's `RoIHeads`.
-"""
-
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +28,7 @@ class RoIHeads(nn.Module):
         mask_width: Their channels.
         norm: After convolutions, one of `layers`.
         box_size: Cells along a side of a region for the box head.
-        mask_size: For the mask head; predicted masks are twice as large.
+        mask_size: The same for the mask head; predicted masks are twice as large.
         sampling_ratio: Samples along each axis of a cell.
         score_thresh: Probability above which there is a detection.
         nms_thresh: IoU above which the worse of two detections of a class goes.
@@ -108,15 +106,11 @@ class RoIHeads(nn.Module):
         deltas = deltas.reshape(*probs.shape, 4)
         found = jax.vmap(self._pick)(probs, deltas, proposals, present, size)
         regions = self._read(pyramid, found["boxes"], extent, self.mask_size)
-        masks = self.mask(
-            _flat(regions),
-            found["classes"].ravel(),
-            found["present"].ravel(),
-            train=False,
-        )
-        masks = jax.nn.sigmoid(masks.reshape(*found["present"].shape, *masks.shape[1:]))
-        masks = jnp.where(found["present"][..., None, None], masks, 0)
-        return found | {"masks": masks}
+        chosen = found["classes"].ravel(), found["present"].ravel()
+        masks = self.mask(_flat(regions), *chosen, train=False)
+        masks = masks.reshape(batch, -1, *masks.shape[1:])
+        kept = found["present"][..., None, None]
+        return found | {"masks": jnp.where(kept, jax.nn.sigmoid(masks), 0)}
 
     def _pick(self, probs, deltas, proposals, present, size) -> dict[str, Array]:
         """The best boxes of each class of one image, at most `detections_per_img`."""
@@ -158,12 +152,12 @@ class RoIHeads(nn.Module):
 
         Args:
             key: A key for each image, [B].
-            pyramid: Maps [B, H, W, *] at strides 4, 8, 16 and 32.
+            pyramid: As for `detect`, and the next two.
             proposals: [B, K, 4].
             present: bool [B, K].
             targets: The objects: boxes [B, N, 4], classes, masks and present.
-            size: int32 [B, 2] of the images.
-            extent: int32 [B, 2], sizes rounded up to multiples of 32.
+            size: As for `detect`.
+            extent: As for `detect`.
 
         Returns:
             The fields of `MaskRCNNTraining` that do not begin with `anchor` or
@@ -172,10 +166,9 @@ class RoIHeads(nn.Module):
         drawn = jax.vmap(self._draw)(key, proposals, present, targets, size)
         boxes, sampled = drawn.pop("boxes"), drawn["sampled"]
         batch, number = sampled.shape
+        classes, objects = drawn["class_targets"], drawn["mask_sampled"].shape[1]
         regions = self._read(pyramid, boxes, extent, self.box_size)
         logits, deltas = self.box(_flat(regions), sampled.ravel(), train=True)
-        classes = drawn["class_targets"]
-        objects = drawn["mask_sampled"].shape[1]
         regions = self._read(pyramid, boxes[:, :objects], extent, self.mask_size)
         masks = self.mask(
             _flat(regions),
@@ -237,18 +230,16 @@ class RoIHeads(nn.Module):
         strides = jnp.asarray([round(1 / scale) for scale in _SCALES], jnp.int32)
         sizes = extent[:, None, :] // strides[None, :, None]
 
-        def one_image(pyramid, boxes, sizes):
-            return ops.multilevel_roi_align(
-                pyramid,
-                boxes,
-                output_size=(cells, cells),
-                spatial_scales=_SCALES,
-                sampling_ratio=self.sampling_ratio,
-                aligned=False,
-                sizes=sizes,
-            )
-
-        return jax.vmap(one_image)(list(pyramid), boxes, sizes)
+        read = functools.partial(
+            ops.multilevel_roi_align,
+            output_size=(cells, cells),
+            spatial_scales=_SCALES,
+            sampling_ratio=self.sampling_ratio,
+            aligned=False,
+        )
+        return jax.vmap(lambda maps, boxes, sizes: read(maps, boxes, sizes=sizes))(
+            list(pyramid), boxes, sizes
+        )
 
 
 def _flat(regions: Array) -> Array:
