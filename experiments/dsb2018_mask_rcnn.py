@@ -8,7 +8,7 @@ Data Science Bowl 2018, fluorescence images (541 of stage1_train, 53 of stage1_t
 On a CPU, from scratch, a network of a twentieth of the cost:
 
     segjax train experiments/dsb2018_mask_rcnn.py --source DIR --small --steps 1200
-        --batch-size 4 --size 128 --instances 48
+        --batch-size 4 --size 128 --instances 64
 """
 
 import pathlib
@@ -26,7 +26,8 @@ def experiment(
     steps: int = 6_000,
     batch_size: int = 8,
     size: int = 256,
-    instances: int = 160,
+    instances: int = 128,
+    eval_instances: int = 384,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> train.Experiment:
@@ -39,7 +40,8 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        instances: Slots for nuclei; of an image with more, the largest are kept.
+        instances: Slots for nuclei of a crop; if it has more, the largest are kept.
+        eval_instances: Slots for nuclei of a whole image; the fullest has 375.
         learning_rate: Peak of the cosine schedule.
         seed: Seeds initialisation, augmentation, sampling and the data order.
     """
@@ -55,13 +57,18 @@ def experiment(
             eval_every=-(-steps // 6),
             monitor="mask_ap",
         ),
-        data=data.Pipeline(dataset=nuclei, size=size, instances=instances),
+        data=data.Pipeline(
+            dataset=nuclei,
+            size=size,
+            instances=instances,
+            eval_instances=eval_instances,
+        ),
         augment=data.augment.compose(
             data.augment.flip,
             data.augment.quarter_turn,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
         ),
-        model=mask_rcnn(len(nuclei.classes), small=small, detections=2 * instances),
+        model=mask_rcnn(len(nuclei.classes), small=small, detections=eval_instances),
         objective=losses.instance(),
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
         metric=metrics.detections(nuclei.classes),

@@ -98,9 +98,9 @@ class Overflow:
     whenever the number of such images has doubled.
     """
 
-    def __init__(self, limit: int | None):
-        """Nothing yet; `limit` is the number of slots."""
-        self._limit = limit
+    def __init__(self, name: str, limit: int | None):
+        """Nothing yet; `name` is the pipeline's attribute that sets the `limit`."""
+        self._name, self._limit = name, limit
         self._found: dict[str, dict[int, int]] = {}
 
     def take(self, batch: Example, numbers: np.ndarray, split: str) -> None:
@@ -121,7 +121,7 @@ class Overflow:
         images[number] = max(left_out, images.get(number, 0))
         if not known and len(images).bit_count() == 1:  # A power of two.
             print(
-                f"warning: instances={self._limit} left out {sum(images.values())} "
+                f"warning: {self._name}={self._limit} left out {sum(images.values())} "
                 f"objects, the smallest, of {len(images)} image(s) of {split!r} so "
                 f"far, lastly {left_out} of record {number}. Raise it to keep them.",
                 file=sys.stderr,

@@ -45,6 +45,8 @@ class Pipeline:
         instances: Slots for objects in each image; batches then have `boxes`,
             `classes`, `masks`, `present`, `crowd` and `size` too. Of more objects the
             largest are kept, and standard error says so. None: no objects.
+        eval_instances: The same in evaluation, where images are whole; as many as in
+            training unless given.
         skip_corrupt: How many different records of it may turn out unreadable (in
             each process). Each is told once on standard error, and its rows are all
             zero, with `weight` 0 and their usual `index`. Evaluation allows none.
@@ -59,6 +61,7 @@ class Pipeline:
     cache_bytes: int = 2**30
     train_split: str = "train"
     instances: int | None = None
+    eval_instances: int | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
 
@@ -69,8 +72,12 @@ class Pipeline:
                 raise ValueError(
                     f"{name} must be at least {least}, got {getattr(self, name)}."
                 )
-        if self.instances is not None and self.instances < 1:
-            raise ValueError(f"instances must be at least 1, got {self.instances}.")
+        for name in ("instances", "eval_instances"):
+            slots = getattr(self, name)
+            if slots is not None and slots < 1:
+                raise ValueError(f"{name} must be at least 1, got {slots}.")
+        if self.eval_instances and not self.instances:
+            raise ValueError("eval_instances needs instances too. Give both.")
         if self.slow_after <= 0:
             raise ValueError(f"slow_after must be positive, got {self.slow_after}.")
         if self._crop_size is not None and min(self._crop_size) < 1:
@@ -93,7 +100,7 @@ class Pipeline:
     def fingerprint(self) -> str:
         """A digest of the prepared data and of the settings that shape batches."""
         parts = (_STREAM, self.dataset.fingerprint, self.train_split)
-        objects = () if self.instances is None else (self.instances,)
+        objects = [n for n in (self.instances, self.eval_instances) if n is not None]
         text = repr((*parts, self._crop_size, self.multiple, *objects))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -211,11 +218,11 @@ class Pipeline:
             self._sizes[split], batch_size=batch_size, multiple=self.multiple
         )
         yield from evaluation.batches(
-            evaluation.EvalExample(reader, self.instances),
+            evaluation.EvalExample(reader, self.eval_instances or self.instances),
             planned,
             share=share,
             slow_after=slow_after,
-            overflow=self._overflow,
+            overflow=self._eval_overflow,
         )
 
     @functools.cached_property
@@ -228,7 +235,13 @@ class Pipeline:
 
     @functools.cached_property
     def _overflow(self) -> Overflow:
-        return Overflow(self.instances)
+        return Overflow("instances", self.instances)
+
+    @functools.cached_property
+    def _eval_overflow(self) -> Overflow:
+        if self.eval_instances is None:
+            return self._overflow
+        return Overflow("eval_instances", self.eval_instances)
 
     @functools.cached_property
     def _sizes(self) -> dict[str, list[tuple[int, int]]]:

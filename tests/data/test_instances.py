@@ -143,6 +143,18 @@ def test_what_is_left_out_is_told(rng, capsys):
     assert not capsys.readouterr().err
 
 
+def test_evaluation_may_have_more_slots(rng, capsys):
+    examples = [example(rng, count=4) for _ in range(4)]
+    pipe = pipeline(examples, instances=1, eval_instances=2)
+    (batch,) = pipe.eval_batches("train", batch_size=4)
+    assert batch["masks"].shape[1] == 2
+    assert "eval_instances=2 left out" in capsys.readouterr().err
+    assert take(pipe, 1)[0]["masks"].shape[1] == 1
+    assert "warning: instances=1 left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="needs instances too"):
+        pipeline(examples, instances=None, eval_instances=2)
+
+
 def test_an_image_without_objects():
     image = np.zeros((8, 8, 3), np.uint8)
     none = {"image": image, "label": image[..., 0], "instances": image[..., 0]}
