@@ -37,7 +37,8 @@ def instances(
 
     Returns:
         [height, width, 3]; small images are enlarged, so that names can be read.
-        Names are left out where there are more than 25 objects.
+        Names are left out where there is one class, and names and scores where there
+        are more than 25 objects.
     """
     masks = np.asarray(objects["masks"]) >= 0.5
     colours = _colours(len(masks))
@@ -52,7 +53,7 @@ def instances(
         ink = tuple(shade.tolist())
         x0, y0, x1, y1 = box.tolist()
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=ink)
-        if len(masks) <= _MOST_NAMED:
+        if text and len(masks) <= _MOST_NAMED:
             _name(pen, font, text, (x0, y0), ink, picture.size)
     return np.asarray(picture)
 
@@ -102,10 +103,13 @@ def _tinted(
 
 def _captions(objects: Mapping[str, Array], classes: Sequence[str]) -> list[str]:
     names = [str(classes[k]) for k in np.asarray(objects["classes"]).tolist()]
+    if len(classes) == 2:  # What all are called says nothing, and hides small ones.
+        names = [""] * len(names)
     if "scores" not in objects:
         return names
     scores: Float[np.ndarray, " n"] = np.asarray(objects["scores"])
-    return [f"{n} {s:.2f}" for n, s in zip(names, scores.tolist(), strict=True)]
+    pairs = zip(names, scores.tolist(), strict=True)
+    return [f"{name} {score:.2f}".strip() for name, score in pairs]
 
 
 def _name(pen, font, text: str, corner, ink, size) -> None:

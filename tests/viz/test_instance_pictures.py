@@ -57,6 +57,16 @@ def test_scores_are_written_and_names_left_out_of_crowded_images():
     np.testing.assert_array_equal(plain, named)
 
 
+def test_the_only_class_is_not_named():
+    alone = objects(3) | {"classes": np.ones(3, np.int32)}
+    names = ("background", "cat")
+    got = viz.instances(black(), alone, classes=names)
+    # Nothing but boxes and masks: no plate above the first box.
+    assert not got[:80].any()
+    scored = alone | {"scores": np.array([0.9, 0.8, 0.7], np.float32)}
+    assert viz.instances(black(), scored, classes=names)[:80].any()
+
+
 @pytest.mark.parametrize("size", [(9, 300), (1, 1), (1500, 40)])
 def test_any_size_and_no_object(size):
     none = {
