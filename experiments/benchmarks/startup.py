@@ -1,0 +1,113 @@
+"""From the command to the end of the first training step, cold and warm.
+
+    python experiments/benchmarks/startup.py
+
+Starts `segjax train experiments/digits_unet.py` in fresh processes, once with an empty
+compilation cache and then with the one it left, and stops each after its first step.
+Data are prepared before. Prints seconds, and where they go.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import tyro
+
+HERE = pathlib.Path(__file__).parent
+CHILD = """
+import os, sys, time
+start = float(sys.argv[1])
+def told(name): print(name, time.time() - start, flush=True)
+told("interpreter")
+from segjax import cli
+from segjax.cli import scripts
+from segjax import train
+told("imports of the command")
+load, step_done = scripts.load, train.Recorder.step_done
+from segjax.train import loop
+fit = loop._fit
+def loaded(path, **rest):
+    build = load(path, **rest)
+    told("imports of the script")
+    return build
+def fitted(*args, **rest):
+    told("data, run folder, checkpoints")
+    return fit(*args, **rest)
+def first(self, state, scalars, number):
+    float(scalars["loss"])
+    told("initialisation, compilation, first step")
+    os._exit(0)
+scripts.load, train.Recorder.step_done, loop._fit = loaded, first, fitted
+cli.main(["train", *sys.argv[2:]])
+"""
+
+
+def seconds(experiment: pathlib.Path, cache: pathlib.Path, run: pathlib.Path):
+    """One start: the time at which each part had ended, by name."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", CHILD, str(time.time()), str(experiment)]
+    done = subprocess.run(
+        [*command, "--run", str(run)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    lines = (line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    return {name: float(at) for name, at in lines}
+
+
+def main(
+    *,
+    experiment: pathlib.Path = HERE.parent / "digits_unet.py",
+    starts: int = 3,
+    note: str = "",
+    out: pathlib.Path | None = None,
+) -> None:
+    """Measures, prints and writes.
+
+    Args:
+        experiment: A script whose data are prepared.
+        starts: Warm starts; the median is reported.
+        note: What else a reader of the numbers should know.
+        out: The file to write; results/startup-MACHINE.json unless given.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        found = [
+            seconds(experiment, place / "cache", place / f"run{i}")
+            for i in range(1 + starts)
+        ]
+    cold, *warm = found
+    middle = sorted(warm, key=lambda times: max(times.values()))[len(warm) // 2]
+    for name, times in (("empty cache", cold), ("warm, median", middle)):
+        print(f"{name}: {max(times.values()):.1f} s to the end of the first step")
+        before = 0.0
+        for part, at in times.items():
+            print(f"  {at - before:6.2f}  {part}")
+            before = at
+    # Late, so that this process does not import JAX while another one is timed.
+    from seeds import machine
+
+    from segjax import train
+
+    path = out or HERE / "results" / f"startup-{machine()}.json"
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "experiment": experiment.name,
+        "note": note,
+        **train.run_environment(),
+        "seconds_at_the_end_of_each_part": {"cold": cold, "warm": warm},
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
