@@ -1,0 +1,222 @@
+"""Mask R-CNN by torchvision, at its strongest setting: channels last and autocast.
+
+Started by mask_rcnn.py; mask_rcnn_work.py says how it answers. cuDNN does not try its
+algorithms out, as the number of masks changes from step to step, and with it shapes.
+"""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mask_rcnn_work import (
+    CLASSES,
+    IOU_THRESHOLD,
+    NMS_SIZES,
+    ROI_SIZES,
+    Task,
+    Work,
+    contend,
+    crowd,
+    detections,
+    features,
+    regions,
+    scene,
+)
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "third_party"))
+import torchvision_cpu
+from torchvision_cpu import torchvision
+
+COMPILED_OPERATIONS = torchvision_cpu._LIBRARY is None
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def network(task: Task) -> Any:
+    """Torchvision's, that takes images as large as they are."""
+    detection = torchvision.models.detection
+    body = detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name=task.body,
+        weights=None,
+        norm_layer=torchvision.ops.FrozenBatchNorm2d,
+        trainable_layers=3,
+    )
+    made = detection.MaskRCNN(
+        body,
+        num_classes=CLASSES,
+        rpn_pre_nms_top_n_train=task.before_nms,
+        rpn_pre_nms_top_n_test=task.before_nms,
+        rpn_post_nms_top_n_train=task.proposals,
+        rpn_post_nms_top_n_test=task.proposals,
+        box_batch_size_per_image=task.sampled,
+        box_detections_per_img=task.detections,
+    )
+    made.transform.resize = lambda image, target: (image, target)
+    return made
+
+
+def save_weights(task: Task, path: pathlib.Path) -> None:
+    """Writes a state dict for both systems, random.
+
+    Norms are not the identity, or features would grow from block to block; scores of
+    classes differ, or there would be no detection above the threshold.
+    """
+    torch.manual_seed(0)
+    made = network(task)
+    for name, module in made.named_modules():
+        if hasattr(module, "running_var"):
+            low, high = (0.3, 0.6) if "body" in name else (0.8, 1.2)
+            module.weight.data.uniform_(low, high)
+            module.bias.data.normal_(0, 0.1)
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    torch.nn.init.normal_(made.roi_heads.box_predictor.cls_score.weight, std=0.2)
+    np.savez(path, **{name: x.numpy() for name, x in made.state_dict().items()})
+
+
+def loaded(task: Task) -> Any:
+    """The network with those weights, on the device, channels last."""
+    made = network(task)
+    with np.load(task.weights) as state:
+        made.load_state_dict({k: torch.from_numpy(state[k]) for k in state.files})
+    return made.to(DEVICE).to(memory_format=torch.channels_last)
+
+
+def inputs(task: Task) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Images uint8 [3, H, W] and their objects, on the device."""
+    batch = {name: torch.from_numpy(x).to(DEVICE) for name, x in scene(task).items()}
+    objects = {
+        "boxes": batch["boxes"],
+        "labels": batch["classes"].long(),
+        "masks": batch["masks"].byte(),
+    }
+    targets = [
+        {name: x[i][present] for name, x in objects.items()}
+        for i, present in enumerate(batch["present"])
+    ]
+    return list(batch["image"].permute(0, 3, 1, 2)), targets
+
+
+def lowered(task: Task) -> Any:
+    """Autocast below float32."""
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=task.dtype == "bfloat16")
+
+
+def repeated(step: Callable[[], Any]) -> Callable[[int], None]:
+    """Runs a step many times, and waits."""
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def train_work(task: Task) -> Work:
+    """Loss, gradient and SGD."""
+    made = loaded(task).train()
+    images, targets = inputs(task)
+    learned = [p for p in made.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learned, 1e-5, momentum=0.9)
+    last: dict[str, Any] = {}
+
+    def count_masks(module, arguments) -> None:
+        last["masks"] = sum(len(boxes) for boxes in arguments[1])
+
+    made.roi_heads.mask_roi_pool.register_forward_pre_hook(count_masks)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with lowered(task):
+            terms = made([image.float() / 255 for image in images], targets)
+            last["loss"] = sum(terms.values())
+        last["loss"].backward()
+        optimizer.step()
+
+    def figures() -> dict[str, float]:
+        masks = last["masks"] / task.batch
+        return {"loss": last["loss"].item(), "masks an image": masks}
+
+    run = repeated(step)
+    return Work({"train": run}, _first(run), figures)
+
+
+def infer_work(task: Task) -> Work:
+    """Detections, and with their masks pasted, which torchvision does on the device."""
+    made = loaded(task).eval()
+    images, _ = inputs(task)
+    paste = made.transform.postprocess
+    last: list[Any] = []
+
+    @torch.inference_mode()
+    def step(postprocess: Callable) -> None:
+        made.transform.postprocess = postprocess
+        with lowered(task):
+            last[:] = made([image.float() / 255 for image in images])
+
+    def figures() -> dict[str, float]:
+        return detections([x["scores"].float().cpu().numpy() for x in last])
+
+    run = repeated(lambda: step(lambda result, *sizes: result))
+    runs = {"infer": run, "infer and paste": repeated(lambda: step(paste))}
+    return Work(runs, _first(run), figures)
+
+
+def operations_work(task: Task) -> Work:
+    """NMS and ROIAlign alone, in float32."""
+    runs, values = {}, {}
+
+    def add(name: str, step: Callable[[], torch.Tensor]) -> None:
+        runs[name] = repeated(step)
+        values[name] = step().abs().sum().item()
+
+    for number in NMS_SIZES:
+        boxes, scores = (torch.from_numpy(x).to(DEVICE) for x in crowd(number))
+
+        def nms(boxes=boxes, scores=scores) -> torch.Tensor:
+            keep = torchvision.ops.nms(boxes, scores, IOU_THRESHOLD)
+            return torch.tensor(len(keep))
+
+        add(f"nms {number}", nms)
+    table, gradient = features(task)
+    table = torch.from_numpy(table).permute(2, 0, 1)[None].contiguous().to(DEVICE)
+    for number in ROI_SIZES:
+        boxes = torch.from_numpy(regions(number, task)).to(DEVICE)
+        back = torch.from_numpy(gradient(number)).permute(0, 3, 1, 2).to(DEVICE)
+
+        def forward(table=table, boxes=boxes) -> torch.Tensor:
+            return torchvision.ops.roi_align(table, [boxes], (7, 7), 1 / 4, 2)
+
+        def backward(forward=forward, back=back) -> torch.Tensor:
+            leaf = table.detach().requires_grad_()
+            (found,) = torch.autograd.grad(forward(leaf), leaf, back)
+            return found
+
+        add(f"roi_align {number}", forward)
+        add(f"roi_align grad {number}", backward)
+    return Work(runs, _facts(), lambda: values)
+
+
+def _first(run: Callable[[int], None]) -> dict[str, Any]:
+    start = time.perf_counter()
+    run(1)
+    return {"compile_seconds": time.perf_counter() - start, **_facts()}
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "compiled_operations": COMPILED_OPERATIONS,
+        "versions": {
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }
+
+
+if __name__ == "__main__":
+    contend({"train": train_work, "infer": infer_work, "operations": operations_work})

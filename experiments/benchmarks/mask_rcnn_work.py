@@ -1,0 +1,167 @@
+"""What both systems of mask_rcnn.py work on, and how they answer it."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from contestants import Run, forget_peak, peak_bytes
+
+from segjax.cli import process
+
+CLASSES = 91
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is measured.
+
+    Attributes:
+        system: segjax or torchvision.
+        body: resnet18 or resnet50.
+        mode: train, infer, or operations: NMS and ROIAlign alone.
+        batch: Images.
+        height: Of an image in pixels, a multiple of 32; as its width.
+        width: Of features ROIAlign reads a map at a stride of 4.
+        proposals: After NMS, for each image.
+        before_nms: Anchors of each level of the pyramid that go into it.
+        sampled: Proposals for the losses, for each image.
+        detections: The most of an image.
+        objects: Of each image; there are slots for twice as many.
+        dtype: float32 or bfloat16, of the networks.
+        weights: File with the state dict of both, as .npz.
+    """
+
+    system: str = ""
+    body: str = "resnet50"
+    mode: str = "train"
+    batch: int = 1
+    height: int = 128
+    width: int = 128
+    proposals: int = 64
+    before_nms: int = 256
+    sampled: int = 64
+    detections: int = 20
+    objects: int = 4
+    dtype: str = "float32"
+    weights: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a system does on a task.
+
+    Attributes:
+        runs: By name; each runs a number of steps and waits for the last.
+        facts: Told first.
+        figures: By which both systems are compared, called at the end.
+    """
+
+    runs: dict[str, Run]
+    facts: dict[str, Any]
+    figures: Callable[[], dict[str, float]]
+
+
+def scene(task: Task) -> dict[str, np.ndarray]:
+    """A batch as the pipeline yields it: noise, in which ellipses are objects."""
+    rng = np.random.default_rng(0)
+    slots = (task.batch, 2 * task.objects)
+    extent = np.array([task.width, task.height], np.float32)
+    side = rng.uniform(1 / 8, 1 / 2, (*slots, 2)) * extent
+    low = rng.uniform(size=(*slots, 2)) * (extent - side)
+    present = np.broadcast_to(np.arange(slots[1]) < task.objects, slots)
+    boxes = np.concatenate([low, low + side], -1) * present[..., None]
+    masks = np.zeros((*slots, task.height, task.width), bool)
+    y, x = np.ogrid[: task.height, : task.width]
+    for slot in zip(*np.nonzero(present), strict=True):
+        (x0, y0), (wide, high) = low[slot], side[slot]
+        across, down = (x + 0.5 - x0) / wide - 0.5, (y + 0.5 - y0) / high - 0.5
+        masks[slot] = across**2 + down**2 <= 0.25
+    shape = (task.batch, task.height, task.width, 3)
+    return {
+        "image": rng.integers(0, 256, shape).astype(np.uint8),
+        "size": np.tile(np.int32([task.height, task.width]), (task.batch, 1)),
+        "boxes": boxes.astype(np.float32),
+        "classes": rng.integers(1, CLASSES, slots).astype(np.int32) * present,
+        "masks": masks,
+        "present": present.copy(),
+        "weight": np.ones(task.batch, np.float32),
+        "index": np.arange(task.batch, dtype=np.int32),
+    }
+
+
+def crowd(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [N, 4] and their scores: ten or so around each of N / 10 places."""
+    rng = np.random.default_rng(number)
+    place = rng.integers(0, number // 10, number)
+    low = rng.uniform(0, 1_000, (number // 10, 2))[place]
+    side = rng.uniform(20, 200, (number // 10, 2))[place]
+    boxes = np.concatenate([low, low + side], 1)
+    boxes += 0.05 * np.tile(side, 2) * rng.normal(size=boxes.shape)
+    return boxes.astype(np.float32), rng.random(number).astype(np.float32)
+
+
+def regions(number: int, task: Task) -> np.ndarray:
+    """Boxes [R, 4] in an image."""
+    rng = np.random.default_rng(number)
+    extent = np.array([task.width, task.height])
+    ends = np.sort(rng.uniform(size=(number, 2, 2)), axis=1) * extent
+    return ends.reshape(number, 4).astype(np.float32)
+
+
+def features(task: Task) -> tuple[np.ndarray, Callable[[int], np.ndarray]]:
+    """A map [H / 4, W / 4, 256], and gradients [R, 7, 7, 256] to send back to it."""
+    rng = np.random.default_rng(1)
+    shape = (task.height // 4, task.width // 4, 256)
+
+    def gradient(number: int) -> np.ndarray:
+        made = np.random.default_rng(2).normal(size=(number, 7, 7, shape[-1]))
+        return made.astype(np.float32)
+
+    return rng.normal(size=shape).astype(np.float32), gradient
+
+
+NMS_SIZES, ROI_SIZES = (1_000, 2_000, 5_000), (128, 512)
+IOU_THRESHOLD = 0.7
+
+
+def detections(scores: list[np.ndarray]) -> dict[str, float]:
+    """Figures of the scores of each image's detections."""
+    joined = np.concatenate(scores)
+    return {"detections": len(joined), "sum of scores": float(joined.sum())}
+
+
+def contend(works: dict[str, Callable[[Task], Work]]) -> None:
+    """Runs a process that answers mask_rcnn.py.
+
+    The first argument is a task as JSON. The first line printed is facts, with the
+    names of what there is to run; then `[name, steps]` on standard input is answered
+    by seconds a step, and "end" by the peak of memory and by figures that tell whether
+    systems did the same.
+
+    Args:
+        works: By mode.
+    """
+    process.keep_freed_memory()  # For all systems.
+    task = Task(**json.loads(sys.argv[1]))
+    work = works[task.mode](task)
+    for run in work.runs.values():
+        run(1)
+    forget_peak()
+    print(json.dumps({**work.facts, "runs": list(work.runs)}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request == "end":
+            answer: Any = {
+                "peak_bytes": peak_bytes(task.system),
+                "figures": work.figures(),
+            }
+        else:
+            name, steps = request
+            start = time.perf_counter()
+            work.runs[name](steps)
+            answer = (time.perf_counter() - start) / steps
+        print(json.dumps(answer), flush=True)
