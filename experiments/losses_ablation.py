@@ -11,7 +11,8 @@ options and one learning rate, tuned for none of them. Boundary, Hausdorff and c
 are added to soft Dice, the first two with a fixed weight of 0.1 (the boundary paper has
 generalised Dice and a weight that grows). Left out: `lovasz_hinge`, which has two
 classes, `sigmoid_*`, whose classes are independent, and `deep_supervision`, which only
-combines.
+combines. The figures are of version 1.0.0 of `digits`; the scenes of 1.1.0, which is
+what the command makes now, are easier to read.
 
 What it shows:
 
