@@ -1,8 +1,8 @@
 """Mask R-CNN beside torchvision's: training steps, inference, NMS and ROIAlign.
 
     pip install -r third_party/requirements.txt
-    python experiments/benchmarks/mask_rcnn.py                 (2 CPU cores: 10 min)
-    python experiments/benchmarks/mask_rcnn.py --preset gpu    (one GPU: under 4 min)
+    python experiments/benchmarks/mask_rcnn.py                (2 CPU cores)
+    python experiments/benchmarks/mask_rcnn.py --preset gpu   (one GPU)
 
 Both systems are processes of their own with the same random weights, images and
 precision; they take turns, and medians are compared. Compile time is apart; memory is
@@ -149,7 +149,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     table = Table(title=title)
     table.add_column("", no_wrap=True)
     unit = "runs/s" if alone else "images/s"
-    for name in (unit, "torchvision", "segjax is", "of each turn"):
+    for name in (f"segjax {unit}", "torchvision", "segjax is", "turn by turn"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, run in result["runs"].items():
         images = 1 if alone else task["batch"]
@@ -218,10 +218,8 @@ def main(
             task = dataclasses.replace(task, weights=str(weights))
             results.append(measure(task, rounds, seconds))
             show(results[-1], console)
-    compiled = all(
-        result["systems"]["torchvision"]["compiled_operations"] for result in results
-    )
-    remarks = [] if compiled else [CAVEAT]
+    theirs = [result["systems"]["torchvision"] for result in results]
+    remarks = [] if all(x["compiled_operations"] for x in theirs) else [CAVEAT]
     remarks += [PUBLISHED] if preset == "gpu" else []
     for remark in remarks:
         console.print(remark)

@@ -73,7 +73,7 @@ def save_weights(task: Task, path: pathlib.Path) -> None:
             module.bias.data.normal_(0, 0.1)
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    torch.nn.init.normal_(made.roi_heads.box_predictor.cls_score.weight, std=0.2)
+    torch.nn.init.normal_(made.roi_heads.box_predictor.cls_score.weight, std=1.0)
     np.savez(path, **{name: x.numpy() for name, x in made.state_dict().items()})
 
 
