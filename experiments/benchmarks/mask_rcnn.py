@@ -157,9 +157,9 @@ def show(result: dict[str, Any], console: Console) -> None:
         low, high = min(run["ratios"]), max(run["ratios"])
         table.add_row(
             name,
-            *(f"{speed:,.2f}" for speed in speeds),
-            f"{run['ratio']:.2f}x",
-            f"{low:.2f} to {high:.2f}",
+            *(f"{speed:.4g}" for speed in speeds),
+            f"{run['ratio']:.3g}x",
+            f"{low:.3g} to {high:.3g}",
         )
     console.print(table)
     for system in SYSTEMS:
