@@ -103,6 +103,7 @@ class FCN(nn.Module):
                 kernel_size,
                 dtype=x.dtype,
                 kernel_init=layers.he_normal,
+                conv_general_dilated=_conv_same,
                 name=name,
             )(x)
             x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=not train)
@@ -135,3 +136,9 @@ class FCN(nn.Module):
                 f"FCN with {len(self.widths)} stages needs a stride in {strides}, "
                 f"got {self.stride}. Choose one of these."
             )
+
+
+def _conv_same(x: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+    """What `nn.Conv` calls; here it asks for stride 1 and SAME padding only."""
+    del args, kwargs
+    return ops.conv_same(x, kernel)

@@ -9,6 +9,7 @@ from segjax.ops.boxes import decode_boxes as decode_boxes
 from segjax.ops.boxes import encode_boxes as encode_boxes
 from segjax.ops.boxes import mask_iou as mask_iou
 from segjax.ops.boxes import masks_to_boxes as masks_to_boxes
+from segjax.ops.conv import conv_same as conv_same
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
