@@ -32,8 +32,8 @@ class TrainOptions:
             are slower where sums were racing. A CPU needs no flag.
         on_nonfinite: Where a loss or gradient is not finite: stop the run, or skip
             the update and count it.
-        skip_corrupt: Unreadable training records to leave out, each of which is told;
-            one more ends the run.
+        skip_corrupt: Unreadable training records to leave out, each of which is told
+            and listed in result.json; one more ends the run.
     """
 
     run: pathlib.Path | None = None

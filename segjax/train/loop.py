@@ -95,6 +95,9 @@ def train(
             state = _fit(experiment, mesh, recorder, host, first, stop)
             result = recorder.final(state)
     result |= {"seconds": round(time.perf_counter() - began, 1)}
+    if skipped := getattr(experiment.data, "skipped", ()):
+        # A figure that was come by without some of the data says so.
+        result["skipped_records"] = [str(record) for record in skipped]
     if first_process:
         manifest.write_json(run / "result.json", result)
     return result

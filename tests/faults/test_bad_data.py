@@ -83,6 +83,8 @@ def test_training_leaves_it_out_where_that_is_allowed(start, folder, damaged):
         training = start(run, *flags, env=damaged)
         assert training.end() == 0, training.output
         assert training.output.count("left out: record 5 of 'train'") == 1
+        (told,) = json.loads((run / "result.json").read_text())["skipped_records"]
+        assert "record 5 of 'train'" in told
         log = (run / "metrics.jsonl").read_text().splitlines()
         lines.append([timeless(json.loads(line)) for line in log])
     assert lines[0] == lines[1]
