@@ -1,7 +1,5 @@
 """Your own objects, from COCO's annotation files."""
 
-import dataclasses
-import hashlib
 import os
 
 import numpy as np
@@ -12,19 +10,6 @@ from segjax.data import dataset
 from segjax.data.builders import annotations, base, files, shares, sources
 from segjax.data.objects import encode_objects
 from segjax.typing import VOID
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    tree: sources.Tree = dataclasses.field(repr=False)
-    validation: float
-    test: float
-    seed: int
-
-    def key(self) -> str:
-        """Digest of the files and of every option."""
-        parts = [sources.digest(self.tree), repr(self)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
 def coco(
@@ -67,7 +52,7 @@ def coco(
     shares.check_shares(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = _Source(tree, validation, test, seed)
+    options = shares.Shared(tree, validation, test, seed)
     directory = dataset.prepared(
         Coco, data_dir=data_dir, source=options, key=options.key()
     )
@@ -80,7 +65,7 @@ class Coco(base.Builder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = "A user's own images and COCO annotations."
     FEATURES = base.SEMANTIC | {"objects": tfds.features.Text()}
-    source: _Source
+    source: shares.Shared
 
     def plan(self):
         """Reads and checks all annotations, and shares the images out."""
@@ -89,20 +74,8 @@ class Coco(base.Builder, skip_registration=True):
         read = {k: annotations.read(source.tree, *v) for k, v in parts.items()}
         self._classes = annotations.class_names(source.tree, parts, read)
         splits = {split: part.images for split, part in read.items()}
-        if list(splits) == ["train"]:
-            test = source.test
-        else:
-            test = 0.0
-        if "validation" in splits:
-            return splits
-        return splits | dict(
-            shares.share_out(
-                splits["train"],
-                validation=source.validation,
-                test=test,
-                seed=source.seed,
-            )
-        )
+        test = source.test if list(splits) == ["train"] else 0.0
+        return source.completed(splits, test=test)
 
     def make(self, item):
         """Reads one image and draws its objects."""

@@ -20,11 +20,7 @@ _NEEDS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source:
-    tree: sources.Tree = dataclasses.field(repr=False)
-    validation: float
-    test: float
-    seed: int
+class _Source(shares.Shared):
     ids: tuple[int, ...] | None
     void: int | None
     classes: tuple[str, ...] | None
@@ -102,22 +98,15 @@ class Folder(base.Builder, skip_registration=True):
         self._known = _known_ids(self.source)
         tree, places = self.source.tree, shares.split_folders(self.source.tree)
         if not places:
-            return self._shared_out(_pairs(tree, ""), self.source.test)
+            pairs = {"train": _pairs(tree, "")}
+            return self.source.completed(pairs, test=self.source.test)
         splits = {split: _pairs(tree, place) for split, place in places.items()}
         if "train" not in splits:
             raise ValueError(
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/masks; add it."
             )
-        if "validation" not in splits:
-            splits |= self._shared_out(splits["train"], 0.0)
-        return splits
-
-    def _shared_out(self, pairs, test: float):
-        source = self.source
-        return shares.share_out(
-            pairs, validation=source.validation, test=test, seed=source.seed
-        )
+        return self.source.completed(splits, test=0.0)
 
     def make(self, item):
         """Reads one pair."""

@@ -1,7 +1,6 @@
 """Your own images and numbered objects, from a folder."""
 
 import dataclasses
-import hashlib
 import os
 
 import numpy as np
@@ -19,17 +18,8 @@ _MOST = np.iinfo(np.uint16).max
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source:
-    tree: sources.Tree = dataclasses.field(repr=False)
-    validation: float
-    test: float
-    seed: int
+class _Source(shares.Shared):
     name: str
-
-    def key(self) -> str:
-        """Digest of the files and of every option."""
-        parts = [sources.digest(self.tree), repr(self)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
 def instance_folder(
@@ -90,13 +80,7 @@ class InstanceFolder(base.Builder, skip_registration=True):
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/instances; add it."
             )
-        if "validation" in splits:
-            return splits
-        test = 0.0 if places else source.test
-        shared = shares.share_out(
-            splits["train"], validation=source.validation, test=test, seed=source.seed
-        )
-        return splits | dict(shared)
+        return source.completed(splits, test=0.0 if places else source.test)
 
     def make(self, item):
         """Reads one pair, and numbers its objects from 1 in the order of their ids."""

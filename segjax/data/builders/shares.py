@@ -1,10 +1,13 @@
 """Splits of a user's own data: named by folders, or drawn by chance."""
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from segjax.data.builders import sources
 from segjax.data.builders.sources import Tree
 
 SPLITS = {
@@ -16,6 +19,44 @@ SPLITS = {
     "test": "test",
 }
 """The split that a folder's name, in lower case, stands for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A user's files, and how to hold some of them out.
+
+    Attributes:
+        tree: The files.
+        validation: Share held out for validation, in [0, 1).
+        test: Share held out for the test.
+        seed: Chooses which.
+    """
+
+    tree: Tree = dataclasses.field(repr=False)
+    validation: float
+    test: float
+    seed: int
+
+    def key(self) -> str:
+        """Digest of the files and of every option, those of subclasses included."""
+        parts = [sources.digest(self.tree), repr(self)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+    def completed(
+        self, splits: Mapping[str, Sequence[Any]], *, test: float
+    ) -> dict[str, Sequence[Any]]:
+        """The splits, with validation and test items out of train where it has none.
+
+        Args:
+            splits: Items by split; returned as they are if validation is there.
+            test: Share to hold out for the test.
+        """
+        if "validation" in splits:
+            return dict(splits)
+        drawn = share_out(
+            splits["train"], validation=self.validation, test=test, seed=self.seed
+        )
+        return dict(splits) | dict(drawn)
 
 
 def share_out(
