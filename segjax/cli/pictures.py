@@ -45,7 +45,7 @@ def _painter(
 ) -> Callable[[Batch], np.ndarray]:
     """`batch of one -> image | truth | prediction`, by what the model gives."""
     apply, classes = experiment.model.apply, experiment.data.classes
-    if isinstance(experiment.model, models.MaskRCNN):
+    if detects(experiment):
         detect = inference.make_detector(apply, variables)
 
         def objects(batch: Batch) -> np.ndarray:
@@ -68,6 +68,11 @@ def _painter(
         )
 
     return regions
+
+
+def detects(experiment: training.Experiment) -> bool:
+    """Whether the model finds objects, rather than a class for each pixel."""
+    return isinstance(experiment.model, models.MaskRCNN)
 
 
 def sure(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

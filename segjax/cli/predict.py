@@ -42,19 +42,15 @@ def main(args: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in track(images, "Predicting", transient=True):
         write(data.read_image(path), out / path.stem)
-    kind = "detections" if _detects(run) else "label maps"
+    kind = "detections" if pictures.detects(run.experiment) else "label maps"
     print(f"{len(images)} {kind} and overlays: {out}")
-
-
-def _detects(run: runs.Run) -> bool:
-    return isinstance(run.experiment.model, models.MaskRCNN)
 
 
 def _writer(run: runs.Run) -> Callable[[np.ndarray, pathlib.Path], None]:
     """`(image, path without suffix)` to what it says, and to what it looks like."""
     apply, variables = run.experiment.model.apply, training.variables(run.state)
     classes = run.experiment.data.classes
-    if _detects(run):
+    if pictures.detects(run.experiment):
         detect = inference.make_detector(apply, variables)
 
         def objects(image: np.ndarray, path: pathlib.Path) -> None:
