@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import pathlib
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -77,16 +79,31 @@ def check_same(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Orbax's own telling of an error, page by page, out of the terminal."""
+    """Keeps Orbax's own telling of an error, page by page, out of the terminal.
+
+    After the first array that fails Orbax closes its event loop: TensorStore reports
+    the others, which end later, to a loop that is gone, and those that were not begun
+    are warned of whenever Python collects them.
+    """
 
     def others(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
+    def tell(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
     logger = logging.getLogger("absl")
+    before = sys.unraisablehook
     logger.addFilter(others)
+    sys.unraisablehook = tell
     try:
         yield
+    except Exception:
+        warnings.filterwarnings("ignore", message="coroutine 'async_serialize")
+        raise
     finally:
+        sys.unraisablehook = before
         logger.removeFilter(others)
 
 

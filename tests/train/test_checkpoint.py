@@ -1,11 +1,13 @@
 """Checkpoints come back bit for bit, or are named as damaged; never anything else."""
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -317,6 +319,24 @@ def test_a_full_disk_is_one_clear_line(small_disk):
     assert [p.name for p in (small_disk / "checkpoints").iterdir()] == ["1"]
     with opened(small_disk / "checkpoints") as again:
         assert again.newest_whole() == (1, [])
+
+
+def test_arrays_that_fail_late_stay_silent(small_disk, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    rng = np.random.default_rng(0)
+    params = {
+        str(i): jnp.asarray(rng.normal(size=(2, 4096)), jnp.float32) for i in range(64)
+    }
+    with contextlib.suppress(OSError), open(small_disk / "filler", "wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+    for step in range(3):
+        kept = opened(small_disk / "checkpoints")
+        kept.save(dataclasses.replace(state_of(step=step), params=params), {})
+        with pytest.raises(train.SaveError, match="No space left"):
+            assert kept.last
+    assert not told
 
 
 def test_the_record_is_plain_json(three):
