@@ -1,0 +1,171 @@
+"""How time and memory grow with what is asked for, beside what mathematics asks for.
+
+    python experiments/benchmarks/growth.py                (2 CPU cores: 6 min)
+    python experiments/benchmarks/growth.py --only classes
+
+One quantity doubles while all others stay small: image side, batch, width and classes
+of a U-Net's training step; objects and regions of Mask R-CNN's; classes and objects in
+evaluation; image side for losses and metrics alone. Points of an axis take turns, and
+medians are compared. Memory is XLA's own account of the compiled program, the same in
+every run. The exponents are slopes on logarithmic scales over the last two doublings:
+2 of the image side is linear in pixels. Prints a table and writes it, with date and
+hardware, into experiments/benchmarks/results/.
+"""
+
+import datetime
+import gc
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from growth_work import CPU, GPU, Axis, axes
+from rich.console import Console
+from rich.table import Table
+from seeds import machine
+
+from segjax import train
+from segjax.cli import process
+
+HERE = pathlib.Path(__file__).parent
+FITTED = 3
+"""Points that a slope is read off: the last two doublings."""
+SLACK = 0.3
+"""By how much an exponent may be above what is due: caches that become too small."""
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The exponent of y over x, by least squares on logarithmic scales."""
+    return float(np.polyfit(np.log(x[-FITTED:]), np.log(y[-FITTED:]), 1)[0])
+
+
+def measure(axis: Axis, rounds: int, seconds: float) -> dict[str, Any]:
+    """One axis.
+
+    Args:
+        axis: What grows.
+        rounds: Turns of each point.
+        seconds: About how long a turn is at least.
+
+    Returns:
+        JSON values: the axis, its points with median seconds and bytes, the exponents.
+    """
+    points = [axis.make(value) for value in axis.values]
+    counts = []
+    for point in points:
+        point.run()
+        counts.append(max(1, round(seconds / _seconds(point.run, 1))))
+    times: list[list[float]] = [[] for _ in points]
+    for _ in range(rounds):
+        for found, point, count in zip(times, points, counts, strict=True):
+            found.append(_seconds(point.run, count))
+    medians = [statistics.median(found) for found in times]
+    sizes = [point.bytes for point in points]
+    return {
+        "what": axis.what,
+        "over": axis.over,
+        "values": list(axis.values),
+        "seconds": medians,
+        "bytes": sizes,
+        "exponents": {
+            "time": {"expected": axis.time, "measured": slope(axis.values, medians)},
+            "memory": {"expected": axis.memory, "measured": slope(axis.values, sizes)},
+        },
+        "times": times,
+    }
+
+
+def _seconds(run: Any, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def worse(exponent: dict[str, float]) -> bool:
+    """Whether something grows faster than it has to."""
+    return exponent["measured"] > exponent["expected"] + SLACK
+
+
+def show(results: Sequence[dict[str, Any]], console: Console) -> None:
+    """Prints the table; what grows faster than it has to is marked."""
+    table = Table(title="growth as a power of what grows; ! where it is more than due")
+    table.add_column("what")
+    table.add_column("over")
+    for name in ("from, to", "ms", "MB", "time, due", "memory, due"):
+        table.add_column(name, justify="right")
+    for found in results:
+        ends = [(found[k][0], found[k][-1]) for k in ("values", "seconds", "bytes")]
+        powers = [
+            f"{'! ' if worse(e) else ''}{e['measured']:.2f}, {e['expected']:g}"
+            for e in (found["exponents"][k] for k in ("time", "memory"))
+        ]
+        table.add_row(
+            found["what"],
+            found["over"],
+            f"{ends[0][0]}, {ends[0][1]}",
+            f"{1e3 * ends[1][0]:.3g}, {1e3 * ends[1][1]:.3g}",
+            f"{ends[2][0] / 1e6:.3g}, {ends[2][1] / 1e6:.3g}",
+            *powers,
+        )
+    console.print(table)
+
+
+def main(
+    *,
+    preset: Literal["cpu", "gpu"] | None = None,
+    rounds: int = 7,
+    seconds: float = 0.05,
+    only: str = "",
+    note: str = "",
+    out: pathlib.Path | None = None,
+) -> None:
+    """Measures, prints and writes.
+
+    Args:
+        preset: How small the other quantities are; as the device at hand is unless
+            given.
+        rounds: Turns of each point.
+        seconds: About how long a turn is at least.
+        only: Part of the name of what is measured or grows; all unless given. Then
+            nothing is written without `out`.
+        note: What else a reader of the numbers should know.
+        out: The file to write; results/growth-MACHINE.json unless given.
+    """
+    process.keep_freed_memory()
+    preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
+    console, results = Console(), []
+    for axis in axes({"cpu": CPU, "gpu": GPU}[preset]):
+        if only not in f"{axis.what} over {axis.over}":
+            continue
+        print(f"{axis.what} over {axis.over}", flush=True)
+        results.append(measure(axis, rounds, seconds))
+        gc.collect()  # States and programs of the last axis.
+    show(results, console)
+    if only and out is None:
+        return
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "note": note,
+        **train.run_environment(),
+        "peak_bytes_of_the_run": _device_peak(),
+        "results": results,
+    }
+    path = out or HERE / "results" / f"growth-{machine()}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    console.print(f"Written: {path}")
+
+
+def _device_peak() -> int | None:
+    """The most memory of an accelerator so far; a CPU does not say."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
