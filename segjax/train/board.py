@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 
 from segjax.train.saving import saving
 
-# Protocol buffers make their classes when they are loaded: no type checker sees them.
-Event, SessionLog = event_pb2.Event, event_pb2.SessionLog  # pyright: ignore
-Summary = summary_pb2.Summary  # pyright: ignore
-
 _FLUSH_SECONDS = 20.0
+
+
+def _messages() -> tuple[Any, Any, Any]:
+    """TensorBoard's Event, SessionLog and Summary, whose fields no checker sees.
+
+    Not imported above: tensorboardX loads PyTorch where there is one, half of the start
+    of a command that writes no board.
+    """
+    from tensorboardX.proto import event_pb2, summary_pb2
+
+    session_log = event_pb2.SessionLog  # pyright: ignore
+    return event_pb2.Event, session_log, summary_pb2.Summary  # pyright: ignore
 
 
 class Board:
@@ -33,6 +39,8 @@ class Board:
         Args:
             folder: Made where it is missing; TensorBoard reads all files in it.
         """
+        from tensorboardX.event_file_writer import EventsWriter
+
         self._path = folder
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,28 +57,32 @@ class Board:
 
     def forget_after(self, step: int) -> None:
         """Makes TensorBoard forget what earlier files say of later steps."""
-        start = SessionLog(status=SessionLog.START)
-        self._write(Event(session_log=start), step + 1)
+        event, session_log, _ = _messages()
+        start = session_log(status=session_log.START)
+        self._write(event(session_log=start), step + 1)
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         """Adds a point to a curve."""
-        self._add(Summary.Value(tag=name, simple_value=value), step)
+        self._add(step, tag=name, simple_value=value)
 
     def add_image(self, name: str, picture: np.ndarray, step: int) -> None:
         """Adds a picture, uint8 [H, W, 3]."""
         height, width, _ = picture.shape
         png = io.BytesIO()
         Image.fromarray(picture).save(png, "png")
-        image = Summary.Image(
+        _, _, summary = _messages()
+        image = summary.Image(
             height=height,
             width=width,
             colorspace=3,
             encoded_image_string=png.getvalue(),
         )
-        self._add(Summary.Value(tag=name, image=image), step)
+        self._add(step, tag=name, image=image)
 
-    def _add(self, value: Any, step: int) -> None:
-        self._write(Event(summary=Summary(value=[value])), step)
+    def _add(self, step: int, **value: Any) -> None:
+        event, _, summary = _messages()
+        made = summary(value=[summary.Value(**value)])
+        self._write(event(summary=made), step)
 
     def _write(self, event: Any, step: int) -> None:
         event.wall_time, event.step = time.time(), step

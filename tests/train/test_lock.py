@@ -1,7 +1,6 @@
 """Two processes never hold one run folder, and a dead one never does."""
 
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -9,13 +8,15 @@ import sys
 
 import pytest
 
-import segjax
 from segjax import train
+from segjax.train import lock
 
-HOLD = """
-import pathlib, sys, time
-from segjax.train.lock import locked
-with locked(pathlib.Path(sys.argv[1])):
+HOLD = f"""
+import importlib.util, pathlib, sys, time
+spec = importlib.util.spec_from_file_location("lock", {lock.__file__!r})
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)  # Alone: quicker than all of segjax.train.
+with lock.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -24,12 +25,10 @@ with locked(pathlib.Path(sys.argv[1])):
 @pytest.fixture
 def other(tmp_path):
     """Another process that holds the folder."""
-    root = pathlib.Path(segjax.__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=root,
     )
     assert process.stdout.readline() == "held\n"
     yield process
