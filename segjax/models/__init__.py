@@ -12,6 +12,7 @@ from segjax.models.mask_rcnn import (
 )
 from segjax.models.mask_rcnn_outputs import Detections as Detections
 from segjax.models.mask_rcnn_outputs import MaskRCNNTraining as MaskRCNNTraining
+from segjax.models.remat import remat as remat
 from segjax.models.resnet import ResNet as ResNet
 from segjax.models.resnet import resnet18 as resnet18
 from segjax.models.resnet import resnet34 as resnet34

@@ -37,6 +37,8 @@ class FCN(nn.Module):
         head_width: Channels of fc6 (7x7) and fc7 (1x1).
         norm: `layers.no_norm` (the paper's), `layers.batch_norm` or
             `layers.group_norm`, in the body; a norm helps training from scratch.
+        block: The convolutions of a stage; `models.remat(layers.ConvBlock)` takes less
+            memory and more time.
         dropout: Share of the features of fc6 and fc7 set to zero in training.
         axis_name: Mapped axis over which batch norm averages, in pmap.
         dtype: What body and head compute in; parameters, scores and logits are
@@ -49,6 +51,7 @@ class FCN(nn.Module):
     convs: Sequence[int] = (2, 2, 3, 3, 3)
     head_width: int = 4096
     norm: layers.Norm = layers.no_norm
+    block: type[layers.ConvBlock] = layers.ConvBlock
     dropout: float = 0.5
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -84,7 +87,7 @@ class FCN(nn.Module):
         """The pooled features of every stage, finest first."""
         pools = []
         for i, (width, convs) in enumerate(zip(self.widths, self.convs, strict=True)):
-            stage = layers.ConvBlock(
+            stage = self.block(
                 width,
                 convs=convs,
                 norm=self.norm,

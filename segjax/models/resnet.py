@@ -123,7 +123,8 @@ class ResNet(nn.Module):
 
     Attributes:
         blocks: Blocks of each of the four stages.
-        block: `BasicBlock` or `Bottleneck`.
+        block: `BasicBlock` or `Bottleneck`, or one of them in `models.remat`, which
+            takes less memory and more time.
         width: Channels of the stem and of the first stage's 3x3 convolutions; each
             stage doubles them.
         norm: `layers.frozen_norm` (for pretrained weights), `layers.batch_norm` or
@@ -188,14 +189,14 @@ class ResNet(nn.Module):
         return maps
 
 
-resnet18 = functools.partial(ResNet, (2, 2, 2, 2), BasicBlock)
+resnet18 = functools.partial(ResNet, (2, 2, 2, 2), block=BasicBlock)
 """ResNet-18 of He et al., table 1; further attributes of `ResNet` are arguments."""
 
-resnet34 = functools.partial(ResNet, (3, 4, 6, 3), BasicBlock)
+resnet34 = functools.partial(ResNet, (3, 4, 6, 3), block=BasicBlock)
 """ResNet-34."""
 
-resnet50 = functools.partial(ResNet, (3, 4, 6, 3), Bottleneck)
+resnet50 = functools.partial(ResNet, (3, 4, 6, 3), block=Bottleneck)
 """ResNet-50."""
 
-resnet101 = functools.partial(ResNet, (3, 4, 23, 3), Bottleneck)
+resnet101 = functools.partial(ResNet, (3, 4, 23, 3), block=Bottleneck)
 """ResNet-101."""

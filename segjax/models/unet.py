@@ -29,6 +29,8 @@ class UNet(nn.Module):
             without its outer 6 * 2**D - 4 pixels on each side (92 for five scales:
             572 -> 388). In both, sizes that do not halve D times are extended at the
             bottom and right by their mirror image, and the logits are cropped.
+        block: The convolutions of a scale; `models.remat(layers.ConvBlock)` takes less
+            memory and more time.
         dropout: Share of the coarsest features set to zero in training.
         axis_name: Mapped axis over which batch norm averages, in pmap.
         dtype: What the layers compute in; parameters, the last convolution and
@@ -40,6 +42,7 @@ class UNet(nn.Module):
     norm: layers.Norm = layers.group_norm
     upsample: layers.Upsample = layers.transposed
     padding: str = "same"
+    block: type[layers.ConvBlock] = layers.ConvBlock
     dropout: float = 0.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -66,7 +69,7 @@ class UNet(nn.Module):
         return logits[:, : image.shape[1] - trim, : image.shape[2] - trim]
 
     def _block(self, width: int, name: str) -> layers.ConvBlock:
-        return layers.ConvBlock(
+        return self.block(
             width,
             norm=self.norm,
             padding=self.padding.upper(),
