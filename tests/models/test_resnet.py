@@ -2,13 +2,12 @@ import functools
 import pathlib
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import interop, models, ops
+from segjax import interop, models
 from segjax.models import layers, region
 
 # Published numbers of torchvision's networks, less those of their classifiers.
@@ -33,22 +32,6 @@ def test_sizes_and_numbers_of_parameters(name):
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert numbers == PARAMETERS[name]
     assert [x.shape[1:3] for x in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-
-
-@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
-def test_max_pool_3x3(size, rng):
-    # Distinct numbers: at a tie gradients may differ.
-    x = rng.permutation(2 * np.prod(size) * 3).reshape(2, *size, 3).astype(np.float32)
-
-    def windowed(x):
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-    want = windowed(x)
-    weight = rng.normal(size=want.shape).astype(np.float32)
-    np.testing.assert_array_equal(ops.max_pool_3x3(x), want)
-    got = jax.grad(lambda x: jnp.sum(ops.max_pool_3x3(x) * weight))(x)
-    want = jax.grad(lambda x: jnp.sum(windowed(x) * weight))(x)
-    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from segjax import ops
 from segjax.ops import skeleton
+from tests import plain_form
 
 CROSS = ndimage.generate_binary_structure(2, 1)
 
@@ -70,3 +73,31 @@ def test_ties_share_the_gradient():
     )
     np.testing.assert_allclose(grad.sum(), 49, rtol=1e-6)
     np.testing.assert_allclose(grad[0, 3, 3, 0], 1, rtol=1e-6)  # 5 times a fifth.
+
+
+def _largest(x):
+    return skeleton._largest(x, (1, 2))
+
+
+def _plainly_largest(x):
+    shifted = [x]
+    for axis in (1, 2):
+        pad = [(1, 1) if i == axis else (0, 0) for i in range(4)]
+        padded = jnp.pad(x, pad, constant_values=-jnp.inf)
+        shifted += [
+            jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
+            for i in (0, 2)
+        ]
+    return jnp.max(jnp.stack(shifted), axis=0)  # Ties share the gradient.
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1, 1, 1), (2, 1, 5, 1), (1, 7, 5, 3)]),
+    levels=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_maxima_equal_the_plain_form(shape, levels, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, levels, shape).astype(np.float32)
+    plain_form.check(_largest, _plainly_largest, x, rng=rng)

@@ -1,4 +1,7 @@
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segjax.ops.warp import inside, sample_bilinear, sample_nearest
+from tests import plain_form
 
 
 def scipy_sample(image, rows, columns, order):
@@ -89,8 +93,33 @@ def test_far_away_and_not_finite_places_are_outside():
     assert not np.asarray(sample_nearest(image[..., 0], middle, far)).any()
 
 
-def test_gradients_flow_to_the_image(rng):
-    image = rng.random((3, 4, 1), np.float32)
-    rows, columns = rng.uniform(0, 2, (2, 5, 5)).astype(np.float32)
-    grad = jax.grad(lambda x: sample_bilinear(x, rows, columns).sum())(image)
-    np.testing.assert_allclose(np.sum(grad), 25, rtol=1e-5)  # Weights sum to 1.
+def _by_indices(image, rows, columns):
+    """SciPy's interpolation as JAX has it, without the flat index."""
+    places = [
+        jnp.clip(x, 0, n - 1)
+        for x, n in zip((rows, columns), image.shape, strict=False)
+    ]
+    sample = functools.partial(
+        jax.scipy.ndimage.map_coordinates,
+        coordinates=places,
+        order=1,
+        mode="nearest",
+    )
+    mixed = jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+    within = inside(rows, columns, image.shape[:2])
+    return jnp.where(within[..., None], mixed, 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1, 1), (3, 1, 2), (5, 7, 1), (4, 6, 3)]),
+    seed=st.integers(0, 99),
+)
+def test_values_and_gradients_equal_the_plain_form(shape, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.random(shape, np.float32)
+    # Places move on a grid of 1/16, halfway between its points: none is at a bend.
+    rows, columns = rng.integers(-16, 16 * 8, (2, 5, 3)).astype(np.float32) / 16
+    plain_form.check(
+        sample_bilinear, _by_indices, image, rows + 1 / 32, columns + 1 / 32, rng=rng
+    )
