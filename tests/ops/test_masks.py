@@ -2,6 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segjax import ops
 from tests import torchvision_oracle
@@ -29,6 +31,33 @@ def test_crop_by_hand():
     np.testing.assert_allclose(got[0], [[0.875, 0]] * 2)
     np.testing.assert_allclose(got[1], [[1, 0.75]] * 2)
     assert not got[2:].any()
+
+
+@jax.jit
+def crop_by_roi_align(masks, index, boxes):
+    def one(i, box):
+        cells = {"output_size": (M, M), "spatial_scale": 1.0, "aligned": False}
+        features = masks[i].astype(jnp.float32)[..., None]
+        return ops.roi_align_adaptive(features, box[None], **cells)[0, ..., 0]
+
+    return jax.vmap(one)(index, boxes)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1, 1, 1), (2, 9, 5, 3), (3, 20, 31, 19)]),
+    seed=st.integers(0, 999),
+)
+def test_crop_equals_roi_align(shape, seed):
+    number, height, width, count = shape  # 16 boxes are cut at a time.
+    rng = np.random.default_rng(seed)
+    masks = rng.random((number, height, width)) < 0.5
+    ends = np.sort(rng.uniform(size=(count, 2, 2)), axis=1) * [width, height]
+    boxes = ends.reshape(count, 4).astype(np.float32)
+    index = rng.integers(0, number, count).astype(np.int32)
+    got = crop(masks, index, boxes, size=M)
+    want = crop_by_roi_align(masks, index, boxes)
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parity

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from segjax import ops
 from segjax.ops.roi_adaptive import averaging_matrices
-from tests import torchvision_oracle
+from segjax.ops.roi_cells import cell_entries
+from tests import plain_form, torchvision_oracle
 
 SCALE = 0.25
 STATIC = ("output_size", "spatial_scale", "sampling_ratio", "aligned")
@@ -220,6 +223,60 @@ def test_pyramid_equals_torchvision(rng):
     got = multilevel(pyramid, boxes, scales=tuple(theirs.scales))
     assert set(theirs.map_levels([torch.tensor(boxes)]).tolist()) == {0, 1, 2}
     np.testing.assert_allclose(got, want.permute(0, 2, 3, 1), atol=1e-5)
+
+
+SCALES = (1 / 8, 1 / 16)
+
+
+def by_gather(pyramid, boxes):
+    options = {"output_size": (3, 2), "sampling_ratio": 2, "aligned": False}
+    return ops.multilevel_roi_align(pyramid, boxes, spatial_scales=SCALES, **options)
+
+
+def by_matrices(pyramid, boxes):
+    """Every box on every map, by a matrix for its rows and one for its columns."""
+    boxes = jax.lax.stop_gradient(boxes)
+    level, total = ops.roi_levels(boxes, spatial_scales=SCALES), 0
+    for i, (features, scale) in enumerate(zip(pyramid, SCALES, strict=True)):
+        rows, columns = (
+            _matrices(boxes[:, axis] * scale, boxes[:, axis + 2] * scale, size, cells)
+            for axis, size, cells in (
+                (1, features.shape[0], 3),
+                (0, features.shape[1], 2),
+            )
+        )
+        mixed = jnp.einsum("rph,hwc,rqw->rpqc", rows, features, columns)
+        total += jnp.where((level == i)[:, None, None, None], mixed, 0)
+    return total
+
+
+def _matrices(start, end, size, cells):
+    place, weight = cell_entries(
+        start,
+        end,
+        jnp.full(start.shape, size),
+        cells=cells,
+        aligned=False,
+        count=jnp.full(start.shape, 2.0),
+        most=2,
+    )
+    return jnp.sum(jax.nn.one_hot(place, size) * weight[..., None], axis=2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1, 1, 1), (7, 5, 1, 4), (9, 3, 4, 7)]),
+    seed=st.integers(0, 999),
+)
+def test_equals_matrices_of_weights(shape, seed):
+    height, width, channels, count = shape
+    rng = np.random.default_rng(seed)
+    sizes = (height, width), (-(-height // 2), -(-width // 2))
+    pyramid = [rng.normal(size=(*n, channels)).astype(np.float32) for n in sizes]
+    low = rng.uniform(-20, 60, (count, 2))
+    side = np.exp(rng.uniform(0, np.log(400), (count, 2)))
+    boxes = np.concatenate([low, low + side], axis=1).astype(np.float32)
+    plain_form.check(by_gather, by_matrices, pyramid, boxes, rng=rng)
 
 
 def test_padding_of_maps_is_not_read(rng):
