@@ -1,6 +1,6 @@
 """How time and memory grow with what is asked for, beside what mathematics asks for.
 
-    python experiments/benchmarks/growth.py                (2 CPU cores: 6 min)
+    python experiments/benchmarks/growth.py                (2 CPU cores: 8 min)
     python experiments/benchmarks/growth.py --only classes
 
 One quantity doubles while all others stay small: image side, batch, width and classes
@@ -66,6 +66,11 @@ def measure(axis: Axis, rounds: int, seconds: float) -> dict[str, Any]:
             found.append(_seconds(point.run, count))
     medians = [statistics.median(found) for found in times]
     sizes = [point.bytes for point in points]
+
+    def exponent(due: float, y: Sequence[float]) -> dict[str, Any]:
+        found = slope(axis.values, y)
+        return {"expected": due, "measured": found, "worse": found > due + SLACK}
+
     return {
         "what": axis.what,
         "over": axis.over,
@@ -73,9 +78,10 @@ def measure(axis: Axis, rounds: int, seconds: float) -> dict[str, Any]:
         "seconds": medians,
         "bytes": sizes,
         "exponents": {
-            "time": {"expected": axis.time, "measured": slope(axis.values, medians)},
-            "memory": {"expected": axis.memory, "measured": slope(axis.values, sizes)},
+            "time": exponent(axis.time, medians),
+            "memory": exponent(axis.memory, sizes),
         },
+        "points_of_the_exponents": FITTED,
         "times": times,
     }
 
@@ -85,11 +91,6 @@ def _seconds(run: Any, count: int) -> float:
     for _ in range(count):
         run()
     return (time.perf_counter() - start) / count
-
-
-def worse(exponent: dict[str, float]) -> bool:
-    """Whether something grows faster than it has to."""
-    return exponent["measured"] > exponent["expected"] + SLACK
 
 
 def show(results: Sequence[dict[str, Any]], console: Console) -> None:
@@ -102,7 +103,7 @@ def show(results: Sequence[dict[str, Any]], console: Console) -> None:
     for found in results:
         ends = [(found[k][0], found[k][-1]) for k in ("values", "seconds", "bytes")]
         powers = [
-            f"{'! ' if worse(e) else ''}{e['measured']:.2f}, {e['expected']:g}"
+            f"{'! ' if e['worse'] else ''}{e['measured']:.2f}, {e['expected']:g}"
             for e in (found["exponents"][k] for k in ("time", "memory"))
         ]
         table.add_row(
