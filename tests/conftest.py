@@ -6,10 +6,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the tests' time is compilation: keep programs, as the command line does.
+# Most of the tests' time is compilation, of small programs mostly: keep them all.
 _CACHE = os.path.expanduser("~/.cache/segjax/jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import importlib.util
 import pathlib
@@ -21,6 +21,12 @@ import pytest
 SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    # Half of an entry, while another process writes it: JAX says so and compiles.
+    message = "Error reading persistent compilation cache entry"
+    config.addinivalue_line("filterwarnings", f"ignore:{message}:UserWarning")
 
 
 @pytest.fixture(autouse=True)
