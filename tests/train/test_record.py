@@ -39,16 +39,25 @@ def stop_at(monkeypatch):
         yield arrange
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run folder of an experiment that never stopped."""
+    run = tmp_path_factory.mktemp("record") / "whole"
+    train.train(experiment(), run=run, console=silent())
+    return run
+
+
 @pytest.mark.parametrize("step", [5, 6, 8, 11])
-def test_stopped_between_two_lines_the_log_goes_on_the_same(tmp_path, stop_at, step):
+def test_stopped_between_two_lines_the_log_goes_on_the_same(
+    tmp_path, whole, stop_at, step
+):
     """Lines fall on 4, 8, 12 and evaluations on 6 and 12."""
-    train.train(experiment(), run=tmp_path / "whole", console=silent())
     stop_at(step)
     with pytest.raises(train.Stopped):
         train.train(experiment(), run=tmp_path / "parts", console=silent())
     stop_at(None)
     train.train(experiment(), run=tmp_path / "parts", resume=True, console=silent())
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "parts") == lines(whole)
 
 
 def test_more_steps_after_the_end_forget_the_final_evaluation(tmp_path):
