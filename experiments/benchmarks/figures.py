@@ -118,8 +118,12 @@ def _save(figure: Figure, path: pathlib.Path, found: Mapping[str, Any]) -> None:
     figure.savefig(stream, dpi=110)
     source = PngInfo()
     source.add_text("Source", digest(found))
-    # A few colours suffice, and a third of the bytes.
-    picture = Image.open(stream).convert("RGB").quantize(64)
+    # A hundred colours suffice, and a third of the bytes.
+    picture = (
+        Image.open(stream)
+        .convert("RGB")
+        .quantize(128, method=Image.Quantize.MAXCOVERAGE)
+    )
     picture.save(path, optimize=True, pnginfo=source)
     print(f"Written: {path}")
 
@@ -172,6 +176,7 @@ def _lines(axes: Any, result: Result) -> None:
         loc="left",
         fontsize=9,
         color=VERMILLION if more else INK,
+        fontweight="bold" if more else "normal",
     )
     axes.text(0, 1.03, note, transform=axes.transAxes, fontsize=6.5, color=INK)
     axes.set_xlabel(result["over"], fontsize=8, color=INK)
