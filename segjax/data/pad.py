@@ -21,14 +21,15 @@ def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
     return round_up(height, multiple), round_up(width, multiple)
 
 
-def pad_to_size(x: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Adds zeros at the bottom and the right.
+def pad_to_size(x: np.ndarray, size: Sequence[int], *, value: int = 0) -> np.ndarray:
+    """Adds zeros, or another value, at the bottom and the right.
 
     Zero is False in a `valid` map: what was added does not count.
 
     Args:
         x: [H, W, ...] on the host.
         size: (height, width). An axis that is longer already stays as it is.
+        value: What to add; VOID in a label map, so that it does not count.
 
     Returns:
         [max(H, height), max(W, width), ...]; `x` itself when nothing is missing.
@@ -36,7 +37,8 @@ def pad_to_size(x: np.ndarray, size: Sequence[int]) -> np.ndarray:
     missing = [max(0, want - have) for want, have in zip(size, x.shape, strict=False)]
     if not any(missing):
         return x
-    return np.pad(x, [(0, n) for n in missing] + [(0, 0)] * (x.ndim - 2))
+    pads = [(0, n) for n in missing] + [(0, 0)] * (x.ndim - 2)
+    return np.pad(x, pads, constant_values=value)
 
 
 def mirror_to_size(image: np.ndarray, size: Sequence[int]) -> np.ndarray:

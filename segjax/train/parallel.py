@@ -126,6 +126,8 @@ def to_devices(
     sharding = split_over(mesh)
 
     def put(batch: Batch) -> PyTree:
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batch), sharding)  # All arrays in one call.
         return {
             k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
             for k, v in batch.items()
