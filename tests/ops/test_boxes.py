@@ -62,9 +62,15 @@ def test_boxes_without_area_have_no_nan():
         assert np.isfinite(gradient).all()
 
 
-def test_mask_iou_counts_pixels(rng):
-    masks = rng.random((4, 6, 7)) < 0.4
-    others = rng.random((3, 6, 7)) < 0.4
+@settings(max_examples=20, deadline=None)
+@given(
+    size=st.sampled_from([(1, 1), (1, 5), (6, 7)]),
+    seed=st.integers(0, 999),
+)
+def test_mask_iou_counts_pixels(size, seed):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((4, *size)) < 0.4
+    others = rng.random((3, *size)) < 0.4
     masks[0] = others[0] = False
     got = jax.jit(ops.mask_iou)(masks, others)
     for i, a in enumerate(masks):
