@@ -100,9 +100,9 @@ def growth(found: Result) -> Figure:
         handles.values(), handles, loc="outside upper left", ncols=4, frameon=False
     )
     caption = (
-        f"{_hardware(found)}. As multiples of the first point; exponents over the "
+        f"{_hardware(found)}. Multiples of the first point; exponents over the last "
+        f"two doublings; bold: more than due."
     )
-    caption += "last two doublings; a title in orange: more than the mathematics has."
     figure.supxlabel(caption, fontsize=9, color=INK)
     return figure
 
