@@ -12,9 +12,10 @@ import numpy as np
 
 from segjax.train.manifest import without_nan, write_json
 from segjax.train.state import TrainState
+from segjax.train.step import DIGESTED
 from segjax.typing import Batch
 
-STEPS = 5
+STEPS = DIGESTED
 """Updates whose digests `run.json` keeps."""
 
 STREAMS = ("initialisation", "data", "augmentation", "arithmetic")
