@@ -284,6 +284,7 @@ def main(config: Config) -> None:
     """Trains what is missing; writes table and figure."""
     process.keep_compiled_programs()
     process.keep_freed_memory()
+    process.run_one_program_at_a_time()
     digits = data.digits()
     fit = Fit(config, digits)
     rows = objectives(fit.scenes.counts)

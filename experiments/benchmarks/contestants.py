@@ -296,12 +296,16 @@ def forget_peak() -> None:
 def main() -> None:
     """Builds what the first argument says, then answers requests until they end."""
     from segjax.cli import process
+    from segjax.train import memory
 
-    process.keep_freed_memory()  # For every system: see there what it gives on a CPU.
+    # As `segjax train` does, for every system: see there what it gives on a CPU.
+    process.keep_freed_memory()
+    process.run_one_program_at_a_time()
     task = Task(**json.loads(sys.argv[1]))
     task = dataclasses.replace(task, widths=tuple(task.widths))
     makes = {"segjax": segjax_run, "plain": plain_run}
     run, facts = makes.get(task.system, torch_run)(task)
+    memory.give_back_freed()
     run(2)
     forget_peak()
     print(json.dumps(facts), flush=True)

@@ -139,6 +139,7 @@ def main(
         out: The file to write; results/growth-MACHINE.json unless given.
     """
     process.keep_freed_memory()
+    process.run_one_program_at_a_time()
     preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
     console, results = Console(), []
     for axis in axes({"cpu": CPU, "gpu": GPU}[preset]):

@@ -146,6 +146,7 @@ def contend(works: dict[str, Callable[[Task], Work]]) -> None:
         works: By mode.
     """
     process.keep_freed_memory()  # For all systems.
+    process.run_one_program_at_a_time()
     task = Task(**json.loads(sys.argv[1]))
     work = works[task.mode](task)
     for run in work.runs.values():

@@ -123,6 +123,7 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
         for _ in range(rounds):
             for one in all_of_them:
                 one.times.append(one.ask(counts[one.system]))
+        peaks = {c.system: c.ask("peak") for c in all_of_them}  # Ceilings take memory.
         ceilings = all_of_them[0].ask("ceilings")
         flops = next(c.facts["flops"] for c in all_of_them if c.facts["flops"])
         return {
@@ -131,7 +132,10 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
             },
             "flops_of_a_step": flops,
             "ceilings": ceilings,
-            "systems": {c.system: _summary(c, task, flops) for c in all_of_them},
+            "systems": {
+                c.system: _summary(c, task, flops) | {"peak_bytes": peaks[c.system]}
+                for c in all_of_them
+            },
         }
     finally:
         for one in all_of_them:
@@ -145,7 +149,6 @@ def _summary(one: Contestant, task: Task, flops: float) -> dict[str, Any]:
         "images_a_second": task.batch / median,
         "flops_a_second": flops / median,
         "compile_seconds": one.facts["compile_seconds"],
-        "peak_bytes": one.ask("peak"),
         "times": one.times,
     }
 

@@ -61,6 +61,7 @@ def _guarded(work: Callable[[], None]) -> int:
 
     process.keep_compiled_programs()
     process.keep_freed_memory()
+    process.run_one_program_at_a_time()
     return cluster.leave(lambda: errors.exit_code(work))
 
 

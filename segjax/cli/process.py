@@ -38,6 +38,16 @@ def keep_freed_memory() -> None:
     mallopt(_TOP_PAD, 2**28)
 
 
+def run_one_program_at_a_time() -> None:
+    """Lets a CPU begin a program when the one before it has ended.
+
+    A program's temporary arrays are taken when it is dispatched, so that a loop that
+    runs ahead holds them once for each waiting step: 12 steps of the U-Net above held
+    1.5 GB, one at a time 0.6 GB, in the same time. Other devices are not touched.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def use_deterministic_operations() -> None:
     """Asks XLA for the same bits from each run on a GPU.
 

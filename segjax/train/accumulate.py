@@ -43,8 +43,8 @@ def make_accumulating_step(
     each micro-batch, over all devices, and its averages are updated m times a step.
     The result still does not depend on the number of devices or processes. Statistics
     of the whole batch would take another pass over all micro-batches for each
-    normalised layer; to have them in less memory, recompute instead: wrap the blocks
-    of a model in `flax.linen.remat`, or use group norm.
+    normalised layer; to have them in less memory, recompute instead, with
+    `models.remat` on the blocks of a model, or use group norm.
 
     Dropout draws other masks than the whole batch would.
 

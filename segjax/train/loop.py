@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import agree, digests, manifest, parallel
+from segjax.train import agree, digests, manifest, memory, parallel
 from segjax.train.accumulate import make_accumulating_step
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
@@ -190,6 +190,7 @@ def _fit(
     lowered = parallel.jit_step(step_of(experiment), mesh).lower(state, batch)
     recorder.first_steps.program(lowered)
     step = lowered.compile()
+    memory.give_back_freed()
     recorder.log.start_clock(first)
     batches = itertools.chain([batch], batches)
     for number in range(first + 1, config.steps + 1):

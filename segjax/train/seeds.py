@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import manifest, parallel, seed_folders, together
+from segjax.train import manifest, memory, parallel, seed_folders, together
 from segjax.train.config import Experiment
 from segjax.train.loop import host_batches, step_of
 from segjax.train.record import NonFiniteError, Recorder
@@ -125,6 +125,7 @@ def _fit(
     for recorder in recorders:
         recorder.first_steps.program(lowered)
     step = lowered.compile()
+    memory.give_back_freed()
     _start_clocks(recorders, first)
     batches = itertools.chain([batch], batches)
     for number in range(first + 1, config.steps + 1):

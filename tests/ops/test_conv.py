@@ -11,7 +11,8 @@ SIZES = st.sampled_from([1, 2, 3, 5, 8, 17])
 KERNELS = st.sampled_from([(1, 1), (3, 3), (7, 7), (5, 1), (1, 7)])
 
 
-@settings(max_examples=25, deadline=None)
+# The same shapes each time, whose programs the cache keeps.
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 99),
     height=SIZES,
