@@ -19,6 +19,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 from typing import Any, Literal
 
 import jax
@@ -124,7 +125,11 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
             for one in all_of_them:
                 one.times.append(one.ask(counts[one.system]))
         peaks = {c.system: c.ask("peak") for c in all_of_them}  # Ceilings take memory.
-        ceilings = all_of_them[0].ask("ceilings")
+        ceilings: dict[str, float] = {}
+        for _ in range(rounds):  # The best of several seconds: others may be at work.
+            found = all_of_them[0].ask("ceilings")
+            ceilings = {k: max(v, ceilings.get(k, 0.0)) for k, v in found.items()}
+            time.sleep(1)
         flops = next(c.facts["flops"] for c in all_of_them if c.facts["flops"])
         return {
             "task": {
