@@ -1,5 +1,6 @@
 """Exact Euclidean distances on the pixel grid."""
 
+import functools
 from collections.abc import Sequence
 
 import chex
@@ -9,8 +10,8 @@ from jaxtyping import Bool, Float
 
 from segjax.typing import Array
 
-# Offsets a turn of the loop. With one, most of the time goes to the loop itself.
-_OFFSETS = 4
+# Columns that are compared one by one. 4 and 16 take as long, 16 longer to compile.
+_BLOCK = 8
 
 
 def distance_transform(
@@ -23,9 +24,21 @@ def distance_transform(
 
         d(i, j)**2 = min_k column(i, k)**2 + (j - k)**2
 
-    is taken over offsets |j - k| that grow from 0, all pixels at once, and ends
-    when no larger offset can be nearer: the time is proportional to the largest
-    distance, and a mask of True with one False corner is the worst case.
+    is a lower envelope of parabolas. Two of them cross once, and so do the nearest
+    of two neighbouring blocks of columns: left of a border one block is nearer,
+    right of it the other. Borders are found by bisection, of pairs of blocks, then
+    of pairs of pairs. A pixel follows them down to one block and compares its
+    columns. The time is pixels times log(width), whatever the mask.
+
+    Searching all offsets |j - k| up to the largest distance instead gives the same
+    bits, but takes pixels times that distance. Of its time, on two busy CPU cores,
+    `losses.boundary` takes 1.6, 1.2, 0.8 and 0.4 at 64, 128, 256 and 512 pixels a
+    side, `metrics.surface` 1.3 and 0.9 at 128 and 512; the transform alone of one
+    large region 1.6, 1.1, 0.75 and 0.4, but of small objects, 4 pixels deep, 3 to
+    4.5. It compiles about twice as long and, in the boundary loss, takes 1.8 times
+    the memory. A stack of parabolas, in step for all rows, took 1.0 to 1.7 times
+    as long as the search for large regions, 5 to 7 times for small ones (256 and
+    512 pixels). Not measured on a GPU.
 
     No gradient flows through it: a mask is boolean.
 
@@ -45,8 +58,7 @@ def distance_transform(
 
     Reference:
         Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions,
-        2012, section 3, with their lower envelope replaced by a search that is
-        the same for all pixels.
+        2012, section 3. Their envelope is built one column after the other.
     """
     chex.assert_axis_dimension_gt(mask, -2, 0)
     chex.assert_axis_dimension_gt(mask, -1, 0)
@@ -58,9 +70,12 @@ def distance_transform(
     mask = jnp.asarray(mask)
     height, width = spacing
     column = _down_columns(mask) * jnp.float32(height)
-    # Images that are all True stay inf and must not keep the loop going.
-    open_ended = jnp.all(mask, axis=(-2, -1), keepdims=True)
-    return jnp.sqrt(_along_rows(column**2, open_ended, width))
+    # Where XLA can fuse the rows with what follows, it keeps each gather in memory: 4
+    # to 10 times the boundary loss's time and memory. A branch stays alone.
+    squared = jax.lax.cond(
+        jnp.any(mask), lambda x: _along_rows(x, width), lambda x: x, column**2
+    )
+    return jnp.sqrt(squared)
 
 
 def _down_columns(mask: jax.Array) -> jax.Array:
@@ -77,28 +92,61 @@ def _down_columns(mask: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.minimum(above, below), 0, -2)
 
 
-def _along_rows(squared: jax.Array, open_ended: jax.Array, side: float) -> jax.Array:
+def _along_rows(squared: jax.Array, side: float) -> jax.Array:
     """Lower envelope of parabolas along the last axis, squared in and out."""
-    width = squared.shape[-1]
-    margin = width + _OFFSETS
-    pad = [(0, 0)] * (squared.ndim - 1) + [(margin, margin)]
-    padded = jnp.pad(squared, pad, constant_values=jnp.inf)
+    *lead, width = squared.shape
+    depth = ((width - 1) // _BLOCK).bit_length()
+    pad = [(0, 0)] * len(lead) + [(0, (_BLOCK << depth) - width)]
+    nearest = functools.partial(
+        _nearest, jnp.pad(squared, pad, constant_values=jnp.inf), side
+    )
 
-    def cost(offset):
-        return (offset * jnp.float32(side)) ** 2
+    def numbers(count):
+        return jnp.broadcast_to(jnp.arange(count), (*lead, count))
 
-    def more(carry):
-        offset, best = carry
-        return (offset < width) & (
-            cost(offset) < jnp.max(jnp.where(open_ended, jnp.float32(0), best))
-        )
+    def border(borders, pairs):
+        """First pixel that the right one of each pair of blocks is nearer to."""
 
-    def widen(carry):
-        offset, best = carry
-        for k in range(_OFFSETS):
-            for start in (margin + offset + k, margin - offset - k):
-                other = jax.lax.dynamic_slice_in_dim(padded, start, width, axis=-1)
-                best = jnp.minimum(best, other + cost(offset + k))
-        return offset + _OFFSETS, best
+        def bisect(turn, low):
+            high = low + (1 << (width.bit_length() - 1 - turn))
+            left = nearest(borders, high - 1, 2 * pairs)
+            right = nearest(borders, high - 1, 2 * pairs + 1)
+            return jnp.where(left <= right, high, low)
 
-    return jax.lax.while_loop(more, widen, (jnp.int32(1), squared))[1]
+        return jax.lax.fori_loop(0, width.bit_length(), bisect, jnp.zeros_like(pairs))
+
+    borders = ()
+    for level in reversed(range(depth)):
+        borders = (border(borders, numbers(1 << level)), *borders)
+    return nearest(borders, numbers(width), jnp.zeros((*lead, width), jnp.int32))
+
+
+def _nearest(
+    squared: jax.Array,
+    side: float,
+    borders: Sequence[jax.Array],
+    pixel: jax.Array,
+    block: jax.Array,
+) -> jax.Array:
+    """Squared distances of pixels to the nearest column of their blocks.
+
+    Args:
+        squared: [..., N] that of each column to its own False pixels.
+        side: Width of a pixel.
+        borders: [..., n] each, from the largest blocks to pairs of the smallest.
+        pixel: [..., M] columns, which may be outside the image.
+        block: [..., M] numbers of blocks twice as large as those of `borders[0]`'s
+            pairs are.
+
+    Returns:
+        [..., M].
+    """
+    take = functools.partial(jnp.take_along_axis, axis=-1, mode="promise_in_bounds")
+    for border in borders:
+        block = 2 * block + (pixel >= take(border, block))
+    best = jnp.full(pixel.shape, jnp.inf, jnp.float32)
+    for k in range(_BLOCK):  # As one gather it takes 3 times as long.
+        column = block * _BLOCK + k
+        across = (pixel - column) * jnp.float32(side)
+        best = jnp.minimum(best, take(squared, column) + across**2)
+    return best
