@@ -20,7 +20,7 @@ test: $(INSTALLED)
 	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(PYTEST) -m "not slow and not gpu and not network"
+	$(PYTEST) -m "not slow and not parity and not gpu and not network"
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

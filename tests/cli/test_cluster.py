@@ -68,6 +68,7 @@ def test_all_come():
     assert roll((0, 3), (1, 3), (2, 3)) == [None, None, None]
 
 
+@pytest.mark.slow
 def test_one_is_told_another_count():
     here, there, wrong = roll((0, 3), (1, 3), (2, 4))
     assert here == wrong

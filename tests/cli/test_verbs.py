@@ -64,6 +64,7 @@ def test_predict_images_folders_and_globs(segjax, run, tmp_path):
     assert np.mean(right) > 0.8
 
 
+@pytest.mark.slow
 def test_python_script_equals_segjax_train(script, source, run, tmp_path, data_dir):
     done = subprocess.run(
         [sys.executable, script, "--source", source, "--run", tmp_path / "run"],

@@ -62,6 +62,7 @@ def test_figure_intervals_resample_images(rng):
     assert (mean.low, mean.high) == pytest.approx((other.low, other.high), abs=0.02)
 
 
+@pytest.mark.slow
 def test_figure_differences_draw_the_same_images(rng):
     logits, batch = scenes.batch(rng, examples=10)
     metric = metrics.semantic_per_image(scenes.NAMES)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,13 @@ from segjax.ops import conv
 
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 17])
 KERNELS = st.sampled_from([(1, 1), (3, 3), (7, 7), (5, 1), (1, 7)])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def both(form, x, w, seen):
+    """Value and gradients."""
+    value, pull = jax.vjp(form, x, w)
+    return value, pull(seen)
 
 
 # The same shapes each time, whose programs the cache keeps.
@@ -27,12 +36,8 @@ def test_patches_equal_xla(seed, height, width, kernel, one):
     w = jax.random.normal(keys[1], (*kernel, inputs, outputs)) / 7
     seen = jax.random.normal(keys[2], (2, height, width, outputs))
 
-    def both(form):
-        value, pull = jax.vjp(form, x, w)
-        return value, pull(seen)
-
-    value, grads = both(conv.conv_by_patches)
-    wanted, wanted_grads = both(conv.conv_by_xla)
+    value, grads = both(conv.conv_by_patches, x, w, seen)
+    wanted, wanted_grads = both(conv.conv_by_xla, x, w, seen)
     np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=2e-6)
     for a, b in zip(grads, wanted_grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -166,6 +166,7 @@ def test_a_folder_goes_on_by_itself(whole, tmp_path):
     assert result["steps"] == 24
 
 
+@pytest.mark.slow
 def test_a_signal_saves_all_and_resume_equals_not_stopping(whole, tmp_path):
     def interrupt(number, batch):
         if number == 15:  # Which is read while step 14 is made.
