@@ -1,7 +1,7 @@
 """Training steps and inference beside PyTorch and the obvious Flax, in one run.
 
     pip install torch==2.13.0
-    python experiments/benchmarks/throughput.py                (2 CPU cores: 20 min)
+    python experiments/benchmarks/throughput.py                (2 CPU cores: 8 min)
     python experiments/benchmarks/throughput.py --preset gpu   (one GPU: under 8 min)
 
 Every system is a process of its own with the same network, batch and precision; they
