@@ -1,6 +1,6 @@
 """How time and memory grow with what is asked for, beside what mathematics asks for.
 
-    python experiments/benchmarks/growth.py          (2 busy CPU cores: 17 min)
+    python experiments/benchmarks/growth.py          (2 CPU cores: 11 min)
     python experiments/benchmarks/growth.py --only classes
 
 One quantity doubles while all others stay small: image side, batch, width and classes
