@@ -60,3 +60,29 @@ def relative_difference(a, b):
     return max(
         float(jnp.max(jnp.abs(x - y)) / (jnp.max(jnp.abs(y)) + 1e-8)) for x, y in pairs
     )
+
+
+class Around:
+    """Data that hands all on to other data, for tests that change one part of it."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    # By name: since Python 3.12 a protocol does not ask `__getattr__`.
+    classes = property(lambda self: self.inner.classes)
+    splits = property(lambda self: self.inner.splits)
+
+    def num_examples(self, split):
+        return self.inner.num_examples(split)
+
+    def train_batches(self, **options):
+        return self.inner.train_batches(**options)
+
+    def eval_batches(self, split, **options):
+        return self.inner.eval_batches(split, **options)
+
+    def fingerprint(self):
+        return self.inner.fingerprint()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from segjax import data, losses, models, ops, train
 from segjax.train import digests, loop, parallel
-from tests.scenes import dataset, experiment
+from tests.scenes import Around, dataset, experiment
 
 STREAMS = ("initialisation", "data", "augmentation", "arithmetic")
 
@@ -258,17 +258,11 @@ def test_a_resume_from_the_very_start_keeps_digests(tmp_path):
     assert fit(run, made, resume=True)["digests"]["steps"] == 5
 
 
-class Breaks:
+class Breaks(Around):
     """Data whose stream ends in an error after two batches."""
 
-    def __init__(self, data):
-        self._data = data
-
-    def __getattr__(self, name):
-        return getattr(self._data, name)
-
     def train_batches(self, **kwargs):
-        yield from itertools.islice(self._data.train_batches(**kwargs), 2)
+        yield from itertools.islice(self.inner.train_batches(**kwargs), 2)
         raise FloatingPointError
 
 

@@ -16,19 +16,17 @@ from rich.console import Console
 
 from segjax import data, models, train
 from segjax.train import digests, seed_folders
-from tests.scenes import experiment
+from tests.scenes import Around, experiment
 
 SEEDS = (3, 0, 1, 7)
 
 
-class Watched:
+class Watched(Around):
     """Data that keeps the digest of each training batch, and may do something first."""
 
     def __init__(self, inner, before=lambda number, batch: batch):
-        self.inner, self.before, self.seen = inner, before, []
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
+        super().__init__(inner)
+        self.before, self.seen = before, []
 
     def train_batches(self, *, first_batch=0, **options):
         stream = self.inner.train_batches(first_batch=first_batch, **options)
