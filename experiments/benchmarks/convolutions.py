@@ -10,7 +10,6 @@ into experiments/benchmarks/results/.
 """
 
 import dataclasses
-import datetime
 import functools
 import json
 import pathlib
@@ -38,7 +37,6 @@ LAYERS = (
 """Side, channels in, channels out."""
 SYSTEMS = ("XLA", "PyTorch")
 PARTS = ("forward", "input gradient", "weight gradient")
-HERE = pathlib.Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +171,9 @@ def main(
         note: What else a reader of the numbers should know.
         out: The file to write; results/convolutions-MACHINE.json unless given.
     """
+    import records
     from rich.console import Console
     from rich.table import Table
-    from seeds import machine
-
-    from segjax import train
 
     results = measure(rounds, calls)
     table = Table(title=f"3x3 convolutions, batch {BATCH}, float32: ms, XLA / PyTorch")
@@ -194,14 +190,8 @@ def main(
         table.add_row(", ".join(map(str, rows[0]["layer"])), *cells)
     console = Console()
     console.print(table)
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        **train.run_environment(),
-        "results": results,
-    }
-    path = out or HERE / "results" / f"convolutions-{machine()}.json"
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = {"results": results}
+    path = records.write("convolutions", found, note=note, out=out)
     console.print(f"Written: {path}")
 
 

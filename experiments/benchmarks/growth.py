@@ -12,9 +12,7 @@ every run. The exponents are slopes on logarithmic scales over the last two doub
 hardware, into experiments/benchmarks/results/.
 """
 
-import datetime
 import gc
-import json
 import pathlib
 import statistics
 import time
@@ -23,16 +21,14 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+import records
 import tyro
 from growth_work import CPU, GPU, Axis, axes
 from rich.console import Console
 from rich.table import Table
-from seeds import machine
 
-from segjax import train
 from segjax.cli import process
 
-HERE = pathlib.Path(__file__).parent
 FITTED = 3
 """Points that a slope is read off: the last two doublings."""
 SLACK = 0.3
@@ -151,16 +147,8 @@ def main(
     show(results, console)
     if only and out is None:
         return
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        **train.run_environment(),
-        "peak_bytes_of_the_run": _device_peak(),
-        "results": results,
-    }
-    path = out or HERE / "results" / f"growth-{machine()}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = {"peak_bytes_of_the_run": _device_peak(), "results": results}
+    path = records.write("growth", found, note=note, out=out)
     console.print(f"Written: {path}")
 
 

@@ -16,9 +16,7 @@ stands in for them is so slow that the ratios say little about torchvision.
 """
 
 import dataclasses
-import datetime
 import importlib.util
-import json
 import pathlib
 import statistics
 import sys
@@ -26,14 +24,12 @@ import tempfile
 from typing import Any, Literal
 
 import jax
+import records
 import tyro
 from mask_rcnn_work import Task
 from rich.console import Console
 from rich.table import Table
-from seeds import machine
-from throughput import HERE, Contestant, share_device_memory
-
-from segjax import train
+from throughput import Contestant, share_device_memory
 
 SYSTEMS = ("segjax", "torchvision")
 PUBLISHED = (
@@ -223,16 +219,8 @@ def main(
     remarks += [PUBLISHED] if preset == "gpu" else []
     for remark in remarks:
         console.print(remark)
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        "remarks": remarks,
-        **train.run_environment(),
-        "results": results,
-    }
-    path = out or HERE / "results" / f"mask_rcnn-{machine()}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = {"remarks": remarks, "results": results}
+    path = records.write("mask_rcnn", found, note=note, out=out)
     console.print(f"Written: {path}")
 
 

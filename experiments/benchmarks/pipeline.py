@@ -10,22 +10,18 @@ the device: compare with the images/s that throughput.py or a run's metrics.json
 
 import contextlib
 import dataclasses
-import datetime
-import json
 import pathlib
 import time
 from typing import Any
 
 import jax
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
-from seeds import machine
 
-from segjax import data, train
+from segjax import data
 from segjax.cli import process
-
-HERE = pathlib.Path(__file__).parent
 
 
 def images_a_second(
@@ -101,15 +97,7 @@ def main(
     for name, row in found.items():
         table.add_row(name, *(f"{x:,.0f}" for x in row.values()))
     Console().print(table)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        **train.run_environment(),
-        "images_a_second": found,
-    }
-    path = out or HERE / "results" / f"pipeline-{machine()}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    path = records.write("pipeline", {"images_a_second": found}, note=note, out=out)
     print(f"Written: {path}")
 
 

@@ -9,21 +9,19 @@ they are where nothing else is asked for. Prints the ratios and how far figures 
 apart, and writes them into experiments/benchmarks/results/.
 """
 
-import datetime
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-import jax
+import records
 import tyro
 
-from segjax import data, train
+from segjax import data
 
 HERE = pathlib.Path(__file__).parent
 
@@ -65,7 +63,6 @@ def main(
         )
         apart = max(bench.apart(f"all/seed-{n}", n) for n in numbers)
     result = {
-        "date": datetime.date.today().isoformat(),
         "experiment": experiment.name,
         "steps": steps,
         "seeds": list(seeds),
@@ -77,16 +74,12 @@ def main(
             "alone_sharing_a_cache": shared,
         },
         "largest_difference_of_a_figure": apart,
-        "note": note,
-        **train.run_environment(),
     }
     print(f"{steps} steps of {experiment.name}, {len(seeds)} seeds; compiling included")
     print(f"at once / one after another: {result['ratio']:.2f}")
     print(f"the same where those share a cache: {together / sum(shared):.2f}")
     print(f"largest difference of a figure on the test split: {apart:.2g}")
-    path = out or HERE / "results" / f"seeds-{machine()}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    path = records.write("seeds", result, note=note, out=out)
     print(f"Written: {path}")
 
 
@@ -122,15 +115,6 @@ class Bench:
 
     def _figures(self, name: str) -> dict[str, Any]:
         return json.loads((self.folder / name / "result.json").read_text())["metrics"]
-
-
-def machine() -> str:
-    """A name for the kind of machine, such as `cpu-2-cores`."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
-    kind = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower())
-    return f"{len(jax.devices())}-{kind.strip('-')}"
 
 
 if __name__ == "__main__":

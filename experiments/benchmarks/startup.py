@@ -7,8 +7,6 @@ compilation cache and then with the one it left, and stops each after its first 
 Data are prepared before. Prints seconds, and where they go.
 """
 
-import datetime
-import json
 import os
 import pathlib
 import subprocess
@@ -92,20 +90,13 @@ def main(
             print(f"  {at - before:6.2f}  {part}")
             before = at
     # Late, so that this process does not import JAX while another one is timed.
-    from seeds import machine
+    import records
 
-    from segjax import train
-
-    path = out or HERE / "results" / f"startup-{machine()}.json"
-    result = {
-        "date": datetime.date.today().isoformat(),
+    found = {
         "experiment": experiment.name,
-        "note": note,
-        **train.run_environment(),
         "seconds_at_the_end_of_each_part": {"cold": cold, "warm": warm},
     }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    path = records.write("startup", found, note=note, out=out)
     print(f"Written: {path}")
 
 

@@ -11,7 +11,6 @@ writes it, with date and hardware, into experiments/benchmarks/results/.
 """
 
 import dataclasses
-import datetime
 import importlib.util
 import json
 import os
@@ -23,13 +22,11 @@ import time
 from typing import Any, Literal
 
 import jax
+import records
 import tyro
 from contestants import Task
 from rich.console import Console
 from rich.table import Table
-from seeds import machine
-
-from segjax import train
 
 HERE = pathlib.Path(__file__).parent
 CPU_SYSTEMS = ("segjax", "plain", "torch")
@@ -212,15 +209,8 @@ def main(
     for task in tasks:
         results.append(measure(task, systems, rounds, seconds))
         show(results[-1], console)
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        **train.run_environment(),
-        "results": results,
-    }
-    path = out or HERE / "results" / f"throughput-{machine()}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = {"results": results}
+    path = records.write("throughput", found, note=note, out=out)
     console.print(f"Written: {path}")
 
 
