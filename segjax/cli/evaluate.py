@@ -27,12 +27,9 @@ def main(args: Sequence[str]) -> None:
     """Prints and writes the figures of a run's checkpoint."""
     folder = runs.folder_argument(args, "evaluate")
     run = runs.load(folder, EvaluateOptions, args[1:], prog=f"segjax evaluate {folder}")
-    experiment, data = run.experiment, run.experiment.data
+    data, size = run.experiment.data, run.experiment.config.batch_size
     split = run.options.split or training.final_split(data.splits)
-    evaluate = training.make_evaluator(
-        experiment.model.apply, experiment.objective, experiment.metric
-    )
-    size = experiment.config.batch_size
+    evaluate = training.evaluator(run.experiment)
     figures = evaluate(run.state, data.eval_batches(split, batch_size=size))
     step = int(run.state.step)
     path = folder / f"evaluation-{split}-{run.options.checkpoint}.json"

@@ -17,6 +17,7 @@ from segjax.train.environment import run_environment as run_environment
 from segjax.train.evaluate import make_eval_step as make_eval_step
 from segjax.train.evaluate import make_evaluator as make_evaluator
 from segjax.train.lock import locked as locked
+from segjax.train.loop import evaluator as evaluator
 from segjax.train.loop import train as train
 from segjax.train.manifest import SCRIPT as SCRIPT
 from segjax.train.manifest import write_json as write_json

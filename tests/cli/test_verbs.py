@@ -35,6 +35,25 @@ def test_evaluate_repeats_the_number_of_the_run(segjax, run):
     assert f"{final['metrics']['mean_iou']:.4f}" in got.out
 
 
+def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
+    segjax, script, source, tmp_path
+):
+    """Mask R-CNN's are the true sizes of padded images, beside the images."""
+    plain = script.read_text()
+    changed = plain.replace(
+        "optimizer=", 'inputs=lambda batch: {"image": 1 - batch["image"]}, optimizer='
+    )
+    assert changed != plain
+    path, folder = tmp_path / "inverted.py", tmp_path / "run"
+    path.write_text(changed)
+    got = segjax("train", path, "--source", source, "--steps", 10, "--run", folder)
+    assert got.code == 0, got.err
+    assert segjax("evaluate", folder).code == 0
+    figures = json.loads((folder / "evaluation-test-best.json").read_text())
+    final = json.loads((folder / "result.json").read_text())
+    assert figures["metrics"] == final["metrics"]
+
+
 def test_evaluate_another_split_and_checkpoint(segjax, run):
     got = segjax("evaluate", run, "--split", "validation", "--checkpoint", "last")
     assert got.code == 0, got.err
