@@ -66,45 +66,67 @@ def experiment(
         augment=data.augment.compose(
             data.augment.flip,
             data.augment.quarter_turn,
-            data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
+            data.augment.scale_and_crop(minimum=0.6, maximum=2.0),
+            data.augment.blur(sigma=1.0),
+            # Microscopes differ more than the images of one.
+            data.augment.exposure(minimum=-2.0, maximum=0.5),
         ),
-        model=mask_rcnn(len(nuclei.classes), small=small, detections=eval_instances),
+        model=mask_rcnn(
+            len(nuclei.classes),
+            body=small_body() if small else body(pretrained=weights is not None),
+            small=small,
+            detections=eval_instances,
+        ),
         objective=losses.instance(),
-        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
+        optimizer=train.with_ema(
+            optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)), decay=0.998
+        ),
         metric=metrics.detections(nuclei.classes),
         inputs=models.mask_rcnn_inputs,
         start=None if weights is None else start_from_body(weights),
     )
 
 
-def mask_rcnn(num_classes: int, *, small: bool, detections: int) -> models.MaskRCNN:
-    """Anchors for nuclei of 8 to 80 pixels, and room for many in an image.
+def body(*, pretrained: bool) -> models.ResNet:
+    """ResNet-50; from scratch it needs a norm that learns."""
+    if pretrained:
+        return models.resnet50()
+    return models.resnet50(norm=models.layers.group_norm)
+
+
+def small_body() -> models.ResNet:
+    """A ResNet-18 of half the width."""
+    return models.resnet18(width=32, norm=models.layers.group_norm)
+
+
+def mask_rcnn(
+    num_classes: int, *, body: models.ResNet, small: bool, detections: int
+) -> models.MaskRCNN:
+    """Nuclei of 8 to 128 pixels, seen twice as large, and many in an image.
 
     Args:
         num_classes: C, with background as class 0.
-        small: Narrow and from scratch, or torchvision's ResNet-50.
+        body: From images to maps.
+        small: Narrow heads, and fewer proposals to learn from.
         detections: The most in an image.
     """
-    body = models.resnet50()
-    if small:
-        body = models.resnet18(width=16, norm=models.layers.group_norm)
     return models.MaskRCNN(
         body=body,
+        enlarge=2,
         fpn=models.FPN(features=64 if small else 256),
         rpn=models.RPN(
-            anchor_sizes=((12,), (24,), (40,), (64,), (96,)),
-            pre_nms_top_n_train=256 if small else 2_000,
-            pre_nms_top_n_test=512 if small else 1_000,
-            post_nms_top_n_train=128 if small else 1_000,
-            post_nms_top_n_test=256 if small else 1_000,
+            anchor_sizes=((16,), (32,), (64,), (128,), (256,)),
+            pre_nms_top_n_train=512 if small else 2_000,
+            post_nms_top_n_train=256 if small else 1_000,
         ),
         roi_heads=models.RoIHeads(
             num_classes,
             box_width=128 if small else 1_024,
             mask_convs=2 if small else 4,
             mask_width=64 if small else 256,
-            batch_size_per_image=64 if small else 512,
+            batch_size_per_image=128 if small else 512,
             detections_per_img=detections,
+            aligned=True,
         ),
     )
 

@@ -181,6 +181,7 @@ def detection_metric(small: Small) -> Point:
         classes=batch["classes"],
         present=batch["present"],
         masks=np.full((*shape, 28, 28), 0.9, np.float32),
+        aligned=False,
     )
     metric = metrics.detections(tuple(f"class {i}" for i in range(CLASSES)))
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
@@ -28,8 +29,8 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
 
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
-        `classes` and `present` [B, D], and `masks` [B, D, M, M], probabilities inside
-        the boxes. The batch has `boxes`, `classes`, `present` and `masks` [B, N, H,
+        `classes` and `present` [B, D], `masks` [B, D, M, M], probabilities inside the
+        boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`, `present` and `masks` [B, N, H,
         W], and may have `crowd` [B, N], beside `valid`, `index` and `weight`.
         Figures are those of `AveragePrecision` and, over objects of all classes, of
         `Matching`: there a pixel belongs to the best of the detections that cover it,
@@ -50,9 +51,10 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
                 f"{', '.join(missing)}. Give the pipeline instances=N."
             )
         found = {f"found/{k}": getattr(outputs, k) for k in _FOUND}
+        aligned = jnp.full(len(outputs.present), outputs.aligned)
         true = {f"true/{k}": batch[k] for k in _TRUE if k in batch}
         rest = {k: batch[k] for k in ("valid", "index", "weight")}
-        return found | true | rest
+        return found | {"found/aligned": aligned} | true | rest
 
     def make(arrays: Mapping[str, Any]) -> Combined:
         # Padding rows are left out before the slow part, not after it.
@@ -86,7 +88,10 @@ def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarr
     pasted = np.zeros((*found["present"].shape, *size), bool)
     for image, present in enumerate(found["present"]):
         masks, boxes = (found[k][image][present] for k in ("masks", "boxes"))
-        probabilities = ops.paste_masks_on_host(masks, boxes, size=size)
+        aligned = bool(found["aligned"][image])
+        probabilities = ops.paste_masks_on_host(
+            masks, boxes, size=size, aligned=aligned
+        )
         pasted[image, present] = probabilities >= _OBJECT
     return pasted
 

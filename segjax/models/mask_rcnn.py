@@ -43,6 +43,10 @@ class MaskRCNN(nn.Module):
         roi_heads: From proposals to detections; has the number of classes.
         mean: Subtracted from the channels of images in [0, 1].
         std: What they are then divided by.
+        enlarge: How many times a pixel is repeated along each axis before the body
+            sees it: 2 lets objects of 8 pixels fill the finest map's cells as those
+            of 16 do, at four times the cost. Anchor sizes are then those of the
+            enlarged image; all else, boxes included, stays in the given one's pixels.
         dtype: What networks compute in; parameters, boxes, scores and logits are
             float32.
     """
@@ -53,9 +57,9 @@ class MaskRCNN(nn.Module):
     rpn: RPN = RPN()
     mean: Sequence[float] = MEAN
     std: Sequence[float] = STD
+    enlarge: int = 1
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(
         self,
         image: Image,
@@ -83,6 +87,34 @@ class MaskRCNN(nn.Module):
             ValueError: If there are no targets in training.
         """
         layers.check_image(image)
+        if train and targets is None:
+            raise ValueError(
+                "MaskRCNN needs targets in training, got none. Give make_train_step "
+                "inputs=models.mask_rcnn_inputs."
+            )
+        times = self.enlarge
+        image = _repeated(image, times, axes=(1, 2))
+        if times > 1 and size is not None:
+            size = size * times
+        if times > 1 and targets is not None:
+            masks = _repeated(targets["masks"], times, axes=(2, 3))
+            targets = {**targets, "masks": masks, "boxes": targets["boxes"] * times}
+        outputs = self._run(image, size, targets, train=train)
+        if times > 1 and not train:
+            boxes, size = outputs.boxes / times, outputs.size // times
+            outputs = outputs.replace(boxes=boxes, size=size)
+        return outputs
+
+    @nn.compact
+    def _run(
+        self,
+        image: Image,
+        size: Array | None,
+        targets: Mapping[str, Array] | None,
+        *,
+        train: bool,
+    ) -> MaskRCNNTraining | Detections:
+        """The network, on the image as large as it shall be."""
         shape = image.shape[1:3]
         padded = size is not None
         if size is None:
@@ -101,12 +133,7 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.proposals(objectness, deltas, anchors, size, train=train)
         if not train:
             found = self.roi_heads.detect(pyramid[:4], *proposals, size, extent)
-            return Detections(size=size, **found)
-        if targets is None:
-            raise ValueError(
-                "MaskRCNN needs targets in training, got none. Give make_train_step "
-                "inputs=models.mask_rcnn_inputs."
-            )
+            return Detections(size=size, aligned=self.roi_heads.aligned, **found)
         keys = _keys(self.make_rng("dropout"), len(image))
         objects = targets["boxes"], targets["present"]
         learned = self.rpn.targets(keys[:, 0], anchors, *objects)
@@ -125,6 +152,14 @@ class MaskRCNN(nn.Module):
         x = region.zero_outside(x, region.top_left(size, height, width))
         rest = ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0))
         return jnp.pad(x, rest).astype(self.dtype)
+
+
+def _repeated(x: Array, times: int, *, axes: Sequence[int]) -> Array:
+    """Every entry `times` times along each of the axes."""
+    if times > 1:
+        for axis in axes:
+            x = jnp.repeat(x, times, axis=axis)
+    return x
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
@@ -181,7 +216,10 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
     for i, present in enumerate(outputs.present):
         boxes = outputs.boxes[i][present]
         masks = ops.paste_masks_on_host(
-            outputs.masks[i][present], boxes, size=outputs.size[i]
+            outputs.masks[i][present],
+            boxes,
+            size=outputs.size[i],
+            aligned=outputs.aligned,
         )
         result.append(
             {

@@ -61,6 +61,7 @@ class Detections:
         masks: float32 [B, D, M, M], probability of the object inside its box.
         present: bool [B, D].
         size: int32 [B, 2], height and width of the image without its padding.
+        aligned: How masks lie in their boxes; see `ops.paste_masks`.
     """
 
     # Any, as above.
@@ -70,3 +71,4 @@ class Detections:
     masks: Any
     present: Any
     size: Any
+    aligned: bool = flax.struct.field(pytree_node=False, default=False)

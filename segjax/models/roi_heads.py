@@ -38,6 +38,9 @@ class RoIHeads(nn.Module):
         batch_size_per_image: R, proposals drawn for the losses.
         positive_fraction: Largest share of proposals with an object among these.
         bbox_reg_weights: By which deltas of boxes are multiplied.
+        aligned: True reads features and masks where boxes are, as detectron2 does;
+            False half a pixel of each map further, as torchvision does, whose weights
+            want that. Small objects want True.
         axis_name: Passed to the norm.
     """
 
@@ -59,6 +62,7 @@ class RoIHeads(nn.Module):
     batch_size_per_image: int = 512
     positive_fraction: float = 0.25
     bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    aligned: bool = False
     axis_name: str | None = None
 
     def setup(self):
@@ -214,6 +218,7 @@ class RoIHeads(nn.Module):
             match[:first],
             boxes[:first],
             size=2 * self.mask_size,
+            aligned=self.aligned,
             image_size=size,
         )
         return {
@@ -235,7 +240,7 @@ class RoIHeads(nn.Module):
             output_size=(cells, cells),
             spatial_scales=_SCALES,
             sampling_ratio=self.sampling_ratio,
-            aligned=False,
+            aligned=self.aligned,
         )
         return jax.vmap(lambda maps, boxes, sizes: read(maps, boxes, sizes=sizes))(
             list(pyramid), boxes, sizes

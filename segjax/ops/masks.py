@@ -21,6 +21,7 @@ def crop_masks(
     boxes: Float[Array, "r 4"],
     *,
     size: int,
+    aligned: bool = False,
     image_size: Int[Array, "2"] | None = None,
 ) -> Float[Array, "r m m"]:
     """Cuts a mask out for each box, at one size.
@@ -30,6 +31,8 @@ def crop_masks(
         index: [R] which mask a box is cut from.
         boxes: [R, 4] (x0, y0, x1, y1) in pixels, no larger than the image.
         size: M, the side of what is cut out.
+        aligned: True cuts what is inside the box; False what is half a pixel further
+            down and right, as torchvision does.
         image_size: (height, width) of the image, where the masks are padded: their
             far border is there. None for all of them.
 
@@ -39,7 +42,8 @@ def crop_masks(
 
     Reference:
         torchvision's `project_masks_on_boxes`: ROIAlign, not aligned, with a number
-        of samples that adapts to the box. See `roi_align_adaptive`.
+        of samples that adapts to the box. See `roi_align_adaptive`. Aligned, it is
+        detectron2's `BitMasks.crop_and_resize`.
     """
     chex.assert_equal_shape_prefix([index, boxes], 1)
     height, width = masks.shape[1:]
@@ -51,7 +55,7 @@ def crop_masks(
             boxes[:, axis + 2],
             length,
             cells=size,
-            aligned=False,
+            aligned=aligned,
             limit=limit,
         )
         for axis, length, limit in ((1, height, far[0]), (0, width, far[1]))
@@ -70,28 +74,38 @@ def crop_masks(
 
 
 def paste_masks(
-    masks: Float[Array, "n m m"], boxes: Float[Array, "n 4"], *, size: tuple[int, int]
+    masks: Float[Array, "n m m"],
+    boxes: Float[Array, "n 4"],
+    *,
+    size: tuple[int, int],
+    aligned: bool = False,
 ) -> Float[Array, "n h w"]:
     """Puts predicted masks where their boxes are in the image, on the device.
 
-    A mask is given a border of zeros one cell wide and its box grown by as much; the
-    box's corners are rounded towards 0, and the mask is resized to the pixels from
-    corner to corner, both included, by bilinear interpolation.
+    Aligned, a pixel is the bilinear interpolation of the mask at the pixel's centre,
+    with zeros around the mask: what was cut out aligned comes back to its place.
+
+    Not aligned, a mask is given a border of zeros one cell wide and its box grown by
+    as much; the box's corners are rounded towards 0, and the mask is resized to the
+    pixels from corner to corner, both included, by bilinear interpolation. That moves
+    an object's outline by up to a pixel, which matters to small ones.
 
     Args:
         masks: [N, M, M] probabilities.
         boxes: [N, 4] (x0, y0, x1, y1) in pixels; parts outside the image are cut off.
         size: (height, width) of the image.
+        aligned: As the masks were cut out to learn from.
 
     Returns:
         [N, H, W] float32 in [0, 1], 0 outside of the boxes. At 0.5 and more is
         object.
 
     Reference:
-        torchvision's `paste_masks_in_image`.
+        torchvision's `paste_masks_in_image`; aligned, detectron2's.
     """
     boxes = jnp.asarray(boxes, jnp.float32)
-    rows, columns = _pasting(boxes, size, masks.shape[-1], jnp)
+    weights = _weights_inside if aligned else _weights_of_corners
+    rows, columns = weights(boxes, size, masks.shape[-1], jnp)
     masks = jnp.asarray(masks, jnp.float32)
     highest = jax.lax.Precision.HIGHEST
     mixed = jnp.einsum("nwm,nkm->nwk", columns, masks, precision=highest)
@@ -103,6 +117,7 @@ def paste_masks_on_host(
     boxes: Float[Array, "n 4"],
     *,
     size: Sequence[int] | Num[Array, "2"],
+    aligned: bool = False,
 ) -> Float[np.ndarray, "n h w"]:
     """`paste_masks` in NumPy: no compilation for every new size of image.
 
@@ -110,13 +125,15 @@ def paste_masks_on_host(
         masks: [N, M, M] probabilities.
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
         size: (height, width) of the image.
+        aligned: As in `paste_masks`.
 
     Returns:
         [N, H, W] float32.
     """
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
     height, width = (int(x) for x in size)
-    rows, columns = _pasting(boxes, (height, width), masks.shape[-1], np)
+    weights = _weights_inside if aligned else _weights_of_corners
+    rows, columns = weights(boxes, (height, width), masks.shape[-1], np)
     # A mask at a time, and only where its box is: most of an image is not.
     pasted = np.zeros((len(masks), height, width), np.float32)
     for mask, row, column, out in zip(masks, rows, columns, pasted, strict=True):
@@ -127,8 +144,22 @@ def paste_masks_on_host(
     return pasted
 
 
-def _pasting(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
+def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
     """Weights [N, H, M] and [N, W, M] of a mask's rows and columns in pixels."""
+    weights = []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
+        pixel = xp.arange(length, dtype=xp.float32)[None] + 0.5
+        side = xp.maximum(last - first, 1e-6)
+        place = ((pixel - first) / side * cells - 0.5)[..., None]
+        cell = xp.arange(cells, dtype=xp.float32)[None, None]
+        near = xp.maximum(1 - abs(place - cell), 0)
+        weights.append(xp.where((last > first)[..., None], near, 0).astype(xp.float32))
+    return weights
+
+
+def _weights_of_corners(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
+    """The same as torchvision has them: of boxes between whole pixels."""
     scale = (cells + 2) / cells
     centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale

@@ -22,6 +22,7 @@ SPATIAL = {
 }
 PIXELWISE = {
     "colour_jitter": augment.colour_jitter(),
+    "exposure": augment.exposure(),
     "noise": augment.noise(),
     "blur": augment.blur(),
 }
@@ -33,6 +34,7 @@ IDENTITY = {
     "colour_jitter": augment.colour_jitter(
         brightness=0.0, contrast=0.0, saturation=0.0
     ),
+    "exposure": augment.exposure(minimum=0.0, maximum=0.0),
     "noise": augment.noise(sigma=0.0),
     "blur": augment.blur(sigma=0.0),
     "compose": augment.compose(),
@@ -304,6 +306,19 @@ def test_saturation_leaves_grey_images_grey(key):
         augment.colour_jitter(brightness=0.0, contrast=0.5, saturation=1.0)
     )
     np.testing.assert_allclose(jitter(key, example)["image"], 0.25, atol=1e-6)
+
+
+def test_exposure_is_a_factor_between_its_stops():
+    example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.5, np.float32)}
+    change = jax.jit(augment.exposure(minimum=-2.0, maximum=2.0))
+    keys = map(jax.random.key, range(99))
+    out = np.array([np.unique(change(key, example)["image"]).item() for key in keys])
+    stops = np.log2(out / 0.5)
+    assert -2 <= stops.min() < -1.9
+    assert out.max() == 1  # Saturated from a factor of 2 up: in a quarter of them.
+    assert 0.1 < np.mean(out == 1) < 0.4
+    with pytest.raises(ValueError, match="minimum <= maximum, got 1.0 and 0.0"):
+        augment.exposure(minimum=1.0, maximum=0.0)
 
 
 def test_noise_has_at_most_the_asked_deviation():

@@ -163,6 +163,49 @@ def test_padding_and_neighbours_change_no_detection(detect, variables):
         assert_close(got, want, atol=1e-3)
 
 
+def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
+    """Boxes come back in the pixels of the image given; masks lie in them."""
+    batch = scene((45, 40), 3, shape=(48, 48))
+    larger = np.repeat(np.repeat(batch["image"], 2, 1), 2, 2)
+    want = detect(variables, larger, batch["size"] * 2)
+    double = tiny().clone(enlarge=2)
+    got = jax.jit(lambda v, x, n: double.apply(v, x, size=n))(
+        variables, batch["image"], batch["size"]
+    )
+    assert np.asarray(want.present).sum() == 6
+    np.testing.assert_array_equal(got.size, [[45, 40]])
+    want = want.replace(boxes=want.boxes / 2, size=got.size)
+    assert_close(got, want, atol=1e-5)
+    (found,) = models.instances(got)
+    assert found["masks"].shape == (6, 45, 40)
+
+
+@pytest.mark.slow
+def test_enlarged_learns_the_same_as_from_a_larger_image(train, variables):
+    batch = scene((45, 40), 3, shape=(48, 48))
+    masks = np.repeat(np.repeat(batch["masks"], 2, 2), 2, 3)
+    larger = batch | {
+        "image": np.repeat(np.repeat(batch["image"], 2, 1), 2, 2),
+        "masks": masks,
+        "boxes": batch["boxes"] * 2,
+        "size": batch["size"] * 2,
+    }
+    terms, _ = train(variables, larger)
+    outputs = jax.jit(
+        lambda v, batch: (
+            tiny()
+            .clone(enlarge=2)
+            .apply(
+                v,
+                **models.mask_rcnn_inputs(batch),
+                train=True,
+                rngs={"dropout": jax.random.key(1)},
+            )
+        )
+    )(variables, batch)
+    assert_close(OBJECTIVE(outputs, batch), terms, rtol=1e-5)
+
+
 def test_sizes_are_those_of_the_array_unless_given():
     image = jax.ShapeDtypeStruct((2, 90, 70, 3), jnp.float32)
     outputs = jax.eval_shape(

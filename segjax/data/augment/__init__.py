@@ -9,6 +9,7 @@ from the key, so that a result depends on neither the other examples nor their n
 
 from segjax.data.augment.colour import blur as blur
 from segjax.data.augment.colour import colour_jitter as colour_jitter
+from segjax.data.augment.colour import exposure as exposure
 from segjax.data.augment.colour import noise as noise
 from segjax.data.augment.combine import compose as compose
 from segjax.data.augment.combine import sometimes as sometimes

@@ -52,6 +52,32 @@ def colour_jitter(
     return augment
 
 
+def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
+    """Multiplies the image by a power of two, as a camera's exposure does.
+
+    Args:
+        minimum: Smallest exponent, in stops: -1 halves the light.
+        maximum: Largest exponent. Far above 0 most of an image saturates.
+
+    Returns:
+        The augmentation; exponents are uniform between the two.
+
+    Raises:
+        ValueError: If `minimum` exceeds `maximum`.
+    """
+    if minimum > maximum:
+        raise ValueError(
+            f"exposure needs minimum <= maximum, got {minimum} and {maximum}."
+        )
+
+    def augment(key: Key, example: Example) -> Example:
+        check_image(example)
+        factor = jnp.exp2(jax.random.uniform(key, (), minval=minimum, maxval=maximum))
+        return {**example, "image": jnp.minimum(example["image"] * factor, 1.0)}
+
+    return augment
+
+
 def noise(*, sigma: float = 0.05) -> Augmentation:
     """Adds Gaussian noise, independent for each pixel and channel.
 
