@@ -76,6 +76,7 @@ def small_mask_rcnn(num_classes: int) -> models.MaskRCNN:
             mask_width=64,
             batch_size_per_image=16,
             detections_per_img=10,
+            aligned=True,
         ),
     )
 

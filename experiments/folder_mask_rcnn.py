@@ -8,8 +8,9 @@
     segjax predict mine NEW_IMAGES --out predictions
 
 Images are not resized: anchors of 32 to 512 pixels suit objects of about that size.
-`--anchors 8 16 32 64 128` is for smaller ones. Without --weights training begins from
-random numbers, which takes many images. On a CPU, add --small.
+`--anchors 8 16 32 64 128` is for smaller ones, and `--enlarge 2` for objects below some
+20 pixels. Without --weights training begins from random numbers, which takes many
+images. On a CPU, add --small.
 """
 
 import pathlib
@@ -31,6 +32,7 @@ def experiment(
     weights: pathlib.Path | None = None,
     small: bool = False,
     anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512),
+    enlarge: int = 1,
     steps: int = 2_000,
     batch_size: int = 2,
     size: int = 512,
@@ -46,7 +48,9 @@ def experiment(
         weights: What `segjax import` made of torchvision's maskrcnn_resnet50_fpn, to
             begin with; layers that know of its classes start afresh.
         small: A narrow ResNet-18 instead, from scratch.
-        anchors: Side of the anchors of each level of the pyramid, in pixels.
+        anchors: Side of the anchors of each level of the pyramid, in pixels, enlarged
+            ones if they are.
+        enlarge: Times that each pixel is repeated along both axes before the network.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
@@ -79,7 +83,9 @@ def experiment(
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.colour_jitter(),
         ),
-        model=mask_rcnn(len(mine.classes), anchors, small=small),
+        model=mask_rcnn(
+            len(mine.classes), anchors, small=small, pretrained=weights is not None
+        ).clone(enlarge=enlarge),
         objective=losses.instance(),
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
         metric=metrics.detections(mine.classes),
@@ -89,7 +95,7 @@ def experiment(
 
 
 def mask_rcnn(
-    num_classes: int, anchors: tuple[int, ...], *, small: bool
+    num_classes: int, anchors: tuple[int, ...], *, small: bool, pretrained: bool
 ) -> models.MaskRCNN:
     """Torchvision's network, or a narrow one.
 
@@ -97,14 +103,19 @@ def mask_rcnn(
         num_classes: C, with background as class 0.
         anchors: Side of the anchors of each level, in pixels.
         small: The narrow one.
+        pretrained: Whether it begins with torchvision's weights, which want its norm
+            and its way of reading boxes; both are worse for all else.
     """
     sizes = tuple((side,) for side in anchors)
+    norm = models.layers.frozen_norm if pretrained else models.layers.group_norm
     if not small:
         return models.MaskRCNN(
-            rpn=models.RPN(anchor_sizes=sizes), roi_heads=models.RoIHeads(num_classes)
+            body=models.resnet50(norm=norm),
+            rpn=models.RPN(anchor_sizes=sizes),
+            roi_heads=models.RoIHeads(num_classes, aligned=not pretrained),
         )
     return models.MaskRCNN(
-        body=models.resnet18(width=16, norm=models.layers.group_norm),
+        body=models.resnet18(width=16, norm=norm),
         fpn=models.FPN(features=64),
         rpn=models.RPN(
             anchor_sizes=sizes,
@@ -120,6 +131,7 @@ def mask_rcnn(
             mask_width=64,
             batch_size_per_image=32,
             detections_per_img=50,
+            aligned=not pretrained,
         ),
     )
 

@@ -30,8 +30,9 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
         `classes` and `present` [B, D], `masks` [B, D, M, M], probabilities inside the
-        boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`, `present` and `masks` [B, N, H,
-        W], and may have `crowd` [B, N], beside `valid`, `index` and `weight`.
+        boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`,
+        `present` and `masks` [B, N, H, W], and may have `crowd` [B, N], beside
+        `valid`, `index` and `weight`.
         Figures are those of `AveragePrecision` and, over objects of all classes, of
         `Matching`: there a pixel belongs to the best of the detections that cover it,
         and a detection that lies in crowds by half is left out.

@@ -1,5 +1,6 @@
 """Mask R-CNN (He et al., 2017, arXiv:1703.06870), as torchvision has it."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,23 +88,17 @@ class MaskRCNN(nn.Module):
             ValueError: If there are no targets in training.
         """
         layers.check_image(image)
-        if train and targets is None:
-            raise ValueError(
-                "MaskRCNN needs targets in training, got none. Give make_train_step "
-                "inputs=models.mask_rcnn_inputs."
-            )
         times = self.enlarge
-        image = _repeated(image, times, axes=(1, 2))
-        if times > 1 and size is not None:
-            size = size * times
-        if times > 1 and targets is not None:
-            masks = _repeated(targets["masks"], times, axes=(2, 3))
-            targets = {**targets, "masks": masks, "boxes": targets["boxes"] * times}
+        if times > 1:
+            image = _repeated(image, times, axes=(1, 2))
+            size = None if size is None else size * times
+            targets = None if targets is None else _enlarged(targets, times)
         outputs = self._run(image, size, targets, train=train)
-        if times > 1 and not train:
-            boxes, size = outputs.boxes / times, outputs.size // times
-            outputs = outputs.replace(boxes=boxes, size=size)
-        return outputs
+        if isinstance(outputs, MaskRCNNTraining) or times == 1:
+            return outputs
+        return dataclasses.replace(
+            outputs, boxes=outputs.boxes / times, size=outputs.size // times
+        )
 
     @nn.compact
     def _run(
@@ -114,7 +109,7 @@ class MaskRCNN(nn.Module):
         *,
         train: bool,
     ) -> MaskRCNNTraining | Detections:
-        """The network, on the image as large as it shall be."""
+        """The network, on images as large as it is to see them."""
         shape = image.shape[1:3]
         padded = size is not None
         if size is None:
@@ -134,6 +129,11 @@ class MaskRCNN(nn.Module):
         if not train:
             found = self.roi_heads.detect(pyramid[:4], *proposals, size, extent)
             return Detections(size=size, aligned=self.roi_heads.aligned, **found)
+        if targets is None:
+            raise ValueError(
+                "MaskRCNN needs targets in training, got none. Give make_train_step "
+                "inputs=models.mask_rcnn_inputs."
+            )
         keys = _keys(self.make_rng("dropout"), len(image))
         objects = targets["boxes"], targets["present"]
         learned = self.rpn.targets(keys[:, 0], anchors, *objects)
@@ -152,14 +152,6 @@ class MaskRCNN(nn.Module):
         x = region.zero_outside(x, region.top_left(size, height, width))
         rest = ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0))
         return jnp.pad(x, rest).astype(self.dtype)
-
-
-def _repeated(x: Array, times: int, *, axes: Sequence[int]) -> Array:
-    """Every entry `times` times along each of the axes."""
-    if times > 1:
-        for axis in axes:
-            x = jnp.repeat(x, times, axis=axis)
-    return x
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
@@ -230,6 +222,17 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
             }
         )
     return result
+
+
+def _enlarged(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
+    """Objects in an image of so many times the height and width."""
+    masks = _repeated(targets["masks"], times, axes=(2, 3))
+    return {**targets, "masks": masks, "boxes": targets["boxes"] * times}
+
+
+def _repeated(x: Array, times: int, *, axes: tuple[int, int]) -> Array:
+    """Every pixel `times` times along both axes."""
+    return jnp.repeat(jnp.repeat(x, times, axis=axes[0]), times, axis=axes[1])
 
 
 def _keys(key: Key, images: int) -> Key:

@@ -317,7 +317,7 @@ def test_exposure_is_a_factor_between_its_stops():
     assert -2 <= stops.min() < -1.9
     assert out.max() == 1  # Saturated from a factor of 2 up: in a quarter of them.
     assert 0.1 < np.mean(out == 1) < 0.4
-    with pytest.raises(ValueError, match="minimum <= maximum, got 1.0 and 0.0"):
+    with pytest.raises(ValueError, match=r"minimum <= maximum, got 1\.0 and 0\.0"):
         augment.exposure(minimum=1.0, maximum=0.0)
 
 

@@ -1,0 +1,116 @@
+"""Every experiment builds on data of its layout, and its step and evaluation trace."""
+
+import contextlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from segjax import train
+from segjax.cli import scripts
+from segjax.train.loop import step_of
+from tests.data import sources
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+SIDE = 40
+
+
+def nuclei(_):
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[4:20, 4:16] = 255
+    return {
+        f"{part}/{i}/{kind}/{i}.png": sources.png(pixels)
+        for part in ("stage1_train", "stage1_test")
+        for i in range(10)
+        for kind, pixels in (
+            ("images", np.full((SIDE, SIDE, 3), i, np.uint8)),
+            ("masks", mask),
+        )
+    }
+
+
+def streets(rng):
+    found = {}
+    for split in ("train", "val", "test"):
+        pixels = sources.image(rng, SIDE, SIDE)
+        found[f"CamVid/{split}/0.jpg"] = sources.png(pixels, "JPEG")
+        ids = rng.integers(0, 12, (SIDE, SIDE)).astype(np.uint8)
+        found[f"CamVid/{split}annot/0.png"] = sources.png(ids)
+    return found
+
+
+def membranes(rng):
+    return {
+        f"isbi2012/train/{kind}/{n}.png": sources.png(
+            rng.choice(np.array([0, 255], np.uint8), (SIDE, SIDE))
+        )
+        for kind in ("image", "label")
+        for n in range(30)
+    }
+
+
+def own(kind):
+    def files(rng):
+        ids = np.zeros((SIDE, SIDE), np.uint8)
+        ids[:20, :20] = 1
+        found = {}
+        for i in range(10):
+            found[f"images/{i}.png"] = sources.png(sources.image(rng, SIDE, SIDE))
+            found[f"{kind}/{i}.png"] = sources.png(ids)
+        return found
+
+    return files
+
+
+SMALL = {"batch_size": 2, "steps": 10}
+OF_DIGITS = ["simple_cnn", "unet", "fcn", "mask_rcnn"]
+CASES = [
+    *[pytest.param(f"digits_{name}", None, {}) for name in OF_DIGITS],
+    pytest.param("digits_mislabelled", None, {"scenes": 16}),
+    pytest.param("dsb2018_unet", nuclei, {"size": 32}),
+    pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 32, "small": True}),
+    pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 64}),
+    pytest.param("camvid_unet", streets, {"size": (32, 32)}),
+    pytest.param("camvid_fcn", streets, {"size": (64, 64)}),
+    pytest.param("isbi2012_unet", membranes, {}),
+    pytest.param("folder_unet", own("masks"), {"size": 32}),
+    pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "small": True}),
+    pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "enlarge": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "files", "flags"), CASES)
+def test_step_and_evaluation_trace(name, files, flags, rng, tmp_path, monkeypatch):
+    if files is not None:
+        monkeypatch.setenv("SEGJAX_DATA_DIR", str(tmp_path / "prepared"))
+        flags = {**flags, "source": sources.write(tmp_path / "source", files(rng))}
+    build = scripts.load(EXPERIMENTS / f"{name}.py")
+    experiment = build(**SMALL, **flags)
+    model, optimizer, pipeline = (
+        getattr(experiment, part) for part in ("model", "optimizer", "data")
+    )
+    state = train.abstract_state(
+        model, optimizer, image_shape=train.image_shape(pipeline)
+    )
+    with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as batches:
+        after, scalars = jax.eval_shape(step_of(experiment), state, next(batches))
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(
+        lambda x: x.shape, state
+    )
+    assert {"loss", "grad_norm"} <= scalars.keys()
+    evaluation = train.make_eval_step(
+        model.apply, experiment.objective, experiment.metric, inputs=experiment.inputs
+    )
+    split = train.evaluation_split(pipeline.splits)
+    with contextlib.closing(pipeline.eval_batches(split, batch_size=2)) as batches:
+        jax.eval_shape(evaluation, train.variables(state), next(batches))
+
+
+def test_every_experiment_is_tested():
+    written = {
+        path.stem
+        for path in EXPERIMENTS.glob("*.py")
+        if "\ndef experiment(" in path.read_text()
+    }
+    assert {case.values[0] for case in CASES} == written
