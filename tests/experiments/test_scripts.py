@@ -80,10 +80,18 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Prepared data of these tests, apart from the user's own."""
+    return tmp_path_factory.mktemp("prepared")
+
+
 @pytest.mark.parametrize(("name", "files", "flags"), CASES)
-def test_step_and_evaluation_trace(name, files, flags, rng, tmp_path, monkeypatch):
+def test_step_and_evaluation_trace(
+    name, files, flags, rng, tmp_path, prepared, monkeypatch
+):
+    monkeypatch.setenv("SEGJAX_DATA_DIR", str(prepared))
     if files is not None:
-        monkeypatch.setenv("SEGJAX_DATA_DIR", str(tmp_path / "prepared"))
         flags = {**flags, "source": sources.write(tmp_path / "source", files(rng))}
     build = scripts.load(EXPERIMENTS / f"{name}.py")
     experiment = build(**SMALL, **flags)
