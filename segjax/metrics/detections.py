@@ -59,7 +59,8 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
 
     def make(arrays: Mapping[str, Any]) -> Combined:
         # Padding rows are left out before the slow part, not after it.
-        kept = np.flatnonzero(np.asarray(arrays["weight"]) > 0)
+        kept = np.asarray(arrays["weight"]) > 0
+        kept = slice(None) if kept.all() else kept  # Masks are large: no copy of all.
         rows = {k: np.asarray(v)[kept] for k, v in arrays.items()}
         found, true = (_side(rows, side) for side in ("found/", "true/"))
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
@@ -67,13 +68,10 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
         crowd = true.get("crowd", np.zeros(true["present"].shape, bool))
         real = true["present"] & ~crowd
         sure = found["present"] & (found["scores"] >= least_score)
-        crowded = np.any(true["masks"] & _wide(crowd), axis=1)
-        sure &= ~_in_crowd(found["masks"], np.asarray(crowded))
+        if np.any(true["present"] & crowd):
+            sure &= ~_in_crowd(found["masks"], _ids(true["masks"], crowd) > 0)
         matching = Matching.from_batch(
-            _ids(found["masks"] & _wide(sure)),
-            _ids(true["masks"] & _wide(real)),
-            rows["valid"],
-            rows,
+            _ids(found["masks"], sure), _ids(true["masks"], real), rows["valid"], rows
         )
         return Combined((precision, matching), ("", ""))
 
@@ -87,25 +85,22 @@ def _side(rows: Mapping[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
 def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarray:
     """Bool [B, D, H, W]."""
     pasted = np.zeros((*found["present"].shape, *size), bool)
-    for image, present in enumerate(found["present"]):
-        masks, boxes = (found[k][image][present] for k in ("masks", "boxes"))
+    for image, slot in zip(*np.nonzero(found["present"]), strict=True):
+        # One at a time: as floats all masks of an image can be more than a gigabyte.
+        mask, box = (found[k][image, slot][None] for k in ("masks", "boxes"))
         aligned = bool(found["aligned"][image])
-        probabilities = ops.paste_masks_on_host(
-            masks, boxes, size=size, aligned=aligned
-        )
-        pasted[image, present] = probabilities >= _OBJECT
+        probability = ops.paste_masks_on_host(mask, box, size=size, aligned=aligned)
+        pasted[image, slot] = probability[0] >= _OBJECT
     return pasted
 
 
-def _ids(masks: np.ndarray) -> np.ndarray:
-    """Bool [B, N, H, W] to int32 [B, H, W]; the first mask lies on top, 0 is none."""
-    first = np.argmax(masks, axis=1) + 1
-    return np.where(masks.any(axis=1), first, 0).astype(np.int32)
-
-
-def _wide(flags: np.ndarray) -> np.ndarray:
-    """[B, N] to [B, N, 1, 1]."""
-    return flags[..., None, None]
+def _ids(masks: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Bool [B, N, H, W] to int32 [B, H, W]: those of `used` [B, N], 0 is none."""
+    ids = np.zeros((len(masks), *masks.shape[2:]), np.int32)
+    for image, of_image, picked in zip(ids, masks, used, strict=True):
+        for number in np.flatnonzero(picked)[::-1]:  # The first one lies on top.
+            image[of_image[number]] = number + 1
+    return ids
 
 
 def _in_crowd(masks: np.ndarray, crowd: np.ndarray) -> np.ndarray:
