@@ -2,8 +2,10 @@
 
     make demo
     segjax train experiments/digits_unet.py
+    segjax seeds experiments/digits_unet.py --seeds 0 1 2 3 4
 
-Result: test mean IoU 0.893, one seed; 2 CPU cores, 74 s (busy).
+Result: test mean IoU 0.893, and 0.897 ± 0.007 over the five seeds; 2 CPU cores, 74 s
+for one of them (busy).
 """
 
 import functools
