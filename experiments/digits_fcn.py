@@ -1,11 +1,13 @@
 """FCN (Long et al., 2015, arXiv:1411.4038) on scenes of handwritten digits.
 
     segjax train experiments/digits_fcn.py
+    segjax seeds experiments/digits_fcn.py --seeds 0 1 2 3 4
 
 A body of three stages in place of VGG-16's five, with batch norm, from scratch: scenes
 are 32x32 pixels.
 
-Result: test mean IoU 0.802, one seed; 2 CPU cores, 68 s.
+Result: test mean IoU 0.799 ± 0.004 over the five seeds (0.804 of the first); 2 CPU cores,
+68 s for one of them.
 """
 
 import functools

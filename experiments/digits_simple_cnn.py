@@ -1,11 +1,13 @@
 """Two convolutions on scenes of handwritten digits: the smallest model there is.
 
     segjax train experiments/digits_simple_cnn.py
+    segjax seeds experiments/digits_simple_cnn.py --seeds 0 1 2 3 4
 
 Each pixel sees 5x5 pixels, too few to tell digits apart: the floor that a real
 architecture must leave behind.
 
-Result: test mean IoU 0.186, one seed; 2 CPU cores, 46 s (busy machine).
+Result: test mean IoU 0.182 ± 0.003 over the five seeds (0.186 of the first); 2 CPU cores,
+46 s for one of them (busy machine).
 """
 
 import functools
