@@ -10,13 +10,13 @@ On a CPU, from scratch, a small network on small crops:
     segjax train experiments/dsb2018_mask_rcnn.py --source DIR --small --steps 6600
         --batch-size 4 --size 128 --instances 96
 
-Result of the small one, one seed; 2 CPU cores, 68 min (busy machine): of all nuclei,
-TP / (TP + FP + FN) at IoU 0.5 is 0.814 on validation, 54 images drawn from stage1_train,
-and 0.606 on the 53 of stage1_test (0.679 as a mean over images); mask AP 0.577 and 0.324.
-Test's recall is 0.65 at a precision of 0.90: 869 of the 1,080 nuclei missed are in eleven
-crowded images, the faint ones of tissue. To compare: StarDist's example notebook has
-0.835 on its own split of 380 and 67 images. The full network needs a GPU and was not
-run.
+Result of the small one, one seed; 2 CPU cores, 68 min (busy machine): of all nuclei, TP
+/ (TP + FP + FN) at IoU 0.5 is 0.814 on validation, 54 images drawn from stage1_train,
+and 0.606 on the 53 of stage1_test (0.679 as a mean over images); mask AP 0.577 and
+0.324. Test's recall is 0.65 at a precision of 0.90: 869 of the 1,080 nuclei missed are
+in eleven crowded images, the faint ones of tissue. To compare: StarDist's example
+notebook has 0.835 on its own split of 380 and 67 images. The full network needs a GPU
+and was not run.
 """
 
 import pathlib
