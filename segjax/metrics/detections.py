@@ -97,9 +97,9 @@ def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarr
 def _ids(masks: np.ndarray, used: np.ndarray) -> np.ndarray:
     """Bool [B, N, H, W] to int32 [B, H, W]: those of `used` [B, N], 0 is none."""
     ids = np.zeros((len(masks), *masks.shape[2:]), np.int32)
-    for image, of_image, picked in zip(ids, masks, used, strict=True):
+    for image, picked in enumerate(used):
         for number in np.flatnonzero(picked)[::-1]:  # The first one lies on top.
-            image[of_image[number]] = number + 1
+            ids[image][masks[image, number]] = number + 1
     return ids
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 import time
 from collections.abc import Mapping
 
@@ -206,4 +207,5 @@ def figures_line(figures: Mapping[str, float], *, monitor: str) -> str:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").replace("iou", "IoU").replace("/", " ")
+    words = name.replace("_", " ").replace("iou", "IoU").replace("/", " ")
+    return re.sub(r"\bap(?=\d*\b)", "AP", words)

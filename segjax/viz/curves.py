@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segjax.viz.palette import OKABE_ITO
@@ -18,17 +18,36 @@ COLOURS = [COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _SMOOTH_FROM = 60
 _MOST_SCORES = 4
+_MOST_INSIDE = 4  # Entries of a legend that fit between the lines.
+_TELLING = (
+    "mean_iou",
+    "mean_dice",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "mask_ap",
+    "mask_ap50",
+    "box_ap",
+    "dsb2018_score@0.50",
+)
 
 
-def curves(records: Records) -> str | None:
+def by_importance(names: Iterable[str], *, monitor: str | None = None) -> list[str]:
+    """Names of figures: the one that picked the best checkpoint, those most quoted."""
+    names = list(names)
+    first = [n for n in dict.fromkeys((monitor, *_TELLING)) if n in names]
+    return [n for n in first if n] + [n for n in names if n not in first]
+
+
+def curves(records: Records, *, monitor: str | None = None) -> str | None:
     """Plots losses, scores, learning rate and gradient norm against the step.
 
     Args:
         records: Lines of metrics.jsonl: `kind` is "train" or "eval", `step` an
-            integer, the rest numbers by name. Scores are the first four names of
-            eval records without a slash whose values lie in [0, 1]. The legend gives
-            the last value; of long losses and norms, which are drawn smoothed,
+            integer, the rest numbers by name. Scores are the four most telling of
+            eval records' names without a slash whose values lie in [0, 1]. The legend
+            gives the last value; of long losses and norms, which are drawn smoothed,
             the mean of the last thirtieth.
+        monitor: The figure that picks the best checkpoint, drawn first.
 
     Returns:
         An `<svg>` element that refers to nothing outside itself and uses
@@ -38,7 +57,7 @@ def curves(records: Records) -> str | None:
     evaluated = [r for r in records if r.get("kind") == "eval"]
     panels = {
         "loss": _losses(train, evaluated),
-        "score": _scores(evaluated),
+        "score": _scores(evaluated, monitor),
         "learning rate": _series(train, ["learning_rate"]),
         "gradient norm": _series(train, ["grad_norm"]),
     }
@@ -49,6 +68,7 @@ def curves(records: Records) -> str | None:
 def title(name: str) -> str:
     """`mean_iou` as people write it: `mean IoU`."""
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
+    names |= {name: name.upper() for name in ("ap", "ap50", "ap75", "ar")}
     return " ".join(names.get(word, word) for word in name.split("_"))
 
 
@@ -68,7 +88,9 @@ def dress(axes: Any, panel: str, *, ink: str) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set(color=ink, alpha=0.4)
-    axes.legend(fontsize=8, labelcolor=ink, frameon=False)
+    many = len(axes.get_legend_handles_labels()[1]) > _MOST_INSIDE
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}
+    axes.legend(fontsize=8, labelcolor=ink, frameon=False, **beside)
 
 
 def _losses(train: Records, evaluated: Records) -> Series:
@@ -82,7 +104,7 @@ def _losses(train: Records, evaluated: Records) -> Series:
     return series
 
 
-def _scores(evaluated: Records) -> Series:
+def _scores(evaluated: Records, monitor: str | None) -> Series:
     scores: Series = {}
     splits = _by_split(evaluated)
     # A split that was looked at once, as test is, has no curve.
@@ -92,6 +114,7 @@ def _scores(evaluated: Records) -> Series:
         # "step" and "epoch" count; the rest without a slash is a figure.
         names = dict.fromkeys(k for r in records for k in r if "/" not in k)
         names = [n for n in names if n not in ("step", "epoch", "loss")]
+        names = by_importance(names, monitor=monitor)
         prefix = f"{split} " if len(splits) > 1 else ""
         found = _series(records, names).items()
         found = [(k, v) for k, v in found if all(0 <= x <= 1 for x in v[1])]

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segjax.viz.curves import curves, title
+from segjax.viz.curves import by_importance, curves, title
 from segjax.viz.palette import palette
 
-HEADLINES = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy")
+MAX_HEADLINES = 12
 MAX_SAMPLES = 24
 
 
@@ -85,6 +85,9 @@ def _render(run_dir: Path) -> str:
     figures = result.get("metrics") or last
     split = result.get("split") or last.get("split")
     samples = sorted((run_dir / "samples").glob("*.png"))
+    manifest = _read_json(run_dir / "run.json")
+    monitor = (manifest.get("config") or {}).get("monitor")
+    headlines = _headlines(figures, monitor)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     environment.filters |= {"number": _number, "label": _label, "leaf": _leaf}
     source = importlib.resources.files("segjax.viz").joinpath("report.html")
@@ -92,13 +95,14 @@ def _render(run_dir: Path) -> str:
     return template.render(
         name=run_dir.resolve().name,
         facts=_facts(result, last, split),
-        headlines=_headlines(figures),
+        headlines=headlines[:MAX_HEADLINES],
+        more=headlines[MAX_HEADLINES:],
         columns=_columns(figures),
         rows=_rows(figures),
-        curves=curves(records),
+        curves=curves(records, monitor=monitor),
         samples=[(p.stem, _data_uri(p)) for p in samples[-MAX_SAMPLES:]],
         num_samples=len(samples),
-        manifest=_read_json(run_dir / "run.json"),
+        manifest=manifest,
     )
 
 
@@ -128,13 +132,14 @@ def _facts(
     return [(k, _number(v)) for k, v in facts.items() if v is not None]
 
 
-def _headlines(figures: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _headlines(
+    figures: Mapping[str, Any], monitor: str | None
+) -> list[tuple[str, Any]]:
     """Figures of the whole data set, the most telling first."""
     counters = {"kind", "step", "epoch", "split", "seconds"}
     names = [n for n in figures if "/" not in n and n not in counters]
     names = [n for n in names if _is_figure(figures[n])]
-    first = [n for n in HEADLINES if n in names]
-    return [(n, figures[n]) for n in [*first, *(n for n in names if n not in first)]]
+    return [(n, figures[n]) for n in by_importance(names, monitor=monitor)]
 
 
 def _columns(figures: Mapping[str, Any]) -> list[str]:

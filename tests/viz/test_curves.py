@@ -33,6 +33,33 @@ def test_shows_each_series_with_its_last_value():
     assert not any("surface" in text or "cat" in text for text in texts)
 
 
+def test_the_monitored_score_and_the_most_quoted_come_first():
+    names = ["box_ap", "box_ap50", "box_ap75", "box_ar1", "mask_ap", "f1@0.50"]
+    records = [
+        {
+            "kind": "eval",
+            "split": "validation",
+            "step": step,
+            **dict.fromkeys(names, 0.5),
+        }
+        for step in (1, 2)
+    ]
+    shown = [t for t in _texts(viz.curves(records, monitor="f1@0.50")) if "0.500" in t]
+    assert shown == ["f1@0.50 0.500", "mask AP 0.500", "box AP 0.500", "box AP50 0.500"]
+
+
+def test_a_long_legend_is_beside_the_lines():
+    def right_of_axes(terms):
+        record = {"kind": "train", "step": 1, "loss": 3.0}
+        record |= {f"loss/{i}": 1.0 for i in range(terms)}
+        nodes = ET.fromstring(viz.curves([record, record | {"step": 2}])).iter()
+        (label,) = [x for x in nodes if x.text == "train loss 3.000"]
+        return float(label.get("x")) > 200
+
+    assert not right_of_axes(2)
+    assert right_of_axes(5)
+
+
 def test_terms_show_where_there_are_several():
     records = [{"kind": "train", "step": 1, "loss": 3.0, "loss/ce": 1.0}]
     assert "train loss/ce 1.000" not in _texts(viz.curves(records))
