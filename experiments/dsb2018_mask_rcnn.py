@@ -81,8 +81,8 @@ def experiment(
         ),
         model=mask_rcnn(
             len(nuclei.classes),
-            body=small_body() if small else body(pretrained=weights is not None),
             small=small,
+            pretrained=weights is not None,
             detections=eval_instances,
         ),
         objective=losses.instance(),
@@ -95,29 +95,20 @@ def experiment(
     )
 
 
-def body(*, pretrained: bool) -> models.ResNet:
-    """ResNet-50; from scratch it needs a norm that learns."""
-    if pretrained:
-        return models.resnet50()
-    return models.resnet50(norm=models.layers.group_norm)
-
-
-def small_body() -> models.ResNet:
-    """A ResNet-18 of half the width."""
-    return models.resnet18(width=32, norm=models.layers.group_norm)
-
-
 def mask_rcnn(
-    num_classes: int, *, body: models.ResNet, small: bool, detections: int
+    num_classes: int, *, small: bool, pretrained: bool, detections: int
 ) -> models.MaskRCNN:
     """Nuclei of 8 to 128 pixels, seen twice as large, and many in an image.
 
     Args:
         num_classes: C, with background as class 0.
-        body: From images to maps.
-        small: Narrow heads, and fewer proposals to learn from.
+        small: A ResNet-18 of half width, narrow heads, fewer proposals to learn from.
+        pretrained: Whether the body begins with weights, whose norm is frozen; from
+            scratch it needs one that learns.
         detections: The most in an image.
     """
+    norm = models.layers.frozen_norm if pretrained else models.layers.group_norm
+    body = models.resnet18(width=32, norm=norm) if small else models.resnet50(norm=norm)
     return models.MaskRCNN(
         body=body,
         enlarge=2,

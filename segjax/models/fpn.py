@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 
+from segjax import ops
 from segjax.models import layers
 from segjax.models.resnet import ConvNorm
 from segjax.typing import Array
@@ -68,5 +68,4 @@ class FPN(nn.Module):
 
 def _double(x: Array, shape: Sequence[int]) -> Array:
     """Repeats every row and column, cut to a shape of odd size."""
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return x[:, : shape[1], : shape[2]]
+    return ops.repeat_pixels(x, 2)[:, : shape[1], : shape[2]]

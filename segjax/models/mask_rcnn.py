@@ -90,7 +90,7 @@ class MaskRCNN(nn.Module):
         layers.check_image(image)
         times = self.enlarge
         if times > 1:
-            image = _repeated(image, times, axes=(1, 2))
+            image = ops.repeat_pixels(image, times)
             size = None if size is None else size * times
             targets = None if targets is None else _enlarged(targets, times)
         outputs = self._run(image, size, targets, train=train)
@@ -226,13 +226,8 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
 
 def _enlarged(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
     """Objects in an image of so many times the height and width."""
-    masks = _repeated(targets["masks"], times, axes=(2, 3))
+    masks = ops.repeat_pixels(targets["masks"], times, axis=2)
     return {**targets, "masks": masks, "boxes": targets["boxes"] * times}
-
-
-def _repeated(x: Array, times: int, *, axes: tuple[int, int]) -> Array:
-    """Every pixel `times` times along both axes."""
-    return jnp.repeat(jnp.repeat(x, times, axis=axes[0]), times, axis=axes[1])
 
 
 def _keys(key: Key, images: int) -> Key:

@@ -13,6 +13,7 @@ from segjax.ops.conv import conv_same as conv_same
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
+from segjax.ops.image import repeat_pixels as repeat_pixels
 from segjax.ops.image import to_float as to_float
 from segjax.ops.masks import crop_masks as crop_masks
 from segjax.ops.masks import paste_masks as paste_masks

@@ -1,4 +1,4 @@
-"""Between the image as stored (uint8) and as computed with (float)."""
+"""Pixels: from those stored (uint8) to those computed with (float), and larger ones."""
 
 import jax.numpy as jnp
 
@@ -18,3 +18,17 @@ def to_float(image: Array) -> Array:
     if jnp.issubdtype(image.dtype, jnp.floating):
         return image
     return jnp.asarray(image, jnp.float32) / 255
+
+
+def repeat_pixels(x: Array, times: int, *, axis: int = 1) -> Array:
+    """Enlarges by nearest neighbours: every row and column so many times.
+
+    Args:
+        x: [..., H, W, ...].
+        times: How many times.
+        axis: That of the rows; columns are the next.
+
+    Returns:
+        [..., H * times, W * times, ...].
+    """
+    return jnp.repeat(jnp.repeat(x, times, axis=axis), times, axis=axis + 1)

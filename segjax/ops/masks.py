@@ -104,8 +104,7 @@ def paste_masks(
         torchvision's `paste_masks_in_image`; aligned, detectron2's.
     """
     boxes = jnp.asarray(boxes, jnp.float32)
-    weights = _weights_inside if aligned else _weights_of_corners
-    rows, columns = weights(boxes, size, masks.shape[-1], jnp)
+    rows, columns = _pasting(boxes, size, masks.shape[-1], jnp, aligned=aligned)
     masks = jnp.asarray(masks, jnp.float32)
     highest = jax.lax.Precision.HIGHEST
     mixed = jnp.einsum("nwm,nkm->nwk", columns, masks, precision=highest)
@@ -132,8 +131,8 @@ def paste_masks_on_host(
     """
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
     height, width = (int(x) for x in size)
-    weights = _weights_inside if aligned else _weights_of_corners
-    rows, columns = weights(boxes, (height, width), masks.shape[-1], np)
+    size = height, width
+    rows, columns = _pasting(boxes, size, masks.shape[-1], np, aligned=aligned)
     # A mask at a time, and only where its box is: most of an image is not.
     pasted = np.zeros((len(masks), height, width), np.float32)
     for mask, row, column, out in zip(masks, rows, columns, pasted, strict=True):
@@ -144,8 +143,16 @@ def paste_masks_on_host(
     return pasted
 
 
-def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
+def _pasting(
+    boxes: Any, size: tuple[int, int], cells: int, xp: Any, *, aligned: bool
+) -> Any:
     """Weights [N, H, M] and [N, W, M] of a mask's rows and columns in pixels."""
+    weights = _weights_inside if aligned else _weights_of_corners
+    return weights(boxes, size, cells, xp)
+
+
+def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
+    """Those of boxes as they are."""
     weights = []
     for axis, length in ((1, size[0]), (0, size[1])):
         first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
@@ -159,7 +166,7 @@ def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
 
 
 def _weights_of_corners(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
-    """The same as torchvision has them: of boxes between whole pixels."""
+    """Those of boxes between whole pixels, as torchvision has them."""
     scale = (cells + 2) / cells
     centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale

@@ -34,8 +34,8 @@ _TELLING = (
 def by_importance(names: Iterable[str], *, monitor: str | None = None) -> list[str]:
     """Names of figures: the one that picked the best checkpoint, those most quoted."""
     names = list(names)
-    first = [n for n in dict.fromkeys((monitor, *_TELLING)) if n in names]
-    return [n for n in first if n] + [n for n in names if n not in first]
+    first = [n for n in (monitor or "", *_TELLING) if n in names]
+    return list(dict.fromkeys([*first, *names]))
 
 
 def curves(records: Records, *, monitor: str | None = None) -> str | None:

@@ -163,11 +163,21 @@ def test_padding_and_neighbours_change_no_detection(detect, variables):
         assert_close(got, want, atol=1e-3)
 
 
+def scene_and_twice_as_large():
+    batch = scene((45, 40), 3, shape=(48, 48))
+    larger = batch | {
+        "image": np.repeat(np.repeat(batch["image"], 2, 1), 2, 2),
+        "masks": np.repeat(np.repeat(batch["masks"], 2, 2), 2, 3),
+        "boxes": batch["boxes"] * 2,
+        "size": batch["size"] * 2,
+    }
+    return batch, larger
+
+
 def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
     """Boxes come back in the pixels of the image given; masks lie in them."""
-    batch = scene((45, 40), 3, shape=(48, 48))
-    larger = np.repeat(np.repeat(batch["image"], 2, 1), 2, 2)
-    want = detect(variables, larger, batch["size"] * 2)
+    batch, larger = scene_and_twice_as_large()
+    want = detect(variables, larger["image"], larger["size"])
     double = tiny().clone(enlarge=2)
     got = jax.jit(lambda v, x, n: double.apply(v, x, size=n))(
         variables, batch["image"], batch["size"]
@@ -182,14 +192,7 @@ def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
 
 @pytest.mark.slow
 def test_enlarged_learns_the_same_as_from_a_larger_image(train, variables):
-    batch = scene((45, 40), 3, shape=(48, 48))
-    masks = np.repeat(np.repeat(batch["masks"], 2, 2), 2, 3)
-    larger = batch | {
-        "image": np.repeat(np.repeat(batch["image"], 2, 1), 2, 2),
-        "masks": masks,
-        "boxes": batch["boxes"] * 2,
-        "size": batch["size"] * 2,
-    }
+    batch, larger = scene_and_twice_as_large()
     terms, _ = train(variables, larger)
     outputs = jax.jit(
         lambda v, batch: (

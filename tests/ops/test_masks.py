@@ -22,6 +22,13 @@ def random_boxes(rng, count, *, outside=0):
     return boxes.astype(np.float32)
 
 
+def boxes_of_all_kinds(rng):
+    boxes = random_boxes(rng, 30, outside=12)
+    boxes[:4] = [[0, 0, W, H], [5, 5, 5, 5], [8, 4, 7, 3], [-90, -90, -80, -80]]
+    boxes[4] = [-9, -9, W + 9, H + 9]
+    return boxes
+
+
 def test_crop_by_hand():
     # A mask whose left half is set; the box is the image, or its left or right half.
     masks = np.zeros((2, 8, 8), bool)
@@ -96,10 +103,8 @@ def test_paste_equals_torchvision(rng):
     import torch
 
     probs = rng.random((30, M, M)).astype(np.float32)
-    boxes = random_boxes(rng, 30, outside=12)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], 3)  # It fails on boxes wholly outside.
-    boxes[:4] = [[0, 0, W, H], [5, 5, 5, 5], [8, 4, 7, 3], [-90, -90, -80, -80]]
-    boxes[4] = [-9, -9, W + 9, H + 9]
+    boxes = boxes_of_all_kinds(rng)
+    boxes[5:, 2:] = np.maximum(boxes[5:, 2:], 3)  # It fails on boxes wholly outside.
     paste_theirs = torchvision.models.detection.roi_heads.paste_masks_in_image
     want = paste_theirs(torch.tensor(probs)[:, None], torch.tensor(boxes[:3]), (H, W))
     want = np.concatenate(
@@ -133,13 +138,6 @@ def test_pasting_undoes_cropping(rng):
     cut = crop(masks, np.int32([0]), boxes, size=28)
     back = ops.paste_masks_on_host(cut, boxes, size=(H, W)) >= 0.5
     assert ops.mask_iou(masks, back)[0, 0] > 0.93
-
-
-def boxes_of_all_kinds(rng):
-    boxes = random_boxes(rng, 30, outside=12)
-    boxes[:4] = [[0, 0, W, H], [5, 5, 5, 5], [8, 4, 7, 3], [-90, -90, -80, -80]]
-    boxes[4] = [-9, -9, W + 9, H + 9]
-    return boxes
 
 
 def test_aligned_paste_interpolates_at_pixel_centres(rng):
