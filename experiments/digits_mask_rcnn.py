@@ -47,7 +47,7 @@ def experiment(
         objective=losses.instance(),
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
         metric=metrics.detections(digits.classes),
-        inputs=models.mask_rcnn_inputs,
+        model_inputs=models.mask_rcnn_inputs,
     )
 
 

@@ -90,8 +90,8 @@ def experiment(
             optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)), decay=0.998
         ),
         metric=metrics.detections(nuclei.classes),
-        inputs=models.mask_rcnn_inputs,
-        start=None if weights is None else start_from_body(weights),
+        model_inputs=models.mask_rcnn_inputs,
+        init_from=None if weights is None else start_from_body(weights),
     )
 
 

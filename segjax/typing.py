@@ -2,13 +2,20 @@
 
 Letters: B batch, H W pixels, C classes, N instances (padded), A anchors, S seeds.
 
-A batch is a mapping from names to arrays:
+A batch is a mapping from names to arrays. As a pipeline yields it (stored), and as
+objectives, metrics and models get it (computed, by `segjax.forward`):
+
+| name | stored | computed | meaning |
+| --- | --- | --- | --- |
+| image | uint8, uint16 or float32 [B, H, W, K] | float32, preprocessed | any K >= 1 |
+| label | uint8 or uint16 [B, H, W] | int32, 0 where not valid | class id; the greatest \
+number of the dtype (255, 65535) is no class |
+| valid | absent | bool [B, H, W] | False: ignored, or padding |
+
+and, the same in both:
 
 | name | shape | meaning |
 | --- | --- | --- |
-| image | uint8 or float32 [B, H, W, 3] | uint8 until it is on the device, then [0, 1] |
-| label | int32 [B, H, W] | class id; never read where not valid |
-| valid | bool [B, H, W] | False: void, ignored, or padding |
 | weight | float32 [B] | 0 for the padding of a short batch, else 1 |
 | index | int32 [B] | place in the epoch's stream: the key of its random numbers |
 | boxes | float32 [B, N, 4] | x0, y0, x1, y1 in pixels, edges at whole numbers |
@@ -18,11 +25,13 @@ A batch is a mapping from names to arrays:
 | crowd | bool [B, N] | the slots of regions of many; none in training |
 | size | int32 [B, 2] | height and width of the image in the top left of its array |
 
-The last six are there where objects were asked for.
+The last six are there where objects were asked for. Any further name is a field that
+the pipeline was asked for: a map [B, H, W, ...] or a value an image; see `Field`.
 """
 
+import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,7 +44,7 @@ Array = jax.Array | np.ndarray
 Key = jax.Array
 """A typed JAX key, `jax.random.key(seed)`."""
 
-Image = Float[Array, "b h w 3"]
+Image = Float[Array, "b h w k"]
 Logits = Float[Array, "b h w c"]
 Labels = Int[Array, "b h w"]
 Valid = Bool[Array, "b h w"]
@@ -51,11 +60,38 @@ Scalars = dict[str, Any]
 Loss = Callable[..., PerExample]
 """`(logits [B,H,W,C], labels [B,H,W], valid [B,H,W], *, options) -> float32 [B]`."""
 
-Objective = Callable[[Any, Batch], dict[str, PerExample]]
-"""`(outputs, batch) -> {name: [B] weighted loss}`."""
+Objective = Callable[..., dict[str, PerExample]]
+"""`(outputs, batch) -> {name: [B] weighted loss}`; one with a keyword `step` is also
+given the number of updates done, int32."""
 
 Augmentation = Callable[[Key, Example], Example]
 """`(key, example) -> example`: pure JAX on one example, vmapped inside the step."""
+
+Preprocess = Callable[[Array], Array]
+"""`image [..., H, W, K] as stored -> float32`: pure, on the device, in every path."""
+
+ModelInputs = Callable[[Batch], dict[str, Any]]
+"""`computed batch -> {name: argument}` of the model's call."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """How a further entry of an example moves with its image.
+
+    Attributes:
+        resample: "linear" or "nearest": a map [H, W] or [H, W, K] of the image's size,
+            which is cropped, padded with 0 and moved as the image is, read between
+            pixels or at the nearest one (ids, masks). "none": a value of the whole
+            example, of any one shape, passed on as it is.
+    """
+
+    resample: Literal["linear", "nearest", "none"]
+
+    def __post_init__(self):
+        if self.resample not in ("linear", "nearest", "none"):
+            raise ValueError(
+                f'Field needs "linear", "nearest" or "none", got {self.resample!r}.'
+            )
 
 
 @runtime_checkable

@@ -71,7 +71,7 @@ def train_work(task: Task) -> Work:
         start=interop.start_from(imported(task, model)),
     )
     step = train.make_train_step(
-        model.apply, losses.instance(), optimizer, inputs=models.mask_rcnn_inputs
+        model.apply, losses.instance(), optimizer, model_inputs=models.mask_rcnn_inputs
     )
     batch = next(train.to_devices([scene(task)], mesh))
     compiled, facts = _compile(train.jit_step(step, mesh), state, batch)

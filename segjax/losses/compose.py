@@ -12,8 +12,8 @@ from segjax.typing import Array, Batch, Labels, Logits, Objective, PerExample, V
 def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
     """Weighted loss terms for one logit map per image.
 
-    Where the logits are smaller than the labels, as from a U-Net with valid
-    padding, labels are cropped to their centre.
+    Logits and labels must have one size. Labels for a model that trims its border, as
+    a U-Net with valid padding does, are cut by `segjax.forward` before they come here.
 
         losses.semantic(ce=(0.5, losses.cross_entropy), dice=(0.5, losses.soft_dice))
 
@@ -26,8 +26,8 @@ def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
         An objective: `(logits, batch) -> {name: [B] weighted loss}`.
 
     Raises:
-        ValueError: If there is no term; from the objective, if the logits are
-            larger than the labels.
+        ValueError: If there is no term; from the objective, if logits and labels
+            differ in size.
     """
     _check_terms("semantic", terms)
 
@@ -62,15 +62,19 @@ def semantic_weighted(
         An objective: `(logits, batch) -> {name: [B] weighted loss}`.
 
     Raises:
-        ValueError: If there is no term; from the objective, if the logits are
-            larger than the labels.
+        ValueError: If there is no term; from the objective, if logits, labels and
+            weights differ in size.
     """
     _check_terms("semantic_weighted", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
         labels, valid = _truth(logits, batch)
-        weights = ops.center_crop(pixel_weights(batch), logits.shape[1:3])
-        weights = jax.lax.stop_gradient(weights)
+        weights = jax.lax.stop_gradient(jnp.asarray(pixel_weights(batch)))
+        if weights.shape != labels.shape:
+            raise ValueError(
+                f"pixel_weights needs to return one number a pixel, "
+                f"{list(labels.shape)}, got {list(weights.shape)}."
+            )
         return {
             name: weight * loss(logits, labels, valid, pixel_weights=weights)
             for name, (weight, loss) in terms.items()
@@ -129,10 +133,15 @@ def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objec
 
 
 def _truth(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
-    """Labels and `valid` at the centre that the logits cover."""
-    size = logits.shape[1:3]
-    valid = ops.center_crop(batch["valid"], size)
-    return jnp.where(valid, ops.center_crop(batch["label"], size), 0), valid
+    """Labels, 0 where not valid, and `valid`."""
+    label, valid = batch["label"], batch["valid"]
+    if logits.shape[:-1] != label.shape:
+        raise ValueError(
+            f"Logits and labels need one size, got logits {list(logits.shape)} and "
+            f"labels {list(label.shape)}. Resize the logits (ops.resize_bilinear), or "
+            f"declare what the model trims as its attribute `margin`."
+        )
+    return jnp.where(valid, label, 0), valid
 
 
 def _resized(batch: Batch, size: Sequence[int]) -> dict[str, Array]:

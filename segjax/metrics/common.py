@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
-from segjax import ops
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
 Masks = Bool[Array, "*batch h w"]
@@ -33,8 +32,7 @@ def truth_of(
     """Labels and `valid` as the logits see them.
 
     Args:
-        logits: [B, H, W, C]; where they are smaller than the labels, labels are
-            cropped to their centre.
+        logits: [B, H, W, C].
         batch: Has `label`, `valid` and `weight`.
         classes: C names.
 
@@ -42,19 +40,29 @@ def truth_of(
         Labels, 0 where not valid, and `valid`, False in examples of weight 0.
 
     Raises:
-        ValueError: If the logits have another number of channels, or are larger than
-            the labels.
+        ValueError: If the logits have another number of channels, or another size
+            than the labels.
     """
     if logits.shape[-1] != len(classes):
         raise ValueError(
             f"The metric needs logits of {len(classes)} channels, one a class, got "
             f"{logits.shape[-1]}. Set the model's num_classes."
         )
-    size = logits.shape[1:3]
-    valid = ops.center_crop(batch["valid"], size)
-    valid = valid & (batch["weight"] > 0)[:, None, None]
-    labels = ops.center_crop(batch["label"], size)
+    check_one_size(logits, batch["label"])
+    valid = batch["valid"] & (batch["weight"] > 0)[:, None, None]
+    labels = batch["label"]
     return jnp.where(valid, labels, 0).astype(jnp.int32), valid
+
+
+def check_one_size(logits: Logits, labels: Labels) -> None:
+    """Raises a ValueError unless logits [B, H, W, C] lie on labels [B, H, W]."""
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"The metric needs logits and labels of one size, got logits "
+            f"{list(logits.shape)} and labels {list(labels.shape)}. Resize the logits "
+            f"(ops.resize_bilinear), or declare what the model trims as its attribute "
+            f"`margin`."
+        )
 
 
 def labels_of(

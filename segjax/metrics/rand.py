@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import ops
 from segjax.metrics.combine import on_host
+from segjax.metrics.common import check_one_size
 from segjax.metrics.contingency import Ids, components, contingency
 from segjax.metrics.reduce import mean_of_seen
 from segjax.metrics.rows import PerImage, RowMetric, Rows
@@ -132,12 +132,12 @@ def best_threshold_rand(
     thresholds = tuple(thresholds)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        size = logits.shape[1:3]
+        check_one_size(logits, batch["label"])
         probs = jax.nn.softmax(logits)[..., foreground]
         return {
             "above": jnp.stack([probs > t for t in thresholds]),
-            "label": ops.center_crop(batch["label"], size),
-            "valid": ops.center_crop(batch["valid"], size),
+            "label": batch["label"],
+            "valid": batch["valid"],
             "index": batch["index"],
             "weight": batch["weight"],
         }

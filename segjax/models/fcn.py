@@ -58,7 +58,7 @@ class FCN(nn.Module):
 
     @nn.compact
     def __call__(self, image: Image, *, train: bool = False) -> Logits:
-        """[B, H, W, 3] in [0, 1], any H and W -> [B, H, W, C] float32 logits.
+        """[B, H, W, K] of any K, H and W -> [B, H, W, C] float32 logits.
 
         Sizes that the body does not divide are extended at the bottom and right by
         their mirror image, and the logits are cropped.

@@ -230,7 +230,6 @@ def head(x: Array, num_classes: int, *, kernel_size: int = 1) -> Array:
 
 
 def check_image(image: Array) -> None:
-    """Asserts [B, H, W, 3] and floats: a uint8 image would pass as 0 to 255."""
+    """Asserts [B, H, W, K] and floats: a uint8 image would pass as 0 to 255."""
     chex.assert_rank(image, 4)
     chex.assert_type(image, float)
-    chex.assert_axis_dimension(image, 3, 3)

@@ -72,7 +72,7 @@ class MaskRCNN(nn.Module):
         """Runs the network.
 
         Args:
-            image: [B, H, W, 3] in [0, 1]. Resize beforehand; torchvision's weights
+            image: [B, H, W, K] in [0, 1]. Resize beforehand; torchvision's weights
                 expect a shorter side of 800 and a longer one of at most 1333 pixels.
             train: True gives what the losses need, drawn with the key "dropout".
             size: [B, 2], (height, width) of the image in the top left of each array;
@@ -132,7 +132,7 @@ class MaskRCNN(nn.Module):
         if targets is None:
             raise ValueError(
                 "MaskRCNN needs targets in training, got none. Give make_train_step "
-                "inputs=models.mask_rcnn_inputs."
+                "model_inputs=models.mask_rcnn_inputs."
             )
         keys = _keys(self.make_rng("dropout"), len(image))
         objects = targets["boxes"], targets["present"]
@@ -147,7 +147,12 @@ class MaskRCNN(nn.Module):
         mean, std = (
             jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std)
         )
-        height, width = image.shape[1:3]
+        height, width, channels = image.shape[1:]
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(
+                f"MaskRCNN needs a mean and a std for each of {channels} channels, got "
+                f"{len(self.mean)} and {len(self.std)}. Give mean= and std=."
+            )
         x = (jnp.asarray(image, jnp.float32) - mean) / std
         x = region.zero_outside(x, region.top_left(size, height, width))
         rest = ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0))
@@ -155,7 +160,7 @@ class MaskRCNN(nn.Module):
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
-    """What `MaskRCNN` is called with, of a batch: give it as an experiment's `inputs`.
+    """What `MaskRCNN` is called with, of a batch: give it as an experiment's `model_inputs`.
 
     Args:
         batch: `image`; `size` where images are padded; `boxes`, `classes`, `masks` and

@@ -28,7 +28,7 @@ class SimpleCNN(nn.Module):
 
     @nn.compact
     def __call__(self, image: Image, *, train: bool = False) -> Logits:
-        """[B, H, W, 3] in [0, 1], any H and W -> [B, H, W, C] float32 logits."""
+        """[B, H, W, K] of any K, H and W -> [B, H, W, C] float32 logits."""
         del train  # Neither dropout nor batch statistics.
         layers.check_image(image)
         x = image.astype(self.dtype)

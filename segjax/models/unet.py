@@ -47,9 +47,14 @@ class UNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
+    @property
+    def margin(self) -> int:
+        """Pixels that the logits lack on each side of the image."""
+        return 6 * 2 ** (len(self.widths) - 1) - 4 if self.padding == "valid" else 0
+
     @nn.compact
     def __call__(self, image: Image, *, train: bool = False) -> Float[Array, "b y x c"]:
-        """[B, H, W, 3] in [0, 1] -> [B, H, W, C] float32 logits; see `padding`."""
+        """[B, H, W, K] of any K -> [B, H, W, C] float32 logits; see `padding`."""
         layers.check_image(image)
         trim, size = self._geometry(image.shape[1], image.shape[2])
         *down, bottom = self.widths

@@ -5,9 +5,17 @@ from typing import Any
 
 import optax
 
+from segjax import ops
+from segjax.forward import Forward, image_only
 from segjax.train.state import Start
-from segjax.train.step import Inputs, image_only
-from segjax.typing import Augmentation, Data, MetricFn, Objective
+from segjax.typing import (
+    Augmentation,
+    Data,
+    MetricFn,
+    ModelInputs,
+    Objective,
+    Preprocess,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,15 +67,18 @@ class Experiment:
     Attributes:
         config: Scalars of the loop.
         data: Batches of the splits train, validation and, where labels exist, test.
-        model: A linen module, `(image [B,H,W,3], *, train) -> outputs`.
+        model: A linen module, `(image [B,H,W,K], *, train) -> outputs`.
         objective: `(outputs, batch) -> {name: [B]}`, such as `losses.semantic(...)`.
         optimizer: Any optax transformation; `train.with_ema` adds averaged
             parameters, which evaluation then uses.
         metric: `(outputs, batch) -> Metric`, such as `metrics.semantic(classes)`.
         augment: Applied to each example on the device, inside the step;
             `data.augment.compose` makes one of several.
-        inputs: What the model is given of a batch, by name; its image by default.
-        start: What fresh variables become before the first step, such as
+        preprocess: Stored pixels to float32, before augmentation; a part of the model.
+            By default integers become [0, 1] by the range of their dtype, and floats
+            stay; see `data.normalize` and `data.clip_window`.
+        model_inputs: What the model is given of a batch, by name; its image by default.
+        init_from: What fresh variables become before the first step, such as
             `interop.start_from(interop.load("resnet50"))`; they stay unless given.
     """
 
@@ -78,5 +89,11 @@ class Experiment:
     optimizer: optax.GradientTransformation
     metric: MetricFn
     augment: Augmentation | None = None
-    inputs: Inputs = image_only
-    start: Start | None = None
+    preprocess: Preprocess = ops.UnitRange()
+    model_inputs: ModelInputs = image_only
+    init_from: Start | None = None
+
+    @property
+    def forward(self) -> Forward:
+        """The model with its preprocessing: what everything runs it by."""
+        return Forward(self.model, self.preprocess, self.model_inputs)
