@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from segjax import ops
 from segjax.typing import (
@@ -42,7 +43,7 @@ class Forward:
     """
 
     model: Any
-    preprocess: Preprocess = ops.UnitRange()
+    preprocess: Preprocess = ops.unit_range
     model_inputs: ModelInputs = image_only
 
     @property
@@ -134,6 +135,22 @@ class Forward:
 
         return {name: cut(x) for name, x in batch.items()}
 
+    def host_truth(self, batch: Batch) -> dict[str, Any]:
+        """`truth` of a stored batch, in NumPy, for metrics that the host makes.
+
+        Args:
+            batch: On the host. Its image is left as it is stored.
+
+        Returns:
+            The batch with `label` int32 and `valid` bool, both without the margin.
+        """
+        made = {k: np.asarray(v) for k, v in batch.items()}
+        if "label" in made and "valid" not in made:
+            label = made["label"]
+            made["valid"] = label != ops.ignore_index(label.dtype)
+            made["label"] = np.where(made["valid"], label, 0).astype(np.int32)
+        return self.truth(made)
+
     def _check_size(self, outputs: Any, image: Array) -> None:
         if not isinstance(outputs, jax.Array) or outputs.ndim != 4:
             return
@@ -159,7 +176,7 @@ def make_forward(
     """A `Forward` of a model; images in [0, 1] and nothing else unless given."""
     return Forward(
         model,
-        ops.UnitRange() if preprocess is None else preprocess,
+        ops.unit_range if preprocess is None else preprocess,
         image_only if model_inputs is None else model_inputs,
     )
 
@@ -182,7 +199,11 @@ def loss_terms(
         ValueError: If a term has another shape, by its name.
     """
     takes_step = _takes_step(objective)
-    terms = objective(outputs, batch, step=step) if takes_step else objective(outputs, batch)
+    terms = (
+        objective(outputs, batch, step=step)
+        if takes_step
+        else objective(outputs, batch)
+    )
     if not isinstance(terms, Mapping):
         raise ValueError(
             f"An objective needs to return {{name: [B]}}, got {type(terms).__name__}. "

@@ -8,8 +8,8 @@ objectives, metrics and models get it (computed, by `segjax.forward`):
 | name | stored | computed | meaning |
 | --- | --- | --- | --- |
 | image | uint8, uint16 or float32 [B, H, W, K] | float32, preprocessed | any K >= 1 |
-| label | uint8 or uint16 [B, H, W] | int32, 0 where not valid | class id; the greatest \
-number of the dtype (255, 65535) is no class |
+| label | uint8 or uint16 [B, H, W] | int32, 0 where not valid | class id; 255 (65535 \
+in uint16) is no class |
 | valid | absent | bool [B, H, W] | False: ignored, or padding |
 
 and, the same in both:

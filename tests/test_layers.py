@@ -13,12 +13,17 @@ PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
     "ops": {"typing"},
+    "forward": {"typing", "ops"},
+    "model_file": {"typing", "ops", "forward", "models"},
     "losses": {"typing", "ops"},
     "metrics": {"typing", "ops"},
     "models": {"typing", "ops"},
     "data": {"typing", "ops"},
-    "train": {"typing", "ops", "metrics.mean"},
-    "inference": {"typing", "ops"},
+    "train": {
+        *("typing", "ops", "forward", "model_file"),
+        *("metrics.mean", "metrics.combine"),
+    },
+    "inference": {"typing", "ops", "forward", "model_file"},
     "interop": {"typing", "ops"},
     "viz": {"typing", "ops"},
 }

@@ -102,7 +102,7 @@ def folder_argument(args: Sequence[str], verb: str) -> pathlib.Path:
 
 def summary(experiment: training.Experiment) -> str:
     """Parameters and FLOPs at the shape of a training batch, as a table."""
-    shape = (1, *training.image_shape(experiment.data))
+    shape = (1, *training.data_spec(experiment.data)["image"][1])
     return str(models.summarize(experiment.model, shape))
 
 
@@ -114,8 +114,7 @@ def state_of(
     Raises:
         ValueError: If there is none yet, it is damaged, or of another model.
     """
-    monitor = experiment.config.monitor
-    with training.Checkpoints(run / "checkpoints", monitor=monitor) as checkpoints:
+    with training.open_checkpoints(experiment, run) as checkpoints:
         step = checkpoints.best if which == "best" else checkpoints.last
         if step is None:
             _, problems = checkpoints.newest_whole()
@@ -124,9 +123,6 @@ def state_of(
                 if problems
                 else f"{run} has no checkpoint yet. Train it: --run {run} --resume."
             )
-        like = training.abstract_state(
-            experiment.model,
-            experiment.optimizer,
-            image_shape=training.image_shape(experiment.data),
-        )
+        spec = training.data_spec(experiment.data)
+        like = training.abstract_state_of(experiment, spec)
         return checkpoints.restore(step, like)

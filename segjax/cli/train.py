@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from segjax import data
+from segjax import data, interop, model_file
 from segjax import train as training
 from segjax.cli import cluster, pictures, process, runs, scripts
 from segjax.train import agree
@@ -24,6 +24,9 @@ class TrainOptions:
     Attributes:
         run: Folder that the run writes; runs/NAME-TIME unless given.
         resume: Go on from the last checkpoint of --run.
+        init_from: Another run, whose model's variables training begins with.
+        init_exclude: Beginnings of the paths of variables to leave fresh, such as
+            params/head where there are other classes.
         summary: Print the model's parameters and FLOPs, and train nothing.
         distributed: Train with other processes: alone where Slurm, Open MPI,
             Kubernetes or Cloud TPU started them, else with the address of process 0,
@@ -38,6 +41,8 @@ class TrainOptions:
 
     run: pathlib.Path | None = None
     resume: bool = False
+    init_from: pathlib.Path | None = None
+    init_exclude: tuple[str, ...] = ()
     summary: bool = False
     # Read by cluster.join before the script is imported; here for --help.
     distributed: Annotated[
@@ -105,11 +110,15 @@ def train(
 def _with_options(
     experiment: training.Experiment, options: TrainOptions
 ) -> training.Experiment:
-    """The experiment with what the command's own flags say of faults."""
+    """The experiment with what the command's own flags say of it."""
     if options.on_nonfinite == "skip":
         config = experiment.config
         config = dataclasses.replace(config, skip_nonfinite=config.steps)
         experiment = dataclasses.replace(experiment, config=config)
+    if options.init_from is not None:
+        _, variables = model_file.read(options.init_from)
+        start = interop.start_from(variables, leave=options.init_exclude)
+        experiment = dataclasses.replace(experiment, init_from=start)
     if options.skip_corrupt:
         if not isinstance(experiment.data, data.Pipeline):
             raise ValueError(

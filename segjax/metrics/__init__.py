@@ -13,6 +13,7 @@ from segjax.metrics.combine import Combined as Combined
 from segjax.metrics.combine import OnHost as OnHost
 from segjax.metrics.combine import combine as combine
 from segjax.metrics.combine import on_host as on_host
+from segjax.metrics.combine import with_batch as with_batch
 from segjax.metrics.confusion import Confusion as Confusion
 from segjax.metrics.confusion import semantic as semantic
 from segjax.metrics.contingency import components as components

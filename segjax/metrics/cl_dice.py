@@ -54,7 +54,7 @@ def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
     not count is background on both sides.
 
     Args:
-        classes: C distinct names, one for each channel of the logits, at most 256.
+        classes: C distinct names, one for each channel of the logits.
         skip: Leaves out the first classes; 1 for a background.
 
     Returns:
@@ -69,17 +69,13 @@ def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
     kept = common.scored(classes, skip)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
-        return {
-            "predicted": predicted.astype(jnp.uint8),
-            "label": labels.astype(jnp.uint8),
-            "valid": valid,
-            "index": batch["index"],
-            "weight": batch["weight"],
-        }
+        predicted, _, _ = common.labels_of(logits, batch, classes=classes)
+        return {"predicted": predicted.astype(jnp.uint16)}
 
-    def make(arrays: Mapping[str, Any]) -> PerImage:
-        a, b, valid = (np.asarray(arrays[k]) for k in ("predicted", "label", "valid"))
+    def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:
+        a, b = np.asarray(arrays["predicted"]), np.asarray(batch["label"])
+        counts = np.asarray(batch["weight"])[:, None, None] > 0
+        valid = np.asarray(batch["valid"]) & counts
         scores = np.array(
             [
                 [cl_dice((p == c) & v, (t == c) & v) for c, _ in kept]
@@ -89,6 +85,6 @@ def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
         named = {"mean_cl_dice_per_image": mean_over_classes(scores)}
         for i, (_, name) in enumerate(kept):
             named[f"cl_dice_per_image/{name}"] = scores[:, i]
-        return PerImage.from_batch(named, arrays)
+        return PerImage.from_batch(named, batch)
 
     return on_host(gather, make)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
+import jax
+import jax.core
 
 from segjax.typing import Array, Batch, Metric, MetricFn
 
@@ -74,54 +76,81 @@ def combine(*metrics: MetricFn, **named: MetricFn) -> MetricFn:
 class OnHost:
     """Arrays on their way out of the compiled evaluation, then the metric of them.
 
-    Evaluation fetches all batches before it merges them, so the arrays of a whole
-    split are held once: keep them small (class ids as uint8, not logits).
+    Each process makes the metric of its own images, beside what its host has of them.
 
     Attributes:
-        arrays: What the device hands out, by name; None once made.
+        arrays: What the device hands out, by name, a row an image; None once made.
         made: The metric, once made.
-        make: `(arrays) -> Metric` in NumPy.
+        make: `(arrays, batch) -> Metric` in NumPy.
     """
 
     arrays: Any
     made: Any = None
-    make: Callable[[Mapping[str, Any]], Metric] | None = flax.struct.field(
+    make: Callable[[Mapping[str, Any], Batch], Metric] | None = flax.struct.field(
         pytree_node=False, default=None
     )
 
-    def metric(self) -> Any:
-        """The metric; makes it where that is still to do."""
-        if self.made is not None:
-            return self.made
+    def with_batch(self, batch: Batch) -> "OnHost":
+        """Makes the metric.
+
+        Args:
+            batch: The rows of `arrays` on the host: with `label` int32 and `valid`.
+        """
         assert self.make is not None
-        return self.make(self.arrays)
+        return dataclasses.replace(
+            self, arrays=None, made=self.make(self.arrays, batch)
+        )
 
     def merge(self, other: "OnHost") -> "OnHost":
-        """Makes both and merges what was made."""
-        made = self.metric().merge(other.metric())
-        return dataclasses.replace(self, arrays=None, made=made)
+        """Merges what was made."""
+        return dataclasses.replace(self, made=self.made.merge(other.made))
 
     def compute(self) -> dict[str, float]:
         """The figures of the metric."""
-        return self.metric().compute()
+        return self.made.compute()
+
+
+def map_on_host(change: Callable[[OnHost], Any], tree: Any) -> Any:
+    """A tree of metrics with those that the host makes changed."""
+    return jax.tree.map(
+        lambda x: change(x) if isinstance(x, OnHost) else x,
+        tree,
+        is_leaf=lambda x: isinstance(x, OnHost),
+    )
+
+
+def with_batch(tree: Any, batch: Batch) -> Any:
+    """Makes the host's metrics of a tree that a compiled function returned.
+
+    Args:
+        tree: A metric, or a tree with metrics, on the host.
+        batch: What it was made of, with `label` int32 and `valid`.
+    """
+    return map_on_host(lambda x: x.with_batch(batch), tree)
 
 
 def on_host(
     gather: Callable[[Any, Batch], Mapping[str, Array]],
-    make: Callable[[Mapping[str, Any]], Metric],
+    make: Callable[[Mapping[str, Any], Batch], Metric],
 ) -> MetricFn:
     """A metric function for what needs NumPy or SciPy, such as connected components.
 
     Args:
-        gather: `(outputs, batch) -> arrays by name`, traced inside the step. Arrays
-            have a batch axis; include `index` and `weight` where `make` needs them.
-        make: `(arrays) -> Metric`, called on the host, once a batch.
+        gather: `(outputs, batch) -> arrays by name`, traced inside the step; each has
+            the batch as its first axis. Truth need not be among them: `make` gets it.
+        make: `(arrays, batch) -> Metric`, called on the host, once a batch. `batch` is
+            the one that the host read; rows of weight 0 must not count.
 
     Returns:
-        `(outputs, batch) -> OnHost`.
+        `(outputs, batch) -> OnHost`. Called outside of a compiled function, it makes
+        the metric at once; from one, `OnHost.with_batch` does, as evaluation calls it.
     """
 
     def metric(outputs: Any, batch: Batch) -> OnHost:
-        return OnHost(dict(gather(outputs, batch)), make=make)
+        found = OnHost(dict(gather(outputs, batch)), make=make)
+        leaves = jax.tree.leaves((outputs, dict(batch)))
+        if any(isinstance(x, jax.core.Tracer) for x in leaves):
+            return found
+        return jax.device_get(found).with_batch(jax.device_get(dict(batch)))
 
     return metric

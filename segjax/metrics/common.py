@@ -54,8 +54,8 @@ def truth_of(
     return jnp.where(valid, labels, 0).astype(jnp.int32), valid
 
 
-def check_one_size(logits: Logits, labels: Labels) -> None:
-    """Raises a ValueError unless logits [B, H, W, C] lie on labels [B, H, W]."""
+def check_one_size(logits: Logits, labels: Array) -> None:
+    """Raises a ValueError unless logits [B, H, W, C] lie on a map [B, H, W]."""
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"The metric needs logits and labels of one size, got logits "

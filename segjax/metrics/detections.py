@@ -51,18 +51,16 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
                 f"detections needs a batch with objects, got none of "
                 f"{', '.join(missing)}. Give the pipeline instances=N."
             )
-        found = {f"found/{k}": getattr(outputs, k) for k in _FOUND}
-        aligned = jnp.full(len(outputs.present), outputs.aligned)
-        true = {f"true/{k}": batch[k] for k in _TRUE if k in batch}
-        rest = {k: batch[k] for k in ("valid", "index", "weight")}
-        return found | {"found/aligned": aligned} | true | rest
+        found = {name: getattr(outputs, name) for name in _FOUND}
+        return found | {"aligned": jnp.full(len(outputs.present), outputs.aligned)}
 
-    def make(arrays: Mapping[str, Any]) -> Combined:
+    def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
         # Padding rows are left out before the slow part, not after it.
-        kept = np.asarray(arrays["weight"]) > 0
+        kept = np.asarray(batch["weight"]) > 0
         kept = slice(None) if kept.all() else kept  # Masks are large: no copy of all.
-        rows = {k: np.asarray(v)[kept] for k, v in arrays.items()}
-        found, true = (_side(rows, side) for side in ("found/", "true/"))
+        found = {k: np.asarray(v)[kept] for k, v in arrays.items()}
+        true = {k: np.asarray(batch[k])[kept] for k in _TRUE if k in batch}
+        rows = {k: np.asarray(batch[k])[kept] for k in ("valid", "index", "weight")}
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
         precision = AveragePrecision.from_batch(found, true, rows, classes=names)
         crowd = true.get("crowd", np.zeros(true["present"].shape, bool))
@@ -76,10 +74,6 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
         return Combined((precision, matching), ("", ""))
 
     return on_host(gather, make)
-
-
-def _side(rows: Mapping[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(side): v for k, v in rows.items() if k.startswith(side)}
 
 
 def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarray:

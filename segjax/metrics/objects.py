@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import ops
 from segjax.metrics.combine import Combined, on_host
+from segjax.metrics.common import check_one_size
 from segjax.metrics.contingency import components
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
@@ -34,7 +34,8 @@ def objects(*makes: ObjectMetric, foreground: int = 1, reach: int = 1) -> Metric
     def truth(batch: Batch) -> Any:
         if "instances" not in batch:
             raise ValueError(
-                f"objects needs a batch with instances, got {', '.join(batch)}. Use "
+                f"objects needs a batch with instances, got {', '.join(batch)}. Give "
+                f"the pipeline fields={{'instances': Field('nearest')}}, or use "
                 f"metrics.regions where truth has class labels only."
             )
         return batch["instances"]
@@ -66,22 +67,18 @@ def _objects(makes, truth, ids_of, *, foreground: int, reach: int) -> MetricFn:
         )
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        size = logits.shape[1:3]
-        return {
-            "predicted": jnp.argmax(logits, axis=-1) == foreground,
-            "truth": ops.center_crop(truth(batch), size),
-            "valid": ops.center_crop(batch["valid"], size),
-            "index": batch["index"],
-            "weight": batch["weight"],
-        }
+        check_one_size(logits, batch["valid"])
+        truth(batch)
+        return {"predicted": jnp.argmax(logits, axis=-1) == foreground}
 
-    def make(arrays: Mapping[str, Any]) -> Combined:
+    def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
         # Padding rows are left out before the slow part, not after it.
-        kept = np.flatnonzero(np.asarray(arrays["weight"]) > 0)
-        rows = {k: np.asarray(v)[kept] for k, v in arrays.items()}
+        kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
+        rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
         valid = rows["valid"]
-        predicted = components(rows["predicted"] & valid, reach=reach)
-        ids = ids_of(rows["truth"], valid)
+        predicted = np.asarray(arrays["predicted"])[kept] & valid
+        predicted = components(predicted, reach=reach)
+        ids = ids_of(np.asarray(truth(batch))[kept], valid)
         made = tuple(f(predicted, ids, valid, rows) for f in makes)
         return Combined(made, ("",) * len(made))
 

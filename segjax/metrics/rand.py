@@ -134,24 +134,18 @@ def best_threshold_rand(
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
         check_one_size(logits, batch["label"])
         probs = jax.nn.softmax(logits)[..., foreground]
-        return {
-            "above": jnp.stack([probs > t for t in thresholds]),
-            "label": batch["label"],
-            "valid": batch["valid"],
-            "index": batch["index"],
-            "weight": batch["weight"],
-        }
+        return {"above": jnp.stack([probs > t for t in thresholds], axis=1)}
 
-    def make(arrays: Mapping[str, Any]) -> RandCurve:
-        valid = np.asarray(arrays["valid"])
-        truth = (np.asarray(arrays["label"]) == foreground) & valid
+    def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
+        valid = np.asarray(batch["valid"])
+        truth = (np.asarray(batch["label"]) == foreground) & valid
         truth = components(truth, reach=reach)
         columns = []
-        for mask in np.asarray(arrays["above"]):
+        for mask in np.moveaxis(np.asarray(arrays["above"]), 1, 0):
             predicted = components(mask & valid, reach=reach)
             images = zip(predicted, truth, valid, strict=True)
             columns.append([v_rand(*image) for image in images])
         values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}
-        return RandCurve(Rows.of(values, arrays), thresholds)
+        return RandCurve(Rows.of(values, batch), thresholds)
 
     return on_host(gather, make)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -51,6 +51,8 @@ class MaskRCNN(nn.Module):
         dtype: What networks compute in; parameters, boxes, scores and logits are
             float32.
     """
+
+    task: ClassVar[str] = "instance"
 
     roi_heads: RoIHeads = RoIHeads(num_classes=91)
     body: ResNet = resnet50()
@@ -160,7 +162,7 @@ class MaskRCNN(nn.Module):
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
-    """What `MaskRCNN` is called with, of a batch: give it as an experiment's `model_inputs`.
+    """What `MaskRCNN` is called with, of a batch: an experiment's `model_inputs`.
 
     Args:
         batch: `image`; `size` where images are padded; `boxes`, `classes`, `masks` and

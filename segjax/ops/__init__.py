@@ -14,6 +14,8 @@ from segjax.ops.conv import conv_same as conv_same
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
+from segjax.ops.fields import pack_fields as pack_fields
+from segjax.ops.fields import unpack_fields as unpack_fields
 from segjax.ops.image import ClipWindow as ClipWindow
 from segjax.ops.image import Normalize as Normalize
 from segjax.ops.image import UnitRange as UnitRange
@@ -21,6 +23,7 @@ from segjax.ops.image import clip_window as clip_window
 from segjax.ops.image import normalize as normalize
 from segjax.ops.image import repeat_pixels as repeat_pixels
 from segjax.ops.image import to_float as to_float
+from segjax.ops.image import unit_range as unit_range
 from segjax.ops.labels import ignore_index as ignore_index
 from segjax.ops.labels import split_ignored as split_ignored
 from segjax.ops.masks import crop_masks as crop_masks

@@ -41,6 +41,10 @@ class UnitRange:
         return to_float(image)
 
 
+unit_range = UnitRange()
+"""The preprocessing of an experiment that names none."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Normalize:
     """`(to_float(image) - mean) / std`, by channel.
@@ -104,9 +108,7 @@ class ClipWindow:
         return (jnp.clip(x, self.low, self.high) - self.low) / (self.high - self.low)
 
 
-def normalize(
-    mean: Sequence[float] | float, std: Sequence[float] | float
-) -> Normalize:
+def normalize(mean: Sequence[float] | float, std: Sequence[float] | float) -> Normalize:
     """A preprocessing to zero mean and unit variance: see `Normalize`.
 
     Args:

@@ -1,6 +1,7 @@
 """What several processes must decide alike."""
 
 import collections
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from segjax.train import parallel
+from segjax.typing import PyTree
 
 _MOST = 2**16
 
@@ -28,6 +30,30 @@ def of_the_first(value: Any) -> Any:
     text = json.dumps(value).encode().ljust(_MOST)
     sent = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
     return json.loads(bytes(np.asarray(sent)))
+
+
+def of_each(tree: PyTree) -> list[PyTree]:
+    """What each process passed, in their order; all must call this.
+
+    Args:
+        tree: Of NumPy arrays and numbers; its structure is the same in all processes,
+            the shapes of its arrays need not be.
+    """
+    if jax.process_count() == 1:
+        return [tree]
+    leaves, structure = jax.tree.flatten(tree)
+    file = io.BytesIO()
+    np.savez(file, *[np.asarray(x) for x in leaves])
+    mine = np.frombuffer(file.getvalue(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int64(mine.size))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: mine.size] = mine
+    everyone = multihost_utils.process_allgather(padded)
+    trees = []
+    for raw, size in zip(everyone, sizes, strict=True):
+        with np.load(io.BytesIO(raw[: int(size)].tobytes()), allow_pickle=False) as got:
+            trees.append(jax.tree.unflatten(structure, [got[k] for k in got.files]))
+    return trees
 
 
 def on_the_first(work: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -31,14 +31,22 @@ class Checkpoints:
     With several processes each calls the same methods in the same order.
     """
 
-    def __init__(self, folder: pathlib.Path, *, monitor: str):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        monitor: str,
+        mode: Literal["max", "min"] = "max",
+    ):
         """Reads which checkpoints there are.
 
         Args:
             folder: `RUN/checkpoints`; made at the first save.
-            monitor: The figure by which `best` is picked; higher is better.
+            monitor: The metric by which `best` is picked.
+            mode: Whether its greatest or its least value is the best.
         """
         self._monitor = monitor
+        self._sign = 1.0 if mode == "max" else -1.0
         self._folder = folder
         self._scores: dict[int, float] = {}
         for step in _steps_in(self._folder):
@@ -46,7 +54,7 @@ class Checkpoints:
                 score = seal.facts(self._path(step))["score"]
             except seal.DamagedError:
                 continue  # `newest_whole` says so.
-            self._scores[step] = -math.inf if score is None else score
+            self._scores[step] = self._rank(score)
         self._checked: set[int] = set()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future[None] | None = None
@@ -74,7 +82,8 @@ class Checkpoints:
         figures: Mapping[str, float],
         *,
         progress: Mapping[str, Any] | None = None,
-    ) -> None:
+        replace: bool = False,
+    ) -> bool:
         """Keeps a state under its step; a step that is kept already is left alone.
 
         Returns when the state is copied: the caller may donate it.
@@ -84,17 +93,21 @@ class Checkpoints:
             figures: Of the evaluation at this step; without the monitored one the
                 state is never the best unless there is no other.
             progress: JSON values that belong to the step, for `progress`.
+            replace: Write a step that is kept already again.
+
+        Returns:
+            Whether the state is the best one so far by the monitored metric.
 
         Raises:
             SaveError: If this or the save before it failed.
         """
         step = int(state.step)
         self._wait()
-        if step in self._scores:
-            return
+        if step in self._scores and not replace:
+            return False
         score = figures.get(self._monitor, math.nan)
         score = score if math.isfinite(score) else None
-        scores = self._scores | {step: -math.inf if score is None else score}
+        scores = self._scores | {step: self._rank(score)}
         kept = {step: scores[step] for step in _to_keep(scores)}
         facts = {
             "step": step,
@@ -108,6 +121,11 @@ class Checkpoints:
                 seal.sweep(self._folder)
             wait = arrays.begin_writing(part / _ARRAYS, state)
         self._writing = self._thread.submit(self._finish, wait, facts, kept)
+        return score is not None and _best(scores) == step
+
+    def _rank(self, score: float | None) -> float:
+        """Higher is better; a state without a score is the best of none."""
+        return -math.inf if score is None else self._sign * score
 
     def _finish(
         self, wait: Callable[[], None], facts: Mapping[str, Any], kept: dict[int, float]
@@ -153,7 +171,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the highest monitored figure; the later one of equals."""
+        """The step with the best monitored metric; the later one of equals."""
         self._wait()
         return _best(self._scores)
 

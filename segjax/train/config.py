@@ -1,13 +1,15 @@
 """What a run is made of: numbers in `TrainConfig`, objects in `Experiment`."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import optax
 
 from segjax import ops
 from segjax.forward import Forward, image_only
 from segjax.train.state import Start
+from segjax.train.step import Step, Update, supervised_step
 from segjax.typing import (
     Augmentation,
     Data,
@@ -16,6 +18,9 @@ from segjax.typing import (
     Objective,
     Preprocess,
 )
+
+OnStep = Callable[[int, Mapping[str, float]], str | None]
+OnEval = Callable[[Sequence[Mapping[str, Any]]], str | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +36,8 @@ class TrainConfig:
         eval_every: Updates between evaluations, each of which saves a checkpoint;
             0 for once an epoch.
         log_every: Updates between lines of `metrics.jsonl`.
-        monitor: The validation figure that picks the best checkpoint; higher is
-            better.
+        monitor: The validation metric that picks the best checkpoint.
+        mode: "max" if higher is better, "min" if lower is, as of a loss.
         samples: Validation images drawn at the end of the run.
         skip_nonfinite: Updates whose loss or gradient is not finite that may be left
             out; 0 stops at the first.
@@ -45,6 +50,7 @@ class TrainConfig:
     eval_every: int = 0
     log_every: int = 20
     monitor: str = "mean_iou"
+    mode: Literal["max", "min"] = "max"
     samples: int = 8
     skip_nonfinite: int = 0
 
@@ -58,6 +64,13 @@ class TrainConfig:
                     f"{name} must be at least {minimum}, got {value}. "
                     f"Give --{name.replace('_', '-')} {max(minimum, 1)} or more."
                 )
+        if self.mode not in ("max", "min"):
+            raise ValueError(f'mode needs to be "max" or "min", got {self.mode!r}.')
+        if self.mode == "max" and self.monitor.partition("/")[0] == "loss":
+            raise ValueError(
+                f"monitor={self.monitor!r} with mode='max' would keep the worst "
+                f"checkpoint. Give mode='min'."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +93,17 @@ class Experiment:
         model_inputs: What the model is given of a batch, by name; its image by default.
         init_from: What fresh variables become before the first step, such as
             `interop.start_from(interop.load("resnet50"))`; they stay unless given.
+        step: `experiment -> Step`, or a plain function `(state, batch) -> (state,
+            metrics)`: what an update does. `train.supervised_step` minimizes the
+            objective; see docs/extending.md for others.
+        task: What the outputs are: "semantic" (a class a pixel), "multilabel" (a yes
+            or no for each class and pixel) or "instance"; what the model says
+            (its attribute `task`), else semantic, unless given.
+        on_step: `(step, metrics) -> None, or a reason to stop`: called on the host for
+            every update, in order, when its metrics arrive: at each line of the log.
+        on_eval: `(evaluations) -> None, or a reason to stop`: called on the host after
+            each evaluation with the records of all so far, the newest last, so that a
+            function without memory decides the same after a resume.
     """
 
     config: TrainConfig
@@ -89,9 +113,13 @@ class Experiment:
     optimizer: optax.GradientTransformation
     metric: MetricFn
     augment: Augmentation | None = None
-    preprocess: Preprocess = ops.UnitRange()
+    preprocess: Preprocess = ops.unit_range
     model_inputs: ModelInputs = image_only
     init_from: Start | None = None
+    step: Callable[["Experiment"], Step | Update] = supervised_step
+    task: Literal["semantic", "multilabel", "instance"] | None = None
+    on_step: OnStep | None = None
+    on_eval: OnEval | None = None
 
     @property
     def forward(self) -> Forward:

@@ -8,25 +8,75 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from segjax import ops
+from segjax.train import agree
 from segjax.train.manifest import without_nan, write_json
 from segjax.train.state import TrainState
-from segjax.train.step import DIGESTED
-from segjax.typing import Batch
+from segjax.train.step import fields_of, make_prepare, step_keys
+from segjax.typing import Array, Batch
 
-STEPS = DIGESTED
+STEPS = 5
 """Updates whose digests `run.json` keeps."""
 
 STREAMS = ("initialisation", "data", "augmentation", "arithmetic")
 """In the order in which one feeds the next."""
 
 
+class Beside:
+    """Digests of what a step works on, by programs of their own.
+
+    They run beside the step in the first updates; nothing of them is in its program.
+    """
+
+    def __init__(self, experiment: Any):
+        """Compiles nothing yet.
+
+        Args:
+            experiment: Whose preprocessing and augmentation are applied once more.
+        """
+        prepare = make_prepare(
+            experiment.forward, experiment.augment, fields=fields_of(experiment)
+        )
+
+        @jax.jit
+        def batch_digest(state: TrainState, batch: Batch) -> Array:
+            augment_key, _ = step_keys(state)
+            rows = jax.vmap(ops.digest)(dict(prepare(augment_key)(batch)))
+            return jnp.sum(rows, dtype=jnp.uint32)
+
+        self._of_batch = batch_digest
+        self._of_tree = jax.jit(ops.digest)
+
+    def before(self, state: TrainState, batch: Batch) -> dict[str, Array]:
+        """Digests a batch as the step prepares it, `index` included.
+
+        The sum over its examples does not depend on how the batch is split.
+        """
+        bare = dataclasses.replace(
+            state, params=None, model_state=None, opt_state=None, extra=None
+        )
+        return {"digest/batch": self._of_batch(bare, batch)}
+
+    def after(
+        self, state: TrainState, metrics: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Digests the state that an update made, and the norm of its gradient."""
+        rest = (state.model_state, state.opt_state, state.extra)
+        return {
+            "digest/gradients": self._of_tree(metrics.get("grad_norm", ())),
+            "digest/params": self._of_tree(state.params),
+            "digest/state": self._of_tree(rest),
+        }
+
+
 class FirstSteps:
     """Gathers the digests of the first updates while they are made.
 
-    The train step computes those of augmentation and arithmetic; the loop passes the
-    rest by. Nothing waits for the device: what the log fetches is looked at.
+    `Beside` computes those of augmentation and arithmetic; the loop passes the rest
+    by. Nothing waits for the device: what the log fetches is looked at.
     """
 
     def __init__(self, run: pathlib.Path | None = None, *, steps: int = 0):
@@ -48,7 +98,8 @@ class FirstSteps:
         `program` is the step as it is given to XLA, `initialisation` the first state;
         the others have an entry a step: `data` is the batch as it was read (by the
         first process, where there are several), `augmentation` the batch as the model
-        saw it, and `arithmetic` has loss, gradients, and parameters after the update.
+        saw it, and `arithmetic` has the loss, the norm of the gradients, and parameters
+        and all other state after the update.
         """
         found = {
             "steps": len(self._rows),
@@ -58,6 +109,10 @@ class FirstSteps:
             "arithmetic": [_arithmetic(row) for row in self._rows],
         }
         return without_nan(found)
+
+    def wants(self, number: int) -> bool:
+        """Whether the update `number` is one of those to look at."""
+        return number <= self._steps
 
     def batches(self, host: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Passes batches through, and digests the first of them."""
@@ -90,13 +145,17 @@ def first_steps(run: pathlib.Path, *, first: int) -> FirstSteps:
     """What gathers the digests of a run; nothing where it has them or is under way.
 
     Args:
-        run: The run folder. Of several processes the first one writes.
+        run: The run folder. All processes compute, and the first one writes.
         first: Updates done before.
     """
-    if first or jax.process_index():
+    if first:
         return FirstSteps()
-    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return FirstSteps(run, steps=0 if "digests" in manifest else STEPS)
+    here = jax.process_index() == 0
+    has_them = here and "digests" in json.loads(
+        (run / "run.json").read_text(encoding="utf-8")
+    )
+    steps = 0 if agree.of_the_first(has_them) else STEPS
+    return FirstSteps(run if here else None, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +204,13 @@ def batch_digest(batch: Batch) -> str:
 def state_digest(state: TrainState) -> str:
     """SHA-256 of parameters, collections and key; 16 digits.
 
-    The optimizer's state is left out: it is no random number's doing, and another
-    optimizer is a difference of the arithmetic.
+    The optimizer's state is left out: it does not depend on random numbers, and
+    another optimizer is a difference of the arithmetic.
     """
     # The key of this process alone: unpacking one of all is a program for all.
     key = jax.random.key_data(state.key.addressable_data(0))
     drawn = (state.params, state.model_state, key)
+    drawn = drawn if state.extra is None else (*drawn, state.extra)
     leaves = jax.tree_util.tree_flatten_with_path(drawn)[0]
     return _sha256((jax.tree_util.keystr(path), x) for path, x in leaves)
 
@@ -174,11 +234,14 @@ def _sha256(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 def _arithmetic(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    found = {
         "loss": float(row["loss"]),
         "gradients": _hex(row["digest/gradients"]),
         "parameters": _hex(row["digest/params"]),
     }
+    if "digest/state" in row:
+        found["state"] = _hex(row["digest/state"])
+    return found
 
 
 def _named(digests: Sequence[Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ class EmaState(NamedTuple):
 
 def with_ema(
     optimizer: optax.GradientTransformation, *, decay: float
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Averages the parameters that an optimizer produces.
 
         average = decay * average + (1 - decay) * params    after each update
@@ -42,21 +42,23 @@ def with_ema(
     if not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), got {decay}. 0.999 is usual.")
 
+    optimizer = optax.with_extra_args_support(optimizer)
+
     def init(params):
         # A copy: the step donates its buffers, and no buffer may be donated twice.
         return EmaState(optimizer.init(params), jax.tree.map(lambda x: x + 0, params))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, **extra):
         if params is None:
             raise ValueError("with_ema needs params in optimizer.update.")
-        updates, inner = optimizer.update(updates, state.inner, params)
+        updates, inner = optimizer.update(updates, state.inner, params, **extra)
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * p, state.average, new
         )
         return updates, EmaState(inner, average)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def averaged_params(params: PyTree, opt_state: PyTree) -> PyTree:

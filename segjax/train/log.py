@@ -4,8 +4,10 @@ import json
 import math
 import pathlib
 import re
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +28,11 @@ class RunLog:
     """Appends records to the run folder and tells the terminal.
 
     A terminal shows a live bar with images/s and time left, and a line an
-    evaluation. Elsewhere (a file, a batch system) only the lines are printed.
+    evaluation. Elsewhere (a file, a batch system) the lines are printed, and every
+    half minute one that says what goes on.
+
+    Attributes:
+        evaluations: The records of all evaluations of the run so far, but the final.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class RunLog:
         first_step: int,
         console: Console | None = None,
         name: str = "",
+        heartbeat: float = 30.0,
     ):
         """Opens the logs of a run.
 
@@ -48,17 +55,20 @@ class RunLog:
                 never stopped.
             console: Where to print; standard output unless given.
             name: Begins each line, where several runs share a console.
+            heartbeat: Seconds between lines about what goes on, where there is no
+                terminal; 0 for none.
         """
         self._name = name
         self._console = Console(highlight=False) if console is None else console
         self._path = run / "metrics.jsonl"
         with saving(self._path):
             cut_back(self._path, first_step)
+            self.evaluations = _evaluations(self._path)
             # Each line at once.
             self._lines = self._path.open("a", buffering=1, encoding="utf-8")
         self._board = Board(run / "tensorboard")
         self._board.forget_after(first_step)
-        self._batch_size = config.batch_size
+        self._batch_size, self._steps = config.batch_size, config.steps
         self._clock = time.perf_counter()
         self._clock_step = first_step
         self._bar = Progress(
@@ -75,14 +85,22 @@ class RunLog:
             "Training", total=config.steps, completed=first_step, info="compiling"
         )
         self._bar.start()
+        every = 0.0 if self._console.is_terminal else heartbeat
+        self._heartbeat = Heartbeat(self.say, every=every)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_) -> None:
+        self._heartbeat.stop()
         self._bar.stop()
         with self._board, saving(self._path):
             self._lines.close()
+
+    def doing(self, text: str) -> None:
+        """What goes on from now: shown beside the bar, or told by the heartbeat."""
+        self._bar.update(self._task, info=text)
+        self._heartbeat.text = text
 
     def start_clock(self, step: int) -> None:
         """Measures images/s from here on, so that pauses do not count as training."""
@@ -96,7 +114,13 @@ class RunLog:
         self.start_clock(step)
         self._record("train", step, {**scalars, "images_per_second": rate})
         info = f"loss {scalars['loss']:.3f}  {rate:.0f} images/s"
+        if "learning_rate" in scalars:
+            info += f"  lr {scalars['learning_rate']:.2e}"
         self._bar.update(self._task, completed=step, info=info)
+        left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
+        self._heartbeat.text = (
+            f"step {step}/{self._steps}  {info}  {_duration(left)} left"
+        )
 
     def tick(self, step: int) -> None:
         """Moves the bar."""
@@ -115,6 +139,8 @@ class RunLog:
         record = {"split": split, "epoch": round(epoch, 3), **figures}
         record |= {"final": True} if final else {}
         self._record("eval", step, record)
+        if not final:
+            self.evaluations.append({"step": step, **record})
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""
@@ -133,11 +159,45 @@ class RunLog:
             self._lines.write(f"{line}\n")
 
 
+class Heartbeat:
+    """A thread that says every so often what goes on.
+
+    Attributes:
+        text: What it says.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, every: float):
+        """Starts it, unless `every` is 0.
+
+        Args:
+            say: Prints a line.
+            every: Seconds.
+        """
+        self.text, self._say, self._every = "starting", say, every
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if every:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(self._every):
+            self._say(f"... {self.text}")
+
+
 class NoLog(RunLog):
     """The log of every process but the first: nothing."""
 
     def __init__(self):
-        pass
+        self.evaluations = []
+
+    def doing(self, text: str) -> None:
+        """Shows nothing."""
 
     def __exit__(self, *_) -> None:
         pass
@@ -164,6 +224,23 @@ class NoLog(RunLog):
 
     def say(self, text: str) -> None:
         """Says nothing."""
+
+
+def _evaluations(path: pathlib.Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [
+        {name: value for name, value in record.items() if name != "kind"}
+        for record in records
+        if record["kind"] == "eval" and not record.get("final")
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def cut_back(path: pathlib.Path, step: int) -> None:

@@ -1,28 +1,37 @@
 """The loop: batches in, run folder out."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
-from segjax.train import agree, digests, manifest, memory, parallel
-from segjax.train.accumulate import make_accumulating_step
+from segjax.train import (
+    agree,
+    check,
+    digests,
+    manifest,
+    memory,
+    parallel,
+    together,
+)
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
-from segjax.train.evaluate import make_evaluator
+from segjax.train.evaluate import EvaluationStoppedError, Evaluator, make_evaluator
 from segjax.train.lock import locked
 from segjax.train.log import NoLog, RunLog
-from segjax.train.record import Recorder
+from segjax.train.record import NonFiniteError, Recorder, SeedDivergedError
 from segjax.train.signals import Stopped, stop_requests
-from segjax.train.state import TrainState, init_state
-from segjax.train.step import Step, make_train_step, skip_nonfinite
-from segjax.typing import Batch
+from segjax.train.state import Spec, TrainState, batch_spec, make_init
+from segjax.train.step import Step, as_step, skip_nonfinite
+from segjax.typing import Batch, Data, Key, PyTree
 
 
 def train(
@@ -72,7 +81,7 @@ def train(
         console = Console(highlight=False, quiet=not first_process)
     with (
         locked(run),
-        Checkpoints(run / "checkpoints", monitor=config.monitor) as checkpoints,
+        open_checkpoints(experiment, run) as checkpoints,
     ):
         first = _first_step(run, checkpoints, console) if resume else 0
         if first_process and not resume:
@@ -82,25 +91,47 @@ def train(
         log: RunLog = NoLog()
         if first_process:
             log = RunLog(run, config=config, first_step=first, console=console)
-        host = host_batches(experiment, first)
-        with log, contextlib.closing(host), stop_requests() as stop:
-            recorder = Recorder(
-                experiment,
-                checkpoints,
-                log,
-                evaluator(experiment),
-                digests.first_steps(run, first=first),
+        with log, stop_requests() as stop:
+            recorder = make_recorder(
+                experiment, run, checkpoints, log, evaluator(experiment), first=first
             )
             stop = agree.on_stopping(stop, mesh)
-            state = _fit(experiment, mesh, recorder, host, first, stop)
-            result = recorder.final(state)
+            (state,) = fit([experiment], [recorder], first=first, stop=stop)
+            with leaving(recorder, config.steps):
+                result = recorder.final(state)
     result |= {"seconds": round(time.perf_counter() - began, 1)}
     if skipped := getattr(experiment.data, "skipped", ()):
-        # A figure that was come by without some of the data says so.
+        # A metric that was measured without some of the data says so.
         result["skipped_records"] = [str(record) for record in skipped]
     if first_process:
         manifest.write_json(run / "result.json", result)
     return result
+
+
+def open_checkpoints(experiment: Experiment, run: pathlib.Path) -> Checkpoints:
+    """The checkpoints of a run, ranked as its configuration says."""
+    config = experiment.config
+    folder = run / "checkpoints"
+    return Checkpoints(folder, monitor=config.monitor, mode=config.mode)
+
+
+def make_recorder(
+    experiment: Experiment,
+    run: pathlib.Path,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    evaluate: Evaluator,
+    *,
+    first: int,
+) -> Recorder:
+    """The recorder of a run that goes on after `first` updates."""
+    return Recorder(
+        experiment,
+        checkpoints,
+        log,
+        evaluate,
+        digests.first_steps(run, first=first),
+    )
 
 
 def host_batches(experiment: Experiment, first: int) -> Generator[Batch, None, None]:
@@ -114,32 +145,46 @@ def host_batches(experiment: Experiment, first: int) -> Generator[Batch, None, N
     )
 
 
-def evaluator(experiment: Experiment, mesh: jax.sharding.Mesh | None = None):
+def evaluator(
+    experiment: Experiment, mesh: jax.sharding.Mesh | None = None
+) -> Evaluator:
     """`make_evaluator` of an experiment's parts."""
     return make_evaluator(
-        experiment.model.apply,
+        experiment.forward,
         experiment.objective,
         experiment.metric,
         mesh,
-        inputs=experiment.inputs,
+        variables=step_of(experiment).variables,
     )
 
 
 def step_of(experiment: Experiment) -> Step:
     """The train step of an experiment, not compiled."""
-    make, config = make_train_step, experiment.config
-    if config.accumulate > 1:
-        make = functools.partial(
-            make_accumulating_step, micro_batches=config.accumulate
-        )
-    step = make(
-        experiment.model.apply,
-        experiment.objective,
+    step = as_step(experiment.step(experiment))
+    return skip_nonfinite(step) if experiment.config.skip_nonfinite else step
+
+
+def initializer(experiment: Experiment, spec: Spec) -> Callable[[Key], TrainState]:
+    """`key -> first state` of an experiment whose stored batches are as `spec` says."""
+    return make_init(
+        experiment.forward,
         experiment.optimizer,
-        experiment.augment,
-        inputs=experiment.inputs,
+        spec=spec,
+        init_from=experiment.init_from,
+        complete=step_of(experiment).init,
     )
-    return skip_nonfinite(step) if config.skip_nonfinite else step
+
+
+def data_spec(data: Data) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """`batch_spec` of what data yield for training, read off one batch."""
+    with contextlib.closing(data.train_batches(batch_size=1, seed=0)) as batches:
+        return batch_spec(next(batches))
+
+
+def abstract_state_of(experiment: Experiment, spec: Spec) -> TrainState:
+    """Shapes and dtypes of an experiment's states, with nothing computed."""
+    bare = dataclasses.replace(experiment, init_from=None)
+    return jax.eval_shape(initializer(bare, spec), jax.random.key(0))
 
 
 def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -> int:
@@ -163,40 +208,191 @@ def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -
     return step
 
 
-def _fit(
-    experiment: Experiment,
-    mesh: jax.sharding.Mesh,
-    recorder: Recorder,
-    host: Iterable[Batch],
+@contextlib.contextmanager
+def leaving(recorder: Recorder, number: int) -> Iterator[None]:
+    """Turns a signal that came in the final evaluation into `Stopped`."""
+    try:
+        yield
+    except EvaluationStoppedError as error:
+        raise Stopped(error.signum, number) from error
+
+
+def fit(
+    experiments: Sequence[Experiment],
+    recorders: Sequence[Recorder],
+    *,
     first: int,
     stop: Callable[[], int | None],
-) -> TrainState:
-    """Trains from step `first` to the end; returns the last state."""
-    config = experiment.config
-    batches = parallel.to_devices(recorder.first_steps.batches(host), mesh)
-    batch = next(batches)
-    state = init_state(
-        experiment.model,
-        experiment.optimizer,
-        seed=config.seed,
-        image_shape=batch["image"].shape[1:],
-        start=experiment.start,
-    )
-    state = parallel.replicate(state, mesh)
-    state = recorder.start(state, first)
-    if first >= config.steps:
-        return state
-    # Compiled once, ahead of time: another shape is an error, not a wait.
-    lowered = parallel.jit_step(step_of(experiment), mesh).lower(state, batch)
-    recorder.first_steps.program(lowered)
-    step = lowered.compile()
-    memory.give_back_freed()
-    recorder.log.start_clock(first)
-    batches = itertools.chain([batch], batches)
-    for number in range(first + 1, config.steps + 1):
-        state, scalars = step(state, next(batches))
-        recorder.step_done(state, scalars, number)
-        if signum := stop():
-            recorder.save(state, number)
-            raise Stopped(signum, number)
-    return state
+    last: int | None = None,
+) -> list[TrainState]:
+    """Trains one or many seeds of an experiment; a list of one is a list.
+
+    Args:
+        experiments: The same but for their seed.
+        recorders: One each. `replay` gives some that write nothing.
+        first: Updates done before.
+        stop: The signal received so far, or None.
+        last: Updates in total; those of the configuration unless given.
+
+    Returns:
+        The last state of each seed.
+
+    Raises:
+        Stopped: On a signal, after saving.
+        NonFiniteError: If training diverges.
+    """
+    config = experiments[0].config
+    last = config.steps if last is None else last
+    form = together.form_of(step_of(experiments[0]), seeds=len(experiments))
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for experiment, recorder in zip(experiments, recorders, strict=True):
+            host = host_batches(experiment, first)
+            stack.enter_context(contextlib.closing(host))
+            streams.append(recorder.first_steps.batches(host))
+        rows = zip(*streams, strict=True)
+        recorders[0].log.doing("reading the first batch")
+        row = next(rows)
+        for experiment, recorder, batch in zip(
+            experiments, recorders, row, strict=True
+        ):
+            check.label_range(batch, len(experiment.data.classes))
+            recorder.saw(batch)
+            recorder.stop = stop
+        states = _first_states(experiments, recorders, row, first)
+        with leaving(recorders[0], first):
+            recorders[0].check_monitor(states[0])
+            for recorder, state in zip(recorders, states, strict=True):
+                recorder.go_on(state, first)
+        if first >= last or all(r.stop_reason for r in recorders):
+            return states
+        batches = parallel.put_ahead(form.put_batches, itertools.chain([row], rows))
+        run = _Run(experiments, recorders, form, stop)
+        return run.train(states, batches, first, last)
+
+
+def _first_states(
+    experiments: Sequence[Experiment],
+    recorders: Sequence[Recorder],
+    row: Sequence[Batch],
+    first: int,
+) -> list[TrainState]:
+    """States of checkpoint `first`, or those that the experiments begin with."""
+    check.same_but_for_seed(experiments, row)
+    recorders[0].log.doing("compiling the initialization")
+    init = initializer(experiments[0], batch_spec(row[0]))
+    mesh = parallel.make_mesh()
+    states = []
+    for experiment, recorder in zip(experiments, recorders, strict=True):
+        state = init(jax.random.key(experiment.config.seed))
+        states.append(recorder.start(parallel.replicate(state, mesh), first))
+    return states
+
+
+class _Run:
+    """The loop of `fit` from its first update on."""
+
+    def __init__(self, experiments, recorders, form: together.Together, stop):
+        self.recorders, self.form, self.stop = recorders, form, stop
+        self.beside = digests.Beside(experiments[0])
+        self.done: dict[int, TrainState] = {}  # Seeds that a callback has ended.
+
+    def train(
+        self,
+        states: list[TrainState],
+        batches: Iterator[tuple[PyTree, ...]],
+        first: int,
+        last: int,
+    ) -> list[TrainState]:
+        recorders, batch = self.recorders, next(batches)
+        for place, (recorder, state) in enumerate(zip(recorders, states, strict=True)):
+            if recorder.stop_reason:
+                self.done[place] = jax.tree.map(jnp.copy, state)
+        groups = self.form.put(states)
+        states.clear()  # The step takes the groups, which may share arrays with them.
+        step = self._compiled(groups, batch)
+        for recorder in recorders:
+            recorder.log.start_clock(first)
+        batches = itertools.chain([batch], batches)
+        for number in range(first + 1, last + 1):
+            groups, metrics = self._step(step, groups, next(batches), number)
+            self._record(groups, metrics, number)
+            if len(self.done) == len(recorders):
+                break
+            if signum := self.stop():
+                self._save(groups, number, range(len(recorders)))
+                raise Stopped(signum, number)
+        return [
+            self.done.get(place) or self._state(groups, place)
+            for place in range(len(recorders))
+        ]
+
+    def _compiled(self, groups: PyTree, batch: PyTree) -> Callable:
+        """Ahead of time: another shape is an error, not a wait."""
+        self.recorders[0].log.doing("compiling the train step")
+        lowered = self.form.step.lower(groups, batch)
+        for recorder in self.recorders:
+            recorder.first_steps.program(lowered)
+        step = lowered.compile()
+        memory.give_back_freed()
+        return step
+
+    def _step(self, step, groups, batch, number):
+        """One update, with digests beside it in the first ones."""
+        looked_at = {
+            place: self.beside.before(
+                self.form.take(groups, place), self.form.take(batch, place)
+            )
+            for place, recorder in enumerate(self.recorders)
+            if recorder.first_steps.wants(number)
+        }
+        groups, metrics = step(groups, batch)
+        metrics = list(metrics)
+        for place, digest in looked_at.items():
+            state = self.form.take(groups, place)
+            metrics[place] |= digest | self.beside.after(state, metrics[place])
+        return groups, metrics
+
+    def _record(self, groups: PyTree, metrics: Sequence, number: int) -> None:
+        for place, recorder in enumerate(self.recorders):
+            if place in self.done:
+                continue
+            try:
+                state = functools.partial(self._state, groups, place)
+                recorder.step_done(state, metrics[place], number)
+            except EvaluationStoppedError as error:
+                rest = range(place, len(self.recorders))
+                self._save(groups, number, rest, interrupted=True)
+                raise Stopped(error.signum, number) from error
+            except NonFiniteError as error:
+                raise self._named(error, place) from error
+            if recorder.stop_reason:
+                state = self._state(groups, place)
+                self.done[place] = jax.tree.map(jnp.copy, state)
+        if self.recorders[0].due(number):
+            for recorder in self.recorders:
+                recorder.log.start_clock(number)
+
+    def _save(self, groups, number, places, *, interrupted: bool = False) -> None:
+        for place in places:
+            recorder = self.recorders[place]
+            if place in self.done:
+                continue
+            state = self._state(groups, place)
+            try:
+                recorder.save(state, number, interrupted=interrupted)
+            except NonFiniteError as error:
+                raise self._named(error, place) from error
+
+    def _named(self, error: NonFiniteError, place: int) -> NonFiniteError:
+        """Says which of several seeds it was that diverged."""
+        if len(self.recorders) == 1:
+            return error
+        return SeedDivergedError(self.recorders[place].config.seed, error)
+
+    def _state(self, groups: PyTree, place: int) -> TrainState:
+        """A seed's state where evaluation wants it: on all devices."""
+        state = self.form.take(groups, place)
+        if self.form.batch_is_split:
+            return state
+        return jax.device_put(state, parallel.replicated(parallel.make_mesh()))

@@ -1,6 +1,7 @@
 """Parallelism: next to the step, not inside it."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -109,6 +110,33 @@ def split_for_pmap(batch: Batch, devices: int) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), dict(batch))
 
 
+def to_device(batch: Batch, mesh: Mesh) -> PyTree:
+    """Copies this process's share of a global batch to the mesh, split by rows."""
+    sharding = split_over(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), sharding)  # All arrays in one call.
+    return {
+        k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
+        for k, v in batch.items()
+    }
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Fetches arrays; of those split over processes, the rows that this one has."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+
+    def fetch(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return jax.device_get(x)
+        if x.is_fully_replicated:
+            return np.asarray(x.addressable_data(0))
+        shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+        return np.concatenate([np.asarray(s.data) for s in shards])
+
+    return jax.tree.map(fetch, tree)
+
+
 def to_devices(
     batches: Iterable[Batch], mesh: Mesh, *, ahead: int = 2
 ) -> Iterator[PyTree]:
@@ -117,24 +145,27 @@ def to_devices(
     Args:
         batches: This process's share of each global batch, on the host.
         mesh: Where the global batch goes, split by its first axis.
-        ahead: Batches copied in advance. Copies are asynchronous, so two hide the
-            transfer behind a step.
+        ahead: See `put_ahead`.
 
     Yields:
         Global batches of device arrays, in the same order.
     """
-    sharding = split_over(mesh)
+    return put_ahead(functools.partial(to_device, mesh=mesh), batches, ahead=ahead)
 
-    def put(batch: Batch) -> PyTree:
-        if jax.process_count() == 1:
-            return jax.device_put(dict(batch), sharding)  # All arrays in one call.
-        return {
-            k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
-            for k, v in batch.items()
-        }
 
-    source = iter(batches)
-    queue = collections.deque(put(b) for b in itertools.islice(source, ahead))
+def put_ahead(
+    put: Callable[[Any], PyTree], items: Iterable[Any], *, ahead: int = 2
+) -> Iterator[PyTree]:
+    """Calls `put` on items before they are asked for.
+
+    Args:
+        put: Copies to devices. Copies are asynchronous, so two in advance hide the
+            transfer behind a step.
+        items: In order.
+        ahead: Items put in advance.
+    """
+    source = iter(items)
+    queue = collections.deque(put(x) for x in itertools.islice(source, ahead))
     while queue:
         yield queue.popleft()
-        queue.extend(put(b) for b in itertools.islice(source, 1))
+        queue.extend(put(x) for x in itertools.islice(source, 1))

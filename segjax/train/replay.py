@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,8 +10,35 @@ import jax
 from segjax.train import parallel
 from segjax.train.config import Experiment
 from segjax.train.digests import FirstSteps, batch_digest
-from segjax.train.loop import host_batches, step_of
-from segjax.train.state import init_state
+from segjax.train.log import NoLog
+from segjax.train.loop import fit
+from segjax.train.record import Recorder
+from segjax.train.state import TrainState
+from segjax.typing import Array, Batch
+
+
+class _Silent(Recorder):
+    """A recorder of updates that leave nothing behind but their digests."""
+
+    def __init__(self, experiment: Experiment, steps: int):
+        self.config, self.log, self.stop_reason = experiment.config, NoLog(), None
+        self.first_steps = FirstSteps(steps=steps)
+
+    def start(self, state: TrainState, first: int) -> TrainState:
+        self.first_steps.state(state)
+        return state
+
+    def step_done(self, state, metrics: Mapping[str, Array], number) -> None:
+        self.first_steps.rows([jax.device_get(metrics)])
+
+    def saw(self, batch: Batch) -> None: ...
+
+    def check_monitor(self, state: TrainState) -> None: ...
+
+    def go_on(self, state: TrainState, first: int) -> None: ...
+
+    def due(self, number: int) -> bool:
+        return False
 
 
 def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[str, Any]:
@@ -25,31 +53,13 @@ def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[st
     Returns:
         What `FirstSteps.found` describes.
     """
-    found = FirstSteps(steps=steps)
-    mesh = parallel.make_mesh()
     config = experiment.config
     parallel.check_divides(
-        config.batch_size, mesh.size, micro_batches=config.accumulate
+        config.batch_size, parallel.make_mesh().size, micro_batches=config.accumulate
     )
-    with contextlib.closing(host_batches(experiment, 0)) as host:
-        batches = parallel.to_devices(found.batches(host), mesh)
-        first = next(batches)
-        state = init_state(
-            experiment.model,
-            experiment.optimizer,
-            seed=config.seed,
-            image_shape=first["image"].shape[1:],
-            start=experiment.start,
-        )
-        found.state(state)
-        state = jax.device_put(state, parallel.replicated(mesh))
-        lowered = parallel.jit_step(step_of(experiment), mesh).lower(state, first)
-        found.program(lowered)
-        step = lowered.compile()
-        for batch in itertools.islice(itertools.chain([first], batches), steps):
-            state, scalars = step(state, batch)
-            found.rows([jax.device_get(scalars)])
-    digests = found.found
+    silent = _Silent(experiment, steps)
+    fit([experiment], [silent], first=0, last=steps, stop=lambda: None)
+    digests = silent.first_steps.found
     if (jax.process_count(), jax.process_index()) != (processes, 0):
         digests |= {"data": _first_share(experiment, steps, processes)}
     return digests

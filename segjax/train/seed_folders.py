@@ -11,12 +11,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import digests, manifest, parallel
+from segjax.train import loop, manifest, parallel
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.lock import locked
 from segjax.train.log import RunLog
-from segjax.train.loop import evaluator
 from segjax.train.record import Recorder
 
 
@@ -57,13 +56,19 @@ def check(
 
 
 def with_data_of_first(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Lets equal data be kept in memory once."""
+    """Lets equal data be kept in memory once; data that differ stay each seed's own."""
     data = experiments[0].data
-    same = data.fingerprint()
     return [
-        dataclasses.replace(e, data=data) if e.data.fingerprint() == same else e
+        dataclasses.replace(e, data=data) if _equal(e.data, data) else e
         for e in experiments
     ]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except ValueError:  # Of arrays, which compare element by element.
+        return False
 
 
 def open_checkpoints(
@@ -76,8 +81,7 @@ def open_checkpoints(
     """Opens a seed's folder for this process alone."""
     manifest.open_run(folder, resume=resume)
     stack.enter_context(locked(folder))
-    monitor = experiment.config.monitor
-    return stack.enter_context(Checkpoints(folder / "checkpoints", monitor=monitor))
+    return stack.enter_context(loop.open_checkpoints(experiment, folder))
 
 
 def common_step(
@@ -151,7 +155,7 @@ def recorders(
     console: Console,
 ) -> list[Recorder]:
     """A recorder a seed; only the first one shows a bar."""
-    evaluate = evaluator(experiments[0])
+    evaluate = loop.evaluator(experiments[0])
     recorders = []
     for e, folder, checkpoints in zip(experiments, folders, kept, strict=True):
         log = RunLog(
@@ -162,8 +166,9 @@ def recorders(
             name=f"Seed {e.config.seed}",
         )
         stack.enter_context(log)
-        gather = digests.first_steps(folder, first=first)
-        recorders.append(Recorder(e, checkpoints, log, evaluate, gather))
+        recorders.append(
+            loop.make_recorder(e, folder, checkpoints, log, evaluate, first=first)
+        )
     return recorders
 
 

@@ -1,168 +1,247 @@
-"""The train step: pure, on one screen."""
+"""The train step: pure, on one screen, and the parts that other steps are made of."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from segjax import ops
+from segjax.forward import Forward, loss_terms
+from segjax.train import accumulate, ema
 from segjax.train.state import TrainState
-from segjax.typing import Array, Augmentation, Batch, Key, Objective, PyTree
+from segjax.typing import (
+    Array,
+    Augmentation,
+    Batch,
+    Field,
+    Key,
+    Objective,
+    PyTree,
+)
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-Inputs = Callable[[Batch], dict[str, Any]]
-"""`batch -> {name: argument}` of the model's call."""
-
-DIGESTED = 5
-"""Updates of a run whose gradient and parameters are digested, the first ones."""
+Update = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+"""`(state, batch) -> (state, metrics)`: pure; metrics are scalars, with `loss`."""
 
 
-def image_only(batch: Batch) -> dict[str, Any]:
-    """What a semantic model is given of a batch: `image`."""
-    return {"image": batch["image"]}
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One update, and how the state that it needs begins.
+
+    Attributes:
+        update: `(state, batch) -> (state, metrics)`. The loop asks for `loss` among
+            the metrics, a float32 scalar; the others are logged under their names.
+        init: From the state that the model and the optimizer begin with to the one
+            that the step needs, such as one with `extra`. Pure; traced.
+        variables: What evaluation, prediction and the saved model use of a state.
+    """
+
+    update: Update
+    init: Callable[[TrainState], TrainState] = lambda state: state
+    variables: Callable[[TrainState], PyTree] = ema.variables
+
+    def __call__(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Runs `update`."""
+        return self.update(state, batch)
+
+
+def as_step(made: Step | Update) -> Step:
+    """A step as it is; a plain function as a step whose state needs nothing more."""
+    return made if isinstance(made, Step) else Step(made)
+
+
+def supervised_step(experiment: Any, *, axis_name: str | None = None) -> Step:
+    """The step that minimizes the objective: the default of `Experiment.step`.
+
+    Args:
+        experiment: A `train.Experiment`.
+        axis_name: The mapped axis under `pmap_step`.
+
+    Returns:
+        `make_train_step` of the experiment's parts.
+    """
+    return Step(
+        make_train_step(
+            experiment.forward,
+            experiment.objective,
+            experiment.optimizer,
+            experiment.augment,
+            fields=fields_of(experiment),
+            micro_batches=experiment.config.accumulate,
+            axis_name=axis_name,
+        )
+    )
 
 
 def make_train_step(
-    apply: Callable,
+    forward: Forward,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     augment: Augmentation | None = None,
     *,
-    inputs: Inputs = image_only,
+    fields: Mapping[str, Field] | None = None,
+    micro_batches: int = 1,
     axis_name: str | None = None,
-) -> Step:
-    """Builds `(state, batch) -> (state, scalars)`; plain SGD is W = W - lr * dL/dW.
+) -> Update:
+    """Builds `(state, batch) -> (state, metrics)`; plain SGD is W = W - lr * dL/dW.
 
     L is the objective's mean over examples of weight 1 in the global batch. The step
     is not compiled here; `parallel.py` wraps it in jit or pmap. With `axis_name`,
     sums run over that axis too, so both give the same numbers.
 
     Args:
-        apply: `model.apply` of a linen module.
-        objective: `(outputs, batch) -> {name: [B]}`.
-        optimizer: An optax transformation.
+        forward: The model with its preprocessing.
+        objective: `(outputs, batch) -> {name: [B]}`, perhaps with `step=`.
+        optimizer: Any optax transformation; those that want `value`, `grad` and
+            `value_fn`, such as `optax.lbfgs`, get them.
         augment: Applied to each example on the device. Its key comes from (seed,
             step, index), so no device count, batch order or worker count can change
             what it does. `data.augment.compose` makes one of several.
-        inputs: What the model is given of a batch, by name.
+        fields: How further entries of the batch move with the image.
+        micro_batches: In how many parts the gradient is computed; see
+            `accumulate.value_and_grad`.
         axis_name: The mapped axis under `pmap`.
 
     Returns:
-        The step. Its scalars are `loss`, `loss/<term>` and `grad_norm`, float32, and
-        digests (`ops.digest`, uint32) of what it worked on: `digest/batch`, as
-        augmented, `digest/gradients`, and `digest/params`, as updated. The latter two
-        are 0 after the first `DIGESTED` updates.
+        The step. Its metrics are `loss`, `loss/<term>` and `grad_norm`, and
+        `learning_rate` where the optimizer's state tells it, float32 scalars.
+
+    Raises:
+        ValueError: If `micro_batches` is below 1; when traced, if the batch does not
+            divide by it.
     """
-    gradient = make_gradient(apply, objective, inputs=inputs)
+    loss_fn = make_loss(forward, objective)
+    prepare = make_prepare(forward, augment, fields=fields)
+    value_and_grad = accumulate.value_and_grad(loss_fn, micro_batches=micro_batches)
 
     def train_step(state: TrainState, batch: Batch):
         check_batch(batch)
         augment_key, key = step_keys(state, axis_name)
-        batch = augmented(augment, augment_key, batch)
         count = jnp.maximum(total(batch["weight"], axis_name), 1)
-        part = gradient(state.params, state.model_state, batch, count, key)
-        return finish(optimizer, state, part, axis_name=axis_name)
+        options = {"count": count, "key": key, "step": state.step}
+        grads, value, terms, model_state, value_fn = value_and_grad(
+            state.params, state.model_state, batch, prepare(augment_key), **options
+        )
+        if axis_name:
+            grads, terms = jax.lax.psum((grads, terms), axis_name)
+            model_state = jax.lax.pmean(model_state, axis_name)
+        loss = total(value, axis_name)
+        new = apply_gradients(
+            optimizer,
+            state,
+            grads,
+            model_state=model_state,
+            value=loss,
+            value_fn=lambda params: total(value_fn(params), axis_name),
+        )
+        metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return new, metrics | learning_rates(new.opt_state)
 
     return train_step
 
 
-@flax.struct.dataclass
-class Gradient:
-    """What a batch, or a part of one, adds to an update.
-
-    Attributes:
-        grads: Of the part's share of the loss, in the parameters' structure.
-        terms: The objective's terms, float32: the part's share of each mean.
-        model_state: Collections besides params after the part.
-        digest: uint32, of the part's examples.
-    """
-
-    grads: PyTree
-    terms: dict[str, Any]
-    model_state: PyTree
-    digest: Any
-
-
-def make_gradient(
-    apply: Callable, objective: Objective, *, inputs: Inputs = image_only
-) -> Callable[..., Gradient]:
-    """Builds `(params, model_state, batch, count, key) -> Gradient`.
-
-    `batch` is augmented already; `count` is the number of examples of weight 1 in the
-    global batch, by which sums over this part of it are divided; `key` is for dropout.
+def make_loss(forward: Forward, objective: Objective) -> Callable:
+    """Builds the loss of a computed batch: what a step differentiates.
 
     Args:
-        apply: `model.apply` of a linen module.
-        objective: `(outputs, batch) -> {name: [B]}`.
-        inputs: What the model is given of a batch, by name.
+        forward: The model with its preprocessing.
+        objective: `(outputs, batch) -> {name: [B]}`, perhaps with `step=`.
+
+    Returns:
+        `(params, model_state, batch, *, key, step, count=None) -> (loss, (terms,
+        model_state))`: `batch` is prepared and augmented, `key` for dropout and the
+        model's other streams; sums are divided by `count`, the examples of weight 1 in
+        the batch unless given.
     """
 
-    def gradient(params, model_state, batch, count, key) -> Gradient:
-        def loss_fn(params):
-            outputs, new_state = apply(
-                {"params": params, **model_state},
-                **inputs(batch),
-                train=True,
-                rngs={"dropout": key},
-                mutable=list(model_state),
-            )
-            terms = objective(outputs, batch)
-            weight = batch["weight"]  # [B], 0 for the padding of a short batch.
-            sums = {k: jnp.sum(v * weight) / count for k, v in terms.items()}
-            return sum(sums.values()), (sums, new_state)
+    def loss_fn(params, model_state, batch, *, key, step=None, count=None):
+        outputs, new_state = forward.apply(
+            {"params": params, **model_state}, batch, train=True, rngs=streams(key)
+        )
+        weight = batch["weight"]  # [B], 0 for the padding of a short batch.
+        count = jnp.maximum(jnp.sum(weight), 1) if count is None else count
+        terms = loss_terms(objective, outputs, forward.truth(batch), step=step)
+        means = {k: jnp.sum(v * weight) / count for k, v in terms.items()}
+        return sum(means.values()), (means, new_state)
 
-        grads, (terms, new_state) = jax.grad(loss_fn, has_aux=True)(params)
-        return Gradient(grads, terms, new_state, total(row_digests(batch), None))
-
-    return gradient
+    return loss_fn
 
 
-def finish(
+def make_prepare(
+    forward: Forward,
+    augment: Augmentation | None = None,
+    *,
+    fields: Mapping[str, Field] | None = None,
+) -> Callable[[Key], Callable[[Batch], dict[str, Any]]]:
+    """Builds `key -> stored batch -> computed batch`: preprocessed and augmented.
+
+    Args:
+        forward: The model with its preprocessing.
+        augment: `(key, example) -> example`, or None.
+        fields: How further entries of the batch move with the image.
+    """
+
+    def with_key(key: Key) -> Callable[[Batch], dict[str, Any]]:
+        return lambda batch: augmented(
+            augment, key, forward.prepare(batch), fields=fields
+        )
+
+    return with_key
+
+
+def apply_gradients(
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    whole: Gradient,
+    grads: PyTree,
     *,
-    axis_name: str | None,
-) -> tuple[TrainState, dict[str, Array]]:
-    """The update and its scalars, from the gradient of this device's whole batch."""
-    grads, model_state = whole.grads, whole.model_state
-    if axis_name:
-        grads = jax.lax.psum(grads, axis_name)
-        model_state = jax.lax.pmean(model_state, axis_name)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    scalars = {f"loss/{k}": total(v, axis_name) for k, v in whole.terms.items()}
-    scalars["loss"] = jnp.sum(jnp.stack(list(scalars.values())))
-    scalars["grad_norm"] = optax.tree.norm(grads)
-    scalars["digest/batch"] = total(whole.digest, axis_name)
-    scalars["digest/gradients"] = _early_digest(state.step, grads)
-    new = dataclasses.replace(
+    model_state: PyTree | None = None,
+    value: Array | None = None,
+    value_fn: Callable[[PyTree], Array] | None = None,
+) -> TrainState:
+    """The state after one update of the parameters, its step counted.
+
+    Args:
+        optimizer: Any optax transformation.
+        state: The state before.
+        grads: Of the whole batch, in the parameters' structure.
+        model_state: Collections after the forward pass; as before unless given.
+        value: The loss, for optimizers that want it.
+        value_fn: `params -> loss`, for optimizers that search along a line.
+    """
+    update = optax.with_extra_args_support(optimizer).update
+    updates, opt_state = update(
+        grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn
+    )
+    return dataclasses.replace(
         state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
+        model_state=state.model_state if model_state is None else model_state,
         opt_state=opt_state,
     )
-    scalars["digest/params"] = _early_digest(state.step, new.params)
-    return new, scalars
 
 
-def _early_digest(step: Array, tree: PyTree) -> Array:
-    """The digest of a tree as large as the parameters in the first updates, then 0.
+def learning_rates(opt_state: PyTree) -> dict[str, Array]:
+    """The learning rate where `optax.inject_hyperparams` keeps it in the state.
 
-    Only those are recorded, and small batches pay for it: in each step it cost a sixth
-    of a U-Net's at batch 1 (32x32 pixels, 0.3 to 7.7 million parameters, two cores).
+    Returns:
+        `learning_rate`; numbered `learning_rate/0`, ... of several; empty for none.
     """
-    nothing = jnp.zeros((), jnp.uint32)
-    return jax.lax.cond(step < DIGESTED, ops.digest, lambda _: nothing, tree)
+    found = optax.tree.get_all_with_path(opt_state, "learning_rate")
+    rates = [jnp.asarray(x, jnp.float32) for _, x in found if jnp.size(x) == 1]
+    if len(rates) == 1:
+        return {"learning_rate": rates[0]}
+    return {f"learning_rate/{i}": rate for i, rate in enumerate(rates)}
 
 
-def step_keys(state: TrainState, axis_name: str | None) -> tuple[Key, Key]:
-    """The keys of a step: for augmentation, and for dropout, which differs by device.
+def step_keys(state: TrainState, axis_name: str | None = None) -> tuple[Key, Key]:
+    """The keys of a step: for augmentation, and for the model, which differs by device.
 
     Under jit there is one program, and dropout is drawn for the batch as a whole.
     """
@@ -172,63 +251,80 @@ def step_keys(state: TrainState, axis_name: str | None) -> tuple[Key, Key]:
     return augment_key, key
 
 
+def streams(key: Key) -> dict[str, Key]:
+    """The random streams of a model's call: dropout, and one for all other names.
+
+    Linen draws a stream that is not given from `params`.
+    """
+    return {"dropout": key, "params": jax.random.fold_in(key, 2**31)}
+
+
 def total(x: Array, axis_name: str | None) -> Array:
     """The sum of an array, in its own dtype, over a mapped axis too if there is one."""
     x = jnp.sum(x, dtype=x.dtype)
     return jax.lax.psum(x, axis_name) if axis_name else x
 
 
-def skip_nonfinite(step: Step) -> Step:
+def skip_nonfinite(step: Step | Update) -> Step:
     """A step that leaves an update out where its loss or gradient is not finite.
 
-    The state then stays as it was, but for its step count. The scalars tell: they are
+    The state then stays as it was, but for its step count. The metrics tell: they are
     not finite.
 
     Args:
-        step: What `make_train_step` returned.
+        step: Any step. Besides `loss`, `grad_norm` is looked at where it is told, else
+            the new parameters.
     """
+    step = as_step(step)
 
     def guarded_step(state: TrainState, batch: Batch):
-        new, scalars = step(state, batch)
-        good = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
+        new, metrics = step(state, batch)
+        good = jnp.isfinite(metrics["loss"])
+        # Their norm is finite if they are, short of overflow.
+        size = metrics.get("grad_norm", optax.tree.norm(new.params))
+        good &= jnp.isfinite(size)
         kept = {
             part: jax.tree.map(
                 lambda a, b: jnp.where(good, a, b),
                 getattr(new, part),
                 getattr(state, part),
             )
-            for part in ("params", "model_state", "opt_state")
+            for part in ("params", "model_state", "opt_state", "extra")
         }
-        return dataclasses.replace(new, **kept), scalars
+        return dataclasses.replace(new, **kept), metrics
 
-    return guarded_step
+    return dataclasses.replace(step, update=guarded_step)
 
 
-def augmented(augment: Augmentation | None, key: Key, batch: Batch) -> Batch:
+def augmented(
+    augment: Augmentation | None,
+    key: Key,
+    batch: Batch,
+    *,
+    fields: Mapping[str, Field] | None = None,
+) -> dict[str, Any]:
     """Applies an augmentation to each example under a key of its own.
 
     Args:
         augment: `(key, example) -> example`, or None.
         key: One for the step; example i uses `fold_in(key, batch["index"][i])`.
-        batch: A batch as the pipeline yields it.
+        batch: What `Forward.prepare` returned.
+        fields: How further entries move with the image.
 
     Returns:
-        The batch with its image as float32 in [0, 1].
+        The batch, with the same names.
     """
-    batch = dict(batch) | {"image": ops.to_float(batch["image"])}
     if augment is None:
-        return batch
-    kept = {k: batch.pop(k) for k in ("weight", "index")}
+        return dict(batch)
+    packed = ops.pack_fields(batch, fields or {})
+    kept = {k: packed.pop(k) for k in ("weight", "index")}
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, kept["index"])
-    return jax.vmap(augment)(keys, batch) | kept
+    return ops.unpack_fields(jax.vmap(augment)(keys, packed)) | kept
 
 
-def row_digests(batch: Batch) -> Array:
-    """[B] uint32: a digest of each example; their sum does not depend on the split.
-
-    `index` is among what is digested, so that two examples cannot trade places.
-    """
-    return jax.vmap(ops.digest)(dict(batch))
+def fields_of(experiment: Any) -> Mapping[str, Field]:
+    """The further entries that an experiment's data declare; none unless they do."""
+    return getattr(experiment.data, "fields", {})
 
 
 def check_batch(batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""One program for the steps of many seeds: unrolled, or mapped over one more axis.
+"""One program for the steps of one seed or many: unrolled, or mapped over an axis.
 
 A group is a tree like a state or a batch whose arrays hold the same leaf of several
 seeds along a new first axis; one program takes a tuple of groups. On one device the
@@ -15,29 +15,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from segjax.train.step import Step
-from segjax.typing import Array, PyTree
+from segjax.train import parallel
+from segjax.train.step import Update
+from segjax.typing import Array, Batch, PyTree
 
 _AXIS = "seed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Together:
-    """A step of many seeds, and how their trees are packed for it.
+    """A step of one or many seeds, and how their trees are packed for it.
 
     Attributes:
-        step: `(groups of states, groups of batches) -> (groups of states, scalars of
+        step: `(groups of states, groups of batches) -> (groups of states, metrics of
             each seed)`, under `jax.jit`. It takes ownership of the states.
-        mesh: The devices, over which the seeds of a group are split.
+        mesh: The devices, over which the seeds of a group are split, or the batch of
+            one seed.
         rows: Seeds in a group; None where a group is one seed without a new axis.
+        batch_is_split: Whether the mesh splits batches instead of seeds.
     """
 
     step: Callable
     mesh: Mesh
     rows: int | None
+    batch_is_split: bool = False
 
     def put(self, trees: Sequence[PyTree]) -> tuple[PyTree, ...]:
-        """Packs the trees of all seeds, in their order, and copies them to devices."""
+        """Packs the states of all seeds, in their order, and copies them to devices."""
+        if self.batch_is_split:
+            return tuple(parallel.replicate(tree, self.mesh) for tree in trees)
         if self.rows is None:
             groups, spec = tuple(trees), PartitionSpec()
         else:
@@ -46,6 +52,12 @@ class Together:
             groups = tuple(jax.tree.map(_stack, *part) for part in parts)
             spec = PartitionSpec(_AXIS)
         return jax.device_put(groups, NamedSharding(self.mesh, spec))
+
+    def put_batches(self, batches: Sequence[Batch]) -> tuple[PyTree, ...]:
+        """Packs the batches of all seeds, and copies them to devices."""
+        if self.batch_is_split:
+            return tuple(parallel.to_device(batch, self.mesh) for batch in batches)
+        return self.put(batches)
 
     def take(self, groups: tuple[PyTree, ...], place: int) -> PyTree:
         """The tree of the seed at a place again, as `put` was given it."""
@@ -56,14 +68,37 @@ class Together:
         return _row(groups[group], row, everywhere)
 
 
-def unrolled(step: Step, *, mesh: Mesh) -> Together:
+def single(step: Update, *, mesh: Mesh) -> Together:
+    """The step of one seed, whose batch is split over the mesh by the compiler.
+
+    Args:
+        step: `(state, batch) -> (state, metrics)`, built without `axis_name`.
+        mesh: Of `parallel.make_mesh`.
+    """
+
+    def train_step(states: tuple[PyTree, ...], batches: tuple[PyTree, ...]):
+        (state,), (batch,) = states, batches
+        state, metrics = step(state, batch)
+        return (state,), (metrics,)
+
+    everywhere = parallel.replicated(mesh)
+    compiled = jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(everywhere, parallel.split_over(mesh)),
+        out_shardings=everywhere,
+    )
+    return Together(step=compiled, mesh=mesh, rows=None, batch_is_split=True)
+
+
+def unrolled(step: Update, *, mesh: Mesh) -> Together:
     """Each seed's step after the other's in one program, S / devices on a device.
 
     On one device this is bit for bit the step of a single run, compiled S times into
     one program: compilation takes S times as long.
 
     Args:
-        step: `(state, batch) -> (state, scalars)`, built without `axis_name`.
+        step: `(state, batch) -> (state, metrics)`, built without `axis_name`.
         mesh: From `mesh_of_seeds`.
     """
     if mesh.size == 1:
@@ -71,7 +106,7 @@ def unrolled(step: Step, *, mesh: Mesh) -> Together:
         # then differs from a single run.
         def many(states: tuple[PyTree, ...], batches: tuple[PyTree, ...]):
             done = [step(s, b) for s, b in zip(states, batches, strict=True)]
-            return tuple(s for s, _ in done), [scalars for _, scalars in done]
+            return tuple(s for s, _ in done), [metrics for _, metrics in done]
 
         return Together(step=jax.jit(many, donate_argnums=0), mesh=mesh, rows=None)
 
@@ -82,18 +117,25 @@ def unrolled(step: Step, *, mesh: Mesh) -> Together:
     return _split(one, mesh, rows=mesh.size)
 
 
-def vmapped(step: Step, *, mesh: Mesh, seeds: int) -> Together:
+def vmapped(step: Update, *, mesh: Mesh, seeds: int) -> Together:
     """`jax.vmap` of the step: one program whose size does not depend on S.
 
     Args:
-        step: `(state, batch) -> (state, scalars)`, built without `axis_name`.
+        step: `(state, batch) -> (state, metrics)`, built without `axis_name`.
         mesh: From `mesh_of_seeds`.
         seeds: S.
     """
     return _split(jax.vmap(step), mesh, rows=seeds)
 
 
-def fastest(step: Step, *, mesh: Mesh, seeds: int) -> Together:
+def form_of(step: Update, *, seeds: int) -> Together:
+    """The form for a number of seeds on all devices: one seed splits its batch."""
+    if seeds == 1:
+        return single(step, mesh=parallel.make_mesh())
+    return fastest(step, mesh=mesh_of_seeds(seeds), seeds=seeds)
+
+
+def fastest(step: Update, *, mesh: Mesh, seeds: int) -> Together:
     """The form that suits the device.
 
     Four seeds of experiments/digits_unet.py on two CPU cores, beside four single
@@ -125,19 +167,19 @@ def _split(step_of_group: Callable, mesh: Mesh, *, rows: int) -> Together:
     def local(states: tuple[PyTree, ...], batches: tuple[PyTree, ...]):
         pairs = zip(states, batches, strict=True)
         done = [step_of_group(s, b) for s, b in pairs]
-        return tuple(s for s, _ in done), tuple(scalars for _, scalars in done)
+        return tuple(s for s, _ in done), tuple(metrics for _, metrics in done)
 
-    # No seed knows of another, so nothing is replicated that could be checked.
+    # Seeds are independent, so nothing is replicated that could be checked.
     split = jax.shard_map(
         local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
     )
 
     def many(states: tuple[PyTree, ...], batches: tuple[PyTree, ...]):
-        states, scalars = split(states, batches)
+        states, metrics = split(states, batches)
         # Apart already in the program, which is cheaper than slicing each one after.
         apart = [
             jax.tree.map(lambda x, row=row: x[row], group)
-            for group in scalars
+            for group in metrics
             for row in range(rows)
         ]
         return states, apart

@@ -1,7 +1,10 @@
 """Random batches for metric tests: blobs rather than noise, void, odd sizes."""
 
+import jax
 import numpy as np
 import scipy.ndimage
+
+from segjax import metrics
 
 NAMES = ("background", "cat", "dog")
 
@@ -41,3 +44,14 @@ def rows(logits, batch, positions):
     """The same examples, picked by position."""
     positions = np.asarray(positions)
     return logits[positions], {k: v[positions] for k, v in batch.items()}
+
+
+def compiled(metric):
+    """A metric as evaluation computes it: on the device, then on the host."""
+    program = jax.jit(metric)
+
+    def made(logits, batch):
+        found = jax.device_get(program(logits, batch))
+        return metrics.with_batch(found, jax.device_get(dict(batch)))
+
+    return made

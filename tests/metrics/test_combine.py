@@ -33,26 +33,33 @@ def test_combine_refuses_one_key_twice(rng):
 
 
 def _largest(outputs, batch):
-    return {"score": outputs.max((1, 2, 3)), **{k: batch[k] for k in ("index",)}} | {
-        "weight": batch["weight"]
-    }
+    return {"score": outputs.max((1, 2, 3))}
 
 
-def _make(arrays):
+def _make(arrays, batch):
     assert all(isinstance(x, np.ndarray) for x in arrays.values())
-    return metrics.PerImage.from_batch({"largest": arrays["score"]}, arrays)
+    return metrics.PerImage.from_batch({"largest": arrays["score"]}, batch)
 
 
 def test_on_host_makes_the_metric_after_the_device(rng):
     logits, batch = scenes.batch(rng)
     batch["weight"][4] = 0
     metric = jax.jit(metrics.on_host(_largest, _make))
-    parts = [metric(*scenes.rows(logits, batch, [i, i + 1])) for i in (0, 3)]
-    one, two = jax.device_get(parts)
+
+    def part(rows):
+        own = scenes.rows(logits, batch, rows)
+        return jax.device_get(metric(*own)).with_batch(own[1])
+
+    one, two, third = (part(rows) for rows in ([0, 1], [3, 4], [2]))
     figures = one.merge(two).compute()
     assert figures["largest"] == pytest.approx(logits[[0, 1, 3]].max((1, 2, 3)).mean())
-    third = jax.device_get(metric(*scenes.rows(logits, batch, [2])))
     for merged in (one.merge(two).merge(third), third.merge(two.merge(one))):
         want = logits[:4].max((1, 2, 3)).mean()
         assert merged.compute() == {"largest": pytest.approx(want)}
     assert one.compute() == {"largest": pytest.approx(logits[:2].max((1, 2, 3)).mean())}
+
+
+def test_on_host_outside_of_a_program_makes_the_metric_at_once(rng):
+    logits, batch = scenes.batch(rng)
+    found = metrics.on_host(_largest, _make)(logits, batch)
+    assert found.compute() == {"largest": pytest.approx(logits.max((1, 2, 3)).mean())}

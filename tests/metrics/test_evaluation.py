@@ -23,10 +23,12 @@ METRIC = metrics.combine(
 )
 
 
-def apply(variables, image, *, train):
+class Scale:
     """A network of one layer: the image's channels are its logits."""
-    assert not train
-    return image * variables["params"]["scale"]
+
+    def apply(self, variables, image, *, train, rngs):
+        assert not train
+        return image * variables["params"]["scale"]
 
 
 def _batches(rng):
@@ -44,15 +46,17 @@ def test_four_devices_equal_one_image_at_a_time(rng):
     params = {"scale": jnp.float32(2)}
     state = train.TrainState(0, params, {}, (), jax.random.key(0))
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    evaluate = train.make_evaluator(apply, objective, METRIC, train.make_mesh())
+    evaluate = train.make_evaluator(
+        train.make_forward(Scale()), objective, METRIC, train.make_mesh()
+    )
     figures = evaluate(state, iter(batches))
-    metric = jax.jit(METRIC)
+    metric = scenes.compiled(METRIC)
     parts = [
         metric(*scenes.rows(2 * batch["image"], batch, [i]))
         for batch in batches
         for i in np.flatnonzero(batch["weight"])
     ]
-    want = functools.reduce(lambda a, b: a.merge(b), jax.device_get(parts)).compute()
+    want = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     assert len(want) > 100
     found = {k: figures[k] for k in want}
     assert found == pytest.approx(want, rel=1e-5, abs=1e-6, nan_ok=True)

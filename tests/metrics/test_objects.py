@@ -182,8 +182,8 @@ def test_v_rand_is_near_scikit_image_where_all_is_predicted(rng):
 def test_the_best_threshold_is_that_of_the_mean(rng):
     logits, batch = scenes.batch(rng, size=(20, 22), num_classes=2)
     thresholds = (0.3, 0.5, 0.7)
-    metric = jax.jit(metrics.best_threshold_rand(thresholds=thresholds))
-    figures = jax.device_get(metric(logits, batch)).compute()
+    metric = scenes.compiled(metrics.best_threshold_rand(thresholds=thresholds))
+    figures = metric(logits, batch).compute()
     valid = batch["valid"]
     truth = metrics.components((batch["label"] == 1) & valid)
     probs = jax.nn.softmax(logits)[..., 1]
@@ -220,9 +220,9 @@ def test_objects_inside_a_compiled_evaluation(rng):
     truth = metrics.components(batch["label"] == 1)
     batch["instances"] = np.where(batch["valid"], truth, 9999)
     batch["weight"][4] = 0
-    metric = jax.jit(metrics.objects(*MAKES))
+    metric = scenes.compiled(metrics.objects(*MAKES))
     parts = [metric(*scenes.rows(logits, batch, [i, i + 1])) for i in (0, 3)]
-    parts = jax.device_get([*parts, metric(*scenes.rows(logits, batch, [2]))])
+    parts = [*parts, metric(*scenes.rows(logits, batch, [2]))]
     figures = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     valid = batch["valid"][:4]
     predicted = metrics.components((logits[:4].argmax(-1) == 1) & valid)
@@ -231,7 +231,7 @@ def test_objects_inside_a_compiled_evaluation(rng):
     for make in MAKES:
         want |= make(predicted, truth[:4], valid, rows).compute()
     assert figures == pytest.approx(want, nan_ok=True)
-    again = jax.device_get(jax.jit(metrics.regions(*MAKES))(logits, batch)).compute()
+    again = scenes.compiled(metrics.regions(*MAKES))(logits, batch).compute()
     truth = metrics.components((batch["label"] == 1) & batch["valid"])[:4]
     want = metrics.Matching.from_batch(predicted, truth, valid, rows).compute()
     assert {k: again[k] for k in want} == pytest.approx(want, nan_ok=True)

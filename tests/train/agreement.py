@@ -75,12 +75,11 @@ def three_steps(norm, way, devices=None):
     """{name: array} of the state and the scalars after three steps."""
     devices = jax.devices() if devices is None else devices
     mapped = way.startswith("pmap")
-    make = train.make_train_step
-    if way.endswith("accumulated"):
-        make = functools.partial(train.make_accumulating_step, micro_batches=2)
+    parts = 2 if way.endswith("accumulated") else 1
+    make = functools.partial(train.make_train_step, micro_batches=parts)
     model = Tiny(NORMS[norm], axis_name=train.AXIS if mapped else None)
     axis = {"axis_name": train.AXIS} if mapped else {}
-    step = make(model.apply, objective, optimizer, jitter, **axis)
+    step = make(train.make_forward(model), objective, optimizer, jitter, **axis)
     mesh = train.make_mesh(devices)
     if mapped:
         step, data = train.pmap_step(step), train.split_for_pmap(batch(), len(devices))
@@ -94,8 +93,7 @@ def three_steps(norm, way, devices=None):
         data = next(train.to_devices([mine], mesh))
     for _ in range(3):
         state, scalars = step(state, data)
-    figures = {k: v for k, v in scalars.items() if not k.startswith("digest")}
-    kept = (state.params, state.model_state, state.opt_state, figures)
+    kept = (state.params, state.model_state, state.opt_state, scalars)
     return {
         jax.tree_util.keystr(path): np.asarray(x)
         for path, x in jax.tree_util.tree_flatten_with_path(jax.device_get(kept))[0]

@@ -83,7 +83,7 @@ def test_they_are_what_they_say(trained, mirrored):
     assert stored == found["arithmetic"][0]["parameters"]
     # What the model saw: the augmentation alone, digested row by row.
     key = jax.random.split(jax.random.fold_in(state.key, 0))[0]
-    batch = train.augmented(mirrored.augment, key, batches[0])
+    batch = train.augmented(mirrored.augment, key, mirrored.forward.prepare(batches[0]))
     rows = [ops.digest(jax.tree.map(lambda x, i=i: x[i], batch)) for i in range(8)]
     total = sum(int(row) for row in rows) % 2**32
     assert f"{total:08x}" == found["augmentation"][0]

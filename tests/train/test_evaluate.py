@@ -16,7 +16,9 @@ def trained():
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
     mesh = train.make_mesh(jax.devices()[:1])
     metric = metrics.semantic(CLASSES)
-    return state, train.make_evaluator(model.apply, objective, metric, mesh)
+    return state, train.make_evaluator(
+        train.make_forward(model), objective, metric, mesh
+    )
 
 
 def test_ten_images_in_batches_of_four_equal_one_batch_of_ten(trained):

@@ -128,7 +128,9 @@ def test_skipping_keeps_the_state_but_for_its_step(batch, objective):
     optimizer = optax.adam(1e-2)
     state = train.init_state(model, optimizer, seed=0, image_shape=(16, 16, 3))
     bad = Poison(objective, 3)
-    step = train.skip_nonfinite(train.make_train_step(model.apply, bad, optimizer))
+    step = train.skip_nonfinite(
+        train.make_train_step(train.make_forward(model), bad, optimizer)
+    )
     new, scalars = jax.jit(step)(state, batch)
     assert not np.isfinite(scalars["loss"])
     assert int(new.step) == 1
@@ -138,7 +140,7 @@ def test_skipping_keeps_the_state_but_for_its_step(batch, objective):
         )
     fine = dict(batch) | {"index": batch["index"] + 100}
     new, _ = jax.jit(step)(state, fine)
-    plain = train.make_train_step(model.apply, objective, optimizer)
+    plain = train.make_train_step(train.make_forward(model), objective, optimizer)
     expected, _ = jax.jit(plain)(state, fine)
     for a, b in zip(
         jax.tree.leaves(new.params), jax.tree.leaves(expected.params), strict=True

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from segjax import data, models, train
 from segjax.train import digests, seed_folders
-from tests.scenes import Around, experiment
+from tests.scenes import Around, dataset, experiment
 
 SEEDS = (3, 0, 1, 7)
 
@@ -115,9 +115,6 @@ def test_a_seed_comes_to_what_it_comes_to_alone(alone, whole):
 
 def test_batches_are_those_of_a_run_alone(alone, tmp_path):
     watched = {seed: Watched(made(seed).data) for seed in SEEDS}
-    for seed, one in watched.items():
-        # Apart, or the first one's data would be read for all.
-        one.fingerprint = lambda seed=seed: str(seed)
     experiments = [made(seed, watched=watched[seed]) for seed in SEEDS]
     train.train_seeds(experiments, run=tmp_path / "run", console=silent())
     assert watched[1].seen[:20] == alone[2][:20]
@@ -173,7 +170,6 @@ def test_a_signal_saves_all_and_resume_equals_not_stopping(whole, tmp_path):
 
     experiments = [made(seed) for seed in SEEDS]
     watched = Watched(experiments[2].data, interrupt)
-    watched.fingerprint = lambda: "its own"
     experiments[2] = made(SEEDS[2], watched=watched)
     run = tmp_path / "run"
     with pytest.raises(train.Stopped) as stopped:
@@ -223,7 +219,6 @@ def test_the_seed_that_diverges_is_named(tmp_path):
 
     experiments = [made(seed) for seed in SEEDS]
     watched = Watched(experiments[1].data, spoiled)
-    watched.fingerprint = lambda: "its own"
     experiments[1] = made(SEEDS[1], watched=watched)
     run = tmp_path / "run"
     with pytest.raises(train.SeedDivergedError, match="Seed 0: loss became nan at ste"):
@@ -236,10 +231,13 @@ def test_the_seed_that_diverges_is_named(tmp_path):
 
 
 def test_equal_data_is_kept_once():
-    other = Watched(made(2).data)
-    other.fingerprint = lambda: "another"
-    found = seed_folders.with_data_of_first([made(0), made(1), made(2, watched=other)])
+    scenes = dataset()
+    shared = [made(seed, dataset_=scenes) for seed in (0, 1)]
+    other = Watched(made(2).data)  # With the same fingerprint, and other batches.
+    experiments = [*shared, made(2, watched=other)]
+    found = seed_folders.with_data_of_first(experiments)
     assert found[0].data is found[1].data
+    assert shared[0].data is not shared[1].data
     assert found[2].data is other
 
 

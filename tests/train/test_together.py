@@ -26,8 +26,8 @@ def experiments(make):
 
 def start(made):
     """Initial states and endless batches of experiments that differ in their seed."""
-    shape = train.image_shape(made[0].data)
-    init = train.make_init(made[0].model, made[0].optimizer, image_shape=shape)
+    shape = next(made[0].data.train_batches(batch_size=1, seed=0))["image"].shape[1:]
+    init = train.initializer(made[0], {"image": ("uint8", shape)})
     states = [init(jax.random.key(e.config.seed)) for e in made]
     streams = [
         e.data.train_batches(batch_size=e.config.batch_size, seed=e.config.seed)
@@ -55,7 +55,9 @@ def at_once(made, form, devices):
     form = FORMS[form](step_of(made[0]), mesh)
     groups = form.put(states)
     for _ in range(STEPS):
-        groups, scalars = form.step(groups, form.put([next(s) for s in streams]))
+        groups, scalars = form.step(
+            groups, form.put_batches([next(s) for s in streams])
+        )
     for stream in streams:
         stream.close()
     assert [int(form.take(groups, i).step) for i in range(SEEDS)] == [STEPS] * SEEDS
