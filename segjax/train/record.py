@@ -266,7 +266,8 @@ class Recorder:
         reason = None
         if jax.process_index() == 0:
             for step, row in enumerate(rows, number - len(rows) + 1):
-                reason = reason or ask(step, row)
+                said = ask(step, row)
+                reason = reason or said
         self._end(agree.of_the_first(reason))
 
     def _end(self, reason: str | None) -> None:

@@ -234,7 +234,8 @@ def learning_rates(opt_state: PyTree) -> dict[str, Array]:
         `learning_rate`; numbered `learning_rate/0`, ... of several; empty for none.
     """
     found = optax.tree.get_all_with_path(opt_state, "learning_rate")
-    rates = [jnp.asarray(x, jnp.float32) for _, x in found if jnp.size(x) == 1]
+    # A schedule's own state has the same name; it is no number.
+    rates = [jnp.float32(x) for _, x in found if getattr(x, "shape", None) == ()]
     if len(rates) == 1:
         return {"learning_rate": rates[0]}
     return {f"learning_rate/{i}": rate for i, rate in enumerate(rates)}
