@@ -184,7 +184,7 @@ def test_the_learning_rate_is_told_where_the_optimizer_keeps_it(tmp_path):
     made = experiment(optimizer=optimizer)
     train.train(made, run=tmp_path / "run", console=silent())
     found = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
-    assert [r["step"] for r in found] == [4, 8, 12]
+    assert [r["step"] for r in found] == [4, 6, 8, 12]
     for record in found:  # That of the last update of the line.
         assert record["learning_rate"] == pytest.approx(float(rate(record["step"] - 1)))
     plain = train.learning_rates(optax.adam(rate).init({"w": jax.numpy.ones(2)}))
