@@ -108,8 +108,10 @@ class ClipWindow:
         return (jnp.clip(x, self.low, self.high) - self.low) / (self.high - self.low)
 
 
-def normalize(mean: Sequence[float | int] | float | int,
-    std: Sequence[float | int] | float | int,) -> Normalize:
+def normalize(
+    mean: Sequence[float | int] | float | int,
+    std: Sequence[float | int] | float | int,
+) -> Normalize:
     """A preprocessing to zero mean and unit variance: see `Normalize`.
 
     Args:
