@@ -90,7 +90,7 @@ def experiment(
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
         metric=metrics.detections(mine.classes),
         model_inputs=models.mask_rcnn_inputs,
-        start=start,
+        init_from=start,
     )
 
 
