@@ -17,8 +17,10 @@ LAYERS = {
     "metrics": {"typing", "ops"},
     "models": {"typing", "ops"},
     "data": {"typing", "ops"},
-    "train": {"typing", "ops", "metrics.mean"},
-    "inference": {"typing", "ops"},
+    "forward": {"typing", "ops"},
+    "model_file": {"typing", "ops", "forward", "models"},
+    "train": {"typing", "ops", "metrics.mean", "forward", "model_file"},
+    "inference": {"typing", "ops", "forward", "model_file", "models", "viz"},
     "interop": {"typing", "ops"},
     "viz": {"typing", "ops"},
 }
