@@ -182,11 +182,7 @@ def loss_terms(
         ValueError: If a term has another shape, by its name.
     """
     takes_step = _takes_step(objective)
-    terms = (
-        objective(outputs, batch, step=step)
-        if takes_step
-        else objective(outputs, batch)
-    )
+    terms = objective(outputs, batch, step=step) if takes_step else objective(outputs, batch)
     if not isinstance(terms, Mapping):
         raise ValueError(
             f"An objective needs to return {{name: [B]}}, got {type(terms).__name__}. "

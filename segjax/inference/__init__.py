@@ -5,6 +5,7 @@ from segjax.inference.insight import make_example_losses as make_example_losses
 from segjax.inference.insight import make_example_scores as make_example_scores
 from segjax.inference.insight import ranked as ranked
 from segjax.inference.insight import score_examples as score_examples
+from segjax.inference.model import SCRIPT as SCRIPT
 from segjax.inference.model import Model as Model
 from segjax.inference.model import NeedsCodeError as NeedsCodeError
 from segjax.inference.model import load as load

@@ -178,8 +178,8 @@ def _training_terms(
     terms = loss_terms(objective, outputs, forward.truth(prepared), step=step)
     if not terms:
         raise ValueError(
-            "Ranking needs an objective that gives at least one term, got none, neither "
-            "of the model's outputs in evaluation nor of those in training."
+            "Ranking needs an objective that gives at least one term, got none for the "
+            "model's outputs, neither in evaluation nor in training."
         )
     return terms
 

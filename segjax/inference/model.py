@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from segjax import model_file, viz
+from segjax import model_file, ops, viz
 from segjax.forward import Forward
 from segjax.inference.prediction import Prediction, confident, numbered
 from segjax.inference.predictor import Output, Predictor, labels
@@ -35,7 +35,7 @@ class Model:
     Attributes:
         folder: Of which it was loaded.
         forward: The network with its preprocessing, to run on batches of one's own.
-        variables: Parameters and other collections: nested dictionaries of numpy arrays.
+        variables: Parameters and other collections, in nested dictionaries.
         description: What `model.json` says: classes, task, the images that it takes.
     """
 
@@ -87,9 +87,9 @@ class Model:
 
         Args:
             images: As `predict` takes them. Of a list or tuple the padded sizes are
-                planned for all, which adds fewer pixels than single calls do, and images
-                of one padded size go through the network together. Others, such as
-                generators, are predicted one by one.
+                planned for all, which adds fewer pixels than single calls do, and
+                images of one padded size go through the network together. Others, such
+                as generators, are predicted one by one.
             batch_size: Images to a call of the network; 1 on a CPU, where more are no
                 faster, and 8 elsewhere, unless given.
 
@@ -113,10 +113,9 @@ class Model:
             yield self._prediction(pixels, output)
 
     def experiment(self) -> Any:
-        """The `train.Experiment` of the run, built again with the flags it was run with.
+        """The `train.Experiment` of the run, built again with the flags that it kept.
 
-        This executes the folder's `experiment.py`, and what that imports; load only runs
-        whose code you trust to.
+        This executes the folder's `experiment.py`, and what that imports.
 
         Raises:
             ValueError: If the folder has no such script.
@@ -144,9 +143,9 @@ class Model:
         fits = pixels.ndim == 3 and pixels.shape[-1] == channels and pixels.size > 0
         if not fits or pixels.dtype != dtype:
             raise ValueError(
-                f"{self.folder} needs images [H, W, {channels}] of dtype {dtype}, as it "
-                f"was trained on, got {list(pixels.shape)} {pixels.dtype} from {where}. "
-                f"Convert the image as the training data were."
+                f"{self.folder} needs images [H, W, {channels}] of dtype {dtype}, as "
+                f"in training, got {list(pixels.shape)} of dtype {pixels.dtype} from "
+                f"{where}. Convert it as the training images were."
             )
         return pixels
 
@@ -156,10 +155,15 @@ class Model:
             return Prediction(
                 **about, labels=numbered(confident(output)), objects=output
             )
-        ids = labels(output)
-        if self.description["task"] == "multilabel":
-            ids = np.where(output.max(-1) >= 0.5, ids, np.iinfo(ids.dtype).max)
-        return Prediction(**about, labels=ids, probabilities=output)
+        ids, overlapping = labels(output), self.description["task"] == "multilabel"
+        if overlapping:
+            ids = np.where(output.max(-1) >= 0.5, ids, ops.ignore_index(ids.dtype))
+        return Prediction(
+            **about,
+            labels=ids,
+            probabilities=output,
+            overlapping=overlapping,
+        )
 
 
 def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Model:

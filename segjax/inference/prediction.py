@@ -20,14 +20,16 @@ class Prediction:
         image: [H, W, K] as stored.
         classes: C names.
         palette: uint8 [C, 3], a color a class.
-        labels: [H, W] uint8, or uint16 where numbers are larger. Of classes that exclude
-            each other the most probable class's id. Of classes that overlap the same
-            where a class has a probability of at least 0.5, and the dtype's greatest
-            number elsewhere. Of objects the number of the one on top, from 1 in the
-            order of `confident(objects)`; 0 where there is none.
+        labels: [H, W] uint8, or uint16 where there are more than 255 classes, and of
+            objects. Of classes that exclude each other the most probable class's id. Of
+            overlapping classes the same where a class has a probability of at least
+            0.5, and the dtype's greatest number elsewhere. Of objects the number of the
+            one on top, from 1 in the order of `confident(objects)`; 0 for none.
         probabilities: float32 [H, W, C]; None of a model that detects objects.
         objects: Of a model that detects, as `models.instances` gives them, best first:
             `boxes` [n, 4], `scores` [n], `classes` [n], `masks` [n, H, W]; else None.
+        overlapping: A pixel may be of many classes, or of none (the task multilabel),
+            so class 0 is not a background.
     """
 
     image: np.ndarray
@@ -36,18 +38,23 @@ class Prediction:
     labels: np.ndarray
     probabilities: np.ndarray | None = None
     objects: Mapping[str, np.ndarray] | None = None
+    overlapping: bool = False
 
     def overlay(self) -> np.ndarray:
         """The image with its classes, or its objects, drawn over it: uint8 RGB.
 
         Class 0, the background, stays as it is, and so do pixels without a class.
-        Objects are those of a score of at least 0.5; small images are enlarged for them.
+        Objects are those of a score of at least 0.5, on an enlarged image if it is
+        small.
         """
         if self.objects is not None:
             sure = confident(self.objects)
             return viz.instances(self.image, sure, classes=self.classes)
+        palette, shown = self.palette, self.labels.astype(np.int32)
         valid = self.labels != ops.ignore_index(self.labels.dtype)
-        return viz.overlay(self.image, self.labels, self.palette, valid=valid)
+        if self.overlapping:  # `viz.overlay` leaves class 0 as it is.
+            palette, shown = np.concatenate([palette[:1], palette]), shown + 1
+        return viz.overlay(self.image, shown, palette, valid=valid)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `labels` as a PNG, and of objects a JSON file beside it.
@@ -94,7 +101,7 @@ def confident(objects: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def numbered(objects: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Objects as one map, uint16 [H, W]: places in the list from 1, the first on top."""
+    """Objects as one map, uint16 [H, W]: numbers from 1, the first on top."""
     masks = objects["masks"] >= 0.5
     numbers = np.zeros(masks.shape[1:], np.uint16)
     for number in range(len(masks), 0, -1):

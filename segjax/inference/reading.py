@@ -18,9 +18,9 @@ def read_image(path: pathlib.Path, *, channels: int) -> np.ndarray:
 
     Args:
         path: A file of one of `SUFFIXES`.
-        channels: K of the model. An 8-bit file with another number of channels becomes
-            RGB where K is 3: gray is repeated, transparency dropped, colors of a palette
-            are looked up. All else is given as the file has it.
+        channels: K of the model. Where K is 3, 8-bit files of another number become
+            RGB: gray is repeated, and transparency dropped. Colors of a palette are
+            looked up. All else is given as the file has it.
 
     Returns:
         [H, W, *]: uint8, uint16 or float32 as stored, turned as the camera says.

@@ -104,7 +104,9 @@ class ClipWindow:
         return (jnp.clip(x, self.low, self.high) - self.low) / (self.high - self.low)
 
 
-def normalize(mean: Sequence[float] | float, std: Sequence[float] | float) -> Normalize:
+def normalize(
+    mean: Sequence[float] | float, std: Sequence[float] | float
+) -> Normalize:
     """A preprocessing to zero mean and unit variance: see `Normalize`.
 
     Args:

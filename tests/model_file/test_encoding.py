@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from segjax import forward, model_file, models, ops
-from segjax.models import layers, resnet
 from segjax.model_file import encoding
+from segjax.models import layers, resnet
 
 
 def small_mask_rcnn():
