@@ -199,15 +199,17 @@ def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Mod
 def _forward(
     folder: pathlib.Path, description: Mapping[str, Any], *, trust: bool, build: Build
 ) -> Forward:
+    why = description["needs_code"]
+    if why is not None and not trust:
+        script = folder / SCRIPT
+        raise NeedsCodeError(
+            f"{folder} holds a model with code of its own: {why}. To load it would "
+            f"execute {script}. If you trust that script, give --trust, or trust=True "
+            f"to segjax.load."
+        )
+    if why is not None:
+        return build(folder).forward
     try:
         return model_file.forward_of(description)
-    except model_file.NotOursError as error:
-        if trust:
-            return build(folder).forward
-        raise NeedsCodeError(
-            f"{folder} holds a model with code of its own: {error}. To load it would "
-            f"execute {folder / SCRIPT}. If you trust that script, give --trust, or "
-            f"trust=True to segjax.load."
-        ) from None
     except ValueError as error:
         raise ValueError(f"{folder / model_file.NAME}: {error}") from error
