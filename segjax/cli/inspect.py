@@ -119,16 +119,17 @@ def _text(value: object) -> object:
 
 def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     """The first of the ranking as a sheet and as a page."""
-    data, options = run.experiment.data, run.options
-    palette = viz.palette(len(data.classes))
-    cards = list(_cards(run, columns, palette))
-    sheet = viz.inspection_sheet(cards, data.classes, palette=palette)
+    options = run.options
+    palette = viz.palette(len(run.experiment.data.classes))
+    cards, legends = zip(*_cards(run, columns, palette), strict=True)
+    classes = legends[0]
+    sheet = viz.inspection_sheet(cards, classes, palette=palette)
     Image.fromarray(sheet).save(stem.with_suffix(".png"))
     column = _COLUMN[options.by]
     viz.write_inspection(
         stem.with_suffix(".html"),
         cards,
-        data.classes,
+        classes,
         palette=palette,
         title=f"{run.folder.resolve().name}: {options.split} images by {options.by}",
         facts=[
@@ -139,14 +140,18 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     )
 
 
-def _cards(run: runs.Run, columns: Columns, palette: np.ndarray) -> Iterator[viz.Card]:
+def _cards(
+    run: runs.Run, columns: Columns, palette: np.ndarray
+) -> Iterator[tuple[viz.Card, tuple[str, ...]]]:
+    """A card for each of the first, and the classes of its legend."""
     draw = _drawer(run, palette)
     top = columns["index"][: run.options.top].tolist()
     found = _find(run.experiment.data, run.options.split, set(top))
     shown = [n for n in ("loss", "gradient_norm") if n in columns]
     for rank, index in enumerate(top):
         name = columns["name"][rank]
-        yield viz.Card(
+        picture, classes = draw(found[index])
+        card = viz.Card(
             title=f"{rank + 1}. {name or f'example {index}'}",
             note=", ".join(
                 [
@@ -154,25 +159,32 @@ def _cards(run: runs.Run, columns: Columns, palette: np.ndarray) -> Iterator[viz
                     *(f"{_words(n)} {columns[n][rank]:.4g}" for n in shown),
                 ]
             ),
-            picture=draw(found[index]),
+            picture=picture,
         )
+        yield card, classes
 
 
-def _drawer(run: runs.Run, palette: np.ndarray) -> Callable[[Batch], np.ndarray]:
-    """`stored batch of one -> image | with truth | with prediction`."""
+def _drawer(
+    run: runs.Run, palette: np.ndarray
+) -> Callable[[Batch], tuple[np.ndarray, tuple[str, ...]]]:
+    """`stored batch of one -> (image | with truth | with prediction, legend)`.
+
+    Of objects there is no legend: each has a color of its own.
+    """
     classes = run.experiment.data.classes
     variables = training.variables(run.state)
     predict = inference.make_predictor(run.experiment.forward, variables)
 
-    def draw(batch: Batch) -> np.ndarray:
+    def draw(batch: Batch) -> tuple[np.ndarray, tuple[str, ...]]:
         image, label, valid = pictures.unpadded(batch, 0)
         found = predict(image)
         if isinstance(found, dict):
             truth = pictures.true_objects(batch, 0)
             sure = inference.confident(found)
-            return viz.object_panels(image, truth, sure, classes=classes)
+            return viz.object_panels(image, truth, sure), ()
         predicted = inference.labels(found)
-        return viz.panels(image, label, predicted, palette=palette, valid=valid)
+        picture = viz.panels(image, label, predicted, palette=palette, valid=valid)
+        return picture, tuple(classes)
 
     return draw
 

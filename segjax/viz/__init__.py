@@ -8,6 +8,7 @@ from segjax.viz.inspection import panels as panels
 from segjax.viz.inspection import write_inspection as write_inspection
 from segjax.viz.instances import instance_triptych as instance_triptych
 from segjax.viz.instances import instances as instances
+from segjax.viz.instances import outlines as outlines
 from segjax.viz.legend import legend as legend
 from segjax.viz.overlay import colour as colour
 from segjax.viz.overlay import errors as errors

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segjax.typing import Array
-from segjax.viz.instances import instances
+from segjax.viz.instances import outlines
 from segjax.viz.legend import INK, PAPER, Sheet, legend
 from segjax.viz.overlay import LabelMap, Palette, ValidMap, overlay
 from segjax.viz.rgb import Picture, to_rgb
@@ -75,11 +75,7 @@ def panels(
 
 
 def object_panels(
-    image: Picture,
-    truth: Mapping[str, Array],
-    found: Mapping[str, Array],
-    *,
-    classes: Sequence[str],
+    image: Picture, truth: Mapping[str, Array], found: Mapping[str, Array]
 ) -> Sheet:
     """Draws image | image with its true objects | image with those found.
 
@@ -87,14 +83,13 @@ def object_panels(
         image: [H, W, K] as stored, shown by `to_rgb`.
         truth: See `instances`.
         found: See `instances`.
-        classes: C names, background first.
 
     Returns:
         uint8 [height, width, 3]; small images are enlarged, and large ones shrunk until
         a panel's longer side is 256 pixels.
     """
     image = to_rgb(image)
-    sides = (instances(image, side, classes=classes) for side in (truth, found))
+    sides = (outlines(image, side) for side in (truth, found))
     return _beside(np.asarray(fit(image, Image.Resampling.BOX)), *sides)
 
 
@@ -116,7 +111,7 @@ def inspection_sheet(
 
     Args:
         cards: In the order of the ranking; at least one.
-        classes: C names.
+        classes: C names, for the legend; none where no class has a color of its own.
         palette: [C, 3] colours.
 
     Raises:

@@ -41,13 +41,34 @@ def instances(
         Names are left out where there is one class, and names and scores where there
         are more than 25 objects.
     """
+    return _drawn(image, objects, _captions(objects, classes), alpha)
+
+
+def outlines(
+    image: Picture, objects: Mapping[str, Array], *, alpha: float = 0.45
+) -> Sheet:
+    """Draws as `instances` does, without names and scores.
+
+    Args:
+        image: [H, W, K] as stored, shown by `to_rgb`.
+        objects: See `instances`; only `masks` and `boxes` are read.
+        alpha: See `instances`.
+    """
+    return _drawn(image, objects, [""] * len(np.asarray(objects["boxes"])), alpha)
+
+
+def _drawn(
+    image: Picture,
+    objects: Mapping[str, Array],
+    captions: Sequence[str],
+    alpha: float,
+) -> Sheet:
     masks = np.asarray(objects["masks"]) >= 0.5
     colours = _colours(len(masks))
     picture = fit(_tinted(image, masks, colours, alpha), Image.Resampling.BOX)
     scale = scale_of(masks.shape[1:], picture)
     boxes = np.asarray(objects["boxes"], np.float64) * scale
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
-    captions = _captions(objects, classes)
     for box, text, shade in zip(
         boxes[::-1], captions[::-1], colours[::-1], strict=True
     ):
