@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -34,7 +34,7 @@ _DTYPES: dict[str, Any] = {
     "U64": np.uint64,
     "I64": np.int64,
     "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
+    "BF16": np.dtype(jnp.bfloat16),
     "F32": np.float32,
     "F64": np.float64,
 }

@@ -211,3 +211,39 @@ def test_batch_norm_has_losses_but_no_gradients():
 def test_ranked_puts_what_is_not_finite_first_and_ties_in_order():
     order = inference.ranked(np.array([1.0, 3.0, np.nan, 1.0, np.inf, 2.0]))
     np.testing.assert_array_equal(order, [2, 4, 1, 5, 0, 3])
+
+
+def test_detectors_are_traced_in_batches_too():
+    """As on an accelerator, where `inspect` scores several images at once."""
+    norm = models.layers.group_norm
+    model = models.MaskRCNN(
+        body=models.resnet18(width=8, norm=norm),
+        fpn=models.FPN(features=8),
+        rpn=models.RPN(
+            anchor_sizes=((8,), (14,), (20,), (28,), (40,)),
+            pre_nms_top_n_train=8,
+            post_nms_top_n_train=8,
+            batch_size_per_image=8,
+        ),
+        roi_heads=models.RoIHeads(
+            2, box_width=8, mask_convs=1, mask_width=8, batch_size_per_image=4
+        ),
+    )
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    rows = 3
+    batch = {
+        "image": np.zeros((rows, 32, 32, 3), np.uint8),
+        "size": np.full((rows, 2), 32, np.int32),
+        "boxes": np.zeros((rows, 2, 4), np.float32),
+        "classes": np.zeros((rows, 2), np.int32),
+        "masks": np.zeros((rows, 2, 32, 32), bool),
+        "present": np.zeros((rows, 2), bool),
+        "weight": np.ones(rows, np.float32),
+        "index": np.arange(rows, dtype=np.int32),
+    }
+    forward = make_forward(model, model_inputs=models.mask_rcnn_inputs)
+    score = inference.make_example_scores(forward, losses.instance())
+    scores = jax.eval_shape(score, variables, batch)
+    assert {x.shape for x in scores.values()} == {(rows,)}
+    assert {"loss", "loss/mask", "gradient_norm"} <= scores.keys()
