@@ -20,6 +20,7 @@ from segjax.train import (
     manifest,
     memory,
     parallel,
+    saved_model,
     together,
 )
 from segjax.train.checkpoint import Checkpoints
@@ -102,6 +103,7 @@ def train(
                 log,
                 evaluator(experiment),
                 digests.first_steps(run, first=first),
+                saved_model.writer(experiment, run) if first_process else None,
                 begin_run=begin,
             )
             stop = agree.on_stopping(stop, mesh)
