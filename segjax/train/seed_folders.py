@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import digests, loop, manifest, parallel
+from segjax.train import digests, loop, manifest, parallel, saved_model
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.lock import locked
@@ -153,7 +153,10 @@ def recorders(
         stack.enter_context(log)
         gather = digests.first_steps(folder, first=first)
         own = begin(folder, e, flags=dict(flags) | {"seed": e.config.seed})
-        recorders.append(Recorder(e, checkpoints, log, evaluate, gather, begin_run=own))
+        save = saved_model.writer(e, folder)
+        recorders.append(
+            Recorder(e, checkpoints, log, evaluate, gather, save, begin_run=own)
+        )
     return recorders
 
 
