@@ -14,6 +14,8 @@ from segjax.ops.conv import conv_same as conv_same
 from segjax.ops.crop import center_crop as center_crop
 from segjax.ops.digest import digest as digest
 from segjax.ops.distance import distance_transform as distance_transform
+from segjax.ops.fields import pack_fields as pack_fields
+from segjax.ops.fields import unpack_fields as unpack_fields
 from segjax.ops.image import ClipWindow as ClipWindow
 from segjax.ops.image import Normalize as Normalize
 from segjax.ops.image import UnitRange as UnitRange

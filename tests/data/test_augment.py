@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjax.data import augment
-from segjax.data.augment import colour, warp
+from segjax.data.augment import color, warp
 
 SIZE = 24
 SPATIAL = {
@@ -21,7 +21,7 @@ SPATIAL = {
     "elastic": augment.elastic(sigma=3.0),
 }
 PIXELWISE = {
-    "colour_jitter": augment.colour_jitter(),
+    "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
     "noise": augment.noise(),
     "blur": augment.blur(),
@@ -31,9 +31,7 @@ IDENTITY = {
     "scale_and_crop": augment.scale_and_crop(minimum=1.0, maximum=1.0),
     "rotate": augment.rotate(degrees=0.0),
     "elastic": augment.elastic(sigma=0.0),
-    "colour_jitter": augment.colour_jitter(
-        brightness=0.0, contrast=0.0, saturation=0.0
-    ),
+    "color_jitter": augment.color_jitter(brightness=0.0, contrast=0.0, saturation=0.0),
     "exposure": augment.exposure(minimum=0.0, maximum=0.0),
     "noise": augment.noise(sigma=0.0),
     "blur": augment.blur(sigma=0.0),
@@ -288,7 +286,7 @@ def test_elastic_is_the_coarse_field_in_between(key):
             np.testing.assert_allclose(moves[axis, row, column], expected, atol=1e-3)
 
 
-def test_colour_jitter_by_hand(rng, key):
+def test_color_jitter_by_hand(rng, key):
     example = random_example(rng)
     draw = np.asarray(jax.random.uniform(key, (3,), minval=-1.0))
     bright, strong, vivid = 1 + draw * [0.1, 0.2, 0.3]
@@ -296,15 +294,13 @@ def test_colour_jitter_by_hand(rng, key):
     x = example["image"].astype(np.float64) * bright
     x = strong * x + (1 - strong) * (x @ luma).mean()
     x = vivid * x + (1 - vivid) * (x @ luma)[..., None]
-    out = augment.colour_jitter(brightness=0.1, contrast=0.2, saturation=0.3)
+    out = augment.color_jitter(brightness=0.1, contrast=0.2, saturation=0.3)
     np.testing.assert_allclose(out(key, example)["image"], np.clip(x, 0, 1), atol=1e-5)
 
 
 def test_saturation_leaves_grey_images_grey(key):
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.25, np.float32)}
-    jitter = jax.jit(
-        augment.colour_jitter(brightness=0.0, contrast=0.5, saturation=1.0)
-    )
+    jitter = jax.jit(augment.color_jitter(brightness=0.0, contrast=0.5, saturation=1.0))
     np.testing.assert_allclose(jitter(key, example)["image"], 0.25, atol=1e-6)
 
 
@@ -332,7 +328,7 @@ def test_noise_has_at_most_the_asked_deviation():
     assert abs(np.mean(stds) - 0.05) < 0.012
 
 
-blurred = jax.jit(functools.partial(colour.gaussian, radius=8))
+blurred = jax.jit(functools.partial(color.gaussian, radius=8))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 2.5])
@@ -497,7 +493,7 @@ def test_boxes_without_masks_are_refused(name, key):
         (lambda: augment.elastic(grid=1), "grid must be at least 2"),
         (lambda: augment.noise(sigma=float("nan")), "sigma must be at least 0"),
         (lambda: augment.blur(sigma=-1.0), "sigma must be at least 0"),
-        (lambda: augment.colour_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
+        (lambda: augment.color_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
         (lambda: augment.sometimes(1.5, augment.flip), r"probability must be in \[0"),
     ],
 )

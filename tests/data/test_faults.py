@@ -63,9 +63,9 @@ def without(batches, bad):
     """The batches of whole data, as they should be if some records are broken."""
     for batch in batches:
         rows = np.isin(batch["image"][:, 0, 0, 0], bad)
-        for name in ("image", "label", "valid", "weight"):
+        for name, value in {"image": 0, "label": 255, "weight": 0}.items():
             batch[name] = batch[name].copy()
-            batch[name][rows] = 0
+            batch[name][rows] = value
     return batches
 
 

@@ -1,8 +1,8 @@
 """Zoom, rotation and elastic deformation: one resampling each.
 
-The image is read bilinearly, the label at the nearest pixel. What comes from outside
-the image is 0 and not valid. Shrinking does not smooth first, so that factors well
-below 1/2 alias.
+The image and `linear` fields are read bilinearly, the label and `nearest` fields at the
+nearest pixel. What comes from outside the image is 0 and not valid. Shrinking does not
+smooth first, so that factors well below 1/2 alias.
 """
 
 import math
@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from segjax.data.augment.example import check_at_least, check_spatial, found, whole
+from segjax.data.augment.example import (
+    check_at_least,
+    check_spatial,
+    found,
+    maps_of,
+    whole,
+)
 from segjax.ops.warp import sample_bilinear, sample_nearest
 from segjax.typing import Array, Augmentation, Example, Key
 
@@ -20,11 +26,12 @@ from segjax.typing import Array, Augmentation, Example, Key
 def resample(
     example: Example, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
 ) -> Example:
-    """Reads image, label, valid and masks at the given places of the example.
+    """Reads image, label, valid, masks and fields at the given places of the example.
 
     Args:
         example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] where there
-            are objects.
+            are objects; `linear` and `nearest`, {name: [H, W, ...]}, where there are
+            fields.
         rows: [H, W] where to read, in pixels from the centre of the first.
         columns: [H, W] likewise.
 
@@ -32,14 +39,25 @@ def resample(
         The example with all of them replaced; 0, not valid and no object outside.
     """
     check_spatial(example)
+
+    def nearest(x: Array) -> Array:
+        return sample_nearest(x, rows, columns)
+
+    def linear(x: Array) -> Array:
+        if x.ndim == 2:
+            return sample_bilinear(x[..., None], rows, columns)[..., 0]
+        return sample_bilinear(x, rows, columns)
+
     read = {
-        "image": sample_bilinear(example["image"], rows, columns),
-        "label": sample_nearest(example["label"], rows, columns),
-        "valid": sample_nearest(example["valid"], rows, columns),
+        "image": linear(example["image"]),
+        "label": nearest(example["label"]),
+        "valid": nearest(example["valid"]),
     }
+    for group, maps in maps_of(example).items():
+        read[group] = jax.tree.map(linear if group == "linear" else nearest, maps)
     if "masks" in example:
         last = jnp.moveaxis(example["masks"], 0, -1)  # One lookup for all of them.
-        masks = jnp.moveaxis(sample_nearest(last, rows, columns), -1, 0)
+        masks = jnp.moveaxis(nearest(last), -1, 0)
         read |= found(masks, example["present"])
     if "size" in example:
         read["size"] = whole(example)
