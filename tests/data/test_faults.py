@@ -226,7 +226,7 @@ def test_an_undecodable_image_is_named(prepared, monkeypatch):
 
 
 def test_sizes_come_from_headers_alone(prepared, monkeypatch):
-    monkeypatch.setattr("segjax.data.builders.base.from_png", None)
+    monkeypatch.setattr("segjax.data.builders.packing.unpack", None)
     examples = prepared.splits["train"]
     assert [examples.image_size(i) for i in range(8)] == [(16, 12)] * 8
 
