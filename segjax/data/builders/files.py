@@ -73,7 +73,7 @@ def _some(names: Sequence[str]) -> str:
 def opened(tree: Tree, name: str) -> PIL.Image.Image:
     """Decodes a file with Pillow, completely; ValueError if it is broken or cut."""
     content = tree.read(name)
-    _check_depth(content, tree.shown(name))
+    check_depth(content, tree.shown(name))
     try:
         image = PIL.Image.open(io.BytesIO(content))
         image.load()
@@ -95,7 +95,7 @@ def _broken(where: str, content: bytes, reason: str) -> ValueError:
     )
 
 
-def _check_depth(content: bytes, where: str) -> None:
+def check_depth(content: bytes, where: str) -> None:
     """Refuses what Pillow would silently cut: PNGs of 16 bits with color or alpha."""
     if not content.startswith(b"\x89PNG") or len(content) < 26:
         return
