@@ -505,3 +505,71 @@ def test_options_are_checked(make, message):
 def test_stored_images_are_refused(key):
     with pytest.raises(AssertionError, match="float"):
         augment.flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
+
+
+RANGED = {
+    "color_jitter": augment.color_jitter(),
+    "exposure": augment.exposure(),
+    "noise": augment.noise(sigma=1.0),
+}
+
+
+@pytest.mark.parametrize("name", RANGED)
+@pytest.mark.parametrize(
+    ("shift", "scale"), [(0.0, 1.0), (6_000.0, 2_000.0)], ids=["z-scored", "counts"]
+)
+def test_images_beyond_the_unit_range_survive(rng, name, shift, scale):
+    # Flat spots where the changes cut, at the extremes alone: all else stays apart.
+    image = shift + scale * np.clip(rng.normal(size=(SIZE, SIZE, 3)), -3, 3)
+    example = random_example(rng) | {"image": image.astype(np.float32)}
+    change = jax.jit(RANGED[name])
+    for seed in range(8):
+        out = np.asarray(change(jax.random.key(seed), example)["image"])
+        assert out.min() >= min(image.min(), 0) - 1e-3 * scale
+        assert out.max() <= image.max() + 1e-3 * scale
+        assert len(np.unique(out)) > 0.8 * out.size
+        assert np.corrcoef(out.ravel(), image.ravel())[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_unit_images_are_cut_to_the_unit_range(rng, name, key):
+    # As ever: an image in [0, 1] may reach 0 and 1, and no further.
+    example = random_example(rng) | {
+        "image": rng.choice(np.float32([0.1, 0.9]), (SIZE, SIZE, 3))
+    }
+    change = jax.jit(RANGED[name])
+    outs = np.stack([change(jax.random.key(s), example)["image"] for s in range(20)])
+    assert outs.min() >= 0
+    assert outs.max() == 1
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_other_channels_have_no_saturation(rng, key, channels):
+    image = rng.random((SIZE, SIZE, channels), np.float32)
+    example = random_example(rng) | {"image": image}
+    with pytest.raises(ValueError, match=f"3 channels only, got {channels}. Pass sat"):
+        augment.color_jitter()(key, example)
+    jitter = augment.color_jitter(brightness=0.1, contrast=0.2, saturation=0.0)
+    bright, strong, _ = 1 + np.asarray(jax.random.uniform(key, (3,), minval=-1.0)) * [
+        0.1,
+        0.2,
+        0,
+    ]
+    x = image.astype(np.float64) * bright
+    x = strong * x + (1 - strong) * x.mean((0, 1))
+    got = jitter(key, example)["image"]
+    np.testing.assert_allclose(got, np.clip(x, 0, 1), atol=1e-5)
+
+
+def test_compose_has_the_same_numbers_on_every_backend(rng, key, monkeypatch):
+    example = random_example(rng)
+    members = (augment.flip, augment.noise(sigma=0.2), augment.rotate(degrees=30.0))
+    looped = jax.jit(augment.compose(*members))
+    assert "stablehlo.case" in looped.lower(key, example).as_text()
+    expected = looped(key, example)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    plain = jax.jit(augment.compose(*members))
+    assert "stablehlo.case" not in plain.lower(key, example).as_text()
+    got = plain(key, example)
+    np.testing.assert_allclose(got["image"], expected["image"], atol=1e-5)
+    np.testing.assert_array_equal(got["label"], expected["label"])
