@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from segjax.data import evaluation, settings, training
-from segjax.data.cache import DecodedCache
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
-from segjax.data.faults import CorruptRecordError, Skipped
-from segjax.data.form import Form
-from segjax.data.instances import Overflow
+from segjax.data.faults import CorruptRecordError
+from segjax.data.kept import Kept
 from segjax.typing import Batch, Field
 
 _STREAM = "3"
@@ -156,8 +154,9 @@ class Pipeline:
             )
         # Reader processes get the plain split: a copy of the cache each is no gain.
         source = reader.without_cache() if self.workers else reader
-        form = self._form(reader, self._skipped)
-        size = self._crop_size or self._first_size(reader)
+        kept = self._kept
+        form = kept.form(reader, skipped=kept.skipped)
+        size = self._crop_size or kept.first_size(reader)
         return training.batches(
             training.TrainExample(
                 source,
@@ -175,8 +174,8 @@ class Pipeline:
             threads=self.threads,
             workers=self.workers,
             slow_after=self.slow_after,
-            skipped=self._skipped,
-            overflow=self._overflow,
+            skipped=kept.skipped,
+            overflow=kept.overflow,
         )
 
     def eval_batches(
@@ -223,60 +222,35 @@ class Pipeline:
     @property
     def skipped(self) -> tuple[CorruptRecordError, ...]:
         """The records that training left out in this process, as it met them."""
-        return self._skipped.records
+        return self._kept.skipped.records
 
     def _eval_batches(
         self, reader: Reader, batch_size: int, share: slice
     ) -> Generator[Batch, None, None]:
-        split, slow_after = reader.split, self.slow_after
         if not len(reader):
             return
-        if split not in self._sizes:
-            self._sizes[split] = evaluation.image_sizes(
-                reader, threads=self.threads, slow_after=slow_after
-            )
         planned = evaluation.plan(
-            self._sizes[split],
+            self._kept.sizes(reader),
             batch_size=batch_size,
             multiple=self.multiple,
             max_shapes=self.max_shapes,
         )
         slots = self.eval_max_objects or self.max_objects
         yield from evaluation.batches(
-            evaluation.EvalExample(reader, self._form(reader, None), slots),
+            evaluation.EvalExample(
+                reader, self._kept.form(reader, skipped=None), slots
+            ),
             planned,
             share=share,
             num_classes=len(self.classes),
             threads=self.threads,
-            slow_after=slow_after,
-            overflow=self._eval_overflow,
+            slow_after=self.slow_after,
+            overflow=self._kept.eval_overflow,
         )
 
     @functools.cached_property
-    def _cache(self) -> DecodedCache:
-        return DecodedCache(self.cache_bytes)
-
-    @functools.cached_property
-    def _skipped(self) -> Skipped:
-        return Skipped(self.skip_corrupt)
-
-    @functools.cached_property
-    def _overflow(self) -> Overflow:
-        return Overflow("max_objects", self.max_objects)
-
-    @functools.cached_property
-    def _eval_overflow(self) -> Overflow:
-        if self.eval_max_objects is None:
-            return self._overflow
-        return Overflow("eval_max_objects", self.eval_max_objects)
-
-    @functools.cached_property
-    def _forms(self) -> list[Form]:
-        return []
-
-    @functools.cached_property
-    def _sizes(self) -> dict[str, list[tuple[int, int]]]:
-        return {}
+    def _kept(self) -> Kept:
+        return Kept(self)
 
     @property
     def _crop_size(self) -> tuple[int, int] | None:
@@ -292,18 +266,4 @@ class Pipeline:
 
     def _reader(self, split: str) -> Reader:
         examples, objects = self._examples(split), self.max_objects is not None
-        return Reader(examples, split, self.fields, objects, self._cache)
-
-    def _form(self, reader: Reader, skipped: Skipped | None) -> Form:
-        """What all examples share: that of the first one that this pipeline read."""
-        if not self._forms:
-            first = training.first_example(reader, skipped, slow_after=self.slow_after)
-            self._forms.append(Form.of(first, self.fields))
-        return self._forms[0]
-
-    def _first_size(self, reader: Reader) -> tuple[int, int]:
-        first = training.first_example(
-            reader, self._skipped, slow_after=self.slow_after
-        )
-        height, width = first["label"].shape
-        return height, width
+        return Reader(examples, split, self.fields, objects, self._kept.cache)

@@ -11,6 +11,7 @@ import tifffile
 
 from segjax import data
 from segjax.data.builders import packing
+from segjax.data.builders.checks import Checked, Seen
 from tests.data import sources
 
 SIZE = (6, 8)
@@ -223,8 +224,6 @@ def test_more_classes_than_a_byte_counts(rng, tmp_path, named, suffix):
 
 
 def test_a_label_beyond_the_classes_of_a_builder():
-    from segjax.data.builders.base import Checked, Seen
-
     label = np.array([[0, 255], [4, 1]], np.uint8)
     seen = Seen.of({"image": np.zeros((2, 2, 3), np.uint8), "label": label})
     checked = Checked()
