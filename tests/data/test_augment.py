@@ -235,7 +235,7 @@ def test_rotation_against_scipy(rng):
 
 
 def hermite(values, t):
-    """Cubic through the values; slopes are half the difference of the neighbours."""
+    """Cubic through the values; slopes are half the difference of the neighbors."""
     extended = np.concatenate([values[:1], values, values[-1:]])
     slopes = (extended[2:] - extended[:-2]) / 2
     i = min(int(t), len(values) - 2)
@@ -298,7 +298,7 @@ def test_color_jitter_by_hand(rng, key):
     np.testing.assert_allclose(out(key, example)["image"], np.clip(x, 0, 1), atol=1e-5)
 
 
-def test_saturation_leaves_grey_images_grey(key):
+def test_saturation_leaves_gray_images_gray(key):
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.25, np.float32)}
     jitter = jax.jit(augment.color_jitter(brightness=0.0, contrast=0.5, saturation=1.0))
     np.testing.assert_allclose(jitter(key, example)["image"], 0.25, atol=1e-6)

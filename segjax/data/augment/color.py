@@ -162,7 +162,7 @@ def gaussian(
         [H, W, C].
     """
     offsets = jnp.arange(-radius, radius + 1)
-    # Below 1/100 the neighbours' weights are 0 in float32 anyway.
+    # Below 1/100 the neighbors' weights are 0 in float32 anyway.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-2)) ** 2)
     weights = weights / jnp.sum(weights)
     for axis in (0, 1):

@@ -32,7 +32,7 @@ def resample(
         example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] where there
             are objects; `linear` and `nearest`, {name: [H, W, ...]}, where there are
             fields.
-        rows: [H, W] where to read, in pixels from the centre of the first.
+        rows: [H, W] where to read, in pixels from the center of the first.
         columns: [H, W] likewise.
 
     Returns:
@@ -97,7 +97,7 @@ def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentatio
 
 
 def rotate(*, degrees: float = 15.0) -> Augmentation:
-    """Turns about the centre by an angle drawn from [-degrees, degrees].
+    """Turns about the center by an angle drawn from [-degrees, degrees].
 
     Raises:
         ValueError: If `degrees` is negative.
@@ -169,7 +169,7 @@ def zoom_field(
 def rotation_field(
     size: tuple[int, int], angle: Float[Array, ""]
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Where each pixel comes from under a turn about the centre.
+    """Where each pixel comes from under a turn about the center.
 
     Args:
         size: (height, width).
@@ -189,7 +189,7 @@ def cubic_weights(size: int, grid: int) -> np.ndarray:
 
     Args:
         size: Pixels.
-        grid: Points, the first and last at the centres of the outermost pixels;
+        grid: Points, the first and last at the centers of the outermost pixels;
             beyond them their values repeat.
 
     Returns:
