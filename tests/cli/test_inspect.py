@@ -115,7 +115,7 @@ def experiment(*, source: pathlib.Path, steps: int = 1) -> train.Experiment:
         config=train.TrainConfig(
             steps=steps, batch_size=4, monitor="mask_ap", samples=1
         ),
-        data=data.Pipeline(dataset=squares, instances=2),
+        data=data.Pipeline(dataset=squares, max_objects=2),
         model=models.MaskRCNN(
             body=models.resnet18(width=8, norm=norm),
             fpn=models.FPN(features=8),
