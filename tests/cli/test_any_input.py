@@ -36,7 +36,7 @@ def experiment(
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (24, 4, 4)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     images = rng.integers(0, 3000, (24, 16, 16, 5))
-    images[..., 4] += 4000 * labels  # Only the fifth channel tells.
+    images[..., 4] += 4000 * labels.astype(int)  # Only the fifth channel tells.
     images = np.minimum(images, 12000).astype(dtype)
     images[0, 0, 0, 0] = 12000  # One bright pixel stretches nothing.
     labels[:, 0, 0] = 255
