@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -57,13 +58,19 @@ def read(folder: pathlib.Path, like: TrainState) -> TrainState:
 
     Without a sharding, as in `jax.eval_shape`, arrays go to the first local device.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here),
-        like,
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
     )
     with _plain_path(folder) as path:
         return ocp.load_checkpointables(path, {_STATE: template})[_STATE]
+
+
+def _sharding(x: Any) -> jax.sharding.Sharding:
+    """Where an array is to go; a key that Orbax restored says so of its two words."""
+    found = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if x.ndim == 0 and isinstance(found, jax.sharding.NamedSharding):
+        return jax.sharding.NamedSharding(found.mesh, jax.sharding.PartitionSpec())
+    return found
 
 
 def leaves(tree: PyTree) -> dict[str, str]:

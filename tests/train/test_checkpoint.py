@@ -98,6 +98,16 @@ def test_every_leaf_comes_back_as_it_was(checkpoints):
     assert checkpoints.progress(5) == {"rows": [{"loss": 0.1 + 0.2}]}
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+def test_what_was_restored_tells_where_to_restore_to(checkpoints, devices):
+    """Orbax gives a key the sharding of its two words, which no scalar may have."""
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    for step in (0, 1):
+        checkpoints.save(parallel.replicate(state_of(step=step), mesh), {"iou": 0.5})
+    newest = checkpoints.restore(1, parallel.replicate(state_of(), mesh))
+    assert_equal(checkpoints.restore(0, newest), state_of(step=0))
+
+
 def test_a_kept_step_is_left_alone(checkpoints):
     checkpoints.save(state_of(step=5), {"iou": 0.5}, progress={"a": 1})
     checkpoints.save(state_of(step=5, width=4), {}, progress={"a": 2})

@@ -1,13 +1,15 @@
 """What resuming finds: a damaged checkpoint, none at all, another process."""
 
+import dataclasses
 import os
 import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from segjax import train
+from segjax import models, train
 from tests.scenes import experiment
 from tests.train.test_loop import records, silent
 
@@ -91,3 +93,60 @@ def test_a_run_that_is_being_written_is_left_alone(run, whole):
             resume(run)
     assert (run / "run.json").read_bytes() == before
     assert lines(run) == lines(whole)
+
+
+def worse_and_worse(**parts):
+    """Its loss grows, so the first evaluation is the best and the last is not."""
+    return experiment(
+        optimizer=optax.sgd(-0.05), monitor="loss", mode="min",
+        steps=4 * EVERY, eval_every=EVERY, **parts,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_finished_run_whose_best_is_not_its_last_ends_again(tmp_path, seeds):
+    """As after a kill between the last checkpoint and result.json."""
+    made = [worse_and_worse(seed=seed) for seed in range(seeds)]
+
+    def run(**options):
+        if seeds > 1:
+            return train.train_seeds(made, run=tmp_path, console=silent(), **options)
+        return [train.train(made[0], run=tmp_path, console=silent(), **options)]
+
+    first = run()
+    for path in tmp_path.rglob("result.json"):
+        path.unlink()
+    again = run(resume=True)
+    assert [r["best_step"] for r in again] == [EVERY] * seeds
+    assert [r["metrics"] for r in again] == [r["metrics"] for r in first]
+
+
+def test_a_refused_resume_changes_nothing(run):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    wider = dataclasses.replace(
+        config(), model=models.SimpleCNN(num_classes=3, width=32)
+    )
+    with pytest.raises(ValueError, match="another model or optimizer"):
+        train.train(wider, run=run, resume=True, console=silent())
+    after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert after == before | {run / "lock": (run / "lock").read_bytes()}
+
+
+def test_a_run_that_is_refused_before_training_leaves_its_folder_free(tmp_path):
+    with pytest.raises(ValueError, match="monitor needs one of"):
+        train.train(
+            experiment(monitor="mean_oui"), run=tmp_path / "run", console=silent()
+        )
+    train.train(experiment(steps=1), run=tmp_path / "run", console=silent())
+
+
+@pytest.mark.parametrize("name", ["a [b]", "back\\slash", "star*", "per%20cent"])
+def test_a_folder_of_any_name_keeps_checkpoints(tmp_path, name):
+    run = tmp_path / name / "run"
+    train.train(experiment(steps=2, eval_every=2), run=run, console=silent())
+    result = train.train(
+        experiment(steps=4, eval_every=2), run=run, resume=True, console=silent()
+    )
+    assert result["steps"] == 4
+    state = run / "checkpoints/4/arrays/state"
+    assert (state / "manifest.ocdbt").stat().st_size > 0
