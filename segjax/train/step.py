@@ -227,6 +227,45 @@ def apply_gradients(
     )
 
 
+def minimize(
+    loss_fn: Callable,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    *,
+    key: Key,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update on a computed batch: the gradient of a loss, given to the optimizer.
+
+    For steps that run under jit, where the batch is whole.
+
+    Args:
+        loss_fn: Of `make_loss`, or like it.
+        optimizer: Any optax transformation.
+        state: The state before.
+        batch: Preprocessed and augmented.
+        key: For dropout and the model's other random streams.
+
+    Returns:
+        (the state after it, metrics as those of `make_train_step`).
+    """
+    options = {"key": key, "step": state.step}
+    (loss, (terms, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.model_state, batch, **options
+    )
+    new = apply_gradients(
+        optimizer,
+        state,
+        grads,
+        model_state=model_state,
+        value=loss,
+        value_fn=lambda params: loss_fn(params, state.model_state, batch, **options)[0],
+    )
+    metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    return new, metrics | learning_rates(new.opt_state)
+
+
 def learning_rates(opt_state: PyTree) -> dict[str, Array]:
     """The learning rate where `optax.inject_hyperparams` keeps it in the state.
 
@@ -234,7 +273,9 @@ def learning_rates(opt_state: PyTree) -> dict[str, Array]:
         `learning_rate`; numbered `learning_rate/0`, ... of several; empty for none.
     """
     found = optax.tree.get_all_with_path(opt_state, "learning_rate")
-    rates = [jnp.asarray(x, jnp.float32) for _, x in found if jnp.size(x) == 1]
+    # Optax keeps the state of the rate's schedule under the same name.
+    scalars = [x for _, x in found if getattr(x, "shape", None) == ()]
+    rates = [jnp.asarray(x, jnp.float32) for x in scalars]
     if len(rates) == 1:
         return {"learning_rate": rates[0]}
     return {f"learning_rate/{i}": rate for i, rate in enumerate(rates)}
