@@ -60,7 +60,7 @@ def experiment(
         augment=data.augment.compose(
             data.augment.flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
-            data.augment.colour_jitter(),
+            data.augment.color_jitter(),
         ),
         model=models.UNet(
             num_classes=len(streets.classes),

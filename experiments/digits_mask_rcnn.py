@@ -42,7 +42,7 @@ def experiment(
             eval_every=-(-steps // 6),
             monitor="mask_ap",
         ),
-        data=data.Pipeline(dataset=digits, instances=4),
+        data=data.Pipeline(dataset=digits, max_objects=4),
         model=small_mask_rcnn(len(digits.classes)),
         objective=losses.instance(),
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),

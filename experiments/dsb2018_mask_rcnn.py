@@ -8,7 +8,7 @@ Data Science Bowl 2018, fluorescence images (541 of stage1_train, 53 of stage1_t
 On a CPU, from scratch, a small network on small crops:
 
     segjax train experiments/dsb2018_mask_rcnn.py --source DIR --small --steps 6600
-        --batch-size 4 --size 128 --instances 96
+        --batch-size 4 --size 128 --max-objects 96
 
 Result of the small one, one seed; 2 CPU cores, 68 min (busy machine): of all nuclei, TP
 / (TP + FP + FN) at IoU 0.5 is 0.814 on validation, 54 images drawn from stage1_train,
@@ -34,8 +34,8 @@ def experiment(
     steps: int = 6_000,
     batch_size: int = 8,
     size: int = 256,
-    instances: int = 128,
-    eval_instances: int = 384,
+    max_objects: int = 128,
+    eval_max_objects: int = 384,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> train.Experiment:
@@ -48,8 +48,8 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        instances: Slots for nuclei of a crop; if it has more, the largest are kept.
-        eval_instances: Slots for nuclei of a whole image; the fullest has 375.
+        max_objects: Slots for nuclei of a crop; if it has more, the largest are kept.
+        eval_max_objects: Slots for nuclei of a whole image; the fullest has 375.
         learning_rate: Peak of the cosine schedule.
         seed: Seeds initialisation, augmentation, sampling and the data order.
     """
@@ -68,8 +68,8 @@ def experiment(
         data=data.Pipeline(
             dataset=nuclei,
             size=size,
-            instances=instances,
-            eval_instances=eval_instances,
+            max_objects=max_objects,
+            eval_max_objects=eval_max_objects,
         ),
         augment=data.augment.compose(
             data.augment.flip,
@@ -83,7 +83,7 @@ def experiment(
             len(nuclei.classes),
             small=small,
             pretrained=weights is not None,
-            detections=eval_instances,
+            detections=eval_max_objects,
         ),
         objective=losses.instance(),
         optimizer=train.with_ema(

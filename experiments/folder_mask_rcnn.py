@@ -36,7 +36,7 @@ def experiment(
     steps: int = 2_000,
     batch_size: int = 2,
     size: int = 512,
-    instances: int = 50,
+    max_objects: int = 50,
     learning_rate: float = 2e-4,
     workers: int = 0,
     seed: int = 0,
@@ -54,7 +54,7 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        instances: Slots for objects; of an image with more, the largest are kept.
+        max_objects: Slots for objects; of an image with more, the largest are kept.
         learning_rate: Peak of the cosine schedule.
         workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialisation, augmentation, sampling and the data order.
@@ -76,12 +76,12 @@ def experiment(
             monitor="mask_ap",
         ),
         data=data.Pipeline(
-            dataset=mine, size=size, instances=instances, workers=workers
+            dataset=mine, size=size, max_objects=max_objects, workers=workers
         ),
         augment=data.augment.compose(
             data.augment.flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
-            data.augment.colour_jitter(),
+            data.augment.color_jitter(),
         ),
         model=mask_rcnn(
             len(mine.classes), anchors, small=small, pretrained=weights is not None
@@ -90,7 +90,7 @@ def experiment(
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
         metric=metrics.detections(mine.classes),
         model_inputs=models.mask_rcnn_inputs,
-        start=start,
+        init_from=start,
     )
 
 

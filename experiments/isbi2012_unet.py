@@ -57,7 +57,7 @@ def experiment(
             data.augment.flip,
             data.augment.quarter_turn,
             data.augment.elastic(sigma=10.0, grid=3),
-            data.augment.colour_jitter(),
+            data.augment.color_jitter(),
         ),
         model=models.UNet(
             num_classes=len(membranes.classes),

@@ -204,8 +204,9 @@ class Fit:
             widths=(16, 32, 64, 64),
             norm=models.layers.batch_norm,
         )
+        self.forward = train.make_forward(self.model)
         self._evaluate = train.make_evaluator(
-            self.model.apply,
+            self.forward,
             losses.semantic(ce=(1.0, losses.cross_entropy)),
             make_metric(digits.classes),
         )
@@ -217,7 +218,7 @@ class Fit:
     def __call__(self, name: str, objective: Objective, seed: int) -> dict[str, float]:
         """Trains from the seed's start; raises ArithmeticError where that diverges."""
         if name not in self._compiled:
-            step = train.make_train_step(self.model.apply, objective, self.optimizer)
+            step = train.make_train_step(self.forward, objective, self.optimizer)
             self._compiled[name] = jax.jit(step)  # Donates nothing: starts are shared.
         state, step = self._start(seed), self._compiled[name]
         for batch in self._batches(self.scenes, self.config.steps, seed):
@@ -243,7 +244,7 @@ class Fit:
         )
         shape = scenes.arrays["image"].shape[1:]
         state = train.init_state(self.model, optimizer, seed=seed, image_shape=shape)
-        step = jax.jit(train.make_train_step(self.model.apply, objective, optimizer))
+        step = jax.jit(train.make_train_step(self.forward, objective, optimizer))
         for batch in self._batches(scenes, steps, seed):
             state, _ = step(state, batch)
         figures = self._evaluate(state, self._test)

@@ -23,7 +23,7 @@ LAYERS = {
         *("typing", "ops", "forward", "model_file"),
         *("metrics.mean", "metrics.combine"),
     },
-    "inference": {"typing", "ops", "forward", "model_file"},
+    "inference": {"typing", "ops", "forward", "model_file", "models", "viz"},
     "interop": {"typing", "ops"},
     "viz": {"typing", "ops"},
 }

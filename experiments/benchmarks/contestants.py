@@ -95,8 +95,7 @@ def segjax_run(task: Task) -> tuple[Run, dict[str, Any]]:
     optimizer = optax.sgd(1e-3, momentum=0.9)
     batch = {
         "image": task.images(),
-        "label": task.labels(),
-        "valid": np.ones(task.labels().shape, bool),
+        "label": task.labels().astype(np.uint8),
         "weight": np.ones(task.batch, np.float32),
         "index": np.arange(task.batch, dtype=np.int32),
     }
@@ -107,7 +106,7 @@ def segjax_run(task: Task) -> tuple[Run, dict[str, Any]]:
     if task.mode == "infer":
         return _jax_inference(model, train.variables(state), batch["image"])
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    step = train.make_train_step(model.apply, objective, optimizer)
+    step = train.make_train_step(train.make_forward(model), objective, optimizer)
     return _jax_training(train.jit_step(step, mesh), state, (batch,))
 
 

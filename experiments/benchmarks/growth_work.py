@@ -129,7 +129,7 @@ def unet_step(small: Small) -> Point:
     """A training step, through the public functions that the loop uses."""
     model, batch = _unet(small)
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    return _training(model, objective, batch, train.image_only)
+    return _training(objective, batch, train.make_forward(model))
 
 
 def unet_evaluation(small: Small) -> Point:
@@ -137,7 +137,9 @@ def unet_evaluation(small: Small) -> Point:
     model, batch = _unet(small)
     names = tuple(f"class {i}" for i in range(small.classes))
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    step = train.make_eval_step(model.apply, objective, metrics.semantic(names))
+    step = train.make_eval_step(
+        train.make_forward(model), objective, metrics.semantic(names)
+    )
     state = train.init_state(
         model, optax.sgd(0.0), seed=0, image_shape=batch["image"].shape[1:]
     )
@@ -166,7 +168,8 @@ def mask_rcnn_step(small: Small) -> Point:
         dtype=jnp.dtype(small.dtype),
     )
     batch = scene(_task(small))
-    return _training(model, losses.instance(), batch, models.mask_rcnn_inputs)
+    forward = train.make_forward(model, model_inputs=models.mask_rcnn_inputs)
+    return _training(losses.instance(), batch, forward)
 
 
 def detection_metric(small: Small) -> Point:
@@ -242,12 +245,12 @@ def _logits_shape(small: Small) -> tuple[int, int, int, int]:
     return small.batch, small.size, small.size, small.classes
 
 
-def _training(model: Any, objective: Any, batch: Any, inputs: Any) -> Point:
+def _training(objective: Any, batch: Any, forward: train.Forward) -> Point:
     optimizer, mesh = optax.sgd(1e-3, momentum=0.9), _mesh()
     batch = next(train.to_devices([batch], mesh))
     shape: Sequence[int] = batch["image"].shape[1:]
-    state = train.init_state(model, optimizer, seed=0, image_shape=shape)
-    step = train.make_train_step(model.apply, objective, optimizer, inputs=inputs)
+    state = train.init_state(forward.model, optimizer, seed=0, image_shape=shape)
+    step = train.make_train_step(forward, objective, optimizer)
     compiled = train.jit_step(step, mesh).lower(state, batch).compile()
     kept = [state]
 

@@ -70,10 +70,10 @@ def main(
         dsb2018: Source of the nuclei; left out unless given.
         out: The JSON file; results/mask_geometry-MACHINE.json unless given.
     """
-    pipelines = {"digits": data.Pipeline(dataset=data.digits(), instances=16)}
+    pipelines = {"digits": data.Pipeline(dataset=data.digits(), max_objects=16)}
     if dsb2018 is not None:
         pipelines["dsb2018"] = data.Pipeline(
-            dataset=data.dsb2018(dsb2018), size=128, instances=384
+            dataset=data.dsb2018(dsb2018), size=128, max_objects=384
         )
     table = Table("data", "masks", *(k.replace("dsb2018_", "") for k in SHOWN))
     found = {}

@@ -68,11 +68,10 @@ def train_work(task: Task) -> Work:
         optimizer,
         seed=0,
         image_shape=(task.height, task.width, 3),
-        start=interop.start_from(imported(task, model)),
+        init_from=interop.start_from(imported(task, model)),
     )
-    step = train.make_train_step(
-        model.apply, losses.instance(), optimizer, model_inputs=models.mask_rcnn_inputs
-    )
+    forward = train.make_forward(model, model_inputs=models.mask_rcnn_inputs)
+    step = train.make_train_step(forward, losses.instance(), optimizer)
     batch = next(train.to_devices([scene(task)], mesh))
     compiled, facts = _compile(train.jit_step(step, mesh), state, batch)
     kept: list[Any] = [state, {}]

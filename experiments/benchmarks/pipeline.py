@@ -85,7 +85,7 @@ def main(
     if dsb2018:
         nuclei = data.Pipeline(dataset=data.dsb2018(dsb2018), size=160)
         cases["dsb2018, 160x160"] = (nuclei, 6)
-        objects = dataclasses.replace(nuclei, size=256, instances=160)
+        objects = dataclasses.replace(nuclei, size=256, max_objects=160)
         cases["dsb2018, 256x256, 160 objects"] = (objects, 8)
     if camvid:
         streets = data.Pipeline(dataset=data.camvid(camvid), size=(360, 480))

@@ -104,7 +104,7 @@ def cost(
         "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    step = train.make_train_step(model.apply, objective, optimizer)
+    step = train.make_train_step(train.make_forward(model), objective, optimizer)
     mesh = train.make_mesh(jax.devices()[:devices])
     compiled = train.jit_step(step, mesh).lower(state, batch).compile()
     analysis = compiled.cost_analysis()

@@ -28,19 +28,19 @@ from segjax import train
 told("imports of the command")
 load, step_done = scripts.load, train.Recorder.step_done
 from segjax.train import loop
-fit = loop._fit
+fit = loop.fit
 def loaded(path, **rest):
     build = load(path, **rest)
     told("imports of the script")
     return build
 def fitted(*args, **rest):
-    told("data, run folder, checkpoints")
+    told("run folder, checkpoints")
     return fit(*args, **rest)
 def first(self, state, scalars, number):
     float(scalars["loss"])
-    told("initialisation, compilation, first step")
+    told("data, initialization, compilation, first step")
     os._exit(0)
-scripts.load, train.Recorder.step_done, loop._fit = loaded, first, fitted
+scripts.load, train.Recorder.step_done, loop.fit = loaded, first, fitted
 cli.main(["train", *sys.argv[2:]])
 """
 

@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,7 +19,7 @@ from segjax import data as datasets
 from segjax import inference, viz
 from segjax import train as training
 from segjax.cli import pictures, runs
-from segjax.typing import Data
+from segjax.typing import Batch, Data
 
 By = Literal["loss", "gradient"]
 Columns = Mapping[str, Any]
@@ -82,9 +82,7 @@ def _scores(run: runs.Run) -> dict[str, np.ndarray]:
     build = inference.make_example_scores
     if options.by == "loss" and inference.has_batch_statistics(variables):
         build = inference.make_example_losses
-    score = build(
-        experiment.model.apply, experiment.objective, inputs=experiment.inputs
-    )
+    score = build(experiment.forward, experiment.objective, step=int(run.state.step))
     # One at a time on a CPU: see make_example_scores.
     size = 1 if jax.default_backend() == "cpu" else experiment.config.batch_size
     total = -(-data.num_examples(options.split) // size)
@@ -121,16 +119,17 @@ def _text(value: object) -> object:
 
 def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     """The first of the ranking as a sheet and as a page."""
-    data, options = run.experiment.data, run.options
-    palette = viz.palette(len(data.classes))
-    cards = list(_cards(run, columns, palette))
-    sheet = viz.inspection_sheet(cards, data.classes, palette=palette)
+    options = run.options
+    palette = viz.palette(len(run.experiment.data.classes))
+    cards, legends = zip(*_cards(run, columns, palette), strict=True)
+    classes = legends[0]
+    sheet = viz.inspection_sheet(cards, classes, palette=palette)
     Image.fromarray(sheet).save(stem.with_suffix(".png"))
     column = _COLUMN[options.by]
     viz.write_inspection(
         stem.with_suffix(".html"),
         cards,
-        data.classes,
+        classes,
         palette=palette,
         title=f"{run.folder.resolve().name}: {options.split} images by {options.by}",
         facts=[
@@ -141,18 +140,18 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     )
 
 
-def _cards(run: runs.Run, columns: Columns, palette: np.ndarray) -> Iterator[viz.Card]:
-    experiment = run.experiment
-    predict = inference.make_predictor(
-        experiment.model.apply, training.variables(run.state)
-    )
+def _cards(
+    run: runs.Run, columns: Columns, palette: np.ndarray
+) -> Iterator[tuple[viz.Card, tuple[str, ...]]]:
+    """A card for each of the first, and the classes of its legend."""
+    draw = _drawer(run, palette)
     top = columns["index"][: run.options.top].tolist()
-    found = _find(experiment.data, run.options.split, set(top))
+    found = _find(run.experiment.data, run.options.split, set(top))
     shown = [n for n in ("loss", "gradient_norm") if n in columns]
     for rank, index in enumerate(top):
-        image, label, valid = found[index]
         name = columns["name"][rank]
-        yield viz.Card(
+        picture, classes = draw(found[index])
+        card = viz.Card(
             title=f"{rank + 1}. {name or f'example {index}'}",
             note=", ".join(
                 [
@@ -160,26 +159,44 @@ def _cards(run: runs.Run, columns: Columns, palette: np.ndarray) -> Iterator[viz
                     *(f"{_words(n)} {columns[n][rank]:.4g}" for n in shown),
                 ]
             ),
-            picture=viz.panels(
-                image,
-                label,
-                inference.labels(predict(image)),
-                palette=palette,
-                valid=valid,
-            ),
+            picture=picture,
         )
+        yield card, classes
 
 
-def _find(
-    data: Data, split: str, indices: set[int]
-) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(image, label, valid) of some examples, by their place in the split."""
+def _drawer(
+    run: runs.Run, palette: np.ndarray
+) -> Callable[[Batch], tuple[np.ndarray, tuple[str, ...]]]:
+    """`stored batch of one -> (image | with truth | with prediction, legend)`.
+
+    Of objects there is no legend: each has a color of its own.
+    """
+    classes = run.experiment.data.classes
+    variables = training.variables(run.state)
+    predict = inference.make_predictor(run.experiment.forward, variables)
+
+    def draw(batch: Batch) -> tuple[np.ndarray, tuple[str, ...]]:
+        image, label, valid = pictures.unpadded(batch, 0)
+        found = predict(image)
+        if isinstance(found, dict):
+            truth = pictures.true_objects(batch, 0)
+            sure = inference.confident(found)
+            return viz.object_panels(image, truth, sure), ()
+        predicted = inference.labels(found)
+        picture = viz.panels(image, label, predicted, palette=palette, valid=valid)
+        return picture, tuple(classes)
+
+    return draw
+
+
+def _find(data: Data, split: str, indices: set[int]) -> dict[int, Batch]:
+    """Stored batches of one example, by their place in the split."""
     found = {}
     with contextlib.closing(data.eval_batches(split, batch_size=1)) as batches:
         for batch in batches:
             index = int(batch["index"][0])
             if index in indices:
-                found[index] = pictures.unpadded(batch, 0)
+                found[index] = dict(batch)
             if len(found) == len(indices):
                 break
     return found

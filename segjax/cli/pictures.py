@@ -3,13 +3,13 @@
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from PIL import Image
 
-from segjax import inference, models, viz
+from segjax import inference, ops, viz
 from segjax import train as training
 from segjax.cli import runs
 from segjax.typing import Batch, PyTree
@@ -43,61 +43,70 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
 def _painter(
     experiment: training.Experiment, variables: PyTree
 ) -> Callable[[Batch], np.ndarray]:
-    """`batch of one -> image | truth | prediction`, by what the model gives."""
-    apply, classes = experiment.model.apply, experiment.data.classes
-    if detects(experiment):
-        detect = inference.make_detector(apply, variables)
+    """`stored batch of one -> image | truth | prediction`, by what the model gives."""
+    predict = inference.make_predictor(experiment.forward, variables)
+    classes = experiment.data.classes
+    colors = viz.palette(len(classes))
 
-        def objects(batch: Batch) -> np.ndarray:
-            height, width = np.asarray(batch["size"][0]).tolist()
-            image = np.asarray(batch["image"][0])[:height, :width]
-            (found,) = models.instances(detect(image))
-            truth = _true_objects(batch, (height, width))
-            return viz.instance_triptych(image, truth, sure(found), classes=classes)
-
-        return objects
-
-    predict = inference.make_predictor(apply, variables)
-    colours = viz.palette(len(classes))
-
-    def regions(batch: Batch) -> np.ndarray:
+    def paint(batch: Batch) -> np.ndarray:
         image, label, valid = unpadded(batch, 0)
-        predicted = inference.labels(predict(image))
+        found = predict(image)
+        if isinstance(found, dict):
+            truth = true_objects(batch, 0)
+            sure = inference.confident(found)
+            return viz.instance_triptych(image, truth, sure, classes=classes)
         return viz.triptych(
-            image, label, predicted, valid=valid, palette=colours, classes=classes
+            image,
+            label,
+            inference.labels(found),
+            valid=valid,
+            palette=colors,
+            classes=classes,
         )
 
-    return regions
+    return paint
 
 
-def detects(experiment: training.Experiment) -> bool:
-    """Whether the model finds objects, rather than a class for each pixel."""
-    return isinstance(experiment.model, models.MaskRCNN)
+def true_objects(batch: Batch, row: int) -> dict[str, np.ndarray]:
+    """The objects of one row, with masks of the image's size: see `viz.instances`."""
+    height, width = np.asarray(batch["size"][row]).tolist()
+    present = np.asarray(batch["present"][row])
+    true = {
+        k: np.asarray(batch[k][row])[present] for k in ("boxes", "classes", "masks")
+    }
+    return true | {"masks": true["masks"][:, :height, :width]}
 
 
-def sure(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The detections that are more likely right than wrong: those worth a look."""
-    kept = found["scores"] >= 0.5
-    return {name: x[kept] for name, x in found.items()}
+def unpadded(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image, label, valid) of one row of a stored batch, without its padding.
+
+    A batch without `size` is cut where its last valid pixels are. One without `label`
+    has label 0 and nothing valid.
+    """
+    image = np.asarray(batch["image"][row])
+    label = batch["label"][row] if "label" in batch else np.zeros(image.shape[:2], int)
+    label = np.asarray(label)
+    if "valid" in batch:
+        valid = np.asarray(batch["valid"][row])
+    elif "label" in batch:
+        valid = label != ops.ignore_index(label.dtype)
+    else:
+        valid = np.zeros(label.shape, bool)
+    height, width = _size(batch, row, valid)
+    part = np.s_[:height, :width]
+    return image[part], label[part], valid[part]
 
 
-def _true_objects(batch: Batch, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    present = np.asarray(batch["present"][0])
-    true = {k: np.asarray(batch[k][0])[present] for k in ("boxes", "classes", "masks")}
-    return true | {"masks": true["masks"][:, : size[0], : size[1]]}
+def _size(batch: Batch, row: int, valid: np.ndarray) -> tuple[int, int]:
+    if "size" in batch:
+        height, width = np.asarray(batch["size"][row]).tolist()
+        return height, width
+    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    height = rows[-1] + 1 if rows.size else valid.shape[0]
+    width = columns[-1] + 1 if columns.size else valid.shape[1]
+    return int(height), int(width)
 
 
 def write_report(run: pathlib.Path) -> pathlib.Path:
     """Writes RUN/report.html from what the folder holds."""
     return viz.write_report(run)
-
-
-def unpadded(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, label, valid) of one row, without the padding below and to the right."""
-    valid = np.asarray(batch["valid"][row])
-    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
-    height = rows[-1] + 1 if rows.size else valid.shape[0]
-    width = columns[-1] + 1 if columns.size else valid.shape[1]
-    part = np.s_[:height, :width]
-    image, label = (np.asarray(batch[name][row])[part] for name in ("image", "label"))
-    return image, label, valid[part]

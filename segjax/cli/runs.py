@@ -76,6 +76,18 @@ def rebuild(
     return build(**keywords), chosen
 
 
+def experiment_of(folder: pathlib.Path) -> training.Experiment:
+    """A run's experiment with the flags that the run kept, by executing its script.
+
+    Raises:
+        ValueError: If the folder holds no run, or no script.
+    """
+    manifest = manifest_of(folder)
+    original = pathlib.Path(manifest["script"] or folder)
+    build = scripts.load(folder / training.SCRIPT, beside=original.parent)
+    return build(**scripts.from_json(build, manifest["flags"]))
+
+
 def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
     """Reads `run.json`. Raises ValueError if the folder has none, or no script."""
     if not (folder / "run.json").is_file():

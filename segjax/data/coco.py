@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from pycocotools import mask as coco_mask
 
-from segjax.data import dataset
+from segjax import ops
+from segjax.data import dataset, stored
 from segjax.data.builders import annotations, base, files, shares, sources
 from segjax.data.objects import encode_objects
-from segjax.typing import VOID
 
 
 def coco(
@@ -62,9 +62,9 @@ def coco(
 class Coco(base.Builder, skip_registration=True):
     """Reads the annotation files at once, and images one by one."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and COCO annotations."
-    FEATURES = base.SEMANTIC | {"objects": tfds.features.Text()}
+    FEATURES = base.ANY_SEMANTIC | {"objects": tfds.features.Text()}
     source: shares.Shared
 
     def plan(self):
@@ -76,6 +76,11 @@ class Coco(base.Builder, skip_registration=True):
         splits = {split: part.images for split, part in read.items()}
         test = source.test if list(splits) == ["train"] else 0.0
         return source.completed(splits, test=test)
+
+    def where(self, item, name):
+        """The file of the image."""
+        del name
+        return self.source.tree.shown(item.file)
 
     def make(self, item):
         """Reads one image and draws its objects."""
@@ -93,7 +98,7 @@ class Coco(base.Builder, skip_registration=True):
         crowd = [bool(one.get("iscrowd", 0)) for one in item.annotations]
         return {
             "image": image,
-            "label": _label(rles, classes, crowd, item.size),
+            "label": _label(rles, classes, crowd, item.size, len(self._classes)),
             "objects": encode_objects(rles, classes, crowd),
             "name": item.name,
         }
@@ -103,12 +108,13 @@ class Coco(base.Builder, skip_registration=True):
         return {"classes": self._classes}
 
 
-def _label(rles, classes, crowd, size) -> np.ndarray:
-    """Crowds are void, then objects from the largest to the smallest."""
-    label = np.zeros(size, np.uint8)
+def _label(rles, classes, crowd, size, num_classes) -> np.ndarray:
+    """Crowds are ignored, then objects from the largest to the smallest."""
+    label = np.zeros(size, stored.label_dtype(num_classes))
+    ignored = ops.ignore_index(label.dtype)
     areas = [int(coco_mask.area(r)) for r in rles]
     order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
     for i in order:
         inside = coco_mask.decode(rles[i]).astype(bool)
-        label[inside] = VOID if crowd[i] else classes[i]
+        label[inside] = ignored if crowd[i] else classes[i]
     return label

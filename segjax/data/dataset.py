@@ -22,10 +22,12 @@ class Dataset:
     Attributes:
         name: Which data set, and which view of it.
         classes: Class names; a class id is a position in this tuple.
-        splits: "train", "validation" and, where labelled, "test"; each a sequence
-            of dicts with image uint8 [H, W, 3], label uint8 [H, W] (255 is void)
-            and name str; data sets with instances add instances uint16 [H, W],
-            0 for background. Sequences can be pickled.
+        splits: "train", "validation" and, where labelled, "test"; each any sequence
+            of dicts with image uint8, uint16 or float32 [H, W, K], label uint8 [H, W]
+            (255 is ignored) or uint16 (65535 is ignored), and name str; data sets with
+            instances add instances uint16 [H, W], 0 for background; further entries
+            can be fields of a pipeline. Reader processes need sequences that can be
+            pickled. A method `image_size(number) -> (height, width)` saves decoding.
         fingerprint: Digest of every stored pixel and of the view; equal for equal
             data, wherever and from whichever files it was prepared.
     """

@@ -2,15 +2,17 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 import grain
 import numpy as np
 
+from segjax import ops
 from segjax.data import instances
-from segjax.data.examples import Reader, filler, row, stack
+from segjax.data.examples import Reader, stack
+from segjax.data.form import Form, check_labels
 from segjax.data.instances import Overflow
-from segjax.data.pad import mirror_to_size, padded_size
+from segjax.data.pad import mirror_to_size
 from segjax.data.reading import listed, read_ahead
 from segjax.typing import Batch, Example
 
@@ -22,14 +24,19 @@ Row = tuple[tuple[int, int], int]
 
 
 def plan(
-    sizes: Iterable[tuple[int, int]], *, batch_size: int, multiple: int
+    sizes: Sequence[tuple[int, int]],
+    *,
+    batch_size: int,
+    multiple: int,
+    max_shapes: int,
 ) -> list[list[Row]]:
     """Groups examples by padded size; a pure function of its arguments.
 
     Args:
         sizes: (height, width) of example 0, 1, ...
         batch_size: Rows of every batch.
-        multiple: Sides are padded until they divide by it.
+        multiple: Padded sides divide by it.
+        max_shapes: Padded sizes, at most.
 
     Returns:
         The rows of each batch. A batch comes where it is full; then the short ones,
@@ -37,8 +44,8 @@ def plan(
     """
     batches: list[list[Row]] = []
     waiting: dict[tuple[int, int], list[Row]] = {}
-    for number, size in enumerate(sizes):
-        padded = padded_size(size, multiple)
+    chosen = ops.bucket_sizes(sizes, multiple=multiple, limit=max_shapes)
+    for number, padded in enumerate(chosen):
         group = waiting.setdefault(padded, [])
         group.append((padded, number))
         if len(group) == batch_size:
@@ -56,10 +63,12 @@ class EvalExample:
 
     Attributes:
         reader: The split.
+        form: Of its examples.
         limit: Slots for objects; None if they are not asked for.
     """
 
     reader: Reader
+    form: Form
     limit: int | None
 
     def __call__(self, place: Row) -> Example:
@@ -67,10 +76,12 @@ class EvalExample:
         size, number = place
         index = {"index": np.int32(number)}
         if number == FILLER:
-            return filler(size) | self._slots(None, size) | index
+            made = self.form.filler(size) | {"size": np.array(size, np.int32)}
+            return made | self._slots(None, size) | index
         example = self.reader[number]
-        made = row(example["image"], example["label"], size)
-        made["image"] = mirror_to_size(example["image"], size)
+        self.form.check(example, self.reader.where(number))
+        made = self.form.row(example, size, pad_image=mirror_to_size)
+        made["size"] = np.array(example["label"].shape, np.int32)
         return made | self._slots(example, size) | index
 
     def _slots(
@@ -84,14 +95,19 @@ class EvalExample:
         return instances.fill(found, size, limit=self.limit)
 
 
-def image_sizes(reader: Reader, *, slow_after: float) -> list[tuple[int, int]]:
+def image_sizes(
+    reader: Reader, *, threads: int, slow_after: float
+) -> list[tuple[int, int]]:
     """(height, width) of every example of a split."""
 
     def describe(number: int) -> str:
         return f"the size of {listed([number], reader.split)}"
 
     stream = grain.MapDataset.range(len(reader)).map(reader.size)
-    return list(read_ahead(stream, describe, workers=0, slow_after=slow_after))
+    sizes = read_ahead(
+        stream, describe, threads=threads, workers=0, slow_after=slow_after
+    )
+    return list(sizes)
 
 
 def batches(
@@ -99,6 +115,8 @@ def batches(
     planned: list[list[Row]],
     *,
     share: slice,
+    num_classes: int,
+    threads: int,
     slow_after: float,
     overflow: Overflow,
 ) -> Generator[Batch, None, None]:
@@ -108,11 +126,14 @@ def batches(
         make: Makes the rows.
         planned: What `plan` returned.
         share: Which rows of each batch to read.
+        num_classes: Labels of the first batch are below it, or ignored.
+        threads: See `read_ahead`.
         slow_after: See `read_ahead`.
         overflow: Where objects that found no slot are counted.
 
     Raises:
         CorruptRecordError: If a record cannot be read: scores would not be of all.
+        ValueError: For a label in the first batch that is no class.
     """
     split = make.reader.split
 
@@ -125,8 +146,17 @@ def batches(
         return
     stream = grain.MapDataset.source(rows).map(make)
     stream = stream.batch(len(planned[0][share]), batch_fn=stack)
-    stream = read_ahead(stream, describe, workers=0, slow_after=slow_after)
+    stream = read_ahead(
+        stream, describe, threads=threads, workers=0, slow_after=slow_after
+    )
     with contextlib.closing(stream):
-        for batch in stream:
+        for place, batch in enumerate(stream):
+            if place == 0:
+                check_labels(
+                    batch["label"],
+                    batch["index"],
+                    split=split,
+                    num_classes=num_classes,
+                )
             overflow.take(batch, batch["index"], split)
             yield batch

@@ -1,4 +1,4 @@
-"""One example on the host: read, split into label and valid, joined to batches."""
+"""One example on the host: read, checked, joined to batches."""
 
 import contextlib
 import dataclasses
@@ -9,8 +9,8 @@ import numpy as np
 
 from segjax.data import faults
 from segjax.data.cache import DecodedCache
-from segjax.data.pad import pad_to_size
-from segjax.typing import VOID, Example
+from segjax.data.form import arrays_of
+from segjax.typing import Example, Field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,26 +20,28 @@ class Reader:
     Attributes:
         examples: The split.
         split: Its name.
-        names: What to read where an example has it: `image` and `label`, which every
-            one has; `instances` and `objects` if wanted.
+        fields: Further entries to read beside `image` and `label`.
+        objects: Whether to read `instances` and `objects`, where an example has them.
         cache: Shared by the splits of a pipeline; None keeps nothing.
     """
 
     examples: Sequence[Any]  # Of what, a type checker would read one to know.
     split: str
-    names: tuple[str, ...]
+    fields: Mapping[str, Field]
+    objects: bool
     cache: DecodedCache | None
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        """`image` uint8 [H, W, 3], `label` uint8 [H, W], and what else is wanted.
+        """`image` [H, W, K] and `label` [H, W] as stored, and what else is wanted.
 
         The arrays are not to be written to.
 
         Raises:
             CorruptRecordError: If it cannot be read, for whatever reason.
+            FormError: If it is of a form that batches cannot have.
         """
         if self.cache is None:
             return self._decode(number)
@@ -57,6 +59,10 @@ class Reader:
         with self._naming(number):
             return self.examples.image_size(number)  # type: ignore[attr-defined]
 
+    def where(self, number: int) -> str:
+        """What messages call a record."""
+        return f"record {number} of {self.split!r}"
+
     def without_cache(self) -> "Reader":
         """The same examples, decoded at every read: small enough to send away."""
         return dataclasses.replace(self, cache=None)
@@ -64,16 +70,7 @@ class Reader:
     def _decode(self, number: int) -> dict[str, np.ndarray]:
         with self._naming(number):
             example = self.examples[number]
-            arrays = {k: np.asarray(example[k]) for k in self.names if k in example}
-            size = arrays["label"].shape
-            for key in ("image", "instances"):
-                want = (*size, 3) if key == "image" else size
-                if key in arrays and arrays[key].shape != want:
-                    raise ValueError(
-                        f"{example.get('name', 'it')} needs an image [H, W, 3] and "
-                        f"maps [H, W], got {key} {arrays[key].shape} and label {size}"
-                    )
-        return arrays
+            return arrays_of(example, self.fields, objects=self.objects)
 
     @contextlib.contextmanager
     def _naming(self, number: int) -> Iterator[None]:
@@ -81,42 +78,16 @@ class Reader:
             yield
         except MemoryError:
             raise  # Says nothing about the record.
+        except faults.FormError as error:
+            raise faults.FormError(f"{self.where(number)} {error}") from error
         except Exception as error:
             reason = faults.one_line(error)
             raise faults.CorruptRecordError(self.split, number, reason) from error
 
 
-def row(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Example:
-    """One row of a batch but its `index`, padded to `size`: zeros, and void labels.
-
-    `stack` makes `valid` of the label, once for all rows: on images as small as digits
-    calls of NumPy are what a row costs.
-    """
-    return {
-        "image": pad_to_size(image, size),
-        "label": pad_to_size(label, size, value=VOID),
-        "weight": np.float32(1),
-    }
-
-
-def filler(size: tuple[int, int]) -> Example:
-    """A row that counts nowhere: zeros and void; all that a row has but `index`."""
-    return {
-        "image": np.zeros((*size, 3), np.uint8),
-        "label": np.full(size, VOID, np.uint8),
-        "weight": np.float32(0),
-    }
-
-
 def stack(rows: Sequence[Example]) -> Example:
-    """Joins rows of one size to a batch; the void id becomes `valid`.
-
-    `label` is 0 where it was void, so that any lookup is safe.
-    """
-    batch = {name: _join([row[name] for row in rows]) for name in rows[0]}
-    valid = batch["label"] != VOID
-    label = np.where(valid, batch["label"], 0).astype(np.int32)
-    return batch | {"label": label, "valid": valid}
+    """Joins rows of one size to a batch."""
+    return {name: _join([row[name] for row in rows]) for name in rows[0]}
 
 
 def _join(values: Sequence[Any]) -> np.ndarray:

@@ -25,6 +25,13 @@ class CorruptRecordError(ValueError):
         return f"record {self.number} of {self.split!r} cannot be read"
 
 
+class FormError(ValueError):
+    """An example of another dtype or rank than batches, or the data set, have.
+
+    No damage that could be left out: most often all examples are so.
+    """
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, at most 200 characters of it, or else its type's name."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

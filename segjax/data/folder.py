@@ -9,9 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segjax.data import dataset
+from segjax import ops
+from segjax.data import dataset, stored
 from segjax.data.builders import base, files, shares, sources
 from segjax.typing import VOID
+
+_VOID_16 = ops.ignore_index(np.uint16)
 
 _NEEDS = (
     "the folders images/ and masks/ (same stems; masks as PNGs of class ids), or "
@@ -46,8 +49,9 @@ def folder(
 
         source/images/a.jpg   source/masks/a.png   source/classes.txt (optional)
 
-    Images may be png, jpg, tif, bmp or webp, grey or colour, of any size; a mask has
-    the stem and the size of its image and one channel of class ids. Instead of one
+    Images may be png, jpg, tif, bmp, webp or npy, of any size, as `data.read_image`
+    reads them, all of one dtype with as many channels; a mask has the stem and the size
+    of its image and one channel of class ids. Instead of one
     pair of folders there may be one for each split: source/train/images and so on;
     without source/validation, validation images are taken from train.
 
@@ -60,7 +64,8 @@ def folder(
         ids: The values in the masks that stand for class 0, 1, ..., such as (0, 255)
             for black and white masks; None if they are 0, 1, ... already.
         void: The value in the masks of pixels that have no class; None if there are
-            none. A value listed in `ids` is never void.
+            none. A value listed in `ids` is never void. With more than 255 classes,
+            named or found in the masks, 255 is a class, and 65535 is void instead.
         data_dir: Where prepared data lie; see `dataset.data_root`.
 
     Returns:
@@ -87,26 +92,30 @@ def folder(
 class Folder(base.Builder, skip_registration=True):
     """Reads `images/*` and `masks/*`, or those of each split's folder."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and masks."
-    FEATURES = base.SEMANTIC
+    FEATURES = base.ANY_SEMANTIC
     source: _Source
 
     def plan(self):
         """Pairs images and masks, and shares them out."""
         self._found: set[int] = set()
-        self._known = _known_ids(self.source)
         tree, places = self.source.tree, shares.split_folders(self.source.tree)
-        if not places:
-            pairs = {"train": _pairs(tree, "")}
-            return self.source.completed(pairs, test=self.source.test)
         splits = {split: _pairs(tree, place) for split, place in places.items()}
+        splits = splits or {"train": _pairs(tree, "")}
+        masks = [mask for pairs in splits.values() for _, mask in pairs]
+        self._known, self._dtype = _known_ids(self.source, masks)
         if "train" not in splits:
             raise ValueError(
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/masks; add it."
             )
-        return self.source.completed(splits, test=0.0)
+        return self.source.completed(splits, test=0.0 if places else self.source.test)
+
+    def where(self, item, name):
+        """The file of the image."""
+        del name
+        return self.source.tree.shown(item[0])
 
     def make(self, item):
         """Reads one pair."""
@@ -117,16 +126,19 @@ class Folder(base.Builder, skip_registration=True):
         fix = "pass ids= or void= if masks hold other values"
         if names:
             fix = f"{tree.shown('classes.txt')} names {len(names)} classes; {fix}"
-        label = files.to_labels(tree, mask_name, ids, self._known, fix=fix)
+        label = files.to_labels(
+            tree, mask_name, ids, self._known, fix=fix, dtype=self._dtype
+        )
         self._found.update(np.unique(label).tolist())
         return {"image": image, "label": label, "name": files.stem(image_name)}
 
     def describe(self):
         """Names the classes, once it is known which there are."""
-        found = sorted(self._found - {VOID})
+        ignored = ops.ignore_index(self._dtype)
+        found = sorted(self._found - {ignored})
         names = self.source.classes
         if self.source.ids is None:
-            _check_plausible(self.source, found, void=VOID in self._found)
+            _check_plausible(self.source, found, void=ignored in self._found)
         count = len(self.source.ids or ()) or max(found, default=-1) + 1
         return {"classes": names or [f"class {i}" for i in range(count)]}
 
@@ -145,22 +157,40 @@ def _class_names(tree: sources.Tree) -> tuple[str, ...] | None:
     return names
 
 
-def _known_ids(source: _Source) -> dict[int, int]:
-    """Our class id for each value that a mask may hold."""
+def _known_ids(
+    source: _Source, masks: Sequence[str]
+) -> tuple[dict[int, int], type[np.uint8] | type[np.uint16]]:
+    """Our class id for each value that a mask may hold, and the dtype of labels."""
     names, ids = source.classes, source.ids
     if ids is None:
-        ids = range(len(names) if names else VOID)
+        ids = range(len(names) if names else _most_ids(source.tree, masks))
     if names and len(names) != len(ids):
         raise ValueError(
             f"ids lists {len(ids)} values, {source.tree.shown('classes.txt')} "
             f"{len(names)} names: needed one value for each name."
         )
-    if not 0 < len(set(ids)) == len(ids) <= VOID:
-        raise ValueError(f"ids must be 1 to {VOID} different values, got {ids}.")
-    known = {} if source.void is None else {source.void: VOID}
-    return known | {
-        value: i for i, value in enumerate(ids) if source.ids or value != source.void
-    }
+    if not 0 < len(set(ids)) == len(ids) < _VOID_16:
+        raise ValueError(
+            f"ids must be 1 to {_VOID_16 - 1} different values, got {len(ids)}, "
+            f"{len(set(ids))} of them different."
+        )
+    void = _VOID_16 if source.void == VOID and len(ids) > VOID else source.void
+    # Nobody counted the classes: 0 to 254, as 8-bit masks have them.
+    counted = bool(names or source.ids) or len(ids) > VOID
+    dtype = stored.label_dtype(len(ids)) if counted else np.uint8
+    known = {} if void is None else {void: ops.ignore_index(dtype)}
+    known |= {value: i for i, value in enumerate(ids) if source.ids or value != void}
+    return known, dtype
+
+
+def _most_ids(tree: sources.Tree, masks: Sequence[str]) -> int:
+    """How many ids there may be: 255, or more where a mask of 16 bits holds more."""
+    greatest = 0
+    for name in masks:
+        if files.may_be_deep(tree, name):
+            ids = files.read_ids(tree, name)
+            greatest = max(greatest, int(ids[ids != _VOID_16].max(initial=0)))
+    return VOID if greatest <= VOID else greatest + 1
 
 
 def _check_plausible(source: _Source, found: list[int], *, void: bool) -> None:

@@ -11,17 +11,20 @@ IMAGE_SUFFIXES = files.IMAGE_SUFFIXES
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image as a model sees it.
+    """Reads an image without changing its numbers, as `data.folder` does.
 
     Args:
-        path: A png, jpg, tif, bmp or webp file; grey or colour, 8 bits or more.
+        path: A png, jpg, tif, bmp, webp or npy file.
 
     Returns:
-        uint8 [H, W, 3]. Grey is repeated, transparency dropped, more than 8 bits
-        stretched to 0 to 255, and what the camera says of turns is obeyed.
+        uint8 [H, W, 3] of 8-bit pictures, as viewers show them: gray is repeated,
+        transparency dropped, and what the camera says of turns is obeyed. Of 16-bit,
+        float and multi-channel files, and of .npy arrays: uint8, uint16 or float32
+        [H, W, K] as stored.
 
     Raises:
-        ValueError: If the file cannot be decoded; the message names it.
+        ValueError: If the file cannot be decoded, holds several images, or holds
+            numbers of other dtypes, NaN or infinity; the message names it.
     """
     path = pathlib.Path(path)
     return files.read_image(sources.Folder(path.parent), path.name)

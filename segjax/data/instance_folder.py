@@ -64,9 +64,9 @@ def instance_folder(
 class InstanceFolder(base.Builder, skip_registration=True):
     """Reads `images/*` and `instances/*`, or those of each split's folder."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and numbered objects."
-    FEATURES = base.SEMANTIC | {"instances": base.INSTANCES}
+    FEATURES = base.ANY_SEMANTIC | {"instances": base.PACKED}
     source: _Source
 
     def plan(self):
@@ -81,6 +81,11 @@ class InstanceFolder(base.Builder, skip_registration=True):
                 f"folder: needed train/images and train/instances; add it."
             )
         return source.completed(splits, test=0.0 if places else source.test)
+
+    def where(self, item, name):
+        """The file of the image."""
+        del name
+        return self.source.tree.shown(item[0])
 
     def make(self, item):
         """Reads one pair, and numbers its objects from 1 in the order of their ids."""

@@ -5,14 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from segjax import ops
+from segjax.data.form import ALL, Window
 from segjax.data.objects import Objects, objects_of
 from segjax.data.pad import pad_to_size
-from segjax.typing import VOID, Example
-
-Window = tuple[slice, slice]
-"""Rows and columns of an image."""
-
-ALL: Window = (slice(None), slice(None))
+from segjax.typing import Example
 
 
 def cut(example: Mapping[str, np.ndarray], window: Window) -> Objects:
@@ -29,10 +26,13 @@ def cut(example: Mapping[str, np.ndarray], window: Window) -> Objects:
     if "objects" in example:
         found = objects_of({**example, "objects": example["objects"].item()})
         found = _pick(found, np.arange(len(found.classes)), window)
+        has_class = found.classes != 0
     else:  # Cropped as a map: a mask an object of the whole image would be large.
-        maps = {k: x[window] for k, x in example.items() if k != "image"}
-        found = objects_of(maps)
-    there = found.masks.any((1, 2)) & (found.classes != 0) & (found.classes != VOID)
+        names = ("label", "instances")
+        found = objects_of({k: example[k][window] for k in names if k in example})
+        ignored = ops.ignore_index(example["label"].dtype)
+        has_class = (found.classes != 0) & (found.classes != ignored)
+    there = found.masks.any((1, 2)) & has_class
     return _pick(found, np.flatnonzero(there), ALL)
 
 

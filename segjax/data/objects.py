@@ -40,7 +40,7 @@ def objects_of(example: Mapping[str, Any]) -> Objects:
         return _decode(example["objects"], np.asarray(example["label"]).shape)
     if "instances" not in example:
         raise ValueError(
-            f"instances need a data set that tells objects apart, got examples with "
+            f"max_objects needs a data set that tells objects apart, got examples with "
             f"{', '.join(sorted(example))} only. Use digits, dsb2018, coco or "
             f"instance_folder."
         )

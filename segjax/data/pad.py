@@ -29,7 +29,7 @@ def pad_to_size(x: np.ndarray, size: Sequence[int], *, value: int = 0) -> np.nda
     Args:
         x: [H, W, ...] on the host.
         size: (height, width). An axis that is longer already stays as it is.
-        value: What to add; VOID in a label map, so that it does not count.
+        value: What to add; the ignored id in a label map, so that it does not count.
 
     Returns:
         [max(H, height), max(W, width), ...]; `x` itself when nothing is missing.

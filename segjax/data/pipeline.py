@@ -8,20 +8,19 @@ neither workers, nor threads, nor processes, nor a restart can change it.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from segjax.data import evaluation, training
-from segjax.data.cache import DecodedCache
+from segjax.data import evaluation, settings, training
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
-from segjax.data.faults import CorruptRecordError, Skipped
-from segjax.data.instances import Overflow
-from segjax.typing import Batch
+from segjax.data.faults import CorruptRecordError
+from segjax.data.kept import Kept
+from segjax.typing import Batch, Field
 
-_STREAM = "2"
+_STREAM = "3"
 """Part of the fingerprint: goes up when the same data would give other batches."""
 
 
@@ -30,22 +29,29 @@ class Pipeline:
     """Batches of one data set, for training and for evaluation.
 
     Attributes:
-        dataset: What to read; `image` and `label` of its examples are used.
+        dataset: What to read: `image` and `label` of its examples, and the fields.
+            All images have one dtype and as many channels, all labels one dtype.
         size: (height, width) of the training crops, in pixels; one number for
             squares. Smaller images are padded. None takes whole images, which must
             then all be equal in size. Evaluation always sees whole images.
         multiple: Evaluation extends images at the bottom and right by their mirror
-            image until both sides divide by this; what was added is not valid.
+            image until both sides divide by this; labels are ignored there.
+        max_shapes: Different sizes that evaluation pads to, at most: each is compiled
+            once. See `ops.bucket_sizes`.
+        threads: Threads of this process that read, where no workers do.
         workers: Processes that read for training; 0 reads in threads of this one,
             as evaluation always does. A script that asks for processes must guard
             its start with `if __name__ == "__main__":`.
         cache_bytes: Decoded examples to keep in the memory of this process. Reader
             processes keep none.
         train_split: The split that `train_batches` reads.
-        instances: Slots for objects in each image; batches then have `boxes`,
+        fields: Further entries of examples that batches have too, such as
+            `{"weight_map": data.Field("linear")}`. Maps are cropped and padded (with
+            0) as the image is.
+        max_objects: Slots for objects in each image; batches then have `boxes`,
             `classes`, `masks`, `present`, `crowd` and `size` too. Of more objects the
             largest are kept, and standard error says so. None: no objects.
-        eval_instances: The same in evaluation, where images are whole; as many as in
+        eval_max_objects: The same in evaluation, where images are whole; as many as in
             training unless given.
         skip_corrupt: How many different records of it may turn out unreadable (in
             each process). Each is told once on standard error, and its rows are all
@@ -57,27 +63,20 @@ class Pipeline:
     dataset: Dataset
     size: tuple[int, int] | int | None = None
     multiple: int = 32
+    max_shapes: int = 8
+    threads: int = 2
     workers: int = 0
     cache_bytes: int = 2**30
     train_split: str = "train"
-    instances: int | None = None
-    eval_instances: int | None = None
+    fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
+    max_objects: int | None = None
+    eval_max_objects: int | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
 
     def __post_init__(self):
-        for name in ("multiple", "workers", "cache_bytes", "skip_corrupt"):
-            least = 1 if name == "multiple" else 0
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}."
-                )
-        for name in ("instances", "eval_instances"):
-            slots = getattr(self, name)
-            if slots is not None and slots < 1:
-                raise ValueError(f"{name} must be at least 1, got {slots}.")
-        if self.eval_instances and not self.instances:
-            raise ValueError("eval_instances needs instances too. Give both.")
+        settings.check_least(self)
+        settings.check_fields(self.fields)
         if self.slow_after <= 0:
             raise ValueError(f"slow_after must be positive, got {self.slow_after}.")
         if self._crop_size is not None and min(self._crop_size) < 1:
@@ -100,8 +99,10 @@ class Pipeline:
     def fingerprint(self) -> str:
         """A digest of the prepared data and of the settings that shape batches."""
         parts = (_STREAM, self.dataset.fingerprint, self.train_split)
-        objects = [n for n in (self.instances, self.eval_instances) if n is not None]
-        text = repr((*parts, self._crop_size, self.multiple, *objects))
+        slots = (self.max_objects, self.eval_max_objects)
+        objects = [n for n in slots if n is not None]
+        fields = sorted((k, field.resample) for k, field in self.fields.items())
+        text = repr((*parts, self._crop_size, self.multiple, fields, *objects))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def train_batches(
@@ -128,17 +129,20 @@ class Pipeline:
                 are the batch that one process would have.
 
         Returns:
-            Batches of batch_size / process_count rows on the host: `image` uint8
-            [B, H, W, 3], `label` int32 and `valid` bool [B, H, W], `weight` float32
-            and `index` int32 [B]. `index` is the position in the stream.
+            Batches of batch_size / process_count rows on the host: `image`
+            [B, H, W, K] and `label` [B, H, W] as stored, `weight` float32 and `index`
+            int32 [B], the fields and the objects. `index` is the position in the
+            stream. Where images are padded, labels are ignored.
 
         Raises:
             ValueError: If the split is missing or empty, the batch does not divide
                 by the processes, or, while reading, if `size` is None and images
-                differ in size, or more records than `skip_corrupt` are unreadable.
+                differ in size, examples differ in dtype or channels, a field is
+                missing, a label of the first batch is no class, or more records than
+                `skip_corrupt` are unreadable.
             ReaderDiedError: While reading, if a reader process died.
         """
-        share = _share(batch_size, process_index, process_count)
+        share = settings.share_of(batch_size, process_index, process_count)
         # A seed's epochs are numbered upwards from it inside Grain, so that plain
         # seeds 0 and 1 would share their orders, one epoch apart.
         order, crops = np.random.SeedSequence(seed).generate_state(2)
@@ -150,19 +154,28 @@ class Pipeline:
             )
         # Reader processes get the plain split: a copy of the cache each is no gain.
         source = reader.without_cache() if self.workers else reader
-        size = self._crop_size or training.first_size(reader, self._skipped)
+        kept = self._kept
+        form = kept.form(reader, skipped=kept.skipped)
+        size = self._crop_size or kept.first_size(reader)
         return training.batches(
             training.TrainExample(
-                source, int(crops), size, self.size is None, self.instances
+                source,
+                form,
+                int(crops),
+                size,
+                self.size is None,
+                self.max_objects,
             ),
             order=int(order),
             batch_size=batch_size,
             share=share,
             first_batch=first_batch,
+            num_classes=len(self.classes),
+            threads=self.threads,
             workers=self.workers,
             slow_after=self.slow_after,
-            skipped=self._skipped,
-            overflow=self._overflow,
+            skipped=kept.skipped,
+            overflow=kept.overflow,
         )
 
     def eval_batches(
@@ -175,9 +188,10 @@ class Pipeline:
     ) -> Generator[Batch, None, None]:
         """Every example of a split once over all processes, whole.
 
-        Images whose padded sizes are equal share batches, in the split's order;
-        so there is one compiled program per padded size. The last batch of a size
-        is filled up with rows of `weight` 0, `valid` False and `index` -1.
+        There are at most `max_shapes` padded sizes, and one compiled program for
+        each. Images of equal padded size share batches, in the split's order. The
+        last batch of a size is filled up with rows of `weight` 0, ignored labels and
+        `index` -1.
 
         All processes get equally many batches, of equal shapes in the same order, and
         each decodes its own rows only. For that, the sizes of all images are read
@@ -193,59 +207,50 @@ class Pipeline:
                 are the batch that one process would have.
 
         Returns:
-            Batches as `train_batches` has them; `index` is the position in the
-            split. A full batch comes as soon as it is full, the short ones last.
+            Batches as `train_batches` has them, with `size` int32 [B, 2], (height,
+            width) of each image before it was padded. `index` is the position in
+            the split. A full batch comes as soon as it is full, the short ones last.
 
         Raises:
             ValueError: If there is no such split, the batch does not divide by the
-                processes, or, while reading, if a record is unreadable.
+                processes, or, while reading, if a record is unreadable or does not
+                fit, as in `train_batches`.
         """
-        share = _share(batch_size, process_index, process_count)
+        share = settings.share_of(batch_size, process_index, process_count)
         return self._eval_batches(self._reader(split), batch_size, share)
 
     @property
     def skipped(self) -> tuple[CorruptRecordError, ...]:
         """The records that training left out in this process, as it met them."""
-        return self._skipped.records
+        return self._kept.skipped.records
 
     def _eval_batches(
         self, reader: Reader, batch_size: int, share: slice
     ) -> Generator[Batch, None, None]:
-        split, slow_after = reader.split, self.slow_after
-        if split not in self._sizes:
-            self._sizes[split] = evaluation.image_sizes(reader, slow_after=slow_after)
+        if not len(reader):
+            return
         planned = evaluation.plan(
-            self._sizes[split], batch_size=batch_size, multiple=self.multiple
+            self._kept.sizes(reader),
+            batch_size=batch_size,
+            multiple=self.multiple,
+            max_shapes=self.max_shapes,
         )
+        slots = self.eval_max_objects or self.max_objects
         yield from evaluation.batches(
-            evaluation.EvalExample(reader, self.eval_instances or self.instances),
+            evaluation.EvalExample(
+                reader, self._kept.form(reader, skipped=None), slots
+            ),
             planned,
             share=share,
-            slow_after=slow_after,
-            overflow=self._eval_overflow,
+            num_classes=len(self.classes),
+            threads=self.threads,
+            slow_after=self.slow_after,
+            overflow=self._kept.eval_overflow,
         )
 
     @functools.cached_property
-    def _cache(self) -> DecodedCache:
-        return DecodedCache(self.cache_bytes)
-
-    @functools.cached_property
-    def _skipped(self) -> Skipped:
-        return Skipped(self.skip_corrupt)
-
-    @functools.cached_property
-    def _overflow(self) -> Overflow:
-        return Overflow("instances", self.instances)
-
-    @functools.cached_property
-    def _eval_overflow(self) -> Overflow:
-        if self.eval_instances is None:
-            return self._overflow
-        return Overflow("eval_instances", self.eval_instances)
-
-    @functools.cached_property
-    def _sizes(self) -> dict[str, list[tuple[int, int]]]:
-        return {}
+    def _kept(self) -> Kept:
+        return Kept(self)
 
     @property
     def _crop_size(self) -> tuple[int, int] | None:
@@ -260,18 +265,5 @@ class Pipeline:
         return self.dataset.splits[split]
 
     def _reader(self, split: str) -> Reader:
-        names = ("image", "label")
-        if self.instances is not None:
-            names = (*names, "instances", "objects")
-        return Reader(self._examples(split), split, names, self._cache)
-
-
-def _share(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of each batch are a process's."""
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size must be a positive multiple of the {process_count} "
-            f"processes, got {batch_size}. Change it to a multiple."
-        )
-    rows = batch_size // process_count
-    return slice(process_index * rows, (process_index + 1) * rows)
+        examples, objects = self._examples(split), self.max_objects is not None
+        return Reader(examples, split, self.fields, objects, self._kept.cache)

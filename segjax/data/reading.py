@@ -14,7 +14,6 @@ from absl import flags
 
 from segjax.data import worker
 
-_THREADS = 2
 _BATCHES_AHEAD = 4
 _SHOWN = 32
 
@@ -27,13 +26,19 @@ class ReaderDiedError(RuntimeError):
 
 
 def read_ahead(
-    stream: grain.MapDataset, describe: Describe, *, workers: int, slow_after: float
+    stream: grain.MapDataset,
+    describe: Describe,
+    *,
+    threads: int,
+    workers: int,
+    slow_after: float,
 ) -> Generator[Any, None, None]:
     """Elements in order, read ahead; closing it stops the readers.
 
     Args:
         stream: What to read. With workers, its elements are dicts of arrays.
         describe: Names elements in messages.
+        threads: That read, if there are no workers.
         workers: Processes that read; 0 reads in threads of this one.
         slow_after: Seconds after which an element that is waited for is announced
             on standard error; again after twice as long, and so on.
@@ -42,7 +47,7 @@ def read_ahead(
         ReaderDiedError: If a reader process died; it names the element.
     """
     options = grain.ReadOptions(
-        num_threads=1 if workers else _THREADS, prefetch_buffer_size=_BATCHES_AHEAD
+        num_threads=1 if workers else threads, prefetch_buffer_size=_BATCHES_AHEAD
     )
     elements = stream.to_iter_dataset(options)
     if workers:
@@ -53,7 +58,7 @@ def read_ahead(
             worker_init_fn=worker.prepare,
         )
     iterator = iter(elements)
-    with contextlib.closing(iterator), _Watch(describe, slow_after) as watch:
+    with contextlib.closing(iterator), Watch(describe, slow_after) as watch:
         for number in itertools.count():
             watch.wait_for(number)
             try:
@@ -76,7 +81,7 @@ def listed(numbers: Sequence[int], split: str) -> str:
     return f"records {shown}{more} of {split!r}"
 
 
-class _Watch:
+class Watch:
     """A thread that says what is waited for, when the wait is long."""
 
     def __init__(self, describe: Describe, slow_after: float):
@@ -89,7 +94,7 @@ class _Watch:
         """The element that is waited for from now on; None: nothing is."""
         self._awaited = None if number is None else (number, time.monotonic())
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 

@@ -1,15 +1,13 @@
 """The records of a prepared data set, read by position."""
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
-import PIL.Image
 import tensorflow_datasets as tfds
 
-from segjax.data.builders import base
+from segjax.data.builders import base, packing
 
 
 class Examples(Sequence[dict[str, Any]]):
@@ -32,7 +30,7 @@ class Examples(Sequence[dict[str, Any]]):
             raw = {
                 key: tfds.decode.SkipDecoding()
                 for key in base.PIXELS
-                if key in features
+                if key in features and isinstance(features[key], tfds.features.Image)
             }
             self._source = builder.as_data_source(self._split, decoders=raw)
         return self._source
@@ -43,23 +41,24 @@ class Examples(Sequence[dict[str, Any]]):
         return self._length
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
-        """One example. image uint8 [H, W, 3], label uint8 [H, W], name str, ..."""
+        """One example: image [H, W, K] and label [H, W] as stored, name str, ..."""
         example = self._stored(index)
         for key in base.PIXELS:
             if key in example:
-                with _naming(example["name"], key):
-                    example[key] = base.from_png(example[key])
+                with _naming(example, key):
+                    example[key] = packing.unpack(example[key])
+        if example["image"].ndim == 2:
+            example["image"] = example["image"][..., None]
         return example
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
         """(height, width) of an example, from the header of its image alone."""
         example = self._stored(index)
-        png = io.BytesIO(example["image"])
-        with _naming(example["name"], "image"), PIL.Image.open(png) as image:
-            return image.height, image.width
+        with _naming(example, "image"):
+            return packing.unpacked_size(example["image"])
 
     def _stored(self, index: SupportsIndex) -> dict[str, Any]:
-        """An example whose images are PNG files still."""
+        """An example whose maps are bytes still."""
         place = index.__index__()
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self!r} has no example {place}.")
@@ -72,18 +71,30 @@ class Examples(Sequence[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_source": None}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Examples) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self._directory, self._split
+
     def __repr__(self) -> str:
         return f"Examples({self._directory!r}, {self._split!r}, {len(self)} examples)"
 
 
 @contextlib.contextmanager
-def _naming(name: str, key: str) -> Iterator[None]:
-    """Adds what Pillow's messages lack: which example, and which image of it."""
+def _naming(example: dict[str, Any], key: str) -> Iterator[None]:
+    """Adds what messages of decoders lack: which example, and which map of it."""
+    stored = packing.form(example[key])
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
         raise ValueError(
-            f"{name}: the PNG file of its {key} is broken ({type(error).__name__})"
+            f"{example['name']}: the {stored} of its {key} is broken "
+            f"({type(error).__name__})"
         ) from error

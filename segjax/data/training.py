@@ -9,10 +9,11 @@ import grain
 import numpy as np
 
 from segjax.data import instances
-from segjax.data.examples import Reader, filler, row, stack
+from segjax.data.examples import Reader, stack
 from segjax.data.faults import CorruptRecordError, Skipped
+from segjax.data.form import Arrays, Form, check_labels
 from segjax.data.instances import Overflow
-from segjax.data.reading import listed, read_ahead
+from segjax.data.reading import Watch, listed, read_ahead
 from segjax.typing import Batch, Example
 
 
@@ -22,6 +23,7 @@ class TrainExample:
 
     Attributes:
         reader: The split.
+        form: Of its examples.
         seed: With the position in the stream, decides where to cut.
         size: (height, width) of the result.
         whole: Whether images must have that size already.
@@ -29,6 +31,7 @@ class TrainExample:
     """
 
     reader: Reader
+    form: Form
     seed: int
     size: tuple[int, int]
     whole: bool
@@ -42,9 +45,9 @@ class TrainExample:
             number: Which example.
 
         Returns:
-            `image`, `label`, `valid`, `weight` and `index` of `size`, and the
-            objects; also `record`, its number, and `fault`, why it could not
-            be read, or "". What cannot be read becomes a row of weight 0.
+            `image`, `label` and mapped fields of `size`, other fields, `weight` and
+            `index`, and the objects; also `record`, its number, and `fault`, why it
+            could not be read, or "". What cannot be read becomes a row of weight 0.
         """
         index = np.int32(position % 2**31)
         try:
@@ -55,6 +58,7 @@ class TrainExample:
 
     def _cut(self, position: int, number: int) -> Example:
         example = self.reader[number]
+        self.form.check(example, self.reader.where(number))
         have = example["label"].shape
         if self.whole and have != self.size:
             raise ValueError(
@@ -64,14 +68,14 @@ class TrainExample:
             )
         top, left = self._corner(position, have)
         window = np.s_[top : top + self.size[0], left : left + self.size[1]]
-        made = row(example["image"][window], example["label"][window], self.size)
+        made = self.form.row(example, self.size, window=window)
         if self.limit is None:
             return made
         found = instances.without_crowds(instances.cut(example, window))
         return made | instances.fill(found, self.size, limit=self.limit)
 
     def _filler(self) -> Example:
-        made = filler(self.size)
+        made = self.form.filler(self.size)
         if self.limit is None:
             return made
         return made | instances.filler(self.size, limit=self.limit)
@@ -85,13 +89,29 @@ class TrainExample:
         return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
 
 
-def first_size(reader: Reader, skipped: Skipped) -> tuple[int, int]:
-    """(height, width) of the first example that can be read."""
-    for number in range(len(reader)):
-        try:
-            return reader.size(number)
-        except CorruptRecordError as error:
-            skipped.add(error)
+def first_example(
+    reader: Reader, skipped: Skipped | None, *, slow_after: float
+) -> Arrays:
+    """The first example that can be read.
+
+    Args:
+        reader: The split.
+        skipped: Where records that cannot be read are counted; None allows none.
+        slow_after: See `read_ahead`.
+    """
+
+    def describe(number: int) -> str:
+        return f"{reader.where(number)}, which tells dtypes and channels,"
+
+    with Watch(describe, slow_after) as watch:
+        for number in range(len(reader)):
+            watch.wait_for(number)
+            try:
+                return reader[number]
+            except CorruptRecordError as error:
+                if skipped is None:
+                    raise
+                skipped.add(error)
     raise ValueError(f"no record of {reader.split!r} can be read.")
 
 
@@ -102,6 +122,8 @@ def batches(
     batch_size: int,
     share: slice,
     first_batch: int,
+    num_classes: int,
+    threads: int,
     workers: int,
     slow_after: float,
     skipped: Skipped,
@@ -115,13 +137,16 @@ def batches(
         batch_size: Rows over all processes.
         share: Which of them are this process's: one of equal parts in a row.
         first_batch: The number of batches to skip.
+        num_classes: Labels of the first batch are below it, or ignored.
+        threads: See `read_ahead`.
         workers: Processes that read.
         slow_after: See `read_ahead`.
         skipped: Where rows that could not be read are counted.
         overflow: Where objects that found no slot are counted.
 
     Raises:
-        ValueError: Once `skipped` allows no more.
+        ValueError: Once `skipped` allows no more, and for a label in the first batch
+            that is no class.
     """
     reader = take.reader
     numbers = grain.MapDataset.range(len(reader)).shuffle(seed=order).repeat()
@@ -140,11 +165,20 @@ def batches(
     def describe(place: int) -> str:
         return f"batch {first_batch + place} ({listed(records[place], reader.split)})"
 
-    stream = read_ahead(rows, describe, workers=workers, slow_after=slow_after)
+    stream = read_ahead(
+        rows, describe, threads=threads, workers=workers, slow_after=slow_after
+    )
     with contextlib.closing(stream):
-        for batch in stream:
+        for place, batch in enumerate(stream):
             numbers = batch.pop("record")
             _count_skipped(numbers, batch.pop("fault"), reader.split, skipped)
+            if place == 0:
+                check_labels(
+                    batch["label"],
+                    numbers,
+                    split=reader.split,
+                    num_classes=num_classes,
+                )
             overflow.take(batch, numbers, reader.split)
             yield batch
 

@@ -1,10 +1,18 @@
-"""Trained models at work."""
+"""Inference with trained models."""
 
-from segjax.inference.detect import make_detector as make_detector
 from segjax.inference.insight import has_batch_statistics as has_batch_statistics
 from segjax.inference.insight import make_example_losses as make_example_losses
 from segjax.inference.insight import make_example_scores as make_example_scores
 from segjax.inference.insight import ranked as ranked
 from segjax.inference.insight import score_examples as score_examples
-from segjax.inference.predict import labels as labels
-from segjax.inference.predict import make_predictor as make_predictor
+from segjax.inference.model import SCRIPT as SCRIPT
+from segjax.inference.model import Model as Model
+from segjax.inference.model import NeedsCodeError as NeedsCodeError
+from segjax.inference.model import load as load
+from segjax.inference.prediction import Prediction as Prediction
+from segjax.inference.prediction import confident as confident
+from segjax.inference.predictor import Predictor as Predictor
+from segjax.inference.predictor import labels as labels
+from segjax.inference.predictor import make_predictor as make_predictor
+from segjax.inference.reading import SUFFIXES as SUFFIXES
+from segjax.inference.reading import read_image as read_image

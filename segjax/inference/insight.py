@@ -1,66 +1,68 @@
 """Which examples a trained model disagrees with: loss and gradient norm of each."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from segjax import ops
+from segjax.forward import Forward, loss_terms
 from segjax.typing import Array, Batch, Objective, PyTree
 
 Scores = dict[str, Array]
 """`loss`, `loss/<term>` and perhaps `gradient_norm`, float32 [B] each."""
 ScoreFn = Callable[[PyTree, Batch], Scores]
-Inputs = Callable[[Batch], dict[str, Any]]
 
 _BATCH_STATISTICS = "batch_stats"
 
 
 def make_example_losses(
-    apply: Callable, objective: Objective, *, inputs: Inputs
+    forward: Forward, objective: Objective, *, step: int | None = None
 ) -> ScoreFn:
     """Builds `(variables, batch) -> {"loss": [B], "loss/<term>": [B]}`.
 
+    Outputs are those of evaluation, so batch norm uses its running averages and dropout
+    is off. An objective that gives no terms for these, as `losses.instance` gives none
+    for detections, is computed on the outputs of training instead, one example at a
+    time: a mean over the batch is then one over the example. What is random there is
+    drawn with a key folded from the example's `index`, so a loss does not depend on the
+    batch or the run; batch norm then normalizes by the example alone.
+
     Args:
-        apply: `model.apply` of a linen module; called with `train=False`, so batch
-            norm uses its running averages and dropout is off.
-        objective: What training minimises.
-        inputs: What the model is given of a batch, by name.
+        forward: The network with its preprocessing.
+        objective: What training minimizes.
+        step: Updates done, for objectives that change while training.
 
     Returns:
-        The function, not compiled. `loss` is the sum of the terms. Rows of weight 0
-        get values that mean nothing: `score_examples` leaves them out.
+        The function, not compiled, of stored batches. `loss` is the sum of the terms.
+        Rows of weight 0 get values that mean nothing: `score_examples` leaves them out.
     """
 
+    def score(variables: PyTree, example: Batch) -> Scores:
+        return _named(_training_terms(forward, objective, variables, example, step))
+
     def example_losses(variables: PyTree, batch: Batch) -> Scores:
-        batch = _as_float(batch)
-        outputs = apply(variables, **inputs(batch), train=False)
-        return _named(objective(outputs, batch))
+        terms = _evaluation_terms(forward, objective, variables, batch, step)
+        return _named(terms) if terms else _each(score, variables, batch)
 
     return example_losses
 
 
 def make_example_scores(
-    apply: Callable, objective: Objective, *, inputs: Inputs
+    forward: Forward, objective: Objective, *, step: int | None = None
 ) -> ScoreFn:
     """Like `make_example_losses`, with the norm of each example's gradient.
 
         gradient_norm[i] = |d loss[i] / d params|, over all parameters together
 
-    The gradients are those of one example at a time, mapped over the batch by
-    `vmap`; only their norms are kept. On a CPU give batches of one example: the
-    convolutions' weight gradients of a mapped batch become grouped convolutions,
-    which are no faster there (0.9 to 1.5 times the time) and round worse, and in a
-    `lax.map` they take ten times as long.
+    The gradients are those of one example at a time, mapped over the batch by `vmap`;
+    only their norms are kept. On a CPU give batches of one example, which are not
+    mapped: weight gradients of mapped convolutions are slow there and round worse.
 
     Args:
-        apply: `model.apply` of a linen module; called with `train=False`.
-        objective: What training minimises.
-        inputs: What the model is given of a batch, by name.
+        forward: The network with its preprocessing.
+        objective: What training minimizes.
+        step: Updates done, for objectives that change while training.
 
     Returns:
         The function, not compiled. Its result adds `gradient_norm`, float32 [B].
@@ -71,23 +73,25 @@ def make_example_scores(
 
     Reference:
         Paul et al., Deep Learning on a Data Diet, 2021, section 2 (GraNd).
-        arXiv:2107.07075. The paper averages over initialisations, early in training,
+        arXiv:2107.07075. The paper averages over initializations, early in training,
         to tell which examples matter; this is one trained model, as in their section
         on label noise.
     """
 
-    def loss_of(params: PyTree, collections: PyTree, batch: Batch):
-        outputs = apply({"params": params, **collections}, **inputs(batch), train=False)
-        scores = _named(objective(outputs, batch))
+    def loss_of(params: PyTree, collections: PyTree, example: Batch):
+        variables = {"params": params, **collections}
+        terms = _evaluation_terms(forward, objective, variables, example, step)
+        if not terms:
+            terms = _training_terms(forward, objective, variables, example, step)
+        scores = _named(terms)
         return jnp.sum(scores["loss"]), scores
 
     def score(variables: PyTree, example: Batch) -> Scores:
         collections = dict(variables)
         params = collections.pop("params")
-        alone = jax.tree.map(lambda x: x[None], example)
-        gradient, scores = jax.grad(loss_of, has_aux=True)(params, collections, alone)
-        scores = {name: value[0] for name, value in scores.items()}
-        return scores | {"gradient_norm": optax.tree.norm(gradient)}
+        gradient, scores = jax.grad(loss_of, has_aux=True)(params, collections, example)
+        squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)]
+        return scores | {"gradient_norm": jnp.sqrt(jnp.stack(squares).sum())[None]}
 
     def example_scores(variables: PyTree, batch: Batch) -> Scores:
         if has_batch_statistics(variables):
@@ -97,13 +101,13 @@ def make_example_scores(
                 "not defined by the example alone. Rank by loss (--by loss), or "
                 "train with group norm."
             )
-        return jax.vmap(score, (None, 0))(variables, _as_float(batch))
+        return _each(score, variables, batch)
 
     return example_scores
 
 
 def has_batch_statistics(variables: PyTree) -> bool:
-    """Whether a model normalises over the batch in training."""
+    """Whether a model normalizes over the batch in training."""
     return _BATCH_STATISTICS in variables
 
 
@@ -148,11 +152,50 @@ def ranked(scores: Array) -> np.ndarray:
     return np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")
 
 
+def _evaluation_terms(
+    forward: Forward,
+    objective: Objective,
+    variables: PyTree,
+    batch: Batch,
+    step: int | None,
+) -> dict[str, Array]:
+    prepared = forward.prepare(batch)
+    outputs, _ = forward.apply(variables, prepared, train=False)
+    return loss_terms(objective, outputs, forward.truth(prepared), step=step)
+
+
+def _training_terms(
+    forward: Forward,
+    objective: Objective,
+    variables: PyTree,
+    example: Batch,
+    step: int | None,
+) -> dict[str, Array]:
+    """Terms of a batch of one example, with a key of its own for all that is random."""
+    prepared = forward.prepare(example)
+    key = jax.random.fold_in(jax.random.key(0), prepared["index"][0])
+    outputs, _ = forward.apply(variables, prepared, train=True, rngs={"params": key})
+    terms = loss_terms(objective, outputs, forward.truth(prepared), step=step)
+    if not terms:
+        raise ValueError(
+            "Ranking needs an objective that gives at least one term, got none for the "
+            "model's outputs, neither in evaluation nor in training."
+        )
+    return terms
+
+
+def _each(score: ScoreFn, variables: PyTree, batch: Batch) -> Scores:
+    """Calls a function of batches of one example for each example of a batch."""
+    if len(batch["weight"]) == 1:
+        return score(variables, batch)
+
+    def one(example: Batch) -> Scores:
+        alone = jax.tree.map(lambda x: x[None], example)
+        return {name: value[0] for name, value in score(variables, alone).items()}
+
+    return jax.vmap(one)(dict(batch))
+
+
 def _named(terms: dict[str, Array]) -> Scores:
-    chex.assert_rank(list(terms.values()), 1)
     loss = jnp.sum(jnp.stack(list(terms.values())), axis=0)
     return {"loss": loss, **{f"loss/{name}": value for name, value in terms.items()}}
-
-
-def _as_float(batch: Batch) -> dict[str, Any]:
-    return dict(batch) | {"image": ops.to_float(batch["image"])}

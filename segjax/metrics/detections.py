@@ -49,7 +49,7 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
         if missing:
             raise ValueError(
                 f"detections needs a batch with objects, got none of "
-                f"{', '.join(missing)}. Give the pipeline instances=N."
+                f"{', '.join(missing)}. Give the pipeline max_objects=N."
             )
         found = {name: getattr(outputs, name) for name in _FOUND}
         return found | {"aligned": jnp.full(len(outputs.present), outputs.aligned)}

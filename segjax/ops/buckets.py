@@ -8,14 +8,18 @@ from segjax.ops.pad import round_up
 
 Size = tuple[int, int]
 
+_MOST = 192
+"""Distinct sizes among which all pairs are compared; more are first rounded up."""
+
 
 def bucket_sizes(
     sizes: Sequence[Size], *, multiple: int = 32, limit: int = 8
 ) -> list[Size]:
     """A padded size for each image, of at most `limit` different ones.
 
-    Sides are rounded up to a multiple. While there are too many sizes, the two whose
-    union adds the fewest pixels over all images become one, which holds both.
+    Sides are rounded up to a multiple. If that leaves too many sizes, the two whose
+    union adds the fewest pixels over all images become one, which holds both, until
+    there are few enough. Hundreds of sizes are first rounded up more coarsely.
 
     Args:
         sizes: (height, width) of each image, at least 1.
@@ -30,14 +34,11 @@ def bucket_sizes(
             f"bucket_sizes needs limit and multiple of at least 1, got {limit} and "
             f"{multiple}."
         )
-    padded = [(round_up(h, multiple), round_up(w, multiple)) for h, w in sizes]
-    distinct, owner, counts = np.unique(
-        np.asarray(padded, np.int64).reshape(-1, 2),
-        axis=0,
-        return_inverse=True,
-        return_counts=True,
-    )
-    owner = owner.reshape(-1)
+    distinct, owner, counts = _rounded(sizes, multiple)
+    coarse = multiple
+    while len(distinct) > max(limit, _MOST):
+        coarse *= 2
+        distinct, owner, counts = _rounded(sizes, coarse)
     while len(distinct) > limit:
         a, b = _cheapest(distinct, counts)
         distinct[a] = np.maximum(distinct[a], distinct[b])
@@ -46,6 +47,20 @@ def bucket_sizes(
         owner = np.where(owner == b, a, owner)
         owner = np.where(owner > b, owner - 1, owner)
     return [(int(h), int(w)) for h, w in distinct[owner]]
+
+
+def _rounded(
+    sizes: Sequence[Size], multiple: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct padded sizes, which of them each image has, and how many have it."""
+    padded = [(round_up(h, multiple), round_up(w, multiple)) for h, w in sizes]
+    distinct, owner, counts = np.unique(
+        np.asarray(padded, np.int64).reshape(-1, 2),
+        axis=0,
+        return_inverse=True,
+        return_counts=True,
+    )
+    return distinct, owner.reshape(-1), counts
 
 
 def _cheapest(sizes: np.ndarray, counts: np.ndarray) -> tuple[int, int]:

@@ -1,33 +1,47 @@
-"""Further entries of a batch, packed so that augmentations know how to move them."""
+"""Further maps of a batch, grouped by how they are resampled."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from segjax.typing import Batch, Field
 
-_MOVED = ("linear", "nearest")
+_GROUPS = ("linear", "nearest")
 
 
 def pack_fields(batch: Batch, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Puts maps under `linear` or `nearest`, by how they are to be read.
+    """Moves the maps among the fields into `linear` and `nearest`.
+
+    Augmentations find there what they have to move with the image.
 
     Args:
-        batch: A batch or an example with these fields.
-        fields: What each further entry is; "none" stays where it is.
+        batch: A batch or an example, with all of the fields.
+        fields: How each further entry moves, by name.
 
     Returns:
-        The batch with nested dicts `linear` and `nearest`, where there are any.
+        The batch with `linear` and `nearest`, each {name: map} and there only if it
+        has a map; the maps are no longer at the top. Fields "none" stay where they are.
+
+    Raises:
+        ValueError: If the batch lacks a field.
     """
-    packed = dict(batch)
-    for name, field in fields.items():
-        if field.resample in _MOVED and name in packed:
-            packed.setdefault(field.resample, {})[name] = packed.pop(name)
-    return packed
+    missing = sorted(fields.keys() - batch.keys())
+    if missing:
+        raise ValueError(
+            f"the batch has no field {missing[0]!r}, got {', '.join(sorted(batch))}. "
+            f"Add it to the batch, or leave it out of `fields`."
+        )
+    groups = {
+        group: {k: batch[k] for k, f in fields.items() if f.resample == group}
+        for group in _GROUPS
+    }
+    grouped = {name for group in groups.values() for name in group}
+    rest = {k: x for k, x in batch.items() if k not in grouped}
+    return rest | {group: maps for group, maps in groups.items() if maps}
 
 
 def unpack_fields(batch: Batch) -> dict[str, Any]:
-    """The inverse of `pack_fields`."""
-    rest = {k: v for k, v in batch.items() if k not in _MOVED}
-    for kind in _MOVED:
-        rest |= batch.get(kind, {})
-    return rest
+    """The inverse of `pack_fields`: all entries at the top again."""
+    made = {k: x for k, x in batch.items() if k not in _GROUPS}
+    for group in _GROUPS:
+        made |= batch.get(group, {})
+    return made

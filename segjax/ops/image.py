@@ -108,7 +108,10 @@ class ClipWindow:
         return (jnp.clip(x, self.low, self.high) - self.low) / (self.high - self.low)
 
 
-def normalize(mean: Sequence[float] | float, std: Sequence[float] | float) -> Normalize:
+def normalize(
+    mean: Sequence[float | int] | float | int,
+    std: Sequence[float | int] | float | int,
+) -> Normalize:
     """A preprocessing to zero mean and unit variance: see `Normalize`.
 
     Args:
@@ -119,7 +122,7 @@ def normalize(mean: Sequence[float] | float, std: Sequence[float] | float) -> No
     return Normalize(_numbers(mean), _numbers(std))
 
 
-def clip_window(low: float, high: float) -> ClipWindow:
+def clip_window(low: float | int, high: float | int) -> ClipWindow:
     """A preprocessing that maps stored values from low to high to [0, 1], and cuts.
 
     Args:
@@ -129,7 +132,7 @@ def clip_window(low: float, high: float) -> ClipWindow:
     return ClipWindow(float(low), float(high))
 
 
-def _numbers(values: Sequence[float] | float) -> tuple[float, ...]:
+def _numbers(values: Sequence[float | int] | float | int) -> tuple[float, ...]:
     return tuple(float(v) for v in np.atleast_1d(np.asarray(values)))
 
 

@@ -1,9 +1,12 @@
 """The arrays of a state on disk, in Orbax's format."""
 
 import contextlib
+import errno
 import logging
 import pathlib
+import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,6 +17,10 @@ from segjax.train.state import TrainState
 from segjax.typing import PyTree
 
 _STATE = "state"
+_INDEX = "manifest.ocdbt"
+"""The file of OCDBT, Orbax's format of arrays, that names the others."""
+_PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
+"""Paths that TensorStore takes as they are."""
 
 
 def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]:
@@ -28,8 +35,21 @@ def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]
     Returns:
         A function that waits for the end and raises what went wrong, for any thread.
     """
-    response = ocp.save_checkpointables_async(_absolute(folder), {_STATE: state})
-    return response.result
+    links = contextlib.ExitStack()
+    path = links.enter_context(_plain_path(folder))
+    try:
+        response = ocp.save_checkpointables_async(path, {_STATE: state})
+    except BaseException:
+        links.close()
+        raise
+
+    def wait() -> None:
+        with links:
+            response.result()
+        if jax.process_index() == 0 and not (folder / _STATE / _INDEX).is_file():
+            raise OSError(errno.EIO, "the arrays were not written", str(folder))
+
+    return wait
 
 
 def read(folder: pathlib.Path, like: TrainState) -> TrainState:
@@ -42,7 +62,8 @@ def read(folder: pathlib.Path, like: TrainState) -> TrainState:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here),
         like,
     )
-    return ocp.load_checkpointables(_absolute(folder), {_STATE: template})[_STATE]
+    with _plain_path(folder) as path:
+        return ocp.load_checkpointables(path, {_STATE: template})[_STATE]
 
 
 def leaves(tree: PyTree) -> dict[str, str]:
@@ -107,5 +128,19 @@ def quiet() -> Iterator[None]:
         logger.removeFilter(others)
 
 
-def _absolute(folder: pathlib.Path) -> str:
-    return str(folder.absolute())
+@contextlib.contextmanager
+def _plain_path(folder: pathlib.Path) -> Iterator[str]:
+    """A path that leads to a folder and means nothing else to TensorStore.
+
+    It reads brackets and backslashes as a pattern or an escape, and writes nothing;
+    such a folder is reached by a link from a temporary one.
+    """
+    path = str(folder.absolute())
+    if _PLAIN.fullmatch(path):
+        yield path
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="segjax-") as place:
+        link = pathlib.Path(place, "checkpoint")
+        link.symlink_to(folder.parent.absolute())
+        yield str(link / folder.name)

@@ -150,10 +150,10 @@ def first_steps(run: pathlib.Path, *, first: int) -> FirstSteps:
     """
     if first:
         return FirstSteps()
-    here = jax.process_index() == 0
-    has_them = here and "digests" in json.loads(
-        (run / "run.json").read_text(encoding="utf-8")
-    )
+    here, path = jax.process_index() == 0, run / "run.json"
+    has_them = False
+    if here and path.exists():
+        has_them = "digests" in json.loads(path.read_text(encoding="utf-8"))
     steps = 0 if agree.of_the_first(has_them) else STEPS
     return FirstSteps(run if here else None, steps=steps)
 

@@ -1,5 +1,6 @@
 """What a run says: `metrics.jsonl`, TensorBoard, and the terminal."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -45,7 +46,7 @@ class RunLog:
         name: str = "",
         heartbeat: float = 30.0,
     ):
-        """Opens the logs of a run.
+        """Shows what goes on; `begin` opens the files.
 
         Args:
             run: The run folder, which exists.
@@ -61,13 +62,9 @@ class RunLog:
         self._name = name
         self._console = Console(highlight=False) if console is None else console
         self._path = run / "metrics.jsonl"
-        with saving(self._path):
-            cut_back(self._path, first_step)
-            self.evaluations = _evaluations(self._path)
-            # Each line at once.
-            self._lines = self._path.open("a", buffering=1, encoding="utf-8")
-        self._board = Board(run / "tensorboard")
-        self._board.forget_after(first_step)
+        self.evaluations: list[dict[str, Any]] = []
+        self._files = contextlib.ExitStack()
+        self._first_step = first_step
         self._batch_size, self._steps = config.batch_size, config.steps
         self._clock = time.perf_counter()
         self._clock_step = first_step
@@ -94,7 +91,23 @@ class RunLog:
     def __exit__(self, *_) -> None:
         self._heartbeat.stop()
         self._bar.stop()
-        with self._board, saving(self._path):
+        self._files.close()
+
+    def begin(self) -> None:
+        """Takes later records out and opens the files, once all else was checked."""
+        with saving(self._path):
+            cut_back(self._path, self._first_step)
+            self.evaluations[:] = _evaluations(self._path)
+            # Each line at once.
+            self._lines = self._path.open("a", buffering=1, encoding="utf-8")
+        self._files.callback(self._close_lines)
+        self._board = self._files.enter_context(
+            Board(self._path.parent / "tensorboard")
+        )
+        self._board.forget_after(self._first_step)
+
+    def _close_lines(self) -> None:
+        with saving(self._path):
             self._lines.close()
 
     def doing(self, text: str) -> None:
@@ -195,6 +208,9 @@ class NoLog(RunLog):
 
     def __init__(self):
         self.evaluations = []
+
+    def begin(self) -> None:
+        """Opens nothing."""
 
     def doing(self, text: str) -> None:
         """Shows nothing."""

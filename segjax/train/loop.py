@@ -20,6 +20,7 @@ from segjax.train import (
     manifest,
     memory,
     parallel,
+    saved_model,
     together,
 )
 from segjax.train.checkpoint import Checkpoints
@@ -84,16 +85,26 @@ def train(
         open_checkpoints(experiment, run) as checkpoints,
     ):
         first = _first_step(run, checkpoints, console) if resume else 0
-        if first_process and not resume:
-            manifest.begin_run(run, experiment, flags=flags or {}, script=script)
-        elif first_process:
-            manifest.note_resume(run, step=first, flags=flags or {})
         log: RunLog = NoLog()
+        begin: Callable[[], None] | None = None
         if first_process:
             log = RunLog(run, config=config, first_step=first, console=console)
+            begin = manifest.beginning(
+                run,
+                experiment,
+                resumed_at=first if resume else None,
+                flags=flags or {},
+                script=script,
+            )
         with log, stop_requests() as stop:
-            recorder = make_recorder(
-                experiment, run, checkpoints, log, evaluator(experiment), first=first
+            recorder = Recorder(
+                experiment,
+                checkpoints,
+                log,
+                evaluator(experiment),
+                digests.first_steps(run, first=first),
+                saved_model.writer(experiment, run) if first_process else None,
+                begin_run=begin,
             )
             stop = agree.on_stopping(stop, mesh)
             (state,) = fit([experiment], [recorder], first=first, stop=stop)
@@ -113,25 +124,6 @@ def open_checkpoints(experiment: Experiment, run: pathlib.Path) -> Checkpoints:
     config = experiment.config
     folder = run / "checkpoints"
     return Checkpoints(folder, monitor=config.monitor, mode=config.mode)
-
-
-def make_recorder(
-    experiment: Experiment,
-    run: pathlib.Path,
-    checkpoints: Checkpoints,
-    log: RunLog,
-    evaluate: Evaluator,
-    *,
-    first: int,
-) -> Recorder:
-    """The recorder of a run that goes on after `first` updates."""
-    return Recorder(
-        experiment,
-        checkpoints,
-        log,
-        evaluate,
-        digests.first_steps(run, first=first),
-    )
 
 
 def host_batches(experiment: Experiment, first: int) -> Generator[Batch, None, None]:
@@ -262,6 +254,8 @@ def fit(
         states = _first_states(experiments, recorders, row, first)
         with leaving(recorders[0], first):
             recorders[0].check_monitor(states[0])
+            for recorder, state in zip(recorders, states, strict=True):
+                recorder.begin(state, first)
             for recorder, state in zip(recorders, states, strict=True):
                 recorder.go_on(state, first)
         if first >= last or all(r.stop_reason for r in recorders):

@@ -7,7 +7,7 @@ import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from segjax.train.config import Experiment
@@ -50,12 +50,37 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
         ) from error
 
 
+def beginning(
+    run: pathlib.Path,
+    experiment: Experiment,
+    *,
+    resumed_at: int | None,
+    flags: Mapping[str, Any],
+    script: pathlib.Path | None,
+    more: Mapping[str, Any] | None = None,
+) -> Callable[[], None]:
+    """What writes `run.json` of a new run, or adds a resume to it, when called.
+
+    Args:
+        run: The run folder.
+        experiment: What will be trained.
+        resumed_at: Updates done before; None for a new run.
+        flags: What the experiment was built from.
+        script: Where it was defined; None in a notebook.
+        more: JSON values to add to the manifest of a new run.
+    """
+    if resumed_at is not None:
+        return lambda: note_resume(run, step=resumed_at, flags=flags)
+    return lambda: begin_run(run, experiment, flags=flags, script=script, more=more)
+
+
 def begin_run(
     run: pathlib.Path,
     experiment: Experiment,
     *,
     flags: Mapping[str, Any],
     script: pathlib.Path | None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `run.json`, and keeps a copy of the script, from which the run is rebuilt.
 
@@ -64,8 +89,9 @@ def begin_run(
         experiment: What will be trained.
         flags: What it was built from.
         script: Where it was defined; none in a notebook.
+        more: JSON values to add.
     """
-    found = manifest(experiment, flags=flags, script=script)
+    found = manifest(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
         shutil.copyfile(script, run / SCRIPT)
     write_json(run / "run.json", found)

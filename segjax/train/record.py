@@ -69,6 +69,7 @@ class Recorder:
         evaluate: Evaluator,
         first_steps: FirstSteps | None = None,
         save_model: SaveModel | None = None,
+        begin_run: Callable[[], None] | None = None,
     ):
         """A recorder at the first step.
 
@@ -79,12 +80,14 @@ class Recorder:
             evaluate: What `make_evaluator` returned.
             first_steps: What gathers the digests of the first updates, if anything.
             save_model: Writes the model of the best state, if anything.
+            begin_run: Writes what the run folder says of the run or its resume, once
+                all that is checked before training was found right.
         """
         self.first_steps = FirstSteps() if first_steps is None else first_steps
         self.experiment = experiment
         self.config, self.data = experiment.config, experiment.data
         self.checkpoints, self.log, self.evaluate = checkpoints, log, evaluate
-        self.save_model = save_model
+        self.save_model, self._begin_run = save_model, begin_run
         examples = self.data.num_examples("train")
         self.epoch_steps = max(1, -(-examples // self.config.batch_size))
         self.stop: Stop = lambda: None
@@ -101,13 +104,14 @@ class Recorder:
         """The state to begin with: that of checkpoint `first`, or the one given.
 
         Args:
-            state: As the experiment begins, where it is to be; saved in a new run, so
-                that there is something good to return to from the start.
+            state: As the experiment begins, where it is to be.
             first: The step to go on from; 0 in a new run.
+
+        Raises:
+            ValueError: If the checkpoint is of another model or optimizer.
         """
         self.first_steps.state(state)
         if first not in self.checkpoints.steps:
-            self.checkpoints.save(state, {})
             return state
         progress = self.checkpoints.progress(first)
         self._rows = progress.get("rows", [])
@@ -134,6 +138,20 @@ class Recorder:
             raise ValueError(
                 f"monitor needs one of {names}, got {self.config.monitor}."
             )
+
+    def begin(self, state: TrainState, first: int) -> None:
+        """Writes for the first time, when everything was checked.
+
+        Args:
+            state: What `start` returned; saved in a new run, so that there is something
+                good to return to from the start.
+            first: The step to go on from; 0 in a new run.
+        """
+        if self._begin_run is not None:
+            self._begin_run()
+        self.log.begin()
+        if first not in self.checkpoints.steps:
+            self.checkpoints.save(state, {})
 
     def saw(self, batch: Batch) -> None:
         """Notes what the images of a host batch are like, for the saved model."""
@@ -266,7 +284,8 @@ class Recorder:
         reason = None
         if jax.process_index() == 0:
             for step, row in enumerate(rows, number - len(rows) + 1):
-                reason = reason or ask(step, row)
+                said = ask(step, row)
+                reason = reason or said
         self._end(agree.of_the_first(reason))
 
     def _end(self, reason: str | None) -> None:

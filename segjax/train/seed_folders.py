@@ -3,15 +3,14 @@
 import contextlib
 import dataclasses
 import io
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from rich.console import Console
 
-from segjax.train import loop, manifest, parallel
+from segjax.train import digests, loop, manifest, parallel, saved_model
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.lock import locked
@@ -116,58 +115,47 @@ def common_step(
     return step
 
 
-def begin(
-    experiments: Sequence[Experiment],
-    folders: Sequence[pathlib.Path],
-    *,
-    flags: Mapping[str, Any],
-    script: pathlib.Path | None,
-) -> None:
-    """Writes each `run.json`, which also says which seeds were trained together."""
-    seeds = [e.config.seed for e in experiments]
-    for e, folder in zip(experiments, folders, strict=True):
-        own = dict(flags) | {"seed": e.config.seed}
-        manifest.begin_run(folder, e, flags=own, script=script)
-        path = folder / "run.json"
-        found = json.loads(path.read_text(encoding="utf-8"))
-        manifest.write_json(path, found | {"seeds_together": seeds})
-
-
-def go_on(
-    experiments: Sequence[Experiment],
-    folders: Sequence[pathlib.Path],
-    *,
-    step: int,
-    flags: Mapping[str, Any],
-) -> None:
-    """Adds the resume to each `run.json`."""
-    for e, folder in zip(experiments, folders, strict=True):
-        own = dict(flags) | {"seed": e.config.seed}
-        manifest.note_resume(folder, step=step, flags=own)
-
-
 def recorders(
     stack: contextlib.ExitStack,
     experiments: Sequence[Experiment],
     folders: Sequence[pathlib.Path],
     kept: Sequence[Checkpoints],
+    *,
+    begin: Callable[..., Callable[[], None]],
     first: int,
+    flags: Mapping[str, Any],
     console: Console,
 ) -> list[Recorder]:
-    """A recorder a seed; only the first one shows a bar."""
+    """A recorder a seed; only the first one shows a bar.
+
+    Args:
+        stack: Closes the logs.
+        experiments: Of the seeds.
+        folders: Of their runs.
+        kept: Their checkpoints.
+        begin: `(run, experiment, *, flags) -> function` that writes `run.json`.
+        first: Updates done before.
+        flags: What the experiments were built from besides the seed.
+        console: Where to print.
+    """
     evaluate = loop.evaluator(experiments[0])
     recorders = []
     for e, folder, checkpoints in zip(experiments, folders, kept, strict=True):
+        leads = folder is folders[0]
         log = RunLog(
             folder,
             config=e.config,
             first_step=first,
-            console=console if folder is folders[0] else _without_bar(console),
+            console=console if leads else _without_bar(console),
             name=f"Seed {e.config.seed}",
+            heartbeat=30.0 if leads else 0.0,
         )
         stack.enter_context(log)
+        gather = digests.first_steps(folder, first=first)
+        own = begin(folder, e, flags=dict(flags) | {"seed": e.config.seed})
+        save = saved_model.writer(e, folder)
         recorders.append(
-            loop.make_recorder(e, folder, checkpoints, log, evaluate, first=first)
+            Recorder(e, checkpoints, log, evaluate, gather, save, begin_run=own)
         )
     return recorders
 

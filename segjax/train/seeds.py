@@ -1,6 +1,7 @@
 """Several seeds of one experiment, trained by one program, each into its own run."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -59,14 +60,23 @@ def train_seeds(
             seed_folders.open_checkpoints(stack, experiment, folder, resume=resume)
             for experiment, folder in zip(experiments, folders, strict=True)
         ]
+        first = 0
         if resume:
             first = seed_folders.common_step(run, experiments, kept, console)
-            seed_folders.go_on(experiments, folders, step=first, flags=flags or {})
-        else:
-            first = 0
-            seed_folders.begin(experiments, folders, flags=flags or {}, script=script)
         recorders = seed_folders.recorders(
-            stack, experiments, folders, kept, first, console
+            stack,
+            experiments,
+            folders,
+            kept,
+            begin=functools.partial(
+                manifest.beginning,
+                resumed_at=first if resume else None,
+                script=script,
+                more={"seeds_together": [e.config.seed for e in experiments]},
+            ),
+            first=first,
+            flags=flags or {},
+            console=console,
         )
         stop = stack.enter_context(stop_requests())
         states = fit(experiments, recorders, first=first, stop=stop)

@@ -137,7 +137,7 @@ def make_train_step(
             grads,
             model_state=model_state,
             value=loss,
-            value_fn=lambda params: total(value_fn(params), axis_name),
+            value_fn=_over_axis(value_fn, axis_name),
         )
         metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -273,9 +273,8 @@ def learning_rates(opt_state: PyTree) -> dict[str, Array]:
         `learning_rate`; numbered `learning_rate/0`, ... of several; empty for none.
     """
     found = optax.tree.get_all_with_path(opt_state, "learning_rate")
-    # Optax keeps the state of the rate's schedule under the same name.
-    scalars = [x for _, x in found if getattr(x, "shape", None) == ()]
-    rates = [jnp.asarray(x, jnp.float32) for x in scalars]
+    # A schedule's own state has the same name; it is no number.
+    rates = [jnp.float32(x) for _, x in found if getattr(x, "shape", None) == ()]
     if len(rates) == 1:
         return {"learning_rate": rates[0]}
     return {f"learning_rate/{i}": rate for i, rate in enumerate(rates)}
@@ -304,6 +303,32 @@ def total(x: Array, axis_name: str | None) -> Array:
     """The sum of an array, in its own dtype, over a mapped axis too if there is one."""
     x = jnp.sum(x, dtype=x.dtype)
     return jax.lax.psum(x, axis_name) if axis_name else x
+
+
+def _over_axis(
+    value_fn: Callable[[PyTree], Array], axis_name: str | None
+) -> Callable[[PyTree], Array]:
+    """The sum over a mapped axis of each device's loss, with the gradient of the sum.
+
+    The gradient of `psum` itself would be each device's own, times their number: a line
+    search would then take another way on each device, and wait for the others forever.
+    """
+    if axis_name is None:
+        return lambda params: total(value_fn(params), None)
+
+    @jax.custom_vjp
+    def over_axis(params: PyTree) -> Array:
+        return total(value_fn(params), axis_name)
+
+    def forward(params: PyTree) -> tuple[Array, PyTree]:
+        value, grads = jax.value_and_grad(value_fn)(params)
+        return total(value, axis_name), jax.lax.psum(grads, axis_name)
+
+    def backward(grads: PyTree, cotangent: Array) -> tuple[PyTree]:
+        return (jax.tree.map(lambda g: g * cotangent, grads),)
+
+    over_axis.defvjp(forward, backward)
+    return over_axis
 
 
 def skip_nonfinite(step: Step | Update) -> Step:

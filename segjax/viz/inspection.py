@@ -5,13 +5,17 @@ import dataclasses
 import importlib.resources
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segjax.typing import Array
+from segjax.viz.instances import outlines
 from segjax.viz.legend import INK, PAPER, Sheet, legend
-from segjax.viz.overlay import LabelMap, Palette, Picture, ValidMap, overlay, to_uint8
+from segjax.viz.overlay import LabelMap, Palette, ValidMap, overlay
+from segjax.viz.rgb import Picture, to_rgb
+from segjax.viz.triptych import fit
 
 MIN_SIDE, MAX_SIDE = 128, 256
 """Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
@@ -48,7 +52,7 @@ def panels(
     """Draws image | image with truth | image with prediction.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [H, W] class ids.
         palette: [C, 3] colours; class 0 is not drawn.
@@ -61,14 +65,37 @@ def panels(
     factor = max(1, min(-(-MIN_SIDE // min(image.shape[:2])), _largest(image.shape)))
     image, truth, prediction, valid = (
         np.asarray(x).repeat(factor, 0).repeat(factor, 1)
-        for x in (image, truth, prediction, valid)
+        for x in (to_rgb(image), truth, prediction, valid)
     )
-    pictures = [
-        to_uint8(image),
+    return _beside(
+        image,
         overlay(image, truth, palette, valid=valid),
         overlay(image, prediction, palette),
-    ]
-    pictures = [_shrunk(picture) for picture in pictures]
+    )
+
+
+def object_panels(
+    image: Picture, truth: Mapping[str, Array], found: Mapping[str, Array]
+) -> Sheet:
+    """Draws image | image with its true objects | image with those found.
+
+    Args:
+        image: [H, W, K] as stored, shown by `to_rgb`.
+        truth: See `instances`.
+        found: See `instances`.
+
+    Returns:
+        uint8 [height, width, 3]; small images are enlarged, and large ones shrunk until
+        a panel's longer side is 256 pixels.
+    """
+    image = to_rgb(image)
+    sides = (outlines(image, side) for side in (truth, found))
+    return _beside(np.asarray(fit(image, Image.Resampling.BOX)), *sides)
+
+
+def _beside(*pictures: np.ndarray) -> Sheet:
+    """Pictures of one size in a row, shrunk where they are large."""
+    pictures = tuple(_shrunk(picture) for picture in pictures)
     height, width = pictures[0].shape[:2]
     sheet = np.full((height, 3 * width + 2 * _GUTTER, 3), PAPER, np.uint8)
     for i, picture in enumerate(pictures):
@@ -84,7 +111,7 @@ def inspection_sheet(
 
     Args:
         cards: In the order of the ranking; at least one.
-        classes: C names.
+        classes: C names, for the legend; none where no class has a color of its own.
         palette: [C, 3] colours.
 
     Raises:

@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segjax.typing import Array
 from segjax.viz.legend import Sheet
-from segjax.viz.overlay import Palette, Picture, Rgb, edges, to_uint8
+from segjax.viz.overlay import Palette, edges
 from segjax.viz.palette import palette
+from segjax.viz.rgb import Picture, Rgb, to_rgb
 from segjax.viz.triptych import draw_sheet, fit, scale_of
 
 _COLOURS = 24  # Objects of one image in different colours; then they repeat.
@@ -27,7 +28,7 @@ def instances(
     """Draws each object in a colour of its own, with its box and its name.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         objects: `masks` bool or probabilities [n, H, W], of which 0.5 and more is
             drawn; `boxes` [n, 4] (x0, y0, x1, y1) in pixels; `classes` [n] in [1, C);
             `scores` [n] in [0, 1] where they were predicted. The best come first, and
@@ -40,13 +41,34 @@ def instances(
         Names are left out where there is one class, and names and scores where there
         are more than 25 objects.
     """
+    return _drawn(image, objects, _captions(objects, classes), alpha)
+
+
+def outlines(
+    image: Picture, objects: Mapping[str, Array], *, alpha: float = 0.45
+) -> Sheet:
+    """Draws as `instances` does, without names and scores.
+
+    Args:
+        image: [H, W, K] as stored, shown by `to_rgb`.
+        objects: See `instances`; only `masks` and `boxes` are read.
+        alpha: See `instances`.
+    """
+    return _drawn(image, objects, [""] * len(np.asarray(objects["boxes"])), alpha)
+
+
+def _drawn(
+    image: Picture,
+    objects: Mapping[str, Array],
+    captions: Sequence[str],
+    alpha: float,
+) -> Sheet:
     masks = np.asarray(objects["masks"]) >= 0.5
     colours = _colours(len(masks))
     picture = fit(_tinted(image, masks, colours, alpha), Image.Resampling.BOX)
     scale = scale_of(masks.shape[1:], picture)
     boxes = np.asarray(objects["boxes"], np.float64) * scale
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
-    captions = _captions(objects, classes)
     for box, text, shade in zip(
         boxes[::-1], captions[::-1], colours[::-1], strict=True
     ):
@@ -68,13 +90,14 @@ def instance_triptych(
     """Draws image | truth | prediction, as `instances` does, with captions.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         truth: See `instances`.
         found: See `instances`.
         classes: C names, background first.
     """
+    image = to_rgb(image)  # Once: panels share one window.
     counts = (len(np.asarray(side["masks"])) for side in (truth, found))
-    panels = [("image", fit(to_uint8(image), Image.Resampling.BOX))]
+    panels = [("image", fit(image, Image.Resampling.BOX))]
     for name, side, count in zip(
         ("truth", "prediction"), (truth, found), counts, strict=True
     ):
@@ -92,7 +115,7 @@ def _tinted(
     image: Picture, masks: Bool[np.ndarray, "n h w"], colours: Palette, alpha: float
 ) -> Rgb:
     """Masks over the image, the first on top."""
-    mixed = to_uint8(image).astype(np.float32)
+    mixed = to_rgb(image).astype(np.float32)
     for mask, shade in zip(masks[::-1], colours[::-1], strict=True):
         share = np.where(edges(mask.astype(np.uint8)) & mask, 1.0, alpha * mask)[
             ..., None

@@ -1,26 +1,17 @@
 """Label maps as colours, alone and on top of their image."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 
 from segjax.typing import Array
+from segjax.viz.rgb import Picture, Rgb, to_rgb
 
-Rgb = UInt8[np.ndarray, "h w 3"]
 Palette = UInt8[np.ndarray, "c 3"]
 LabelMap = Integer[Array, "h w"]
 ValidMap = Bool[Array, "h w"]
-Picture = UInt8[Array, "h w 3"] | Float[Array, "h w 3"]
 
 VOID_COLOUR = np.array([150, 150, 150], np.uint8)
 WRONG_COLOUR = np.array([235, 64, 52], np.uint8)
-
-
-def to_uint8(image: Picture) -> Rgb:
-    """[H, W, 3] as stored: floats in [0, 1] become 0..255, clipped and rounded."""
-    image = np.asarray(image)
-    if image.dtype == np.uint8:
-        return image
-    return np.round(255 * np.clip(image.astype(np.float32), 0, 1)).astype(np.uint8)
 
 
 def colour(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> Rgb:
@@ -60,7 +51,7 @@ def overlay(
     """Tints an image with its classes and draws their outlines.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         label: [H, W] class ids in [0, C). Class 0 stays as it is.
         palette: [C, 3] colours.
         valid: [H, W] False where a pixel stays as it is; None for all True.
@@ -76,7 +67,7 @@ def overlay(
     share = alpha * tinted
     share[edges(label) & tinted] = 1
     share = share[..., None]
-    mixed = (1 - share) * to_uint8(image) + share * colour(label, palette)
+    mixed = (1 - share) * to_rgb(image) + share * colour(label, palette)
     return np.round(mixed).astype(np.uint8)
 
 
@@ -86,7 +77,7 @@ def errors(
     """Shows in red, on the dimmed grey image, where the prediction is wrong.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [H, W] class ids.
         valid: [H, W] True where a pixel counts.
@@ -94,7 +85,7 @@ def errors(
     Returns:
         [H, W, 3].
     """
-    grey = to_uint8(image).mean(axis=-1, keepdims=True) * 0.6
+    grey = to_rgb(image).mean(axis=-1, keepdims=True) * 0.6
     wrong = (np.asarray(truth) != np.asarray(prediction)) & np.asarray(valid)
     mixed = np.where(wrong[..., None], WRONG_COLOUR, grey)
     return np.round(mixed).astype(np.uint8)

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from segjax import ops
 from segjax.typing import Array
 from segjax.viz.legend import FONT_SIZE, FRAME, INK, LINE, PAPER, Sheet, legend
-from segjax.viz.overlay import LabelMap, Palette, Picture, ValidMap, colour, to_uint8
+from segjax.viz.overlay import LabelMap, Palette, ValidMap, colour
+from segjax.viz.rgb import Picture, to_rgb
 
 MIN_SIDE, MAX_SIDE = 256, 1024
 """Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
@@ -32,7 +33,7 @@ def triptych(
     padding, image and truth are cropped to their centre.
 
     Args:
-        image: [H, W, 3] uint8, or float in [0, 1].
+        image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [h, w] class ids, at most as large as the image.
         palette: [C, 3] colours.
@@ -49,7 +50,7 @@ def triptych(
         ops.center_crop(np.asarray(x)[None], size)[0] for x in (image, truth, valid)
     )
     panels = [
-        ("image", fit(to_uint8(image), Image.Resampling.BOX)),
+        ("image", fit(to_rgb(image), Image.Resampling.BOX)),
         ("truth", fit(colour(truth, palette, valid), Image.Resampling.NEAREST)),
         ("prediction", fit(colour(prediction, palette), Image.Resampling.NEAREST)),
     ]

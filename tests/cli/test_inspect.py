@@ -98,6 +98,89 @@ def test_batch_norm_is_ranked_by_loss_alone(segjax, source, tmp_path):
     expect_one_error_line(got, "batch norm", "not defined by the example alone")
 
 
+DETECTOR = '''"""Squares, each an object."""
+
+import pathlib
+
+import optax
+
+from segjax import data, losses, metrics, models, train
+
+
+def experiment(*, source: pathlib.Path, steps: int = 1) -> train.Experiment:
+    """Builds the run."""
+    squares = data.instance_folder(source)
+    norm = models.layers.group_norm
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps, batch_size=4, monitor="mask_ap", samples=1
+        ),
+        data=data.Pipeline(dataset=squares, max_objects=2),
+        model=models.MaskRCNN(
+            body=models.resnet18(width=8, norm=norm),
+            fpn=models.FPN(features=8),
+            rpn=models.RPN(
+                anchor_sizes=((8,), (14,), (20,), (28,), (40,)),
+                pre_nms_top_n_train=16,
+                pre_nms_top_n_test=16,
+                post_nms_top_n_train=8,
+                post_nms_top_n_test=8,
+                batch_size_per_image=8,
+            ),
+            roi_heads=models.RoIHeads(
+                len(squares.classes),
+                box_width=8,
+                mask_convs=1,
+                mask_width=8,
+                batch_size_per_image=4,
+                detections_per_img=2,
+            ),
+        ),
+        objective=losses.instance(),
+        optimizer=optax.sgd(1e-3),
+        metric=metrics.detections(squares.classes),
+        model_inputs=models.mask_rcnn_inputs,
+    )
+'''
+
+
+@pytest.mark.slow
+def test_detectors_are_ranked_by_their_losses_in_training(segjax, tmp_path):
+    rng, source = np.random.default_rng(0), tmp_path / "squares"
+    for folder in ("images", "instances"):
+        (source / folder).mkdir(parents=True)
+    for i in range(6):
+        image = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8)
+        ids = np.zeros((32, 32), np.uint8)
+        ids[4:14, 4 + i : 14 + i], ids[18:28, 6:16] = 1, 2
+        image[ids > 0, 0] += 150
+        Image.fromarray(image).save(source / f"images/{i}.png")
+        Image.fromarray(ids).save(source / f"instances/{i}.png")
+    script, run = tmp_path / "squares_mask_rcnn.py", tmp_path / "run"
+    script.write_text(DETECTOR)
+    got = segjax("train", script, "--source", source, "--run", run)
+    assert got.code == 0, got.err
+    assert (run / "samples/00.png").exists()
+    rows = []
+    for by in ("loss", "gradient"):
+        got = segjax("inspect", run, "--by", by)
+        assert got.code == 0, got.err
+        assert "Traceback" not in got.err
+        rows.append(rows_of(run / "inspection-train-best.csv"))
+    terms = ["objectness", "rpn_box", "class", "box", "mask"]
+    columns = {f"loss/{name}" for name in terms} | {"loss", "gradient_norm"}
+    assert columns <= rows[0][0].keys()
+    # What is random comes from the example's index, so losses repeat.
+    losses = [sorted((row["index"], row["loss"]) for row in ranked) for ranked in rows]
+    assert losses[0] == losses[1]
+    for row in rows[0]:
+        total = sum(float(row[f"loss/{name}"]) for name in terms)
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
+        assert float(row["gradient_norm"]) > 0
+    page = (run / "inspection-train-best.html").read_text()
+    assert page.count("<figure>") == len(rows[0])
+
+
 def test_messages(segjax, run, tmp_path):
     expect_one_error_line(segjax("inspect"), "run folder")
     expect_one_error_line(segjax("inspect", tmp_path / "none"), "run.json")

@@ -41,7 +41,8 @@ def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
     """Mask R-CNN's are the true sizes of padded images, beside the images."""
     plain = script.read_text()
     changed = plain.replace(
-        "optimizer=", 'inputs=lambda batch: {"image": 1 - batch["image"]}, optimizer='
+        "optimizer=",
+        'model_inputs=lambda batch: {"image": 1 - batch["image"]}, optimizer=',
     )
     assert changed != plain
     path, folder = tmp_path / "inverted.py", tmp_path / "run"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjax.data import augment
-from segjax.data.augment import colour, warp
+from segjax.data.augment import color, warp
 
 SIZE = 24
 SPATIAL = {
@@ -21,7 +21,7 @@ SPATIAL = {
     "elastic": augment.elastic(sigma=3.0),
 }
 PIXELWISE = {
-    "colour_jitter": augment.colour_jitter(),
+    "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
     "noise": augment.noise(),
     "blur": augment.blur(),
@@ -31,9 +31,7 @@ IDENTITY = {
     "scale_and_crop": augment.scale_and_crop(minimum=1.0, maximum=1.0),
     "rotate": augment.rotate(degrees=0.0),
     "elastic": augment.elastic(sigma=0.0),
-    "colour_jitter": augment.colour_jitter(
-        brightness=0.0, contrast=0.0, saturation=0.0
-    ),
+    "color_jitter": augment.color_jitter(brightness=0.0, contrast=0.0, saturation=0.0),
     "exposure": augment.exposure(minimum=0.0, maximum=0.0),
     "noise": augment.noise(sigma=0.0),
     "blur": augment.blur(sigma=0.0),
@@ -237,7 +235,7 @@ def test_rotation_against_scipy(rng):
 
 
 def hermite(values, t):
-    """Cubic through the values; slopes are half the difference of the neighbours."""
+    """Cubic through the values; slopes are half the difference of the neighbors."""
     extended = np.concatenate([values[:1], values, values[-1:]])
     slopes = (extended[2:] - extended[:-2]) / 2
     i = min(int(t), len(values) - 2)
@@ -288,7 +286,7 @@ def test_elastic_is_the_coarse_field_in_between(key):
             np.testing.assert_allclose(moves[axis, row, column], expected, atol=1e-3)
 
 
-def test_colour_jitter_by_hand(rng, key):
+def test_color_jitter_by_hand(rng, key):
     example = random_example(rng)
     draw = np.asarray(jax.random.uniform(key, (3,), minval=-1.0))
     bright, strong, vivid = 1 + draw * [0.1, 0.2, 0.3]
@@ -296,15 +294,13 @@ def test_colour_jitter_by_hand(rng, key):
     x = example["image"].astype(np.float64) * bright
     x = strong * x + (1 - strong) * (x @ luma).mean()
     x = vivid * x + (1 - vivid) * (x @ luma)[..., None]
-    out = augment.colour_jitter(brightness=0.1, contrast=0.2, saturation=0.3)
+    out = augment.color_jitter(brightness=0.1, contrast=0.2, saturation=0.3)
     np.testing.assert_allclose(out(key, example)["image"], np.clip(x, 0, 1), atol=1e-5)
 
 
-def test_saturation_leaves_grey_images_grey(key):
+def test_saturation_leaves_gray_images_gray(key):
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.25, np.float32)}
-    jitter = jax.jit(
-        augment.colour_jitter(brightness=0.0, contrast=0.5, saturation=1.0)
-    )
+    jitter = jax.jit(augment.color_jitter(brightness=0.0, contrast=0.5, saturation=1.0))
     np.testing.assert_allclose(jitter(key, example)["image"], 0.25, atol=1e-6)
 
 
@@ -332,7 +328,7 @@ def test_noise_has_at_most_the_asked_deviation():
     assert abs(np.mean(stds) - 0.05) < 0.012
 
 
-blurred = jax.jit(functools.partial(colour.gaussian, radius=8))
+blurred = jax.jit(functools.partial(color.gaussian, radius=8))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 2.5])
@@ -497,7 +493,7 @@ def test_boxes_without_masks_are_refused(name, key):
         (lambda: augment.elastic(grid=1), "grid must be at least 2"),
         (lambda: augment.noise(sigma=float("nan")), "sigma must be at least 0"),
         (lambda: augment.blur(sigma=-1.0), "sigma must be at least 0"),
-        (lambda: augment.colour_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
+        (lambda: augment.color_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
         (lambda: augment.sometimes(1.5, augment.flip), r"probability must be in \[0"),
     ],
 )
@@ -509,3 +505,71 @@ def test_options_are_checked(make, message):
 def test_stored_images_are_refused(key):
     with pytest.raises(AssertionError, match="float"):
         augment.flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
+
+
+RANGED = {
+    "color_jitter": augment.color_jitter(),
+    "exposure": augment.exposure(),
+    "noise": augment.noise(sigma=1.0),
+}
+
+
+@pytest.mark.parametrize("name", RANGED)
+@pytest.mark.parametrize(
+    ("shift", "scale"), [(0.0, 1.0), (6_000.0, 2_000.0)], ids=["z-scored", "counts"]
+)
+def test_images_beyond_the_unit_range_survive(rng, name, shift, scale):
+    # Flat spots where the changes cut, at the extremes alone: all else stays apart.
+    image = shift + scale * np.clip(rng.normal(size=(SIZE, SIZE, 3)), -3, 3)
+    example = random_example(rng) | {"image": image.astype(np.float32)}
+    change = jax.jit(RANGED[name])
+    for seed in range(8):
+        out = np.asarray(change(jax.random.key(seed), example)["image"])
+        assert out.min() >= min(image.min(), 0) - 1e-3 * scale
+        assert out.max() <= image.max() + 1e-3 * scale
+        assert len(np.unique(out)) > 0.8 * out.size
+        assert np.corrcoef(out.ravel(), image.ravel())[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_unit_images_are_cut_to_the_unit_range(rng, name, key):
+    # As ever: an image in [0, 1] may reach 0 and 1, and no further.
+    example = random_example(rng) | {
+        "image": rng.choice(np.float32([0.1, 0.9]), (SIZE, SIZE, 3))
+    }
+    change = jax.jit(RANGED[name])
+    outs = np.stack([change(jax.random.key(s), example)["image"] for s in range(20)])
+    assert outs.min() >= 0
+    assert outs.max() == 1
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_other_channels_have_no_saturation(rng, key, channels):
+    image = rng.random((SIZE, SIZE, channels), np.float32)
+    example = random_example(rng) | {"image": image}
+    with pytest.raises(ValueError, match=f"3 channels only, got {channels}. Pass sat"):
+        augment.color_jitter()(key, example)
+    jitter = augment.color_jitter(brightness=0.1, contrast=0.2, saturation=0.0)
+    bright, strong, _ = 1 + np.asarray(jax.random.uniform(key, (3,), minval=-1.0)) * [
+        0.1,
+        0.2,
+        0,
+    ]
+    x = image.astype(np.float64) * bright
+    x = strong * x + (1 - strong) * x.mean((0, 1))
+    got = jitter(key, example)["image"]
+    np.testing.assert_allclose(got, np.clip(x, 0, 1), atol=1e-5)
+
+
+def test_compose_has_the_same_numbers_on_every_backend(rng, key, monkeypatch):
+    example = random_example(rng)
+    members = (augment.flip, augment.noise(sigma=0.2), augment.rotate(degrees=30.0))
+    looped = jax.jit(augment.compose(*members))
+    assert "stablehlo.case" in looped.lower(key, example).as_text()
+    expected = looped(key, example)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    plain = jax.jit(augment.compose(*members))
+    assert "stablehlo.case" not in plain.lower(key, example).as_text()
+    got = plain(key, example)
+    np.testing.assert_allclose(got["image"], expected["image"], atol=1e-5)
+    np.testing.assert_array_equal(got["label"], expected["label"])

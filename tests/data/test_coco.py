@@ -255,3 +255,18 @@ def test_objects_of_instance_maps():
         ValueError, match="tells objects apart, got examples with label"
     ):
         objects_of({"label": label})
+
+
+def test_more_categories_than_a_byte_counts(load, content, images):
+    content["categories"] = [{"id": i, "name": f"k{i}"} for i in range(1, 301)]
+    for number, one in enumerate(content["annotations"]):
+        one["category_id"] = 255 + 10 * number
+    got = load(as_json(content) | images)
+    assert len(got.classes) == 301
+    examples = {e["name"]: e for e in got.splits["train"]}
+    assert examples["a"]["label"].dtype == np.uint16
+    assert {0, 255, 265, 275} == set(np.unique(examples["a"]["label"]).tolist())
+    assert set(np.unique(examples["b"]["label"]).tolist()) <= {0, 65_535, 295}
+    pipeline = data.Pipeline(dataset=got, multiple=1, max_objects=4)
+    (batch,) = pipeline.eval_batches("train", batch_size=3)
+    assert batch["classes"][0].tolist() == [255, 265, 275, 0]

@@ -63,9 +63,9 @@ def without(batches, bad):
     """The batches of whole data, as they should be if some records are broken."""
     for batch in batches:
         rows = np.isin(batch["image"][:, 0, 0, 0], bad)
-        for name in ("image", "label", "valid", "weight"):
+        for name, value in {"image": 0, "label": 255, "weight": 0}.items():
             batch[name] = batch[name].copy()
-            batch[name][rows] = 0
+            batch[name][rows] = value
     return batches
 
 
@@ -226,7 +226,7 @@ def test_an_undecodable_image_is_named(prepared, monkeypatch):
 
 
 def test_sizes_come_from_headers_alone(prepared, monkeypatch):
-    monkeypatch.setattr("segjax.data.builders.base.from_png", None)
+    monkeypatch.setattr("segjax.data.builders.packing.unpack", None)
     examples = prepared.splits["train"]
     assert [examples.image_size(i) for i in range(8)] == [(16, 12)] * 8
 

@@ -81,3 +81,22 @@ def test_each_fault_is_named(load, files, tmp_path, change, words):
     for word in words:
         assert word in str(caught.value)
     assert sources.leftovers(tmp_path / "prepared") == []
+
+
+def test_deep_images_and_their_id_maps(load, files, rng):
+    deep = rng.integers(0, 65_536, (3, 4)).astype(np.uint16)
+    files |= {name: sources.png(deep) for name in files if name.startswith("images")}
+    got = load(files)
+    pipeline = data.Pipeline(
+        dataset=got,
+        multiple=4,
+        max_objects=3,
+        fields={"instances": data.Field("nearest")},
+    )
+    (batch,) = pipeline.eval_batches("test", batch_size=1)
+    np.testing.assert_array_equal(batch["image"][0, :3], deep[..., None])
+    np.testing.assert_array_equal(
+        batch["instances"][0, :3] > 0, batch["label"][0, :3] == 1
+    )
+    ids = batch["instances"][0]
+    np.testing.assert_array_equal(batch["masks"][0], [ids == 1, ids == 2, ids == 3])

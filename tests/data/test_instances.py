@@ -9,6 +9,7 @@ from segjax.data.instances import cut, fill
 from segjax.data.objects import Objects, encode_objects
 from segjax.data.pipeline import Pipeline
 
+EYE = np.eye(8, dtype=np.uint8)
 KEYS = ("boxes", "classes", "masks", "present", "crowd", "size")
 
 
@@ -28,7 +29,7 @@ def example(rng, size=(12, 10), count=4):
 
 def pipeline(examples, **options):
     data = Dataset("fake", ("b", "x", "y", "z"), {"train": examples}, "f")
-    return Pipeline(**{"dataset": data, "size": 7, "instances": 5} | options)
+    return Pipeline(**{"dataset": data, "size": 7, "max_objects": 5} | options)
 
 
 def take(pipe, count, **options):
@@ -129,30 +130,30 @@ def test_the_largest_are_kept():
 def test_what_is_left_out_is_told(rng, capsys):
     examples = [example(rng, count=4) for _ in range(8)]
     whole = [len(by_hand(e["instances"], e["label"])) for e in examples]
-    pipe = pipeline(examples, instances=1)
+    pipe = pipeline(examples, max_objects=1)
     list(pipe.eval_batches("train", batch_size=4))
     lines = capsys.readouterr().err.splitlines()
-    assert "instances=1 left out" in lines[0]
+    assert "max_objects=1 left out" in lines[0]
     images = [int(line.split(" of ")[1].split()[0]) for line in lines]
     assert images == [1, 2, 4, 8][: len(images)]
     if len(images) == 4:
         assert f"left out {sum(whole) - 8} objects" in lines[-1]
     list(pipe.eval_batches("train", batch_size=4))
     assert not capsys.readouterr().err  # Told before.
-    take(pipeline(examples, instances=9), 3)
+    take(pipeline(examples, max_objects=9), 3)
     assert not capsys.readouterr().err
 
 
 def test_evaluation_may_have_more_slots(rng, capsys):
     examples = [example(rng, count=4) for _ in range(4)]
-    pipe = pipeline(examples, instances=1, eval_instances=2)
+    pipe = pipeline(examples, max_objects=1, eval_max_objects=2)
     (batch,) = pipe.eval_batches("train", batch_size=4)
     assert batch["masks"].shape[1] == 2
-    assert "eval_instances=2 left out" in capsys.readouterr().err
+    assert "eval_max_objects=2 left out" in capsys.readouterr().err
     assert take(pipe, 1)[0]["masks"].shape[1] == 1
-    assert "warning: instances=1 left out" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="needs instances too"):
-        pipeline(examples, instances=None, eval_instances=2)
+    assert "warning: max_objects=1 left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="needs max_objects too"):
+        pipeline(examples, max_objects=None, eval_max_objects=2)
 
 
 def test_an_image_without_objects():
@@ -213,7 +214,7 @@ def test_workers_and_corrupt_records(rng):
             return [][0] if number in self.bad else super().__getitem__(number)
 
     examples = Broken(example(rng) for _ in range(6))
-    options = {"skip_corrupt": 1, "instances": 2}
+    options = {"skip_corrupt": 1, "max_objects": 2}
     alone = pipeline(examples, **options)
     helped = pipeline(examples, workers=2, **options)
     examples.bad = (2,)
@@ -229,12 +230,12 @@ def test_workers_and_corrupt_records(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pipeline([], instances=0), "instances must be at least 1"),
+        (lambda: pipeline([], max_objects=0), "max_objects must be at least 1"),
         (
             lambda: take(
-                pipeline([{"image": np.zeros((8, 8, 3)), "label": np.eye(8)}]), 1
+                pipeline([{"image": np.zeros((8, 8, 1), np.uint8), "label": EYE}]), 1
             ),
-            "instances need a data set that tells objects apart",
+            "max_objects needs a data set that tells objects apart",
         ),
     ],
 )
@@ -244,5 +245,5 @@ def test_mistakes_are_named(call, message):
 
 
 def test_the_fingerprint_follows_the_slots(rng):
-    prints = {pipeline([], instances=n).fingerprint() for n in (None, 1, 2)}
+    prints = {pipeline([], max_objects=n).fingerprint() for n in (None, 1, 2)}
     assert len(prints) == 3

@@ -7,7 +7,7 @@ from tests.data import sources
 
 @pytest.fixture
 def files(rng):
-    """Thirty slices; slice n is grey n everywhere."""
+    """Thirty slices; slice n is gray n everywhere."""
     found = {f"isbi2012/test/{n}.png": b"not read" for n in range(30)}
     for n in range(30):
         cells = rng.choice(np.array([0, 255], np.uint8), (8, 8))
@@ -52,8 +52,8 @@ def test_membrane_is_0_and_cell_is_1(files, tmp_path):
 def test_bad_folds_and_files(files, tmp_path):
     with pytest.raises(ValueError, match="fold must be 0 to 4, got 5"):
         data.isbi2012(tmp_path, fold=5, data_dir=tmp_path / "prepared")
-    grey = {"isbi2012/train/label/3.png": sources.png(np.full((8, 8), 7, np.uint8))}
-    source = sources.write(tmp_path / "grey", files | grey)
+    gray = {"isbi2012/train/label/3.png": sources.png(np.full((8, 8), 7, np.uint8))}
+    source = sources.write(tmp_path / "gray", files | gray)
     with pytest.raises(
         ValueError, match=r"label/3.png holds id 7: needed one of 0, 25"
     ):

@@ -5,7 +5,7 @@ import numpy as np
 
 from tests.data import sources
 
-PROGRAM = """
+HIDE = """
 import importlib.machinery
 import importlib.util
 import sys
@@ -18,10 +18,12 @@ def as_if_not_installed(name, path=None, target=None):
 
 importlib.machinery.PathFinder.find_spec = as_if_not_installed
 assert importlib.util.find_spec("tensorflow") is None
+"""
+PROGRAM = f"""{HIDE}
 from segjax import data
 from segjax.data.builders import digits
 
-digits.SCENES = {"train": 4, "validation": 2, "test": 2}
+digits.SCENES = {{"train": 4, "validation": 2, "test": 2}}
 for prepared in (data.digits(), data.folder(sys.argv[1])):
     for split, examples in prepared.splits.items():
         for example in examples:

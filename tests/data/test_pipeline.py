@@ -15,7 +15,7 @@ from segjax.data.pad import (
     padded_size,
 )
 from segjax.data.pipeline import Pipeline
-from segjax.typing import Data
+from segjax.typing import Data, Field
 
 
 def fake(splits, fingerprint="f"):
@@ -69,14 +69,12 @@ def test_shapes_and_values():
     shapes = {name: (x.dtype.name, x.shape) for name, x in batch.items()}
     assert shapes == {
         "image": ("uint8", (4, 5, 6, 3)),
-        "label": ("int32", (4, 5, 6)),
-        "valid": ("bool", (4, 5, 6)),
+        "label": ("uint8", (4, 5, 6)),
         "weight": ("float32", (4,)),
         "index": ("int32", (4,)),
     }
     rows, columns = batch["image"][..., 1], batch["image"][..., 2]
-    np.testing.assert_array_equal(batch["valid"], ~((rows == 1) & (columns == 1)))
-    expected = np.where(batch["valid"], 1 + rows % 2, 0)
+    expected = np.where((rows == 1) & (columns == 1), 255, 1 + rows % 2)
     np.testing.assert_array_equal(batch["label"], expected)
     np.testing.assert_array_equal(batch["index"], range(4))
     np.testing.assert_array_equal(batch["weight"], 1)
@@ -153,6 +151,15 @@ def test_workers_change_nothing(count):
     assert_same(helped, alone)
 
 
+def test_threads_change_nothing():
+    runs = [
+        Pipeline(dataset=dataset(MIXED), size=5, threads=threads) for threads in (1, 5)
+    ]
+    assert runs[0].fingerprint() == runs[1].fingerprint()
+    assert_same(*(take(run, 6, batch_size=4, seed=1) for run in runs))
+    assert_same(*(list(run.eval_batches("train", batch_size=2)) for run in runs))
+
+
 @pytest.mark.parametrize("cache_bytes", [0, 1_000, 2**30])
 def test_the_cache_changes_nothing(cache_bytes):
     plain = take(Pipeline(dataset=dataset(), size=5), 9, batch_size=4, seed=1)
@@ -160,8 +167,9 @@ def test_the_cache_changes_nothing(cache_bytes):
     assert_same(take(pipeline, 9, batch_size=4, seed=1), plain)
 
 
-# Once for the sizes, as a list cannot tell them, and then three times.
-@pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 40), (2 * 8 * 8 * 4, 34)])
+# Once for the sizes, as a list cannot tell them, once the first, for dtypes and
+# channels, and then three times.
+@pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 41), (2 * 8 * 8 * 4, 34)])
 def test_the_cache_keeps_what_fits(cache_bytes, decoded, monkeypatch):
     indices, decode = [], Reader._decode
     monkeypatch.setattr(
@@ -176,10 +184,9 @@ def test_the_cache_keeps_what_fits(cache_bytes, decoded, monkeypatch):
 def test_small_images_are_padded_with_invalid():
     pipeline = Pipeline(dataset=dataset(((3, 9),)), size=(5, 6))
     (batch,) = take(pipeline, 1, batch_size=2, seed=0)
-    assert not batch["valid"][:, 3:].any()
-    assert (batch["label"][:, 3:] == 0).all()
+    assert (batch["label"][:, 3:] == 255).all()
     assert (batch["image"][:, 3:] == 0).all()
-    assert batch["valid"][:, :3].sum() >= 2 * (3 * 6 - 1)
+    assert (batch["label"][:, :3] != 255).sum() >= 2 * (3 * 6 - 1)
 
 
 def test_whole_images_when_size_is_none():
@@ -206,17 +213,19 @@ def test_evaluation_covers_every_example_once(batch_size):
     for batch in batches:
         assert len(batch["index"]) == batch_size
         filler = batch["weight"] == 0
-        assert not batch["valid"][filler].any()
+        valid = batch["label"] != 255
+        assert not valid[filler].any()
         assert (batch["index"][filler] == -1).all()
         for row in np.flatnonzero(~filler):
             i = batch["index"][row]
             height, width = sizes[i]
-            assert batch["valid"].shape[1:] == padded_size(sizes[i], 4)
+            assert tuple(batch["size"][row]) == sizes[i]
+            assert valid.shape[1:] == padded_size(sizes[i], 4)
             image = batch["image"][row, :height, :width]
             np.testing.assert_array_equal(image, data.splits["train"][i]["image"])
-            assert batch["valid"][row].sum() == height * width - 1
-            assert not batch["valid"][row, height:].any()
-            assert not batch["valid"][row, :, width:].any()
+            assert valid[row].sum() == height * width - 1
+            assert not valid[row, height:].any()
+            assert not valid[row, :, width:].any()
     shapes = [b["image"].shape[1:3] for b in batches]
     for shape in set(shapes):  # Within a size, the split's order.
         rows = [
@@ -250,6 +259,26 @@ def test_processes_evaluate_together(count, batch_size):
     assert sorted(index) == list(range(len(MIXED)))
 
 
+def test_few_shapes_hold_all_images():
+    data = dataset(MIXED)
+    pipeline = Pipeline(dataset=data, multiple=4, max_shapes=2)
+    batches = list(pipeline.eval_batches("train", batch_size=4))
+    shapes = [b["image"].shape[1:3] for b in batches]
+    assert len(set(shapes)) == 2
+    assert len(batches) == 3  # Nine images: at most one short batch a shape.
+    index = [b["index"][b["weight"] == 1] for b in batches]
+    assert sorted(np.concatenate(index)) == list(range(len(MIXED)))
+    for batch in batches:
+        for row in np.flatnonzero(batch["weight"]):
+            number = batch["index"][row]
+            height, width = batch["size"][row]
+            assert (height, width) == MIXED[number]
+            np.testing.assert_array_equal(
+                batch["image"][row, :height, :width],
+                data.splits["train"][number]["image"],
+            )
+
+
 class Sized(list):
     read = ()
 
@@ -271,7 +300,9 @@ def test_a_process_decodes_its_own_rows_only():
     (*batches,) = batches
     index = np.concatenate([b["index"][b["weight"] == 1] for b in batches])
     assert len(index) < 6
-    assert sorted(examples.read) == sorted(index)
+    assert 0 not in index
+    # And the first, which tells dtypes and channels.
+    assert sorted(examples.read) == [0, *sorted(index)]
 
 
 def test_an_empty_split_has_no_batches():
@@ -314,7 +345,9 @@ def test_a_dead_reader_is_named():
 
 def test_fingerprint_follows_data_and_settings():
     base = Pipeline(dataset=dataset(), size=4)
-    same = Pipeline(dataset=dataset(), size=(4, 4), workers=2, cache_bytes=0)
+    same = Pipeline(
+        dataset=dataset(), size=(4, 4), workers=2, cache_bytes=0, max_shapes=2
+    )
     assert base.fingerprint() == same.fingerprint()
     others = [
         dataclasses.replace(base, size=(4, 5)),
@@ -322,8 +355,10 @@ def test_fingerprint_follows_data_and_settings():
         dataclasses.replace(base, multiple=16),
         dataclasses.replace(base, train_split="test"),
         dataclasses.replace(base, dataset=fake({}, fingerprint="g")),
+        dataclasses.replace(base, fields={"x": Field("linear")}),
+        dataclasses.replace(base, fields={"x": Field("nearest")}),
     ]
-    assert len({p.fingerprint() for p in [base, *others]}) == 6
+    assert len({p.fingerprint() for p in [base, *others]}) == 8
 
 
 @pytest.mark.parametrize(
@@ -346,6 +381,8 @@ def test_fingerprint_follows_data_and_settings():
             "skip_corrupt must be at least 0",
         ),
         (lambda p: dataclasses.replace(p, multiple=0), "multiple must be at least 1"),
+        (lambda p: dataclasses.replace(p, max_shapes=0), "max_shapes must be at least"),
+        (lambda p: dataclasses.replace(p, threads=0), "threads must be at least 1"),
         (lambda p: dataclasses.replace(p, workers=-1), "workers must be at least 0"),
         (lambda p: dataclasses.replace(p, size=0), "size must be at least 1 pixel"),
         (
@@ -399,6 +436,8 @@ def test_evaluation_mirrors_images_and_counts_none_of_it():
     (batch,) = pipeline.eval_batches("train", batch_size=1)
     rows = batch["image"][0, :, 0, 1]
     np.testing.assert_array_equal(rows, [0, 1, 2, 3, 4, 5, 4, 3])
-    assert not batch["valid"][0, 6:].any()
-    assert not batch["valid"][0, :, 7:].any()
-    assert batch["valid"].sum() == 6 * 7 - 1  # One pixel is void.
+    valid = batch["label"] != 255
+    assert not valid[0, 6:].any()
+    assert not valid[0, :, 7:].any()
+    assert valid.sum() == 6 * 7 - 1  # One pixel is void.
+    np.testing.assert_array_equal(batch["size"], [(6, 7)])

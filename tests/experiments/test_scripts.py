@@ -9,7 +9,6 @@ import pytest
 
 from segjax import train
 from segjax.cli import scripts
-from segjax.train.loop import step_of
 from tests.data import sources
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -95,20 +94,16 @@ def test_step_and_evaluation_trace(
         flags = {**flags, "source": sources.write(tmp_path / "source", files(rng))}
     build = scripts.load(EXPERIMENTS / f"{name}.py")
     experiment = build(**SMALL, **flags)
-    model, optimizer, pipeline = (
-        getattr(experiment, part) for part in ("model", "optimizer", "data")
-    )
-    state = train.abstract_state(
-        model, optimizer, image_shape=train.image_shape(pipeline)
-    )
+    pipeline = experiment.data
+    state = train.abstract_state_of(experiment, train.data_spec(pipeline))
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as batches:
-        after, scalars = jax.eval_shape(step_of(experiment), state, next(batches))
+        after, scalars = jax.eval_shape(train.step_of(experiment), state, next(batches))
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(
         lambda x: x.shape, state
     )
     assert {"loss", "grad_norm"} <= scalars.keys()
     evaluation = train.make_eval_step(
-        model.apply, experiment.objective, experiment.metric, inputs=experiment.inputs
+        experiment.forward, experiment.objective, experiment.metric
     )
     split = train.evaluation_split(pipeline.splits)
     with contextlib.closing(pipeline.eval_batches(split, batch_size=2)) as batches:

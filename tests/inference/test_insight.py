@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import inference, losses, metrics, models, train
+from segjax import inference, losses, models, ops
+from segjax.forward import Forward, make_forward
 from tests import scenes
 
 OBJECTIVE = losses.semantic(
@@ -27,9 +28,7 @@ def variables_of(model):
 
 
 def scored(model, variables, size):
-    score = inference.make_example_scores(
-        model.apply, OBJECTIVE, inputs=train.image_only
-    )
+    score = inference.make_example_scores(make_forward(model), OBJECTIVE)
     return inference.score_examples(jax.jit(score), variables, batches(size))
 
 
@@ -76,37 +75,99 @@ def test_the_batch_that_an_example_is_in_does_not_matter(model, variables, score
         np.testing.assert_allclose(scores[name], column, rtol=1e-5, err_msg=name)
 
 
-def test_losses_average_to_those_of_evaluation(model, variables, scores):
-    evaluate = train.make_evaluator(
-        model.apply, OBJECTIVE, metrics.semantic(scenes.CLASSES)
+def test_losses_are_those_of_the_objective(model, variables, scores):
+    """By hand, on the network's logits; so preprocessing and inputs are honored too."""
+    for forward in (
+        make_forward(model),
+        make_forward(
+            model,
+            preprocess=ops.normalize((0.4,), (0.3,)),
+            model_inputs=lambda batch: {"image": -batch["image"]},
+        ),
+    ):
+        got = inference.score_examples(
+            jax.jit(inference.make_example_losses(forward, OBJECTIVE)),
+            variables,
+            batches(4),
+        )
+        for row, loss in zip(batches(1), got["loss/ce"], strict=True):
+            image = row["image"] / np.float32(255)
+            if forward.preprocess != ops.UnitRange():
+                image = (0.4 - image) / 0.3
+            logits = model.apply(variables, image.astype(np.float32))
+            ce = losses.cross_entropy(logits, row["label"], row["valid"])
+            np.testing.assert_allclose(loss, ce[0], rtol=1e-4)
+    np.testing.assert_allclose(
+        scores["loss"], scores["loss/ce"] + scores["loss/dice"], rtol=1e-6
     )
-    state = train.TrainState(
-        step=0, params=variables["params"], model_state={}, opt_state=(), key=0
-    )
-    figures = evaluate(state, batches(4))
-    for name in ("loss", "loss/ce", "loss/dice"):
-        assert np.mean(scores[name]) == pytest.approx(figures[name], rel=1e-5)
+
+
+def test_a_step_reaches_objectives_that_want_it(variables, model):
+    def objective(outputs, batch, *, step):
+        return {"ce": jnp.zeros(len(outputs)) + step}
+
+    score = inference.make_example_losses(make_forward(model), objective, step=7)
+    assert score(variables, batches(4)[0])["loss"].tolist() == [7] * 4
+
+
+class Training:
+    """Outputs to learn from in training only, which are random."""
+
+    margin = 0
+
+    def apply(self, variables, image, *, train, rngs, mutable=()):
+        scale = variables["params"]["scale"]
+        if not train:
+            return jnp.zeros((len(image), 5)), None
+        noise = jax.random.normal(rngs["params"], (len(image),))
+        return {"noise": scale * noise}, {}
+
+
+def no_terms_in_evaluation(outputs, batch):
+    return {"noise": outputs["noise"]} if isinstance(outputs, dict) else {}
+
+
+def test_losses_that_exist_in_training_only_are_fixed_by_the_index():
+    forward = Forward(Training())
+    for build in (inference.make_example_losses, inference.make_example_scores):
+        score = jax.jit(build(forward, no_terms_in_evaluation))
+        variables = {"params": {"scale": jnp.float32(2)}}
+        alone, together = (
+            inference.score_examples(score, variables, batches(size)) for size in (1, 4)
+        )
+        np.testing.assert_allclose(alone["loss"], together["loss"], rtol=1e-6)
+        assert len(set(alone["loss"])) == 7
+        key = jax.random.fold_in(jax.random.key(0), 3)
+        noise = jax.random.normal(key, (1,))[0]
+        np.testing.assert_allclose(alone["loss"][3], 2 * noise, rtol=1e-6)
+        if "gradient_norm" in alone:
+            np.testing.assert_allclose(alone["gradient_norm"][3], abs(noise), rtol=1e-6)
+
+
+def test_an_objective_without_terms_is_an_error():
+    score = inference.make_example_losses(Forward(Training()), lambda *_: {})
+    with pytest.raises(ValueError, match="at least one term, got none"):
+        score({"params": {"scale": jnp.float32(2)}}, batches(1)[0])
 
 
 def test_gradient_norm_by_hand():
     # Logits are a bias of 0 for two classes: p = 1/2. Where all labels are 0, the
     # gradient of the cross entropy is p - (1, 0) = (-1/2, 1/2), of length sqrt(1/2);
     # where half of them are, it is 0.
-    def apply(variables, image, *, train):
-        bias = variables["params"]["bias"]
-        return jnp.zeros((*image.shape[:3], 2)) + bias[None, None, None, :]
+    class Bias:
+        def apply(self, variables, image, *, train, rngs):
+            bias = variables["params"]["bias"]
+            return jnp.zeros((*image.shape[:3], 2)) + bias[None, None, None, :]
 
-    label = np.zeros((2, 4, 4), np.int32)
+    label = np.zeros((2, 4, 4), np.uint8)
     label[1, :2] = 1
+    label[:, :, 3] = 255  # Ignored.
     score = inference.make_example_scores(
-        apply,
-        losses.semantic(ce=(1.0, losses.cross_entropy)),
-        inputs=train.image_only,
+        make_forward(Bias()), losses.semantic(ce=(1.0, losses.cross_entropy))
     )
     batch = {
         "image": np.zeros((2, 4, 4, 3), np.uint8),
         "label": label,
-        "valid": np.ones(label.shape, bool),
         "weight": np.ones(2, np.float32),
         "index": np.arange(2, dtype=np.int32),
     }
@@ -141,9 +202,7 @@ def test_batch_norm_has_losses_but_no_gradients():
     assert inference.has_batch_statistics(variables)
     with pytest.raises(ValueError, match="not defined by the example alone"):
         scored(model, variables, 4)
-    score = inference.make_example_losses(
-        model.apply, OBJECTIVE, inputs=train.image_only
-    )
+    score = inference.make_example_losses(make_forward(model), OBJECTIVE)
     got = inference.score_examples(jax.jit(score), variables, batches(4))
     assert got.keys() == {"index", "loss", "loss/ce", "loss/dice"}
     np.testing.assert_allclose(got["loss"], got["loss/ce"] + got["loss/dice"])
@@ -152,3 +211,39 @@ def test_batch_norm_has_losses_but_no_gradients():
 def test_ranked_puts_what_is_not_finite_first_and_ties_in_order():
     order = inference.ranked(np.array([1.0, 3.0, np.nan, 1.0, np.inf, 2.0]))
     np.testing.assert_array_equal(order, [2, 4, 1, 5, 0, 3])
+
+
+def test_detectors_are_traced_in_batches_too():
+    """As on an accelerator, where `inspect` scores several images at once."""
+    norm = models.layers.group_norm
+    model = models.MaskRCNN(
+        body=models.resnet18(width=8, norm=norm),
+        fpn=models.FPN(features=8),
+        rpn=models.RPN(
+            anchor_sizes=((8,), (14,), (20,), (28,), (40,)),
+            pre_nms_top_n_train=8,
+            post_nms_top_n_train=8,
+            batch_size_per_image=8,
+        ),
+        roi_heads=models.RoIHeads(
+            2, box_width=8, mask_convs=1, mask_width=8, batch_size_per_image=4
+        ),
+    )
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    rows = 3
+    batch = {
+        "image": np.zeros((rows, 32, 32, 3), np.uint8),
+        "size": np.full((rows, 2), 32, np.int32),
+        "boxes": np.zeros((rows, 2, 4), np.float32),
+        "classes": np.zeros((rows, 2), np.int32),
+        "masks": np.zeros((rows, 2, 32, 32), bool),
+        "present": np.zeros((rows, 2), bool),
+        "weight": np.ones(rows, np.float32),
+        "index": np.arange(rows, dtype=np.int32),
+    }
+    forward = make_forward(model, model_inputs=models.mask_rcnn_inputs)
+    score = inference.make_example_scores(forward, losses.instance())
+    scores = jax.eval_shape(score, variables, batch)
+    assert {x.shape for x in scores.values()} == {(rows,)}
+    assert {"loss", "loss/mask", "gradient_norm"} <= scores.keys()

@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 import skimage.morphology
@@ -33,8 +32,8 @@ def test_metric_over_images_and_classes(rng):
     logits, batch = scenes.batch(rng, examples=4, size=(24, 21))
     batch["label"][1] = 0
     batch["valid"][3] = False
-    metric = jax.jit(metrics.centreline(scenes.NAMES))
-    got = jax.device_get(metric(logits, batch)).metric()
+    metric = scenes.compiled(metrics.centreline(scenes.NAMES))
+    got = metric(logits, batch).made
     predicted = logits.argmax(-1)
     want = np.array(
         [

@@ -117,5 +117,5 @@ def test_messages():
     with pytest.raises(ValueError, match="a class beside background"):
         metrics.detections(("background",))
     bare = {k: v for k, v in batch().items() if k != "masks"}
-    with pytest.raises(ValueError, match="instances=N"):
+    with pytest.raises(ValueError, match="max_objects=N"):
         figures(outputs(), bare)

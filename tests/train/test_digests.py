@@ -143,7 +143,7 @@ def test_the_first_stream_that_differs(trained, mirrored, change, stream):
 def test_model_and_loss_do_not_change_what_augmentation_rounds_to():
     """XLA compiles them into one program; the digests of the batch stay apart."""
     several = data.augment.compose(
-        data.augment.rotate(), data.augment.elastic(), data.augment.colour_jitter(),
+        data.augment.rotate(), data.augment.elastic(), data.augment.color_jitter(),
         data.augment.noise(), data.augment.blur(),
     )  # fmt: skip
     one = experiment(augment=several)

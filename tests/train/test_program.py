@@ -1,14 +1,16 @@
 """What the compiled step is made of: nothing is wasted in it."""
 
+import collections
 import re
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from segjax import losses, models, train
+from segjax import losses, models, ops, train
 
 
 def turned(key, example):
@@ -84,6 +86,71 @@ def test_bfloat16_computes_and_float32_is_kept(half):
     # of Dice with its gradient: all over the three classes.
     assert len(kept) == 5, kept
     assert all("x3xf32" in operands for operands, _ in kept)
+
+
+def primitives(jaxpr):
+    """The names of all operations of a program, those of its parts included."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for part in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from primitives(part)
+
+
+@pytest.mark.parametrize("seeds", [1, 3], ids=["one", "vmapped"])
+def test_nothing_but_the_users_arithmetic(seeds):
+    """Beside the user's functions the step counts, divides and updates."""
+    model = models.SimpleCNN(num_classes=3, width=2)
+    optimizer = optax.sgd(0.1)
+    state = train.init_state(model, optimizer, seed=0, image_shape=(8, 8, 3))
+    batch = {
+        "image": np.zeros((2, 8, 8, 3), np.uint8),
+        "label": np.zeros((2, 8, 8), np.uint8),
+        "weight": np.ones(2, np.float32),
+        "index": np.arange(2, dtype=np.int32),
+    }
+    objective = losses.semantic(ce=(1.0, losses.cross_entropy))
+    step = train.make_train_step(train.make_forward(model), objective, optimizer)
+
+    def by_hand(state, batch):
+        """The same update, written without the library's step."""
+
+        def loss(params):
+            x = jnp.asarray(batch["image"], jnp.float32) / 255
+            valid = batch["label"] != 255
+            logits = model.apply({"params": params}, x, train=True)
+            label = jnp.where(valid, batch["label"], 0).astype(jnp.int32)
+            truth = batch | {"label": label, "valid": valid}
+            count = jnp.maximum(batch["weight"].sum(), 1)
+            return (objective(logits, truth)["ce"] * batch["weight"]).sum() / count
+
+        value, grads = jax.value_and_grad(loss)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        norm = optax.tree.norm(grads)
+        return new, {"loss": value, "loss/ce": value, "grad_norm": norm}
+
+    found = []
+    for made in (step, by_hand):
+        arguments = state, batch
+        if seeds > 1:
+            made = jax.vmap(made)
+            arguments = jax.tree.map(lambda x: jnp.stack([x] * seeds), arguments)
+        found.append(
+            collections.Counter(primitives(jax.make_jaxpr(made)(*arguments).jaxpr))
+        )
+    assert not found[1] - found[0]
+    # The keys of the update, and a sum over the devices of pmap, which are none here.
+    more = found[0] - found[1]
+    keys = {"random_fold_in", "random_split", "slice", "squeeze"}
+    assert set(more) <= keys | {"convert_element_type", "reduce_sum", "add"}, more
+    assert more.total() <= 10
+
+
+def test_a_digest_in_the_step_would_be_seen():
+    digest = jax.make_jaxpr(ops.digest)({"w": np.zeros(3, np.float32)})
+    names = set(primitives(digest.jaxpr))
+    assert {"shift_right_logical", "bitcast_convert_type", "xor"} <= names
 
 
 def _arguments(lowered) -> str:

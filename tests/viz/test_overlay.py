@@ -32,7 +32,7 @@ def test_overlay_tints_inside_and_paints_the_outline():
 
 def test_overlay_leaves_void_as_it_is():
     label = np.full((3, 4), 255, np.int32)
-    image = np.full((3, 4, 3), 0.2, np.float32)
+    image = np.full((3, 4, 3), 51, np.uint8)
     valid = np.zeros((3, 4), bool)
     got = viz.overlay(image, label, PALETTE, valid=valid)
     np.testing.assert_array_equal(got, np.full((3, 4, 3), 51))

@@ -10,6 +10,7 @@ from segjax import ops
 from segjax.typing import Array, Example
 
 _PIXELS = ("image", "label", "valid")
+_FIELDS = ("linear", "nearest")
 
 
 def check_spatial(example: Example) -> None:
@@ -24,9 +25,19 @@ def check_spatial(example: Example) -> None:
             f"by masks; the example has boxes without masks. Add the masks."
         )
     check_image(example)
-    chex.assert_equal_shape_prefix([example[name] for name in _PIXELS], 2)
+    fields = jax.tree.leaves(maps_of(example))
+    chex.assert_equal_shape_prefix([*(example[name] for name in _PIXELS), *fields], 2)
     if "masks" in example:
         chex.assert_shape(example["masks"], (None, *example["label"].shape))
+
+
+def maps_of(example: Example) -> Example:
+    """The further maps of an example, grouped by how they are resampled.
+
+    Returns:
+        `linear` and `nearest`, {name: [H, W, ...]} each, as far as they are there.
+    """
+    return {group: example[group] for group in _FIELDS if group in example}
 
 
 def check_image(example: Example) -> None:
@@ -38,7 +49,7 @@ def check_image(example: Example) -> None:
 def move(
     example: Example, change: Callable[[Array], Array], *, size: Array | None = None
 ) -> Example:
-    """Applies the same change of axes 0 and 1 to image, label, valid and masks.
+    """Applies the same change of axes 0 and 1 to image, label, valid, masks and fields.
 
     Args:
         example: As the pipeline has it, on the device.
@@ -48,6 +59,7 @@ def move(
     """
     check_spatial(example)
     moved = {name: change(example[name]) for name in _PIXELS}
+    moved |= jax.tree.map(change, maps_of(example))
     if "masks" in example:
         moved |= found(jax.vmap(change)(example["masks"]), example["present"])
     if "size" in example:

@@ -1,8 +1,8 @@
 """Zoom, rotation and elastic deformation: one resampling each.
 
-The image is read bilinearly, the label at the nearest pixel. What comes from outside
-the image is 0 and not valid. Shrinking does not smooth first, so that factors well
-below 1/2 alias.
+The image and `linear` fields are read bilinearly, the label and `nearest` fields at the
+nearest pixel. What comes from outside the image is 0 and not valid. Shrinking does not
+smooth first, so that factors well below 1/2 alias.
 """
 
 import math
@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from segjax.data.augment.example import check_at_least, check_spatial, found, whole
+from segjax.data.augment.example import (
+    check_at_least,
+    check_spatial,
+    found,
+    maps_of,
+    whole,
+)
 from segjax.ops.warp import sample_bilinear, sample_nearest
 from segjax.typing import Array, Augmentation, Example, Key
 
@@ -20,26 +26,38 @@ from segjax.typing import Array, Augmentation, Example, Key
 def resample(
     example: Example, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
 ) -> Example:
-    """Reads image, label, valid and masks at the given places of the example.
+    """Reads image, label, valid, masks and fields at the given places of the example.
 
     Args:
         example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] where there
-            are objects.
-        rows: [H, W] where to read, in pixels from the centre of the first.
+            are objects; `linear` and `nearest`, {name: [H, W, ...]}, where there are
+            fields.
+        rows: [H, W] where to read, in pixels from the center of the first.
         columns: [H, W] likewise.
 
     Returns:
         The example with all of them replaced; 0, not valid and no object outside.
     """
     check_spatial(example)
+
+    def nearest(x: Array) -> Array:
+        return sample_nearest(x, rows, columns)
+
+    def linear(x: Array) -> Array:
+        if x.ndim == 2:
+            return sample_bilinear(x[..., None], rows, columns)[..., 0]
+        return sample_bilinear(x, rows, columns)
+
     read = {
-        "image": sample_bilinear(example["image"], rows, columns),
-        "label": sample_nearest(example["label"], rows, columns),
-        "valid": sample_nearest(example["valid"], rows, columns),
+        "image": linear(example["image"]),
+        "label": nearest(example["label"]),
+        "valid": nearest(example["valid"]),
     }
+    for group, maps in maps_of(example).items():
+        read[group] = jax.tree.map(linear if group == "linear" else nearest, maps)
     if "masks" in example:
         last = jnp.moveaxis(example["masks"], 0, -1)  # One lookup for all of them.
-        masks = jnp.moveaxis(sample_nearest(last, rows, columns), -1, 0)
+        masks = jnp.moveaxis(nearest(last), -1, 0)
         read |= found(masks, example["present"])
     if "size" in example:
         read["size"] = whole(example)
@@ -79,7 +97,7 @@ def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentatio
 
 
 def rotate(*, degrees: float = 15.0) -> Augmentation:
-    """Turns about the centre by an angle drawn from [-degrees, degrees].
+    """Turns about the center by an angle drawn from [-degrees, degrees].
 
     Raises:
         ValueError: If `degrees` is negative.
@@ -151,7 +169,7 @@ def zoom_field(
 def rotation_field(
     size: tuple[int, int], angle: Float[Array, ""]
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Where each pixel comes from under a turn about the centre.
+    """Where each pixel comes from under a turn about the center.
 
     Args:
         size: (height, width).
@@ -171,7 +189,7 @@ def cubic_weights(size: int, grid: int) -> np.ndarray:
 
     Args:
         size: Pixels.
-        grid: Points, the first and last at the centres of the outermost pixels;
+        grid: Points, the first and last at the centers of the outermost pixels;
             beyond them their values repeat.
 
     Returns:

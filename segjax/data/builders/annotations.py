@@ -7,16 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from segjax.data.builders import files, shares
 from segjax.data.builders.sources import Tree
-from segjax.typing import VOID
 
 NEEDS = (
     "annotations.json and images/, these two in train/ (and validation/, test/), or "
     "annotations/instances_NAME.json and NAME/"
 )
+_MOST = np.iinfo(np.uint16).max
 _OUTSIDE = 1.0  # Pixels that a box may reach over the border: tools round.
 
 
@@ -236,10 +237,10 @@ def class_names(
             )
     categories = read[first].categories
     names = ["background", *(categories[k] for k in sorted(categories))]
-    if len(set(names)) < len(names) or not 1 < len(names) <= VOID:
+    if len(set(names)) < len(names) or not 1 < len(names) < _MOST:
         raise ValueError(
             f"{tree.shown(parts[first][0])} declares {len(names) - 1} categories: "
-            f"needed 1 to {VOID - 1} of different names, none of them background; "
+            f"needed 1 to {_MOST - 2} of different names, none of them background; "
             f"rename or merge some."
         )
     return names

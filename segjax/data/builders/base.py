@@ -2,22 +2,23 @@
 
 TFDS writes and reads ArrayRecord without TensorFlow as long as it never encodes or
 decodes an image itself: images enter as PNG bytes and leave as PNG bytes, and the
-PNGs are made and read here, with Pillow.
+PNGs are made and read here, with Pillow. What PNG cannot hold is stored as bytes.
 """
 
 import concurrent.futures
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
+
+from segjax.data.builders import packing
+from segjax.data.builders.checks import Checked, Seen
 
 IMAGE = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
 LABEL = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
@@ -26,29 +27,18 @@ INSTANCES = tfds.features.Image(
 )
 
 SEMANTIC = {"image": IMAGE, "label": LABEL, "name": tfds.features.Text()}
-"""The features that every data set has."""
+"""The features of data sets of 8-bit color images."""
+
+PACKED = tfds.features.Text()
+"""A map [H, W] or [H, W, K] of any stored dtype; see `packing`."""
+
+ANY_SEMANTIC = {"image": PACKED, "label": PACKED, "name": tfds.features.Text()}
+"""The features of data sets whose images are as the user's files have them."""
 
 PIXELS = ("image", "label", "instances")
-"""The features of an example that are stored as PNG."""
+"""The features of an example that are stored as PNG or packed."""
 
 _WINDOW = 64
-
-
-def to_png(pixels: np.ndarray) -> io.BytesIO:
-    """Encodes uint8 [H, W], uint8 [H, W, 3] or uint16 [H, W] without loss."""
-    png = io.BytesIO()
-    # Level 1: two to five times faster than the default, files about 10 % larger.
-    PIL.Image.fromarray(pixels).save(png, "PNG", compress_level=1)
-    png.seek(0)
-    return png
-
-
-def from_png(png: bytes) -> np.ndarray:
-    """The inverse of `to_png`, with the same dtype and shape."""
-    with PIL.Image.open(io.BytesIO(png)) as image:
-        pixels = np.array(image)
-    # Pillow reads 16-bit grey as int32 in some versions.
-    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
 
 
 def threads() -> concurrent.futures.Executor:
@@ -89,7 +79,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Returns:
             `name`, unique in its split, and an array for each other feature:
-            image uint8 [H, W, 3], label uint8 [H, W], instances uint16 [H, W].
+            image uint8, uint16 or float32 [H, W, K], label uint8 or uint16 [H, W],
+            instances uint16 [H, W].
         """
         raise NotImplementedError
 
@@ -101,8 +92,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
+    def where(self, item: Any, name: str) -> str:
+        """What messages call the image of an item: its file, where there is one."""
+        del item
+        return f"example {name} of {self.name}"
+
     def __init__(self, *, data_dir: str, source: Any = None):
         self.source = source
+        self._checked = Checked()
         self._metadata = tfds.core.MetadataDict()
         super().__init__(data_dir=data_dir)
 
@@ -127,7 +124,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_splits(self, *args, **kwargs):
         splits = super()._generate_splits(*args, **kwargs)
-        self._metadata.update(self.describe())
+        described = self.describe()
+        self._checked.check_labels(len(described["classes"]))
+        self._metadata.update(described)
         return splits
 
     def _generate_examples(self, split, items, bar):
@@ -136,22 +135,30 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             # A window at a time: few decoded images are in memory at once.
             for start in range(0, len(items), _WINDOW):
                 window = items[start : start + _WINDOW]
-                for name, part, packed in pool.map(self._pack, window):
+                made = pool.map(self._pack, window)
+                for item, (name, part, packed, seen) in zip(window, made, strict=True):
+                    self._checked.add(seen, self.where(item, name))
                     digest.update(part)
                     bar.advance()
                     yield name, packed
         # Of pixels, not of files: zlib's version does not change it.
         self._metadata["digests"][split] = digest.hexdigest()
 
-    def _pack(self, item) -> tuple[str, bytes, dict[str, Any]]:
+    def _pack(self, item) -> tuple[str, bytes, dict[str, Any], Seen]:
         example = self.make(item)
         digest = hashlib.sha256()
         for feature, value in sorted(example.items()):
             value = np.asarray(value)
             digest.update(f"{feature} {value.dtype} {value.shape}".encode())
             digest.update(value.tobytes())
-        packed = {k: to_png(v) if k in PIXELS else v for k, v in example.items()}
-        return example["name"], digest.digest(), packed
+        packed = {k: self._encode(k, v) for k, v in example.items()}
+        return example["name"], digest.digest(), packed, Seen.of(example)
+
+    def _encode(self, feature: str, value: Any) -> Any:
+        if feature not in PIXELS:
+            return value
+        as_bytes = self.FEATURES[feature] is PACKED
+        return packing.pack(value) if as_bytes else packing.to_png(value)
 
     # TFDS prints these two to standard output; `Progress` says it on stderr.
     def _log_download_bytes(self) -> None:

@@ -29,7 +29,7 @@ def dsb2018(
     Args:
         source: A folder holding stage1_train.zip and stage1_test.zip, or the folders
             that they contain; None once it was prepared.
-        modality: "fluorescence" for dark grey images only (541 and 53), or "all" (664
+        modality: "fluorescence" for dark gray images only (541 and 53), or "all" (664
             and 65).
         data_dir: Where prepared data lie; see `dataset.data_root`.
 
@@ -112,12 +112,12 @@ class Dsb2018(base.Builder, skip_registration=True):
         return sorted(items, key=lambda item: _digest(item.image))
 
     def _is_fluorescence(self, item: _Item) -> bool:
-        """Grey and mostly dark; stained tissue is coloured, bright field is bright."""
+        """Gray and mostly dark; stained tissue is colored, bright field is bright."""
         image = files.read_image(self.source[item.part], item.image)[::4, ::4]
-        # The least colourful of the coloured images differs by 120 somewhere; the
+        # The least colorful of the colored images differs by 120 somewhere; the
         # brightest median of the dark ones is 52, the darkest of the bright ones 149.
-        coloured = np.ptp(image.astype(np.int16), axis=-1).max() > 16
-        return not coloured and float(np.median(image)) < 100
+        colored = np.ptp(image.astype(np.int16), axis=-1).max() > 16
+        return not colored and float(np.median(image)) < 100
 
     def make(self, item):
         """Puts all nuclei of an image in one map; a later one lies on top."""

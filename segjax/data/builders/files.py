@@ -2,15 +2,17 @@
 
 import difflib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from segjax.data import stored
+from segjax.data.builders import tiff
 from segjax.data.builders.sources import Tree
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 
 
 def images(tree: Tree, folder: str) -> list[str]:
@@ -69,17 +71,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def opened(tree: Tree, name: str) -> PIL.Image.Image:
-    """Decodes a file completely; ValueError if it is broken."""
+    """Decodes a file with Pillow, completely; ValueError if it is broken or cut."""
     content = tree.read(name)
+    check_depth(content, tree.shown(name))
     try:
         image = PIL.Image.open(io.BytesIO(content))
         image.load()
     except Exception as error:  # Pillow's plugins raise whatever they meet.
         reason = str(error).partition(" <_io")[0].replace("\n", " ")
-        raise ValueError(
-            f"{tree.shown(name)} is broken: needed a complete image file, got "
-            f"{len(content)} bytes that cannot be decoded ({reason}); replace it."
-        ) from error
+        raise _broken(tree.shown(name), content, reason) from error
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(
             f"{tree.shown(name)} has {getattr(image, 'n_frames', 0)} pages: needed "
@@ -88,47 +88,103 @@ def opened(tree: Tree, name: str) -> PIL.Image.Image:
     return image
 
 
+def _broken(where: str, content: bytes, reason: str) -> ValueError:
+    return ValueError(
+        f"{where} is broken: needed a complete image file, got {len(content)} bytes "
+        f"that cannot be decoded ({reason}); replace it."
+    )
+
+
+def check_depth(content: bytes, where: str) -> None:
+    """Refuses what Pillow would silently cut: PNGs of 16 bits with color or alpha."""
+    if not content.startswith(b"\x89PNG") or len(content) < 26:
+        return
+    depth, kind = content[24], content[25]
+    if depth == 16 and kind != 0:  # 0 is gray.
+        raise ValueError(
+            f"{where} is a 16-bit PNG with color or transparency, which cannot be read "
+            f"without loss: save it as TIFF or .npy."
+        )
+
+
+def _load_npy(tree: Tree, name: str) -> np.ndarray:
+    content = tree.read(name)
+    try:
+        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+    except Exception as error:  # ValueError, EOFError, and what headers cause.
+        reason = " ".join(str(error).split())
+        raise _broken(tree.shown(name), content, reason) from error
+
+
 def read_image(tree: Tree, name: str) -> np.ndarray:
-    """Reads uint8 [H, W, 3]: grey is repeated, transparency dropped.
+    """Reads an image without changing its numbers.
 
-    Grey images of more than 8 bits are stretched, each from its own least to its
-    greatest value, to 0 to 255.
+    Args:
+        tree: Where it lies.
+        name: Its file.
+
+    Returns:
+        uint8 [H, W, 3] of 8-bit pictures, as viewers show them: gray is repeated,
+        transparency dropped, and what the camera says of turns obeyed. Of all else,
+        which are 16-bit, float and multi-channel files and .npy arrays: uint8, uint16
+        or float32 [H, W, K] as stored.
+
+    Raises:
+        ValueError: If the file is broken, holds several images, or its numbers have
+            none of these dtypes.
     """
-    image = opened(tree, name)
-    if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        low, span = values.min(), np.ptp(values)
-        grey = ((values - low) * (255 / (span or 1))).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+    suffix, where = name.lower().rpartition(".")[2], tree.shown(name)
+    if suffix == "npy":
+        return stored.image(_load_npy(tree, name), where)
+    if suffix in ("tif", "tiff"):
+        pixels = tiff.read(tree.read(name), where)
+        if pixels is not None:
+            return stored.image(pixels, where)
     # Cameras store turned pictures; people draw masks on what viewers show.
-    return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    image = PIL.ImageOps.exif_transpose(opened(tree, name))
+    if image.mode.startswith(("I", "F")):  # Gray of more than 8 bits.
+        return stored.image(np.asarray(image), where)
+    return np.array(image.convert("RGB"))
 
 
-def read_ids(tree: Tree, name: str, like: np.ndarray) -> np.ndarray:
+def may_be_deep(tree: Tree, name: str) -> bool:
+    """Whether a mask may hold ids above 255, by its header."""
+    if name.lower().endswith(".npy"):
+        return True
+    try:
+        with PIL.Image.open(io.BytesIO(tree.read(name))) as image:
+            return image.mode.startswith(("I", "F"))
+    except Exception:  # Broken: said when it is read.
+        return False
+
+
+def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarray:
     """Reads a mask of class ids as an integer array [H, W].
 
     Args:
         tree: Where the mask lies.
-        name: A single-channel file (grey, palette, or colour whose channels agree).
-        like: The image, whose height and width the mask must have.
+        name: A single-channel file (gray, palette, or color whose channels agree), or
+            integers [H, W] as .npy.
+        like: The image, whose height and width the mask must have; None for any.
     """
-    ids = np.asarray(opened(tree, name))
+    as_array = name.lower().endswith(".npy")
+    ids = _load_npy(tree, name) if as_array else np.asarray(opened(tree, name))
     if ids.dtype == bool:
         ids = ids.astype(np.uint8)
     if ids.ndim == 3:
-        colour = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
-        if (colour != colour[..., :1]).any():
+        color = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
+        if (color != color[..., :1]).any():
             raise ValueError(
-                f"{tree.shown(name)} is a colour image: needed one channel that holds "
-                f"class ids (0, 1, 2, ...); convert each colour to its id."
+                f"{tree.shown(name)} is a color image: needed one channel that holds "
+                f"class ids (0, 1, 2, ...); convert each color to its id."
             )
-        ids = colour[..., 0]
+        ids = color[..., 0]
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(
             f"{tree.shown(name)} holds {ids.dtype} numbers: needed whole class ids; "
             f"save it as an 8-bit PNG."
         )
-    if ids.shape != like.shape[:2]:
+    if like is not None and ids.shape != like.shape[:2]:
         height, width = like.shape[:2]
         raise ValueError(
             f"{tree.shown(name)} is {ids.shape[1]}x{ids.shape[0]} pixels: needed "
@@ -138,9 +194,15 @@ def read_ids(tree: Tree, name: str, like: np.ndarray) -> np.ndarray:
 
 
 def to_labels(
-    tree: Tree, name: str, ids: np.ndarray, known: dict[int, int], *, fix: str
+    tree: Tree,
+    name: str,
+    ids: np.ndarray,
+    known: Mapping[int, int],
+    *,
+    fix: str,
+    dtype: type[np.uint8] | type[np.uint16] = np.uint8,
 ) -> np.ndarray:
-    """Maps the ids of a file to our class ids, uint8 [H, W].
+    """Maps the ids of a file to our class ids, uint8 or uint16 [H, W].
 
     Args:
         tree: Where the mask lies.
@@ -148,6 +210,7 @@ def to_labels(
         ids: [H, W] whole numbers from the file.
         known: Our id for each id that may occur.
         fix: What to do about an id that may not, for the message.
+        dtype: Of the result.
     """
     found = np.unique(ids)
     for value in found.tolist():
@@ -156,7 +219,7 @@ def to_labels(
                 f"{tree.shown(name)} holds id {value}: needed one of "
                 f"{ranges(known)}; correct the mask ({fix})."
             )
-    ours = np.array([known[value] for value in found.tolist()], np.uint8)
+    ours = np.array([known[value] for value in found.tolist()], dtype)
     return ours[np.searchsorted(found, ids)]
 
 

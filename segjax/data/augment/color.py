@@ -1,4 +1,8 @@
-"""Changes of the image alone: label and valid stay. Results are cut to [0, 1]."""
+"""Changes of the image alone: label, valid and fields stay.
+
+Results are cut to [0, 1], or to the image's own range where that is wider: normalized
+and unscaled images keep theirs.
+"""
 
 import math
 
@@ -12,13 +16,15 @@ from segjax.typing import Array, Augmentation, Example, Key
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision have it.
 
 
-def colour_jitter(
+def color_jitter(
     *, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2
 ) -> Augmentation:
     """Changes brightness, then contrast, then saturation, each by a random factor.
 
-    Brightness multiplies the image; contrast moves it away from its mean grey;
-    saturation moves every pixel away from its own grey.
+    Brightness multiplies the image; contrast moves it away from its mean gray;
+    saturation moves every pixel away from its own gray. Only images of three channels
+    have a gray: in others contrast moves each channel away from its own mean, and
+    `saturation` needs to be 0.
 
     Args:
         brightness: The factor is uniform in [1 - brightness, 1 + brightness]; at
@@ -30,7 +36,8 @@ def colour_jitter(
         The augmentation.
 
     Raises:
-        ValueError: If one is outside [0, 1].
+        ValueError: If one is outside [0, 1]; when called, if `saturation` is not 0
+            and the image has other than three channels.
     """
     spread = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for name, value in spread.items():
@@ -39,15 +46,27 @@ def colour_jitter(
 
     def augment(key: Key, example: Example) -> Example:
         check_image(example)
+        original = example["image"]
+        channels = original.shape[-1]
+        if channels != 3 and saturation:
+            raise ValueError(
+                f"color_jitter changes the saturation of 3 channels only, got "
+                f"{channels}. Pass saturation=0."
+            )
         luma = jnp.asarray(_LUMA)
         bright, strong, vivid = 1 + jax.random.uniform(
             key, (3,), minval=-1.0
         ) * jnp.asarray([*spread.values()])
-        image = example["image"] * bright
-        mean = jnp.mean(image @ luma)
+        image = original * bright
+        if channels == 3:
+            mean = jnp.mean(image @ luma)
+        else:
+            mean = jnp.mean(image, axis=(0, 1), keepdims=True)
         image = mean + (image - mean) * strong
-        grey = (image @ luma)[..., None]
-        return {**example, "image": jnp.clip(grey + (image - grey) * vivid, 0, 1)}
+        if channels == 3:
+            gray = (image @ luma)[..., None]
+            image = gray + (image - gray) * vivid
+        return {**example, "image": _cut(image, original)}
 
     return augment
 
@@ -73,7 +92,8 @@ def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
     def augment(key: Key, example: Example) -> Example:
         check_image(example)
         factor = jnp.exp2(jax.random.uniform(key, (), minval=minimum, maxval=maximum))
-        return {**example, "image": jnp.minimum(example["image"] * factor, 1.0)}
+        image = example["image"]
+        return {**example, "image": _cut(image * factor, image)}
 
     return augment
 
@@ -82,8 +102,8 @@ def noise(*, sigma: float = 0.05) -> Augmentation:
     """Adds Gaussian noise, independent for each pixel and channel.
 
     Args:
-        sigma: Largest standard deviation, of a full range of 1; each image draws
-            its own from [0, sigma].
+        sigma: Largest standard deviation, in units of the preprocessed image; each
+            image draws its own from [0, sigma].
 
     Returns:
         The augmentation.
@@ -99,7 +119,7 @@ def noise(*, sigma: float = 0.05) -> Augmentation:
         strength = sigma * jax.random.uniform(for_strength)
         image = example["image"]
         added = strength * jax.random.normal(for_pixels, image.shape, image.dtype)
-        return {**example, "image": jnp.clip(image + added, 0, 1)}
+        return {**example, "image": _cut(image + added, image)}
 
     return augment
 
@@ -142,7 +162,7 @@ def gaussian(
         [H, W, C].
     """
     offsets = jnp.arange(-radius, radius + 1)
-    # Below 1/100 the neighbours' weights are 0 in float32 anyway.
+    # Below 1/100 the neighbors' weights are 0 in float32 anyway.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-2)) ** 2)
     weights = weights / jnp.sum(weights)
     for axis in (0, 1):
@@ -156,3 +176,9 @@ def gaussian(
             shifted = jax.lax.slice_in_dim(padded, i, i + length, axis=axis)
             image = image + weight * shifted
     return image
+
+
+def _cut(image: Array, original: Array) -> Array:
+    """Cuts to [0, 1], or to the range of the original where that is wider."""
+    low = jnp.minimum(jnp.min(original), 0)
+    return jnp.clip(image, low, jnp.maximum(jnp.max(original), 1))

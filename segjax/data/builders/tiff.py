@@ -1,0 +1,91 @@
+"""TIFF files whose pixels Pillow would cut to 8 bits or cannot read."""
+
+import io
+
+import numpy as np
+import tifffile
+
+_ORIENTATION = 274
+_VIEWED = (
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.PALETTE,
+    tifffile.PHOTOMETRIC.SEPARATED,
+    tifffile.PHOTOMETRIC.YCBCR,
+    tifffile.PHOTOMETRIC.CIELAB,
+)
+
+
+def read(content: bytes, where: str) -> np.ndarray | None:
+    """The pixels as stored.
+
+    Args:
+        content: Of the file.
+        where: Its name, for messages.
+
+    Returns:
+        [H, W] or [H, W, K] of the file's dtype. None for 8-bit pictures, which viewers
+        show and Pillow reads as such, and for what is left to Pillow: files that are
+        broken, and one channel under a compression that needs imagecodecs.
+
+    Raises:
+        ValueError: If the file holds several images, is stored turned, or needs
+            imagecodecs.
+    """
+    try:
+        file = tifffile.TiffFile(io.BytesIO(content))
+        page, series = file.pages.first, file.series
+        axes = _axes(series[0].axes, series[0].shape)
+    except Exception:  # Broken: Pillow says so.
+        return None
+    with file:
+        if _is_picture(page, axes, len(series)):
+            return None
+        _check(page, axes, len(series), len(file.pages), where)
+        try:
+            pixels = series[0].asarray()
+        except Exception as error:
+            if page.samplesperpixel == 1:
+                return None
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{where} cannot be decoded ({reason}): save it without compression, "
+                f"or install imagecodecs."
+            ) from error
+    pixels = pixels.reshape([n for n, a in _kept(series[0].axes, pixels.shape)])
+    return np.moveaxis(pixels, 0, -1) if axes[0] in "SC" else pixels
+
+
+def _axes(axes: str, shape: tuple[int, ...]) -> str:
+    return "".join(axis for _, axis in _kept(axes, shape))
+
+
+def _kept(axes: str, shape: tuple[int, ...]) -> list[tuple[int, str]]:
+    """Lengths and names of the axes, without those of length 1 that mean nothing."""
+    pairs = zip(shape, axes, strict=True)
+    return [(n, axis) for n, axis in pairs if n > 1 or axis in "YX"]
+
+
+def _is_picture(page, axes: str, series: int) -> bool:
+    """8 bits, one channel or colors; several such pages are Pillow's to refuse."""
+    if page.dtype is None or page.dtype.itemsize > 1 or "C" in axes or series > 1:
+        return False
+    # A fourth channel that is not said to be transparency is a channel of its own.
+    alpha = page.extrasamples or ()
+    if any(kind == tifffile.EXTRASAMPLE.UNSPECIFIED for kind in alpha):
+        return False
+    return page.samplesperpixel - len(alpha) == 1 or page.photometric in _VIEWED
+
+
+def _check(page, axes: str, series: int, pages: int, where: str) -> None:
+    if series > 1 or axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
+        raise ValueError(
+            f"{where} has {pages} pages (axes {axes}): needed one image a file; save "
+            f"each page as its own file, or the channels as one page [H, W, K] "
+            f'(tifffile.imwrite(..., planarconfig="contig")) or as .npy.'
+        )
+    tag = page.tags.get(_ORIENTATION)
+    if tag is not None and tag.value != 1:
+        raise ValueError(
+            f"{where} is stored turned (orientation {int(tag.value)}): needed upright "
+            f"pixels; turn and save it again."
+        )

@@ -1,0 +1,194 @@
+"""What the examples of a data set have in common: names, dtypes, channels."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from segjax import ops
+from segjax.data import stored
+from segjax.data.faults import FormError
+from segjax.data.pad import pad_to_size
+from segjax.typing import Example, Field
+
+Arrays = Mapping[str, np.ndarray]
+Size = tuple[int, int]
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
+
+ALL: Window = (slice(None), slice(None))
+
+
+def arrays_of(
+    example: Mapping[str, Any], fields: Mapping[str, Field], *, objects: bool
+) -> dict[str, np.ndarray]:
+    """The entries of an example that batches are made of, checked.
+
+    Args:
+        example: As the data set has it.
+        fields: Further entries to take.
+        objects: Whether to take `instances` and `objects` too, where they are.
+
+    Raises:
+        FormError: If an entry is missing, or of a dtype or rank that no example has.
+        ValueError: If maps differ in size.
+    """
+    missing = [k for k in ("image", "label", *fields) if k not in example]
+    if missing:
+        raise FormError(
+            f"has no {missing[0]!r}, got {', '.join(sorted(example))}. Add it to the "
+            f"data set, or leave it out of `fields`."
+        )
+    optional = ("instances", "objects") if objects else ()
+    names = ("image", "label", *(k for k in optional if k in example))
+    arrays = {k: np.asarray(example[k]) for k in names}
+    _check_dtypes(arrays)
+    for name, kind in fields.items():
+        values = np.asarray(example[name])
+        try:
+            arrays[name] = stored.field(values, kind, f"field {name!r}")
+        except ValueError as error:
+            raise FormError(str(error)) from error
+    _check_sizes(arrays, fields, str(example.get("name", "it")))
+    return arrays
+
+
+def _check_dtypes(arrays: Arrays) -> None:
+    image, label = arrays["image"], arrays["label"]
+    if image.ndim == 2:
+        raise FormError(
+            f"has an image {list(image.shape)}: needed [H, W, K]. Add a channel axis: "
+            f"image[..., None]."
+        )
+    if image.dtype not in stored.IMAGE_DTYPES:
+        raise FormError(
+            f"has an image of {image.dtype}: needed uint8, uint16 or float32. Convert "
+            f"it."
+        )
+    if label.dtype not in (np.uint8, np.uint16):
+        raise FormError(
+            f"has a label of {label.dtype}: needed uint8 (255 is ignored) or uint16 "
+            f"(65535 is ignored). Convert it, or use data.from_arrays."
+        )
+
+
+def _check_sizes(arrays: Arrays, fields: Mapping[str, Field], name: str) -> None:
+    image, label = arrays["image"], arrays["label"]
+    if image.ndim != 3 or image.shape[:2] != label.shape:
+        raise ValueError(
+            f"{name} needs an image [H, W, K] and maps [H, W], got image {image.shape} "
+            f"and label {label.shape}"
+        )
+    maps = {k for k, field in fields.items() if field.resample != "none"}
+    for key in sorted((maps | {"instances"}) & arrays.keys()):
+        shape = arrays[key].shape
+        if shape[:2] != label.shape or len(shape) > 3:
+            raise ValueError(
+                f"{name} needs maps of its image's size, got {key} {shape} and label "
+                f"{label.shape}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """Dtypes and shapes that all examples share.
+
+    Attributes:
+        maps: Image, label and mapped fields: dtype, and shape after [H, W].
+        values: Fields "none": dtype and shape.
+    """
+
+    maps: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
+    values: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, arrays: Arrays, fields: Mapping[str, Field]) -> "Form":
+        """That of one example, as `arrays_of` has it."""
+        mapped = [k for k, field in fields.items() if field.resample != "none"]
+        maps = {
+            k: (arrays[k].dtype, arrays[k].shape[2:])
+            for k in ("image", "label", *mapped)
+        }
+        single = [k for k in fields if k not in mapped]
+        return cls(maps, {k: (arrays[k].dtype, arrays[k].shape) for k in single})
+
+    def check(self, arrays: Arrays, where: str) -> None:
+        """Raises a FormError if another example is of another form.
+
+        Args:
+            arrays: The other example.
+            where: Names it.
+        """
+        for leading, entries in ((2, self.maps), (0, self.values)):
+            for name, (dtype, shape) in entries.items():
+                x = arrays[name]
+                if x.dtype == dtype and x.shape[leading:] == shape:
+                    continue
+                front = ["H", "W"][:leading]
+                got, need = ([*front, *s] for s in (x.shape[leading:], shape))
+                raise FormError(
+                    f"{where} has {name} {x.dtype} [{_joined(got)}] beside {dtype} "
+                    f"[{_joined(need)}] of the first example: needed one dtype and "
+                    f"as many channels in all of a data set; convert it, or leave it "
+                    f"out."
+                )
+
+    def row(
+        self,
+        arrays: Arrays,
+        size: Size,
+        *,
+        window: Window = ALL,
+        pad_image: Callable[[np.ndarray, Size], np.ndarray] = pad_to_size,
+    ) -> Example:
+        """One row of a batch but its `index`.
+
+        Args:
+            arrays: The example.
+            size: (height, width) to pad to: with zeros, and ignored labels.
+            window: Which part of the example.
+            pad_image: How to pad the image, if not with zeros.
+        """
+        made: Example = {k: arrays[k] for k in self.values}
+        for name in self.maps:
+            part = arrays[name][window]
+            if name == "image":
+                made[name] = pad_image(part, size)
+            else:
+                made[name] = pad_to_size(part, size, value=self._padding(name))
+        return made | {"weight": np.float32(1)}
+
+    def filler(self, size: Size) -> Example:
+        """A row that counts nowhere: zeros and ignored labels; no `index`."""
+        made: Example = {k: np.zeros(s, t) for k, (t, s) in self.values.items()}
+        for name, (dtype, shape) in self.maps.items():
+            made[name] = np.full((*size, *shape), self._padding(name), dtype)
+        return made | {"weight": np.float32(0)}
+
+    def _padding(self, name: str) -> int:
+        return ops.ignore_index(self.maps[name][0]) if name == "label" else 0
+
+
+def _joined(shape: list) -> str:
+    return ", ".join(map(str, shape))
+
+
+def check_labels(
+    label: np.ndarray, numbers: np.ndarray, *, split: str, num_classes: int
+) -> None:
+    """Checks the labels of a batch.
+
+    Args:
+        label: [B, H, W] as stored.
+        numbers: [B] which example each row is; below 0 for none.
+        split: Of what.
+        num_classes: Ids are below it, or ignored.
+
+    Raises:
+        ValueError: For another id; it names the example.
+    """
+    for number, ids in zip(numbers.tolist(), label, strict=True):
+        if number >= 0:
+            where = f"record {number} of {split!r}"
+            stored.check_label(ids, num_classes=num_classes, where=where)

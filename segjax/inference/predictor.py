@@ -1,0 +1,234 @@
+"""From images of any size to a network's outputs, with few compiled programs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from segjax import models, ops
+from segjax.forward import Forward
+from segjax.typing import Array, PyTree
+
+Size = tuple[int, int]
+Output = np.ndarray | dict[str, np.ndarray]
+"""Probabilities float32 [H, W, C], or objects as `models.instances` has them."""
+
+
+def make_predictor(
+    forward: Forward,
+    variables: PyTree,
+    *,
+    multiple: int = 32,
+    max_shapes: int = 8,
+    activation: Callable[[Array], Array] = jax.nn.softmax,
+) -> "Predictor":
+    """A `Predictor`, which compiles a network once for each of a few padded sizes.
+
+    Args:
+        forward: The network with its preprocessing.
+        variables: Parameters and other collections.
+        multiple: Padded sides divide by it, in pixels.
+        max_shapes: How many padded sizes to compile.
+        activation: Logits to probabilities; `jax.nn.sigmoid` for classes that overlap.
+    """
+    return Predictor(
+        forward,
+        variables,
+        multiple=multiple,
+        max_shapes=max_shapes,
+        activation=activation,
+    )
+
+
+class Predictor:
+    """Runs a network on single images of any size: `predictor(image)`.
+
+    Images are extended by their mirror image, below and to the right up to a padded
+    size, and on all sides by the margin of a model that trims its border, as a U-Net
+    with valid padding does (the overlap-tile of its paper), so that every pixel gets a
+    label. A detecting model is told the true size.
+
+    Each padded size is a compiled program. The images of `many` are known beforehand
+    and share `max_shapes` sizes chosen to add few pixels (`ops.bucket_sizes`). Of
+    single calls nobody knows what comes next. The first `max_shapes // 2` different
+    sizes are only rounded up to the multiple. After these an image goes into the
+    smallest size compiled so far that holds it. One that no size holds makes a new size
+    that holds all images up to it, with sides that are the multiple times powers of
+    two; when a quarter of `max_shapes` is left, the new size is a square. So sizes grow
+    by doubling, and each doubling of the longest side past `max_shapes` programs is one
+    program more.
+
+    How far an image is padded changes the outputs of most networks near its lower and
+    right border, and those of networks with group norm slightly everywhere, since its
+    statistics are over the padded image. Mask R-CNN's do not depend on padding.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        variables: PyTree,
+        *,
+        multiple: int = 32,
+        max_shapes: int = 8,
+        activation: Callable[[Array], Array] = jax.nn.softmax,
+    ):
+        if multiple < 1 or max_shapes < 1:
+            raise ValueError(
+                f"A predictor needs multiple and max_shapes of at least 1, got "
+                f"{multiple} and {max_shapes}."
+            )
+        self._margin = forward.margin
+        self._multiple, self._max_shapes = multiple, max_shapes
+        self._variables = jax.device_put(variables)
+        self._sizes: list[Size] = []  # Those compiled, in this order.
+        self._largest = (0, 0)
+
+        @jax.jit
+        def program(variables: PyTree, image: Array, size: Array) -> Any:
+            outputs, _ = forward(variables, {"image": image, "size": size})
+            if isinstance(outputs, models.Detections):
+                return outputs
+            if not isinstance(outputs, jax.Array):
+                raise ValueError(
+                    f"Prediction needs a model that returns logits [B, H, W, C] or "
+                    f"models.Detections, got {type(outputs).__name__}."
+                )
+            return activation(outputs)
+
+        self._program = program
+
+    def __call__(self, image: np.ndarray) -> Output:
+        """Predicts one image.
+
+        Args:
+            image: [H, W, K] as stored, at least one pixel.
+
+        Returns:
+            Probabilities float32 [H, W, C]; of a detecting model the image's objects,
+            as `models.instances` has them.
+        """
+        return self._run([image], self._size_for(image.shape[:2]), rows=1)[0]
+
+    def many(
+        self,
+        images: Sequence[Any],
+        sizes: Sequence[Size],
+        read: Callable[[Any], np.ndarray],
+        *,
+        batch_size: int,
+    ) -> Iterator[tuple[np.ndarray, Output]]:
+        """Predicts images whose sizes are known, in their order, in batches.
+
+        Args:
+            images: What `read` takes.
+            sizes: (height, width) of each.
+            read: Called for each image shortly before it is predicted.
+            batch_size: Images of one padded size to a call of the network. A batch that
+                is not full is filled with its first image.
+
+        Yields:
+            (image, output) for each.
+        """
+        plan = self._plan(sizes)
+        window = 1 if batch_size == 1 else 8 * batch_size  # Read, and not yet yielded.
+        for start in range(0, len(images), window):
+            chosen = range(start, min(start + window, len(images)))
+            pixels = {i: read(images[i]) for i in chosen}
+            made: dict[int, Output] = {}
+            for size in dict.fromkeys(plan[i] for i in chosen):
+                own = [i for i in chosen if plan[i] == size]
+                for first in range(0, len(own), batch_size):
+                    part = own[first : first + batch_size]
+                    rows = [pixels[i] for i in part]
+                    outputs = self._run(rows, size, rows=batch_size)
+                    made |= dict(zip(part, outputs, strict=True))
+            for i in chosen:
+                yield pixels.pop(i), made.pop(i)
+
+    def _plan(self, sizes: Sequence[Size]) -> list[Size]:
+        """A padded size for each image; as few new ones as `max_shapes` leaves."""
+        planned = ops.bucket_sizes(
+            sizes, multiple=self._multiple, limit=self._max_shapes
+        )
+        free = self._max_shapes - len(self._sizes)
+        if len(set(planned) - set(self._sizes)) > free:
+            if free < 1:
+                return [self._size_for(size) for size in sizes]
+            planned = ops.bucket_sizes(sizes, multiple=self._multiple, limit=free)
+        self._sizes += sorted(set(planned) - set(self._sizes))
+        for size in planned:
+            self._largest = _union(self._largest, size)
+        return planned
+
+    def _size_for(self, size: Sequence[int]) -> Size:
+        """The padded size of an image that comes alone; see the class."""
+        exact = _rounded(size, self._multiple)
+        self._largest = _union(self._largest, exact)
+        if exact in self._sizes:
+            return exact
+        if len(self._sizes) >= self._max_shapes // 2:
+            holding = [s for s in self._sizes if _union(s, exact) == s]
+            if holding:
+                return min(holding, key=lambda s: s[0] * s[1])
+            exact = self._grown()
+        self._sizes.append(exact)
+        return exact
+
+    def _grown(self) -> Size:
+        """A size that holds every image so far, by powers of two."""
+        height, width = (
+            self._multiple * _power_of_two(n // self._multiple) for n in self._largest
+        )
+        if self._max_shapes - len(self._sizes) <= self._max_shapes // 4:
+            height = width = max(height, width)
+        return height, width
+
+    def _run(self, images: Sequence[np.ndarray], size: Size, *, rows: int):
+        """Outputs of at most `rows` images of any sizes up to `size`."""
+        filled = [*images, *[images[0]] * (rows - len(images))]
+        batch = np.stack([_mirror(x, self._margin, size) for x in filled])
+        sizes = np.array([x.shape[:2] for x in filled], np.int32)
+        outputs = self._program(self._variables, batch, sizes)
+        if isinstance(outputs, models.Detections):
+            found = jax.tree.map(lambda x: x[: len(images)], jax.device_get(outputs))
+            return models.instances(found)
+        whole = np.asarray(outputs)
+        # Copies, so that a prediction does not keep its batch in memory.
+        return [
+            whole[i, : x.shape[0], : x.shape[1]].copy() for i, x in enumerate(images)
+        ]
+
+
+def labels(probs: np.ndarray) -> np.ndarray:
+    """[H, W, C] probabilities to class ids [H, W], the first of equals.
+
+    Returns:
+        uint8, or uint16 where there are more than 255 classes.
+    """
+    dtype = np.uint8 if probs.shape[-1] <= 255 else np.uint16
+    return np.argmax(probs, axis=-1).astype(dtype)
+
+
+def _rounded(size: Sequence[int], multiple: int) -> Size:
+    return ops.round_up(size[0], multiple), ops.round_up(size[1], multiple)
+
+
+def _union(a: Size, b: Size) -> Size:
+    return max(a[0], b[0]), max(a[1], b[1])
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def _mirror(image: np.ndarray, margin: int, size: Size) -> np.ndarray:
+    """[H, W, K] to [size + 2 * margin], the image at `margin` from the top left."""
+    pads = [(margin, margin + size[i] - image.shape[i]) for i in (0, 1)]
+    # `reflect` needs two pixels to mirror; one is repeated.
+    rows = np.pad(image, (pads[0], (0, 0), (0, 0)), _mode(image.shape[0]))
+    return np.pad(rows, ((0, 0), pads[1], (0, 0)), _mode(image.shape[1]))
+
+
+def _mode(pixels: int):
+    return "reflect" if pixels > 1 else "edge"

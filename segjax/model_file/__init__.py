@@ -1,0 +1,13 @@
+"""A trained model as data: its parts by name in `model.json`, its variables beside it.
+
+Reading one executes nothing but segjax's own code: names are looked up in a closed
+list, and variables are plain arrays.
+"""
+
+from segjax.model_file.encoding import NotOursError as NotOursError
+from segjax.model_file.encoding import decode as decode
+from segjax.model_file.encoding import encode as encode
+from segjax.model_file.files import NAME as NAME
+from segjax.model_file.files import forward_of as forward_of
+from segjax.model_file.files import read as read
+from segjax.model_file.files import write as write

@@ -1,0 +1,196 @@
+"""segjax's own modules, and what goes before them, as JSON values and back."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from segjax import forward, models, ops
+from segjax.models import layers, resnet
+
+# Files hold these names, so a name that was once here keeps its meaning.
+_CLASSES: dict[str, type] = {
+    "FCN": models.FCN,
+    "FPN": models.FPN,
+    "MaskRCNN": models.MaskRCNN,
+    "RPN": models.RPN,
+    "ResNet": models.ResNet,
+    "RoIHeads": models.RoIHeads,
+    "SimpleCNN": models.SimpleCNN,
+    "UNet": models.UNet,
+    "layers.ConvBlock": layers.ConvBlock,
+    "resnet.BasicBlock": resnet.BasicBlock,
+    "resnet.Bottleneck": resnet.Bottleneck,
+    "ops.ClipWindow": ops.ClipWindow,
+    "ops.Normalize": ops.Normalize,
+    "ops.UnitRange": ops.UnitRange,
+}
+_NAMED: dict[str, Any] = _CLASSES | {
+    "image_only": forward.image_only,
+    "layers.batch_norm": layers.batch_norm,
+    "layers.bilinear": layers.bilinear,
+    "layers.bilinear_init": layers.bilinear_init,
+    "layers.frozen_norm": layers.frozen_norm,
+    "layers.group_norm": layers.group_norm,
+    "layers.he_normal": layers.he_normal,
+    "layers.no_norm": layers.no_norm,
+    "layers.transposed": layers.transposed,
+    "mask_rcnn_inputs": models.mask_rcnn_inputs,
+    "mask_rcnn_resnet50_fpn": models.mask_rcnn_resnet50_fpn,
+    "mask_rcnn_resnet50_fpn_v2": models.mask_rcnn_resnet50_fpn_v2,
+    "resnet101": models.resnet101,
+    "resnet18": models.resnet18,
+    "resnet34": models.resnet34,
+    "resnet50": models.resnet50,
+}
+_DTYPES = ("float16", "float32", "float64", "bfloat16")
+
+
+class NotOursError(ValueError):
+    """A part of a model is not segjax's own, so a file cannot hold it as data."""
+
+
+def encode(value: Any, *, part: str = "model") -> Any:
+    """A part of a model as a JSON value.
+
+    Args:
+        value: One of segjax's own linen modules or preprocessing steps, with attributes
+            that are numbers, strings, None, dtypes, tuples, lists, or again segjax's
+            own: modules, blocks (those of `models.remat` too), norms, and
+            `functools.partial` of them.
+        part: What it is, for messages.
+
+    Returns:
+        What `json.dumps` takes. All attributes are in it, those that have their default
+        too, so that a later default changes no saved model.
+
+    Raises:
+        NotOursError: Naming the first part that is not segjax's own.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return number if math.isfinite(number) else {"float": str(number)}
+    if isinstance(value, tuple):
+        return [encode(x, part=f"{part}[{i}]") for i, x in enumerate(value)]
+    if isinstance(value, list):
+        return {"list": encode(tuple(value), part=part)}
+    for name, named in _NAMED.items():
+        if value is named:
+            return {"name": name}
+    return _encode_object(value, part)
+
+
+def _encode_object(value: Any, part: str) -> Any:
+    for name, ours in _CLASSES.items():
+        if type(value) is ours:
+            attributes = {
+                field.name: encode(
+                    getattr(value, field.name), part=f"{part}.{field.name}"
+                )
+                for field in _attributes(ours)
+                if field.name != "name" or value.name is not None
+            }
+            return {"class": name, "attributes": attributes}
+    if isinstance(value, functools.partial):
+        return {
+            "partial": encode(value.func, part=part),
+            "args": encode(value.args, part=part),
+            "keywords": {
+                k: encode(v, part=f"{part}.{k}") for k, v in value.keywords.items()
+            },
+        }
+    if inspect.isclass(value) and issubclass(value, _blocks()):
+        block = value.__mro__[1]
+        if block in _blocks() and value is models.remat(block):
+            return {"remat": encode(block, part=part)}
+    name = _dtype_name(value)
+    if name in _DTYPES:
+        return {"dtype": name}
+    shown = getattr(value, "__qualname__", type(value).__qualname__)
+    module = getattr(value, "__module__", type(value).__module__)
+    raise NotOursError(f"{part} is {module}.{shown}, which is not a part of segjax")
+
+
+def decode(value: Any) -> Any:
+    """What `encode` made a JSON value of.
+
+    Args:
+        value: Of `encode`, perhaps through JSON.
+
+    Returns:
+        An equal module, function, number or tuple. Nothing outside of segjax's own list
+        of names is imported or called.
+
+    Raises:
+        ValueError: If a name is not in the list, or a class does not take its
+            attributes, as in a file of a newer segjax.
+    """
+    if isinstance(value, list):
+        return tuple(decode(x) for x in value)
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"name": name}:
+            return _look_up(_NAMED, name)
+        case {"dtype": name}:
+            return getattr(jnp, _look_up({n: n for n in _DTYPES}, name))
+        case {"float": text}:
+            return float(text)
+        case {"list": items}:
+            return list(decode(items))
+        case {"remat": block}:
+            return models.remat(decode(block))
+        case {"partial": function, "args": args, "keywords": keywords}:
+            return functools.partial(decode(function), *decode(args), **_each(keywords))
+        case {"class": name, "attributes": attributes}:
+            return _build(_look_up(_CLASSES, name), name, _each(attributes))
+    raise ValueError(f"a part of a model needs a name or a class, got {value}.")
+
+
+def _each(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: decode(value) for name, value in values.items()}
+
+
+def _build(ours: type, name: str, attributes: dict[str, Any]) -> Any:
+    unknown = attributes.keys() - {field.name for field in _attributes(ours)}
+    if unknown:
+        raise ValueError(
+            f"{name} has no {', '.join(sorted(unknown))} in this segjax. Use the "
+            f"segjax that wrote the model, or a newer one."
+        )
+    return ours(**attributes)
+
+
+def _look_up(table: Mapping[str, Any], name: str) -> Any:
+    if name not in table:
+        raise ValueError(
+            f"this segjax has no {name}. Use the segjax that wrote the model, or a "
+            f"newer one."
+        )
+    return table[name]
+
+
+def _attributes(ours: type) -> list[dataclasses.Field]:
+    """Fields that a constructor takes; a module's parent is no part of it."""
+    return [f for f in dataclasses.fields(ours) if f.init and f.name != "parent"]
+
+
+def _blocks() -> tuple[type, ...]:
+    return layers.ConvBlock, resnet.BasicBlock, resnet.Bottleneck
+
+
+def _dtype_name(value: Any) -> str:
+    """Of jnp.float32, np.float32 and np.dtype("float32"): "float32"; else ""."""
+    is_type = isinstance(value, type) and issubclass(value, np.generic)
+    if is_type or isinstance(value, np.dtype | type(jnp.float32)):
+        return np.dtype(value).name
+    return ""
