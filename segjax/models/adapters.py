@@ -161,7 +161,7 @@ def from_equinox(make: Callable[[Key], Any], *, margin: int = 0) -> FromEquinox:
     return FromEquinox(make, margin)
 
 
-def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
+def _split(module: nnx.Module) -> Any:
     """Structure, parameters, random streams, all other variables."""
     return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
