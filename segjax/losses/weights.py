@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from segjax import ops
 from segjax.typing import Array, Labels, Valid
 
 
 def border_weights(
-    instances: Int[Array, "b h w"],
+    instances: Integer[Array, "b h w"],
     *,
     w0: float = 10.0,
     sigma: float = 5.0,
@@ -58,7 +58,7 @@ def border_weights(
         raise ValueError(
             f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
         )
-    instances = jnp.asarray(instances)
+    instances = jnp.asarray(instances, jnp.int32)
     # Beyond 6 sigma a height of 10 is less than float32's rounding of 1.
     first, second = ops.two_nearest(instances, reach=7 * sigma)
     border = w0 * jnp.exp(-((first + second) ** 2) / (2 * sigma**2))

@@ -92,6 +92,44 @@ def check_equinox(example):
     assert variables.keys() == {"params"}
 
 
+def check_arrays(example):
+    assert falls("arrays")
+    assert example["result"]["metrics"]["mean_iou"] > 0.8
+    assert sum(map(len, example["scenes"].splits.values())) == 200
+
+
+def check_tfds(example):
+    assert falls("tfds")
+    scenes, digits = example["scenes"], example["data"].digits()
+    assert len(scenes.splits["train"]) == 300
+    for split, ours in scenes.splits.items():
+        theirs = digits.splits[split]
+        np.testing.assert_array_equal(ours[3]["image"], theirs[3]["image"])
+        np.testing.assert_array_equal(ours[3]["label"], theirs[3]["label"] > 0)
+
+
+def check_five_channels(example):
+    from segjax import load
+
+    batch = next(example["experiment"].data.train_batches(batch_size=4, seed=0))
+    assert batch["image"].shape == (4, 16, 16, 5)
+    assert batch["image"].dtype == np.uint16
+    assert example["result"]["metrics"]["mean_iou"] > 0.9
+    # As stored: what maps the numbers to [0, 1] is in the model.
+    image = np.full((16, 16, 5), [200, 900, 300, 400, 800], np.uint16)
+    assert (load("runs/five-channels").predict(image).labels == 0).mean() > 0.9
+
+
+def check_weight_map(example):
+    assert falls("weight-map")
+    batch = next(example["experiment"].data.train_batches(batch_size=8, seed=0))
+    assert batch["instances"].max() > 1
+    weights = np.asarray(example["border"](batch))
+    assert weights.shape == batch["label"].shape
+    np.testing.assert_array_equal(weights[batch["instances"] > 0], 1)
+    assert weights[batch["instances"] == 0].max() > 1.5
+
+
 def check_mean_teacher(example):
     assert falls("mean-teacher")
     assert all(0 < line["loss/consistency"] < 1 for line in log("mean-teacher"))
@@ -194,12 +232,23 @@ def check_mlflow(example):
     assert logged[-1][1]["mean_iou"] >= 0
 
 
+def check_other_run(example):
+    first, _, _ = states({"experiment": example["second"]}, 0)
+    loaded = example["model"].variables["params"]
+    assert moved(first.params["conv"], loaded["conv"]) == 0
+    assert moved(first.params["head"], loaded["head"]) > 0.01
+
+
 CHECKS = {
     "A loss": check_loss,
     "A metric": check_metric,
     "A model in linen": check_linen,
     "A model in Flax NNX": check_nnx,
     "A model in Equinox": check_equinox,
+    "Arrays in memory": check_arrays,
+    "A data set of TFDS": check_tfds,
+    "Five channels of 16 bits": check_five_channels,
+    "A weight map": check_weight_map,
     "Mean teacher": check_mean_teacher,
     "Two optimizers": check_two_optimizers,
     "Sharpness-aware minimization": check_sam,
@@ -211,6 +260,7 @@ CHECKS = {
     "Loss weights that change": check_weights,
     "Early stopping": check_early,
     "Logging to MLflow": check_mlflow,
+    "Beginning from another run": check_other_run,
 }
 SLOW = ("L-BFGS",)
 
@@ -234,6 +284,7 @@ def test_block(heading, tmp_path, monkeypatch, mlflow):
     if "equinox" in BLOCKS[heading] and missing and not os.environ.get("CI"):
         pytest.skip("needs the equinox extra: pip install equinox")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEGJAX_DATA_DIR", raising=False)
     example = {"__name__": "example"}
     exec(compile(BLOCKS[heading], f"{PAGE}, {heading}", "exec"), example)
     CHECKS[heading](example)
