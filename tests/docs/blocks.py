@@ -20,17 +20,22 @@ def blocks(page):
     return found
 
 
-def defined(page, heading):
-    """The functions and classes of a block, as printed; nothing else of it is run."""
-    tree = ast.parse(blocks(page)[heading])
+def definitions(page, heading):
+    """The source of a block's functions, classes and capital constants, as printed."""
+    source = blocks(page)[heading]
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-    constants = (
+    kept = (
         node
-        for node in tree.body
+        for node in ast.parse(source).body
         if isinstance(node, kinds)
-        or (isinstance(node, ast.Assign) and node.targets[0].id.isupper())
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper())
     )
+    return "\n".join(ast.get_source_segment(source, node) for node in kept)
+
+
+def defined(page, heading):
+    """What `definitions` define, by name; nothing else of the block is run."""
     namespace = {}
-    code = compile(ast.Module(list(constants), []), f"{page}, {heading}", "exec")
+    code = compile(definitions(page, heading), f"{page}, {heading}", "exec")
     exec(code, namespace)
     return namespace
