@@ -77,7 +77,8 @@ def experiment(
             dice=(1.0, losses.soft_dice),
         ),
         optimizer=optax.chain(
-            optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-4)
+            optax.clip_by_global_norm(1.0),
+            optax.inject_hyperparams(optax.adamw)(rate, weight_decay=1e-4),
         ),
         metric=metrics.semantic(streets.classes),
     )

@@ -58,7 +58,7 @@ def experiment(
             ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
             dice=(1.0, losses.soft_dice),
         ),
-        optimizer=optax.adamw(rate),
+        optimizer=optax.inject_hyperparams(optax.adamw)(rate),
         metric=metrics.semantic(digits.classes),
     )
 

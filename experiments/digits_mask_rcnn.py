@@ -45,7 +45,9 @@ def experiment(
         data=data.Pipeline(dataset=digits, max_objects=4),
         model=small_mask_rcnn(len(digits.classes)),
         objective=losses.instance(),
-        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(5.0), optax.inject_hyperparams(optax.adamw)(rate)
+        ),
         metric=metrics.detections(digits.classes),
         model_inputs=models.mask_rcnn_inputs,
     )

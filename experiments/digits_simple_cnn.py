@@ -46,7 +46,7 @@ def experiment(
         objective=losses.semantic(
             ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
         ),
-        optimizer=optax.adam(rate),
+        optimizer=optax.inject_hyperparams(optax.adam)(rate),
         metric=metrics.semantic(digits.classes),
     )
 

@@ -87,7 +87,11 @@ def experiment(
         ),
         objective=losses.instance(),
         optimizer=train.with_ema(
-            optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)), decay=0.998
+            optax.chain(
+                optax.clip_by_global_norm(5.0),
+                optax.inject_hyperparams(optax.adamw)(rate),
+            ),
+            decay=0.998,
         ),
         metric=metrics.detections(nuclei.classes),
         model_inputs=models.mask_rcnn_inputs,

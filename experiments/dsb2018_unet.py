@@ -74,7 +74,11 @@ def experiment(
             dice=(1.0, losses.soft_dice),
         ),
         optimizer=train.with_ema(
-            optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)), decay=0.99
+            optax.chain(
+                optax.clip_by_global_norm(1.0),
+                optax.inject_hyperparams(optax.adamw)(rate),
+            ),
+            decay=0.99,
         ),
         metric=metrics.semantic(nuclei.classes),
     )

@@ -87,7 +87,9 @@ def experiment(
             len(mine.classes), anchors, small=small, pretrained=weights is not None
         ).clone(enlarge=enlarge),
         objective=losses.instance(),
-        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate)),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(5.0), optax.inject_hyperparams(optax.adamw)(rate)
+        ),
         metric=metrics.detections(mine.classes),
         model_inputs=models.mask_rcnn_inputs,
         init_from=start,

@@ -66,7 +66,9 @@ def experiment(
         objective=losses.semantic(
             ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
         ),
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
+        ),
         metric=metrics.semantic(mine.classes),
     )
 

@@ -35,7 +35,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 VOID = 255
 """The label id that stands for "not a class" in files; batches turn it into `valid`."""
@@ -46,7 +46,7 @@ Key = jax.Array
 
 Image = Float[Array, "b h w k"]
 Logits = Float[Array, "b h w c"]
-Labels = Int[Array, "b h w"]
+Labels = Integer[Array, "b h w"]
 Valid = Bool[Array, "b h w"]
 PerExample = Float[Array, " b"]
 

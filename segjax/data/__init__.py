@@ -14,6 +14,8 @@ from segjax.data.image_file import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from segjax.data.image_file import read_image as read_image
 from segjax.data.instance_folder import instance_folder as instance_folder
 from segjax.data.pipeline import Pipeline as Pipeline
-from segjax.ops.image import clip_window as clip_window
-from segjax.ops.image import normalize as normalize
+from segjax.ops import ClipWindow as ClipWindow
+from segjax.ops import Normalize as Normalize
+from segjax.ops import clip_window as clip_window
+from segjax.ops import normalize as normalize
 from segjax.typing import Field as Field

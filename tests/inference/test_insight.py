@@ -37,6 +37,11 @@ def model(request):
     return MODELS[request.param]
 
 
+def truths():
+    """Batches of one example, with ids and `valid` on the host."""
+    return [make_forward(None).host_truth(row) for row in batches(1)]
+
+
 @pytest.fixture(scope="module")
 def variables(model):
     return variables_of(model)
@@ -60,7 +65,7 @@ def test_gradients_are_those_of_one_example_at_a_time(model, variables, scores):
         return jax.grad(loss)(params)
 
     expected = []
-    for row in batches(1):
+    for row in truths():
         leaves = jax.tree.leaves(gradient(variables["params"], row))
         squares = [np.sum(np.asarray(x, np.float64) ** 2) for x in leaves]
         expected.append(np.sqrt(sum(squares)))
@@ -90,7 +95,7 @@ def test_losses_are_those_of_the_objective(model, variables, scores):
             variables,
             batches(4),
         )
-        for row, loss in zip(batches(1), got["loss/ce"], strict=True):
+        for row, loss in zip(truths(), got["loss/ce"], strict=True):
             image = row["image"] / np.float32(255)
             if forward.preprocess != ops.UnitRange():
                 image = (0.4 - image) / 0.3
