@@ -262,7 +262,7 @@ CHECKS = {
     "Logging to MLflow": check_mlflow,
     "Beginning from another run": check_other_run,
 }
-SLOW = ("L-BFGS",)
+SLOW = ("Frozen layers and their statistics", "L-BFGS")
 
 
 @pytest.fixture
