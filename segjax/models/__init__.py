@@ -1,6 +1,8 @@
 """Networks from images to logits, as linen modules."""
 
 from segjax.models import layers as layers
+from segjax.models.adapters import from_equinox as from_equinox
+from segjax.models.adapters import from_nnx as from_nnx
 from segjax.models.fcn import FCN as FCN
 from segjax.models.fpn import FPN as FPN
 from segjax.models.mask_rcnn import MaskRCNN as MaskRCNN

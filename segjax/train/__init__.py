@@ -62,6 +62,7 @@ from segjax.train.step import learning_rates as learning_rates
 from segjax.train.step import make_loss as make_loss
 from segjax.train.step import make_prepare as make_prepare
 from segjax.train.step import make_train_step as make_train_step
+from segjax.train.step import minimize as minimize
 from segjax.train.step import skip_nonfinite as skip_nonfinite
 from segjax.train.step import step_keys as step_keys
 from segjax.train.step import streams as streams

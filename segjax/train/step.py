@@ -137,7 +137,7 @@ def make_train_step(
             grads,
             model_state=model_state,
             value=loss,
-            value_fn=lambda params: total(value_fn(params), axis_name),
+            value_fn=_over_axis(value_fn, axis_name),
         )
         metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -227,6 +227,45 @@ def apply_gradients(
     )
 
 
+def minimize(
+    loss_fn: Callable,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    *,
+    key: Key,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update on a computed batch: the gradient of a loss, given to the optimizer.
+
+    For steps that run under jit, where the batch is whole.
+
+    Args:
+        loss_fn: Of `make_loss`, or like it.
+        optimizer: Any optax transformation.
+        state: The state before.
+        batch: Preprocessed and augmented.
+        key: For dropout and the model's other random streams.
+
+    Returns:
+        (the state after it, metrics as those of `make_train_step`).
+    """
+    options = {"key": key, "step": state.step}
+    (loss, (terms, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.model_state, batch, **options
+    )
+    new = apply_gradients(
+        optimizer,
+        state,
+        grads,
+        model_state=model_state,
+        value=loss,
+        value_fn=lambda params: loss_fn(params, state.model_state, batch, **options)[0],
+    )
+    metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    return new, metrics | learning_rates(new.opt_state)
+
+
 def learning_rates(opt_state: PyTree) -> dict[str, Array]:
     """The learning rate where `optax.inject_hyperparams` keeps it in the state.
 
@@ -264,6 +303,32 @@ def total(x: Array, axis_name: str | None) -> Array:
     """The sum of an array, in its own dtype, over a mapped axis too if there is one."""
     x = jnp.sum(x, dtype=x.dtype)
     return jax.lax.psum(x, axis_name) if axis_name else x
+
+
+def _over_axis(
+    value_fn: Callable[[PyTree], Array], axis_name: str | None
+) -> Callable[[PyTree], Array]:
+    """The sum over a mapped axis of each device's loss, with the gradient of the sum.
+
+    The gradient of `psum` itself would be each device's own, times their number: a line
+    search would then take another way on each device, and wait for the others forever.
+    """
+    if axis_name is None:
+        return lambda params: total(value_fn(params), None)
+
+    @jax.custom_vjp
+    def over_axis(params: PyTree) -> Array:
+        return total(value_fn(params), axis_name)
+
+    def forward(params: PyTree) -> tuple[Array, PyTree]:
+        value, grads = jax.value_and_grad(value_fn)(params)
+        return total(value, axis_name), jax.lax.psum(grads, axis_name)
+
+    def backward(grads: PyTree, cotangent: Array) -> tuple[PyTree]:
+        return (jax.tree.map(lambda g: g * cotangent, grads),)
+
+    over_axis.defvjp(forward, backward)
+    return over_axis
 
 
 def skip_nonfinite(step: Step | Update) -> Step:

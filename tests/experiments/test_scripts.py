@@ -68,6 +68,8 @@ CASES = [
     *[pytest.param(f"digits_{name}", None, {}) for name in OF_DIGITS],
     pytest.param("digits_mislabelled", None, {"scenes": 16}),
     pytest.param("dsb2018_unet", nuclei, {"size": 32}),
+    pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32}),
+    pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32, "teacher": False}),
     pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 32, "small": True}),
     pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 64}),
     pytest.param("camvid_unet", streets, {"size": (32, 32)}),

@@ -14,13 +14,19 @@ import time
 import pytest
 
 from tests.cli.conftest import write_scenes
+from tests.docs.blocks import definitions
+
+METHODS = {"mean_teacher": "Mean teacher", "two_optimizers": "Two optimizers"}
+"""Functions of docs/extending.md, by their headings."""
 
 SCRIPT = '''"""Batch norm, averaged parameters, a schedule, noise; slow on demand."""
 
 import os
 import pathlib
 import time
+from typing import Literal
 
+import methods
 import optax
 
 from segjax import cli, data, losses, metrics, models, train
@@ -44,7 +50,12 @@ seal.publish = slower(seal.publish, SAVE_SECONDS)
 
 
 def experiment(
-    *, source: pathlib.Path, steps: int = 240, workers: int = 0, width: int = 8
+    *,
+    source: pathlib.Path,
+    steps: int = 240,
+    workers: int = 0,
+    width: int = 8,
+    method: Literal["supervised", "mean_teacher", "two_optimizers"] = "supervised",
 ) -> train.Experiment:
     """Builds the run.
 
@@ -53,9 +64,11 @@ def experiment(
         steps: Optimizer updates in total.
         workers: Reader processes.
         width: Channels at the bottom.
+        method: What a step does.
     """
     scenes = data.folder(source)
     rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, steps)
+    optimizer, step = optax.adamw(rate), getattr(methods, method, None)
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps, batch_size=4, log_every=7, eval_every=20, samples=1
@@ -65,9 +78,10 @@ def experiment(
             num_classes=3, widths=(4, width), norm=models.layers.batch_norm
         ),
         objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
-        optimizer=train.with_ema(optax.adamw(rate), decay=0.9),
+        optimizer=optimizer if step else train.with_ema(optimizer, decay=0.9),
         metric=metrics.semantic(scenes.classes),
         augment=augment.compose(augment.flip, augment.noise()),
+        step=step or train.supervised_step,
     )
 
 
@@ -180,6 +194,8 @@ def alive(group):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     (folder / "scenes.py").write_text(SCRIPT)
+    steps = [definitions("extending.md", heading) for heading in METHODS.values()]
+    (folder / "methods.py").write_text("\n\n".join(steps))
     write_scenes(folder / "source", count=40)
     # tensorboardX loads PyTorch where there is one, for half of a command's start.
     (folder / "without").mkdir()
@@ -197,11 +213,12 @@ def start(folder):
     def call(run, *flags, env=None):
         command = [segjax, "train", str(folder / "scenes.py")]
         command += ["--source", str(folder / "source"), *flags]
+        paths = [str(folder / "without"), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "",  # One device, in every process.
             "SEGJAX_DATA_DIR": str(folder / "prepared"),
-            "PYTHONPATH": str(folder / "without"),
+            "PYTHONPATH": os.pathsep.join(paths),
         }
         output = folder / f"{run.name}.{len(started)}.txt"
         made = Training(command, os.environ | own | (env or {}), run, output)

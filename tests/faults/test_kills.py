@@ -17,7 +17,7 @@ import pytest
 
 from segjax import cli, train
 from segjax.cli import scripts
-from tests.faults.conftest import checkpoint_steps, lines
+from tests.faults.conftest import METHODS, checkpoint_steps, lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # On a busy machine.
 
@@ -89,6 +89,25 @@ def test_killed_again_and_again(workers, start, whole, folder, experiment):
     assert_same(run, whole, experiment, folder)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_method_ends_the_same(method, start, script, folder):
+    """State that the step itself added, `extra`, is as well kept as the rest."""
+    flags = ("--method", method, "--steps", "120")
+    made = scripts.load(script)(source=folder / "source", method=method, steps=120)
+    whole, run = folder / f"{method}-whole", folder / f"{method}-killed"
+    training = start(whole, *flags)
+    assert training.end() == 0, training.output
+    rng = np.random.default_rng(0)
+    for when, signum in HARD:
+        training = start(run, *flags, env={"STEP_SECONDS": "0.02"})
+        assert kill(training, when, signum, rng) == -KILL, training.output
+    last = start(run, *flags)
+    assert last.end() == 0, last.output
+    assert last.resumes
+    assert state_of(run, checkpoint_steps(run)[-1], made).extra is not None
+    assert_same(run, whole, made, folder)
+
+
 def assert_same(run, whole, experiment, folder):
     results = [json.loads((r / "result.json").read_text()) for r in (run, whole)]
     for result in results:
@@ -105,9 +124,8 @@ def assert_same(run, whole, experiment, folder):
 
 
 def state_of(run, step, experiment):
-    like = train.abstract_state(
-        experiment.model, experiment.optimizer, image_shape=(16, 16, 3)
-    )
+    spec = train.data_spec(experiment.data)
+    like = train.abstract_state_of(experiment, spec)
     with train.Checkpoints(run / "checkpoints", monitor="mean_iou") as checkpoints:
         return checkpoints.restore(step, like)
 

@@ -1,0 +1,196 @@
+"""Mean teacher (Tarvainen and Valpola, 2017, arXiv:1703.01780) for nuclei, few labeled.
+
+Data Science Bowl 2018, fluorescence images: the task of dsb2018_unet.py with the labels
+of 10 % of the training images. Batches are half labeled, half unlabeled images.
+
+    segjax seeds experiments/dsb2018_mean_teacher.py --source DIR --seeds 0 1 2
+    segjax seeds experiments/dsb2018_mean_teacher.py --source DIR --seeds 0 1 2 \
+        --no-teacher
+
+`--no-teacher` trains on the labeled images alone, as many of them an update; both
+evaluate averaged parameters. Not trained to a figure yet.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from segjax import cli, data, losses, metrics, models, train
+from segjax.data import augment
+
+
+def experiment(
+    *,
+    source: pathlib.Path,
+    teacher: bool = True,
+    labeled: float = 0.1,
+    steps: int = 1_000,
+    batch_size: int = 8,
+    size: int = 96,
+    learning_rate: float = 2e-3,
+    consistency: float = 10.0,
+    decay: float = 0.99,
+    foreground: float = 3.0,
+    seed: int = 0,
+) -> train.Experiment:
+    """Builds the run.
+
+    Args:
+        source: Folder with stage1_train.zip and stage1_test.zip, or unpacked.
+        teacher: Whether unlabeled images are used.
+        labeled: Share of the training images whose labels are used.
+        steps: Optimizer updates in total.
+        batch_size: Images per update, half of them labeled.
+        size: Side of the training crops, in pixels.
+        learning_rate: Peak of the cosine schedule.
+        consistency: Weight of the squared difference to the teacher's probabilities,
+            reached after a third of the updates.
+        decay: Of the averaged parameters.
+        foreground: Weight of a nucleus' pixel against the background's.
+        seed: Seeds initialisation, augmentation and the data order.
+    """
+    nuclei = partly_labeled(data.dsb2018(source), share=labeled, others=teacher)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(50, steps // 10), steps
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate))
+    weights = (1.0, foreground)
+    step = functools.partial(
+        mean_teacher, decay=decay, weight=consistency, ramp=max(1, steps // 3)
+    )
+    return train.Experiment(
+        config=train.TrainConfig(
+            steps=steps,
+            batch_size=batch_size if teacher else max(1, batch_size // 2),
+            seed=seed,
+            eval_every=-(-steps // 4),
+            monitor="dice/nucleus",
+        ),
+        data=data.Pipeline(dataset=nuclei, size=size),
+        augment=augment.compose(
+            augment.flip,
+            augment.quarter_turn,
+            augment.scale_and_crop(minimum=0.5, maximum=2.0),
+            augment.exposure(minimum=-2.0, maximum=0.5),
+        ),
+        model=models.UNet(
+            num_classes=len(nuclei.classes),
+            widths=(16, 32, 64, 64),
+            norm=models.layers.batch_norm,
+        ),
+        objective=losses.semantic(
+            ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
+            dice=(1.0, losses.soft_dice),
+        ),
+        optimizer=optimizer if teacher else train.with_ema(optimizer, decay=decay),
+        metric=metrics.semantic(nuclei.classes),
+        step=step if teacher else train.supervised_step,
+    )
+
+
+def mean_teacher(
+    experiment: train.Experiment, *, decay: float, weight: float, ramp: int
+) -> train.Step:
+    """Objective on the labels, and agreement with the averaged parameters' outputs.
+
+    Student and teacher see the same augmented image under different blur, light and
+    noise. All pixels count for the agreement, those of labeled images too.
+
+    Args:
+        experiment: Whose objective is kept.
+        decay: Of the teacher's parameters, kept in `extra`.
+        weight: Of the agreement, from update `ramp` on.
+        ramp: Updates over which the weight rises as the paper's, exp(-5 (1 - t)^2).
+    """
+    forward, optimizer = experiment.forward, experiment.optimizer
+    prepare = train.make_prepare(forward, experiment.augment)
+    view = augment.compose(
+        augment.blur(sigma=1.0),
+        augment.exposure(minimum=-0.5, maximum=0.5),
+        augment.noise(sigma=0.1),
+    )
+
+    def objective(logits, batch, *, step):
+        gap = jnp.sum((jax.nn.softmax(logits) - batch["teacher"]) ** 2, axis=-1)
+        now = weight * jnp.exp(-5 * (1 - jnp.minimum(step / ramp, 1.0)) ** 2)
+        terms = experiment.objective(logits, batch)
+        return terms | {"consistency": now * jnp.mean(gap, axis=(1, 2))}
+
+    loss_fn = train.make_loss(forward, objective)
+
+    def update(state, batch):
+        augment_key, key = train.step_keys(state)
+        one, two = jax.random.split(key)
+        batch = prepare(augment_key)(batch)
+        seen = train.augmented(view, one, batch)
+        variables = {"params": state.extra, **state.model_state}
+        logits, _ = forward.apply(variables, seen, train=True, rngs=train.streams(one))
+        batch = train.augmented(view, two, batch) | {"teacher": jax.nn.softmax(logits)}
+        new, logged = train.minimize(loss_fn, optimizer, state, batch, key=two)
+        extra = optax.incremental_update(new.params, state.extra, 1 - decay)
+        return dataclasses.replace(new, extra=extra), logged
+
+    return train.Step(
+        update,
+        init=lambda state: dataclasses.replace(state, extra=state.params),
+        variables=lambda state: {"params": state.extra, **state.model_state},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen(Sequence):
+    """Examples by position, those after the first `labeled` without their labels."""
+
+    examples: Sequence
+    order: tuple[int, ...]
+    labeled: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index):
+        """One example; every pixel of an unlabeled one is ignored."""
+        example = self.examples[self.order[index]]
+        if index < self.labeled:
+            return example
+        return example | {"label": np.full_like(example["label"], 255)}
+
+    def image_size(self, index):
+        """(height, width) of an example."""
+        return self.examples.image_size(self.order[index])
+
+
+def partly_labeled(nuclei: data.Dataset, *, share: float, others: bool) -> data.Dataset:
+    """A data set in which few training images keep their labels, the same each time.
+
+    Args:
+        nuclei: With all labels.
+        share: Of the training images that keep theirs; at least one does.
+        others: Whether the others follow, without labels. The labeled ones are then
+            repeated until half of the training images are labeled.
+    """
+    train_split = nuclei.splits["train"]
+    order = np.random.default_rng(0).permutation(len(train_split)).tolist()
+    count = max(1, round(share * len(order)))
+    few, rest = order[:count], order[count:]
+    repeated = few * max(1, round(len(rest) / count)) if others else few
+    chosen = tuple(repeated + rest) if others else tuple(few)
+    split = Chosen(train_split, chosen, len(repeated))
+    text = f"{nuclei.fingerprint} {chosen} {len(repeated)}"
+    return dataclasses.replace(
+        nuclei,
+        name=f"{nuclei.name}, {share:.0%} labeled",
+        splits={**nuclei.splits, "train": split},
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(experiment)
