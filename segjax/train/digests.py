@@ -15,7 +15,7 @@ from segjax import ops
 from segjax.train import agree
 from segjax.train.manifest import without_nan, write_json
 from segjax.train.state import TrainState
-from segjax.train.step import fields_of, make_prepare, step_keys
+from segjax.train.update import fields_of, make_prepare, step_keys
 from segjax.typing import Array, Batch
 
 STEPS = 5
