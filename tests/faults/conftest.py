@@ -16,7 +16,14 @@ import pytest
 from tests.cli.conftest import write_scenes
 from tests.docs.blocks import definitions
 
-METHODS = {"mean_teacher": "Mean teacher", "two_optimizers": "Two optimizers"}
+METHODS = {
+    "mean_teacher": "Mean teacher",
+    "two_optimizers": "Two optimizers",
+    "sam": "Sharpness-aware minimization",
+    "frozen_encoder": "Frozen layers and their statistics",
+    "plateau": "Reduce the rate on plateaus",
+    "lbfgs": "L-BFGS",
+}
 """Functions of docs/extending.md, by their headings."""
 
 SCRIPT = '''"""Batch norm, averaged parameters, a schedule, noise; slow on demand."""
@@ -24,7 +31,6 @@ SCRIPT = '''"""Batch norm, averaged parameters, a schedule, noise; slow on deman
 import os
 import pathlib
 import time
-from typing import Literal
 
 import methods
 import optax
@@ -55,7 +61,7 @@ def experiment(
     steps: int = 240,
     workers: int = 0,
     width: int = 8,
-    method: Literal["supervised", "mean_teacher", "two_optimizers"] = "supervised",
+    method: str = "supervised",
 ) -> train.Experiment:
     """Builds the run.
 
@@ -69,6 +75,8 @@ def experiment(
     scenes = data.folder(source)
     rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, steps)
     optimizer, step = optax.adamw(rate), getattr(methods, method, None)
+    if method in ("plateau", "lbfgs"):
+        optimizer, step = step(1e-2) if method == "plateau" else step(), None
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps, batch_size=4, log_every=7, eval_every=20, samples=1
