@@ -24,7 +24,7 @@ def band(mask: Masks, *, width: int) -> Masks:
         mask: [..., H, W].
         width: In pixels, at least 1.
     """
-    mask = jnp.asarray(mask)
+    mask = jnp.asarray(mask) != 0
     inner = mask
     for axis in (-2, -1):
         pad = [(0, 0)] * mask.ndim

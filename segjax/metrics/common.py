@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool
+from jaxtyping import Bool, Integer
 
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
-Masks = Bool[Array, "*batch h w"]
+Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
+"""True, or not 0, where a pixel is of the object."""
 
 
 def distinct(classes: Sequence[str]) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class Confusion:
         """
         chex.assert_equal_shape([predicted, labels, valid])
         num_classes = len(classes)
+        # In 32 bits: uint8 labels times the classes would wrap around.
+        predicted, labels = (jnp.asarray(x, jnp.int32) for x in (predicted, labels))
         cell = labels * num_classes + predicted
         cell = jnp.where(valid, cell, num_classes**2)  # Invalid: one spare bin.
         # Measured at [8, 256, 256], C = 11 on two cores: bincount 0.5 ms, a product

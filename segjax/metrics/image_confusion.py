@@ -49,7 +49,7 @@ class ImageConfusion(RowMetric):
         num_classes = len(classes)
 
         def count(x, where):
-            x = jnp.where(where, x, num_classes).reshape(len(x), -1)
+            x = jnp.where(where, x.astype(jnp.int32), num_classes).reshape(len(x), -1)
             return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
 
         hits = {

@@ -24,7 +24,7 @@ def outline(mask: Masks) -> Masks:
     Returns:
         [..., H, W]; empty where the mask is, the image's rim where all is True.
     """
-    mask = jnp.asarray(mask)
+    mask = jnp.asarray(mask) != 0  # `~` of integers is no complement.
     padded = jnp.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
     inner = padded[..., :-2, 1:-1] & padded[..., 2:, 1:-1]
     inner &= padded[..., 1:-1, :-2] & padded[..., 1:-1, 2:]

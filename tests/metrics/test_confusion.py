@@ -208,6 +208,21 @@ def test_logits_and_labels_have_one_size(rng):
         metrics.semantic(NAMES)(logits[:, :3, :4], batch)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32])
+def test_labels_of_any_integer_dtype(dtype):
+    """19 classes: 18 * 19 does not fit into 8 bits."""
+    names = tuple(map(str, range(19)))
+    label = (np.arange(2 * 19 * 4) % 19).reshape(2, 19, 4).astype(dtype)
+    valid = np.ones(label.shape, bool)
+    found = metrics.Confusion.from_batch(label, label, valid, classes=names)
+    np.testing.assert_array_equal(found.counts, 8 * np.eye(19))
+    batch = {"index": np.arange(2), "weight": np.ones(2, np.float32)}
+    images = metrics.ImageConfusion.from_batch(
+        label, label, valid, batch, classes=names
+    )
+    assert images.compute()["pixel_accuracy"] == 1
+
+
 def test_is_a_pytree_with_static_names():
     one = metrics.Confusion(jnp.ones((2, 2), jnp.int32), ("a", "b"))
     leaves, tree = jax.tree.flatten(one)

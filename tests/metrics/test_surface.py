@@ -123,3 +123,16 @@ def test_messages(rng):
         metrics.surface_scores(mask, mask, tolerance=-1.0)
     with pytest.raises(ValueError, match="skip must leave a class of 3, got 3"):
         metrics.surface(scenes.NAMES, skip=3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_integer_masks_mean_what_booleans_mean(dtype, rng):
+    one, two = rng.random((2, 3, 12, 9)) < 0.4
+    want = metrics.surface_scores(one, two)
+    got = metrics.surface_scores(one.astype(dtype), 255 * two.astype(dtype))
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert float(metrics.surface_scores(one.astype(dtype), one)["hd"].max()) == 0
+    np.testing.assert_array_equal(
+        metrics.band(one.astype(dtype), width=1), metrics.band(one, width=1)
+    )
