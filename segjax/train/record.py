@@ -288,7 +288,11 @@ class Recorder:
                 reason = reason or said
         self._end(agree.of_the_first(reason))
 
-    def _end(self, reason: str | None) -> None:
+    def _end(self, reason: Any) -> None:
+        if not isinstance(reason, str | None):
+            raise ValueError(
+                f"A callback needs to return None or a reason to stop, got {reason!r}."
+            )
         if reason and self.stop_reason is None:
             self.stop_reason = reason
             self.log.say(f"Stopping: {reason}")

@@ -47,8 +47,28 @@ class Step:
     def __call__(
         self, state: TrainState, batch: Batch
     ) -> tuple[TrainState, dict[str, Array]]:
-        """Runs `update`."""
-        return self.update(state, batch)
+        """Runs `update`, and checks what it returned.
+
+        Raises:
+            ValueError: If that is no pair of a state and metrics, the metrics have no
+                `loss`, or one is no scalar.
+        """
+        made = self.update(state, batch)
+        pair = isinstance(made, tuple) and len(made) == 2
+        if not pair or not isinstance(made[1], Mapping):
+            raise ValueError(
+                f"A step needs to return (state, metrics), got {type(made).__name__}."
+            )
+        shapes = {name: list(jnp.shape(x)) for name, x in made[1].items()}
+        if shapes.get("loss") != []:
+            got = shapes.get("loss", f"only {', '.join(shapes) or 'no metrics'}")
+            raise ValueError(f"A step's metrics need a scalar `loss`, got {got}.")
+        for name, shape in shapes.items():
+            if shape:
+                raise ValueError(
+                    f"A step's metrics need to be scalars, got {name} of shape {shape}."
+                )
+        return made[0], dict(made[1])
 
 
 def as_step(made: Step | Update) -> Step:

@@ -36,6 +36,11 @@ def make_loss(forward: Forward, objective: Objective) -> Callable:
         weight = batch["weight"]  # [B], 0 for the padding of a short batch.
         count = jnp.maximum(jnp.sum(weight), 1) if count is None else count
         terms = loss_terms(objective, outputs, forward.truth(batch), step=step)
+        if not terms:
+            raise ValueError(
+                "An objective needs at least one term in training, got none. Try "
+                "losses.semantic(ce=(1.0, losses.cross_entropy))."
+            )
         means = {k: jnp.sum(v * weight) / count for k, v in terms.items()}
         return sum(means.values()), (means, new_state)
 

@@ -203,3 +203,30 @@ def test_the_heartbeat_says_what_goes_on():
     assert said[-1] == "... evaluating validation: 40/233 images"
     time.sleep(0.06)
     assert len(said) == count
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (lambda state, batch: state, r"return \(state, metrics\), got TrainState"),
+        (lambda state, batch: (state, {"acc": 1.0}), "scalar `loss`, got only acc"),
+        (lambda state, batch: (state, {"loss": np.ones(3)}), r"`loss`, got \[3\]"),
+        (
+            lambda state, batch: (state, {"loss": np.ones(()), "map": np.ones((2, 2))}),
+            r"scalars, got map of shape \[2, 2\]",
+        ),
+    ],
+)
+def test_what_a_step_returns_is_checked(tmp_path, update, message):
+    made = changed(experiment(), step=lambda experiment: update)
+    with pytest.raises(ValueError, match=message):
+        train.train(made, run=tmp_path / "run", console=silent())
+
+
+def test_an_objective_without_terms_and_a_reason_that_is_none(tmp_path):
+    made = changed(experiment(), objective=lambda outputs, batch: {})
+    with pytest.raises(ValueError, match="at least one term in training, got none"):
+        train.train(made, run=tmp_path / "run", console=silent())
+    made = changed(experiment(), on_eval=lambda evaluations: True)
+    with pytest.raises(ValueError, match="None or a reason to stop, got True"):
+        train.train(made, run=tmp_path / "other", console=silent())
