@@ -181,6 +181,12 @@ class Checkpoints:
         self._wait()
         return max(self._scores, default=None)
 
+    @property
+    def ended(self) -> bool:
+        """Whether a callback ended the run at its last step."""
+        last = self.last
+        return last is not None and bool(self.progress(last).get("stop_reason"))
+
     def newest_whole(self) -> tuple[int | None, list[str]]:
         """Reads every checkpoint, and from here on leaves out what is damaged.
 

@@ -111,6 +111,9 @@ class Recorder:
             ValueError: If the checkpoint is of another model or optimizer.
         """
         self.first_steps.state(state)
+        last = self.checkpoints.last
+        if last is not None and last < first and self.checkpoints.ended:
+            first = last  # Other seeds went on.
         if first not in self.checkpoints.steps:
             return state
         progress = self.checkpoints.progress(first)
@@ -150,7 +153,7 @@ class Recorder:
         if self._begin_run is not None:
             self._begin_run()
         self.log.begin()
-        if first not in self.checkpoints.steps:
+        if not self.checkpoints.steps:
             self.checkpoints.save(state, {})
 
     def saw(self, batch: Batch) -> None:

@@ -98,6 +98,8 @@ def common_step(
     for problem in problems:
         console.print(f"{problem}; it is not used.", markup=False, soft_wrap=True)
     common = set.intersection(*(set(s) for s in steps.values()))
+    if not common:
+        common = _common_of_those_that_go_on(kept)
     if not common or (common == {0} and problems):
         have = "; ".join(
             f"seed {k} has {', '.join(map(str, v))}" for k, v in steps.items()
@@ -113,6 +115,14 @@ def common_step(
         # A seed that was ahead would not keep the steps that it makes again.
         checkpoints.forget_after(step)
     return step
+
+
+def _common_of_those_that_go_on(kept: Sequence[Checkpoints]) -> set[int]:
+    """Common steps where callbacks ended some seeds, which stay at their last step."""
+    ended = [checkpoints.last or 0 for checkpoints in kept if checkpoints.ended]
+    rest = [set(checkpoints.steps) for checkpoints in kept if not checkpoints.ended]
+    common = set.intersection(*rest) if rest else {max(ended, default=0)}
+    return {step for step in common if all(step >= last for last in ended)}
 
 
 def recorders(

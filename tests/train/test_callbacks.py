@@ -131,6 +131,20 @@ def test_a_seed_that_ends_leaves_the_others_alone(tmp_path):
     assert lines(tmp_path / f"run/seed-{other}") == lines(
         tmp_path / f"whole/seed-{other}"
     )
+    # A resume leaves the seed that ended as it is, and goes on with the other.
+    longer = [
+        changed(e, config=dataclasses.replace(e.config, steps=18), on_eval=on_eval)
+        for e in whole
+    ]
+    before = lines(tmp_path / f"run/seed-{ended}")
+    again = train.train_seeds(
+        longer, run=tmp_path / "run", resume=True, console=silent()
+    )
+    assert again[ended]["stopped"]["step"] == 6
+    assert again[other]["best_step"] in (6, 12, 18)
+    assert lines(tmp_path / f"run/seed-{ended}") == before
+    assert lines(tmp_path / f"run/seed-{other}")[-1]["final"]
+    assert max(r["step"] for r in lines(tmp_path / f"run/seed-{other}")) == 18
 
 
 def test_a_signal_during_an_evaluation_is_obeyed_and_the_log_goes_on_the_same(
