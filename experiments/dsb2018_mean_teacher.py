@@ -8,7 +8,12 @@ of 10 % of the training images. Batches are half labeled, half unlabeled images.
         --no-teacher
 
 `--no-teacher` trains on the labeled images alone, as many of them an update; both
-evaluate averaged parameters. Not trained to a figure yet.
+evaluate averaged parameters.
+
+Result: Dice of nucleus over the 53 test images, three seeds, 2 CPU cores (busy):
+0.850 ± 0.005 with the teacher (23 min for all seeds), 0.861 ± 0.010 without (12 min);
+validation 0.876 to 0.888 and 0.927 to 0.928. With these settings, none of which was
+tuned, the teacher does not help: it holds validation back from the second quarter on.
 """
 
 import dataclasses
