@@ -5,6 +5,8 @@ import io
 import numpy as np
 import tifffile
 
+from segjax.files import images, limits
+
 _ORIENTATION = 274
 _VIEWED = (
     tifffile.PHOTOMETRIC.RGB,
@@ -15,24 +17,26 @@ _VIEWED = (
 )
 
 
-def read(content: bytes, where: str) -> np.ndarray | None:
+def read(
+    content: bytes, where: str, *, max_pixels: int = limits.MAX_PIXELS
+) -> np.ndarray | None:
     """The pixels as stored.
 
     Args:
         content: Of the file.
         where: Its name, for messages.
+        max_pixels: Height times width that it may have.
 
     Returns:
-        [H, W] or [H, W, K] of the file's dtype. None for 8-bit pictures, which viewers
+        [H, W] or [H, W, K] of the file's dtype, turned as it says. None for 8-bit pictures, which viewers
         show and Pillow reads as such, and for what is left to Pillow: files that are
         broken, and one channel under a compression that needs imagecodecs.
 
     Raises:
-        ValueError: If the file holds several images, is stored turned, or needs
-            imagecodecs.
+        ValueError: If the file holds several images, is too large, or needs imagecodecs.
     """
     try:
-        file = tifffile.TiffFile(io.BytesIO(content))
+        file = opened(content)
         page, series = file.pages.first, file.series
         axes = _axes(series[0].axes, series[0].shape)
     except Exception:  # Broken: Pillow says so.
@@ -40,7 +44,8 @@ def read(content: bytes, where: str) -> np.ndarray | None:
     with file:
         if _is_picture(page, axes, len(series)):
             return None
-        _check(page, axes, len(series), len(file.pages), where)
+        _check(axes, len(series), len(file.pages), where)
+        check_size(series[0], where, max_pixels)
         try:
             pixels = series[0].asarray()
         except Exception as error:
@@ -52,7 +57,31 @@ def read(content: bytes, where: str) -> np.ndarray | None:
                 f"or install imagecodecs."
             ) from error
     pixels = pixels.reshape([n for n, a in _kept(series[0].axes, pixels.shape)])
-    return np.moveaxis(pixels, 0, -1) if axes[0] in "SC" else pixels
+    pixels = np.moveaxis(pixels, 0, -1) if axes[0] in "SC" else pixels
+    return upright(pixels, page)
+
+
+def opened(content: bytes) -> tifffile.TiffFile:
+    """Reads the headers, and those of no file but this one; raises anything."""
+    return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
+
+
+def check_size(series: tifffile.TiffPageSeries, where: str, max_pixels: int) -> None:
+    """Raises a ValueError for an image that is too large, before it is decoded."""
+    lengths = dict(zip(series.axes, series.shape, strict=True))
+    size = lengths.get("Y", 1), lengths.get("X", 1)
+    images.check_size(size, where, max_pixels, nbytes=series.nbytes)
+
+
+def upright(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Turns an image [H, W] or [H, W, K] as its file says that it is to be seen."""
+    tag = page.tags.get(_ORIENTATION)
+    orientation = 1 if tag is None else tag.value
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(pixels[rows, columns])
 
 
 def _axes(axes: str, shape: tuple[int, ...]) -> str:
@@ -76,16 +105,10 @@ def _is_picture(page, axes: str, series: int) -> bool:
     return page.samplesperpixel - len(alpha) == 1 or page.photometric in _VIEWED
 
 
-def _check(page, axes: str, series: int, pages: int, where: str) -> None:
+def _check(axes: str, series: int, pages: int, where: str) -> None:
     if series > 1 or axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
         raise ValueError(
             f"{where} has {pages} pages (axes {axes}): needed one image a file; save "
             f"each page as its own file, or the channels as one page [H, W, K] "
             f'(tifffile.imwrite(..., planarconfig="contig")) or as .npy.'
-        )
-    tag = page.tags.get(_ORIENTATION)
-    if tag is not None and tag.value != 1:
-        raise ValueError(
-            f"{where} is stored turned (orientation {int(tag.value)}): needed upright "
-            f"pixels; turn and save it again."
         )
