@@ -150,7 +150,7 @@ def broken(where: str, content: bytes, error: Exception) -> ValueError:
 
 def _opened(content: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
     """Reads the header of a picture, and checks what it says."""
-    _check_png(content, where)
+    check_png(content, where)
     try:
         image = _identified(content)
         pages = getattr(image, "n_frames", 1)
@@ -203,7 +203,7 @@ def _exif_orientation(exif: bytes) -> int | None:
     return None
 
 
-def _check_png(content: bytes, where: str) -> None:
+def check_png(content: bytes, where: str) -> None:
     """Refuses PNGs whose bytes changed, or that Pillow would silently cut to 8 bits."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 26:
         return

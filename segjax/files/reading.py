@@ -33,7 +33,7 @@ def read_bytes(path: pathlib.Path, *, most: int = limits.FILE_BYTES) -> bytes:
         if found.st_size > most:
             raise ValueError(too_large(str(path), found.st_size, most))
         try:
-            content = file.read(most + 1)
+            content = file.read()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
     if len(content) > most:

@@ -28,12 +28,14 @@ def read(
         max_pixels: Height times width that it may have.
 
     Returns:
-        [H, W] or [H, W, K] of the file's dtype, turned as it says. None for 8-bit pictures, which viewers
-        show and Pillow reads as such, and for what is left to Pillow: files that are
-        broken, and one channel under a compression that needs imagecodecs.
+        [H, W] or [H, W, K] of the file's dtype, turned as it says. None for 8-bit
+        pictures, which viewers show and Pillow reads as such, and for what is left to
+        Pillow: files that are broken, and one channel under a compression that needs
+        imagecodecs.
 
     Raises:
-        ValueError: If the file holds several images, is too large, or needs imagecodecs.
+        ValueError: If the file holds several images, is too large, or needs
+            imagecodecs.
     """
     try:
         file = opened(content)

@@ -200,7 +200,7 @@ def check_names(names: Iterable[str], where: str) -> None:
     for name in names:
         if not name.isprintable() or not name.strip():
             raise ValueError(
-                f"{where} has the class name {ascii(name)}: needed letters that can be "
+                f"{where} has the class name {name!a}: needed letters that can be "
                 f"printed; rename it (or save the file as UTF-8)."
             )
 
