@@ -4,8 +4,6 @@ pycocotools is C that trusts its input: run lengths that do not add up give memo
 nobody wrote, and it walks a polygon pixel by pixel wherever its points are.
 """
 
-import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,16 +40,16 @@ def check_polygons(polygons: list, what: str, size: tuple[int, int]) -> None:
                 f"{what} has a polygon of {len(polygon)} numbers: needed x and y of at "
                 f"least three points; correct or remove it."
             )
-        points = list(zip(polygon[::2], polygon[1::2], strict=True))
-        for x, y in points:
-            if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
-                raise ValueError(
-                    f"{what} has a polygon with the point ({x:g}, {y:g}): needed "
-                    f"points in its image of {width}x{height} pixels; correct it."
-                )
-        length = sum(
-            math.dist(a, b) for a, b in itertools.pairwise([*points, points[0]])
-        )
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        far = (points < [-width, -height]) | (points > [2 * width, 2 * height])
+        if far.any():
+            x, y = points[far.any(-1)][0]
+            raise ValueError(
+                f"{what} has a polygon with the point ({x:g}, {y:g}): needed points in "
+                f"its image of {width}x{height} pixels; correct it."
+            )
+        edges = np.roll(points, -1, axis=0) - points
+        length = np.hypot(*edges.T).sum()
         if length > limits.MAX_OUTLINE:
             raise ValueError(
                 f"{what} has an outline of {length:.4g} pixels: needed at most "

@@ -125,7 +125,7 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
     ids = _mask_pixels(tree.read(name), name, tree.shown(name))
     if ids.dtype == bool:
         ids = ids.astype(np.uint8)
-    if ids.ndim == 3:
+    if ids.ndim == 3 and not name.lower().endswith(".npy"):
         color = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
         if (color != color[..., :1]).any():
             raise ValueError(
@@ -154,7 +154,9 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
 
 def _mask_pixels(content: bytes, name: str, where: str) -> np.ndarray:
     if name.lower().endswith(".npy"):
-        return opener.load_npy(content, where)
+        ids = opener.load_npy(content, where)
+        # Channels of an array are not those of a picture, of which some mean nothing.
+        return ids[..., 0] if ids.ndim == 3 and ids.shape[-1] == 1 else ids
     image = opener.decode(content, where)
     if opener.is_lossy(content, image):
         raise ValueError(
