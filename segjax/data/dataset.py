@@ -74,6 +74,8 @@ def _described(directory: pathlib.Path) -> dict[str, Any]:
         fits = isinstance(described["digests"], dict) and all(
             isinstance(name, str) for name in described["classes"]
         )
+        # Data that were prepared before there was a seal have none.
+        fits &= described.get(base.SEAL, base.seal(described)) == base.seal(described)
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         fits = False
     if not fits:
@@ -209,7 +211,7 @@ def _naming_full_disks(root: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+        causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
         cause = next((c for c in causes if c in (reason or "")), None)
         if cause is None:
             raise

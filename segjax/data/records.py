@@ -49,12 +49,13 @@ class Examples(Sequence[dict[str, Any]]):
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
         """One example: image [H, W, K] and label [H, W] as stored, name str, ..."""
         example = self._stored(index)
-        for key in base.PIXELS:
-            if key in example:
-                with _blaming(self._directory), _naming(example, key):
-                    example[key] = packing.unpack(example[key])
-        if example["image"].ndim == 2:
-            example["image"] = example["image"][..., None]
+        with _blaming(self._directory):
+            for key in base.PIXELS:
+                if key in example:
+                    with _naming(example, key):
+                        example[key] = packing.unpack(example[key])
+            if example["image"].ndim == 2:
+                example["image"] = example["image"][..., None]
         return example
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
@@ -110,7 +111,8 @@ def _blaming(directory: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(damaged(directory, lines[0][:160].rstrip("."))) from error
+        reason = lines[0].replace(f"{directory}/", "")[:160].rstrip(".")
+        raise ValueError(damaged(directory, reason)) from error
 
 
 @contextlib.contextmanager
