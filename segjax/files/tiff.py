@@ -1,11 +1,15 @@
 """TIFF files whose pixels Pillow would cut to 8 bits or cannot read."""
 
 import io
+import logging
 
 import numpy as np
 import tifffile
 
 from segjax.files import images, limits
+
+# What is wrong with a file is said in our own line; who logs gets tifffile's too.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ORIENTATION = 274
 _VIEWED = (
@@ -49,7 +53,7 @@ def read(
         _check(axes, len(series), len(file.pages), where)
         check_size(series[0], where, max_pixels)
         try:
-            pixels = series[0].asarray()
+            pixels = decoded(series[0])
         except Exception as error:
             if page.samplesperpixel == 1:
                 return None
@@ -66,6 +70,14 @@ def read(
 def opened(content: bytes) -> tifffile.TiffFile:
     """Reads the headers, and those of no file but this one; raises anything."""
     return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
+
+
+def decoded(series: tifffile.TiffPageSeries) -> np.ndarray:
+    """The pixels of a series, of the shape that its header has; raises anything."""
+    pixels = series.asarray()
+    if pixels.shape != series.shape:  # Of data that are cut off, tifffile only warns.
+        raise ValueError(f"{pixels.size} numbers instead of {list(series.shape)}")
+    return pixels
 
 
 def check_size(series: tifffile.TiffPageSeries, where: str, max_pixels: int) -> None:

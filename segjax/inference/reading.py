@@ -96,7 +96,7 @@ def _tiff(content: bytes, where: str, channels: int, max_pixels: int) -> np.ndar
             )
         tiff.check_size(series, where, max_pixels)
         try:
-            axes, pixels = series.axes, series.asarray()
+            axes, pixels = series.axes, tiff.decoded(series)
         except Exception as error:
             if "imagecodecs" in str(error):  # Pillow has decoders that it lacks.
                 return _by_pillow(content, where, max_pixels)
