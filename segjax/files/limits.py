@@ -16,6 +16,8 @@ MAX_SIDE = 2**20
 BYTES_PER_PIXEL = 64
 """Of an image in memory, all its channels together."""
 
+TIFF_PAGES = 2**12
+
 FILE_BYTES = 2**32
 """Of a file that is read whole."""
 

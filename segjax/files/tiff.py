@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 
 import numpy as np
 import tifffile
@@ -69,7 +70,25 @@ def read(
 
 def opened(content: bytes) -> tifffile.TiffFile:
     """Reads the headers, and those of no file but this one; raises anything."""
+    _check_pages(content)
     return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
+
+
+def _check_pages(content: bytes) -> None:
+    """Follows the chain of pages, which tifffile would follow in a circle for hours."""
+    order = "<" if content[:2] == b"II" else ">"
+    is_big = content[2:4] in (b"+\0", b"\0+")
+    offset, count, entry = ("Q", "Q", 20) if is_big else ("I", "H", 12)
+    (place,) = struct.unpack_from(order + offset, content, 8 if is_big else 4)
+    for _ in range(limits.TIFF_PAGES):
+        if not place or place + 8 > len(content):
+            return  # The last one, or cut off, which tifffile says.
+        (tags,) = struct.unpack_from(order + count, content, place)
+        place += struct.calcsize(order + count) + entry * tags
+        if place + struct.calcsize(order + offset) > len(content):
+            return
+        (place,) = struct.unpack_from(order + offset, content, place)
+    raise ValueError(f"its pages are more than {limits.TIFF_PAGES}, or form a circle")
 
 
 def decoded(series: tifffile.TiffPageSeries) -> np.ndarray:

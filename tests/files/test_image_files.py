@@ -183,6 +183,26 @@ def test_tiffs_name_no_other_file(tmp_path, monkeypatch):
     assert not [x for x in opened if isinstance(x, str | os.PathLike)]
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_that_form_a_circle(tmp_path, big):
+    """Of two pages, of which the second one says that the first one comes next."""
+    path = tmp_path / "a.tif"
+    pages = np.zeros((2, *SIZE), np.uint16)
+    tifffile.imwrite(path, pages, photometric="minisblack", metadata=None, bigtiff=big)
+    with tifffile.TiffFile(path) as file:
+        one, two = (page.offset for page in file.pages)
+        tags = len(file.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    place = two + (8 + 20 * tags if big else 2 + 12 * tags)
+    content[place : place + 4] = two.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    assert one != two
+    with pytest.raises(ValueError, match=r"a\.tif"):
+        data.read_image(path)
+    with pytest.raises(ValueError, match=r"a\.tif .*circle"):
+        inference.read_image(path, channels=2)
+
+
 def _recording(handle, opened):
     plain = handle.__init__
 
