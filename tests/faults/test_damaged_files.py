@@ -154,7 +154,9 @@ def test_images(tmp_path, name):
             if got is None:
                 continue
             read += 1
-            assert got.dtype in (np.uint8, np.uint16, np.float32, want.dtype)
+            # As stored: what the model then does not take, it names.
+            assert got.ndim == 3
+            assert got.dtype.kind in "buif"
             if path.suffix in CHECKED:
                 np.testing.assert_array_equal(got, want)
     _, peak = tracemalloc.get_traced_memory()
