@@ -12,19 +12,20 @@ import segjax
 PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
+    "files": {"typing"},
     "ops": {"typing"},
     "forward": {"typing", "ops"},
-    "model_file": {"typing", "ops", "forward", "models"},
+    "model_file": {"typing", "files", "ops", "forward", "models"},
     "losses": {"typing", "ops"},
     "metrics": {"typing", "ops"},
     "models": {"typing", "ops"},
-    "data": {"typing", "ops"},
+    "data": {"typing", "ops", "files"},
     "train": {
-        *("typing", "ops", "forward", "model_file"),
+        *("typing", "files", "ops", "forward", "model_file"),
         *("metrics.mean", "metrics.combine"),
     },
-    "inference": {"typing", "ops", "forward", "model_file", "models", "viz"},
-    "interop": {"typing", "ops"},
+    "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
+    "interop": {"typing", "ops", "files"},
     "viz": {"typing", "ops"},
 }
 ONLY = {

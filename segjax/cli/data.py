@@ -47,7 +47,7 @@ def _list() -> None:
     for name, load in _DATASETS.items():
         first = (inspect.getdoc(load) or "").split("\n\n")[0].replace("\n", " ")
         table.add_row(name, first)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _prepare(name: str, flags: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def _prepare(name: str, flags: Sequence[str]) -> None:
     table.add_column("examples", justify="right")
     for split, examples in dataset.splits.items():
         table.add_row(split, f"{len(examples):,}")
-    console = Console()
+    console = Console(markup=False, emoji=False)  # Class names are the user's.
     console.print(table)
     console.print(f"Classes: {', '.join(dataset.classes)}")
     console.print(f"Fingerprint: {dataset.fingerprint}", highlight=False)

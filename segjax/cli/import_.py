@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> None:
     interop.save(options.out, variables)
     unread = interop.unread(state)
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
         f"Read {len(state) - len(unread)} tensors of {options.model}: {numbers:,} "
         f"parameters."

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import io
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from segjax import data as datasets
 from segjax import inference, viz
 from segjax import train as training
 from segjax.cli import pictures, runs
+from segjax.files import writing
 from segjax.typing import Batch, Data
 
 By = Literal["loss", "gradient"]
@@ -27,6 +29,7 @@ Columns = Mapping[str, Any]
 
 _COLUMN = {"loss": "loss", "gradient": "gradient_norm"}
 _PRINTED = 10
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,16 +49,14 @@ class InspectOptions:
     by: By = "loss"
     checkpoint: runs.Which = "best"
 
-    def __post_init__(self):
-        if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}.")
-
 
 def main(args: Sequence[str]) -> None:
     """Ranks the images of a split, so that mislabelled ones surface."""
     folder = runs.folder_argument(args, "inspect")
     run = runs.load(folder, InspectOptions, args[1:], prog=f"segjax inspect {folder}")
     options: InspectOptions = run.options
+    if options.top < 1:
+        raise ValueError(f"--top must be at least 1, got {options.top}.")
     scores = _scores(run)
     order = inference.ranked(scores[_COLUMN[options.by]])
     names = _names(run.experiment.data, options.split, scores["index"][order])
@@ -64,7 +65,7 @@ def main(args: Sequence[str]) -> None:
     stem = folder / f"inspection-{options.split}-{options.checkpoint}"
     _write_csv(stem.with_suffix(".csv"), columns)
     _draw(run, columns, stem)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # Names are the user's.
     title = f"{folder.name}: {options.split}, step {int(run.state.step)}"
     console.print(_table(columns, title))
     if "gradient_norm" not in columns:
@@ -106,14 +107,18 @@ def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
 
 
 def _write_csv(path: pathlib.Path, columns: Columns) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["rank", *columns])
-        for rank, row in enumerate(zip(*columns.values(), strict=True), start=1):
-            writer.writerow([rank, *(_text(value) for value in row)])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["rank", *map(_cell, columns)])
+    for rank, row in enumerate(zip(*columns.values(), strict=True), start=1):
+        writer.writerow([rank, *(_cell(value) for value in row)])
+    writing.replace(path, text.getvalue().encode())
 
 
-def _text(value: object) -> object:
+def _cell(value: object) -> object:
+    """Text that a spreadsheet would execute gets a quote before it, as OWASP says."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
@@ -124,20 +129,23 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     cards, legends = zip(*_cards(run, columns, palette), strict=True)
     classes = legends[0]
     sheet = viz.inspection_sheet(cards, classes, palette=palette)
-    Image.fromarray(sheet).save(stem.with_suffix(".png"))
+    with writing.whole(stem.with_suffix(".png")) as temporary:
+        Image.fromarray(sheet).save(temporary, "PNG")
     column = _COLUMN[options.by]
-    viz.write_inspection(
-        stem.with_suffix(".html"),
-        cards,
-        classes,
-        palette=palette,
-        title=f"{run.folder.resolve().name}: {options.split} images by {options.by}",
-        facts=[
-            ("checkpoint", f"{options.checkpoint}, step {int(run.state.step)}"),
-            ("shown", f"{len(cards)} of {len(columns['index'])}"),
-            (f"median {_words(column)}", f"{np.median(columns[column]):.4g}"),
-        ],
-    )
+    name = run.folder.resolve().name
+    with writing.whole(stem.with_suffix(".html")) as temporary:
+        viz.write_inspection(
+            temporary,
+            cards,
+            classes,
+            palette=palette,
+            title=f"{name}: {options.split} images by {options.by}",
+            facts=[
+                ("checkpoint", f"{options.checkpoint}, step {int(run.state.step)}"),
+                ("shown", f"{len(cards)} of {len(columns['index'])}"),
+                (f"median {_words(column)}", f"{np.median(columns[column]):.4g}"),
+            ],
+        )
 
 
 def _cards(

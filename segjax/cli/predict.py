@@ -13,6 +13,7 @@ from rich.progress import track
 import segjax
 from segjax import inference
 from segjax.cli import runs
+from segjax.files import limits, writing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,31 +26,49 @@ class PredictOptions:
             boxes, classes and scores.
         trust: Execute the run's experiment.py where the model has code of its own.
             Models of segjax's own parts need no code.
+        max_pixels: Height times width that an image may have. A network takes it in
+            one piece, and a small file can hold a huge image.
     """
 
     out: pathlib.Path
     trust: bool = False
+    max_pixels: int = limits.PREDICT_PIXELS
 
 
 def main(args: Sequence[str]) -> None:
-    """Segments images of any size."""
+    """Segments images of any size; exits with 1 if some could not be."""
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."
     options = tyro.cli(PredictOptions, args=flags, prog=prog)
+    if options.max_pixels < 1:
+        raise ValueError(f"--max-pixels must be at least 1, got {options.max_pixels}.")
+    images = list(dict.fromkeys(_images(names)))
     model = _load(folder, trust=options.trust)
-    images = list(_images(names))
-    _check_distinct(images)
-    predictions = model.predict_all(images)
+    detects = model.description["task"] == "instance"
+    _check_outputs(images, options.out, [".json"] if detects else [])
+    predictions = model.predict_each(images, max_pixels=options.max_pixels)
     options.out.mkdir(parents=True, exist_ok=True)
     made = zip(images, predictions, strict=True)
+    failed: list[ValueError] = []
     for path, prediction in track(made, "Predicting", len(images), transient=True):
-        prediction.save(options.out / f"{path.stem}.png")
-        overlay = Image.fromarray(prediction.overlay())
-        overlay.save(options.out / f"{path.stem}_overlay.png")
-    detects = model.description["task"] == "instance"
+        if isinstance(prediction, ValueError):
+            failed.append(prediction)
+        else:
+            _write(prediction, options.out / f"{path.stem}.png")
     kind = "detections" if detects else "label maps"
-    print(f"{len(images)} {kind} and overlays: {options.out}")
+    print(f"{len(images) - len(failed)} {kind} and overlays: {options.out}")
+    for error in failed:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _write(prediction: inference.Prediction, path: pathlib.Path) -> None:
+    prediction.save(path)
+    overlay = Image.fromarray(prediction.overlay())
+    with writing.whole(path.with_name(f"{path.stem}_overlay.png")) as temporary:
+        overlay.save(temporary, "PNG")
 
 
 def _load(folder: pathlib.Path, *, trust: bool) -> inference.Model:
@@ -98,13 +117,29 @@ def _is_image(path: pathlib.Path) -> bool:
     return path.is_file() and path.suffix.lower() in inference.SUFFIXES
 
 
-def _check_distinct(images: Sequence[pathlib.Path]) -> None:
-    """Results are named by the stem: two images must not share one."""
-    seen: dict[str, pathlib.Path] = {}
+def _check_outputs(
+    images: Sequence[pathlib.Path], out: pathlib.Path, others: Sequence[str]
+) -> None:
+    """Raises a ValueError if a result would take the place of an image or a result.
+
+    Args:
+        images: What is predicted; results are named by their stems.
+        out: Where results are written.
+        others: Ends of the names of results beside .png and _overlay.png.
+    """
+    made: dict[str, pathlib.Path] = {}
     for path in images:
-        other = seen.setdefault(path.stem, path)
-        if other != path:
+        # Through links too: what lies there may be the only copy.
+        if out.resolve() in (path.parent.resolve(), path.resolve().parent):
             raise ValueError(
-                f"{other} and {path} would both be written as {path.stem}.png. "
-                f"Predict them into two folders."
+                f"{path} lies in {out}, where results would be written, perhaps over "
+                f"images. Give --out another folder."
             )
+        for end in (".png", "_overlay.png", *others):
+            name = f"{path.stem}{end}"
+            other = made.setdefault(name, path)
+            if other != path:
+                raise ValueError(
+                    f"{other} and {path} would both be written as {name}. Predict them "
+                    f"into two folders."
+                )

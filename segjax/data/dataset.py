@@ -1,18 +1,21 @@
 """Prepared data sets: made once, then read by position."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from segjax.data import staging
 from segjax.data.builders import base, sources
-from segjax.data.records import Examples
+from segjax.data.records import Examples, damaged
+from segjax.files import limits, reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ def view(
         splits: Our split's name to TFDS's, slices and sums included, such as
             `"train[:80%]"`; None for all there are, under their own names.
     """
-    described = json.loads((directory / "metadata.json").read_text())
+    described = _described(directory)
     if splits is None:
         order = ("train", "validation", "test")
         splits = {split: split for split in order if split in described["digests"]}
@@ -61,6 +64,23 @@ def view(
         splits={k: Examples(directory, v) for k, v in splits.items()},
         fingerprint=digest.hexdigest(),
     )
+
+
+def _described(directory: pathlib.Path) -> dict[str, Any]:
+    """What the builder kept beside the examples: `classes` and `digests`."""
+    path = directory / "metadata.json"
+    try:
+        described = json.loads(reading.read_bytes(path, most=limits.TEXT_BYTES))
+        fits = isinstance(described["digests"], dict) and all(
+            isinstance(name, str) for name in described["classes"]
+        )
+        # Data that were prepared before there was a seal have none.
+        fits &= described.get(base.SEAL, base.seal(described)) == base.seal(described)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        fits = False
+    if not fits:
+        raise ValueError(damaged(directory, f"{path.name} is not what was written"))
+    return described
 
 
 def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -151,22 +171,54 @@ def prepared(
         key: Tells apart preparations from different sources.
 
     Returns:
-        The folder, `<root>/<name>/[<key>/]<version>`.
+        The folder, `<root>/<name>/[<key>/]<version>`, which only its maker may read.
+
+    Raises:
+        ValueError: If the source is not as it must be, the folder is damaged, or the
+            disk is full.
     """
     root = data_root(data_dir)
     final = root / builder.name / key / str(builder.VERSION)
     if (final / "dataset_info.json").is_file():
         return final
-    with staging.folder(root) as folder:
+    # Looked at in this order: another process may give it its name just now.
+    if final.exists() and not (final / "dataset_info.json").is_file():
+        raise ValueError(damaged(final, "dataset_info.json is missing"))
+    with staging.folder(root) as folder, _naming_full_disks(root):
         _build(builder, folder, source)
+        made = folder / builder.name / str(builder.VERSION)
+        _make_private(made)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            (folder / builder.name / str(builder.VERSION)).rename(final)
+            made.rename(final)
         except OSError:
             # Another process was faster; what it made is as good.
             if not (final / "dataset_info.json").is_file():
                 raise
     return final
+
+
+def _make_private(folder: pathlib.Path) -> None:
+    """Copies of images may be seen by nobody who could not see the images."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+
+
+@contextlib.contextmanager
+def _naming_full_disks(root: pathlib.Path) -> Iterator[None]:
+    """Array records are written by a library whose errors only tell in their text."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+        cause = next((c for c in causes if c in (reason or "")), None)
+        if cause is None:
+            raise
+        raise ValueError(
+            f"prepared data could not be written to {root}: {cause}. Make room, or set "
+            f"SEGJAX_DATA_DIR or data_dir to another folder."
+        ) from error
 
 
 def _build(builder: type[base.Builder], folder: pathlib.Path, source: Any) -> None:

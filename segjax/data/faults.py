@@ -17,7 +17,7 @@ class CorruptRecordError(ValueError):
         self.split, self.number, self.reason = split, number, reason
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}. Prepare the data again."
+        return f"{self.where}: {self.reason}."
 
     @property
     def where(self) -> str:
@@ -33,8 +33,8 @@ class FormError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, at most 200 characters of it, or else its type's name."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    """What an error says, at most 600 characters of it, or else its type's name."""
+    return " ".join(str(error).split())[:600].rstrip(".") or type(error).__name__
 
 
 class Skipped:
@@ -72,12 +72,12 @@ class Skipped:
     def _too_many(self, error: CorruptRecordError) -> ValueError:
         if not self._limit:
             return ValueError(
-                f"{error.where}: {error.reason}. Prepare the data again, or let up "
-                "to N such records be left out: --skip-corrupt N."
+                f"{error.where}: {error.reason}. Or let up to N such records be left "
+                "out: --skip-corrupt N."
             )
         numbers = [str(e.number) for e in (*self._found.values(), error)]
         return ValueError(
             f"{len(numbers)} records of {error.split!r} cannot be read and "
             f"--skip-corrupt allows {self._limit}: {', '.join(numbers)}; the last "
-            f"one: {error.reason}. Prepare the data again, or allow more."
+            f"one: {error.reason}. Or allow more."
         )

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from segjax import ops
 from segjax.data import dataset, stored
 from segjax.data.builders import base, files, shares, sources
+from segjax.files import limits, reading
 from segjax.typing import VOID
 
 _VOID_16 = ops.ignore_index(np.uint16)
@@ -146,11 +147,14 @@ class Folder(base.Builder, skip_registration=True):
 def _class_names(tree: sources.Tree) -> tuple[str, ...] | None:
     if "classes.txt" not in tree.files(""):
         return None
-    lines = tree.read("classes.txt").decode("utf-8-sig").splitlines()
+    where = tree.shown("classes.txt")
+    content = tree.read("classes.txt", most=limits.TEXT_BYTES)
+    lines = reading.decode_text(content, where).splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
+    files.check_names(names, where)
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"{tree.shown('classes.txt')} names {len(names)} classes, "
+            f"{where} names {len(names)} classes, "
             f"{len(set(names))} of them different: needed one name a line, all "
             f"different."
         )

@@ -12,7 +12,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset, stored
-from segjax.data.builders import files
+from segjax.files import images
 
 Take = str | Callable[[Mapping[str, Any]], np.ndarray]
 """The name of a feature, or a function of an example whose images are decoded."""
@@ -220,8 +220,8 @@ def _take(example: Mapping[str, Any], take: Take) -> Any:
 
 def _decoded(content: bytes, channels: int | None, where: str) -> np.ndarray:
     """A PNG or JPEG as [H, W, K], with the channels that its feature declares."""
-    files.check_depth(content, where)
-    with PIL.Image.open(io.BytesIO(content)) as image:
+    images.check_png(content, where)
+    with PIL.Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
         if not image.mode.startswith("I"):
             if channels in _MODES:
                 image = image.convert(_MODES[channels])

@@ -25,36 +25,43 @@ class Examples(Sequence[dict[str, Any]]):
 
     def _open(self) -> Any:
         if self._source is None:
-            builder: Any = tfds.builder_from_directory(self._directory)
-            features = builder.info.features
-            raw = {
-                key: tfds.decode.SkipDecoding()
-                for key in base.PIXELS
-                if key in features and isinstance(features[key], tfds.features.Image)
-            }
-            self._source = builder.as_data_source(self._split, decoders=raw)
+            with _blaming(self._directory):
+                self._source = self._opened()
         return self._source
+
+    def _opened(self) -> Any:
+        builder: Any = tfds.builder_from_directory(self._directory)
+        features = builder.info.features
+        raw = {
+            key: tfds.decode.SkipDecoding()
+            for key in base.PIXELS
+            if key in features and isinstance(features[key], tfds.features.Image)
+        }
+        return builder.as_data_source(self._split, decoders=raw)
 
     def __len__(self) -> int:
         if self._length is None:
-            self._length = len(self._open())
+            source = self._open()
+            with _blaming(self._directory):
+                self._length = len(source)
         return self._length
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
         """One example: image [H, W, K] and label [H, W] as stored, name str, ..."""
         example = self._stored(index)
-        for key in base.PIXELS:
-            if key in example:
-                with _naming(example, key):
-                    example[key] = packing.unpack(example[key])
-        if example["image"].ndim == 2:
-            example["image"] = example["image"][..., None]
+        with _blaming(self._directory):
+            for key in base.PIXELS:
+                if key in example:
+                    with _naming(example, key):
+                        example[key] = packing.unpack(example[key])
+            if example["image"].ndim == 2:
+                example["image"] = example["image"][..., None]
         return example
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
         """(height, width) of an example, from the header of its image alone."""
         example = self._stored(index)
-        with _naming(example, "image"):
+        with _blaming(self._directory), _naming(example, "image"):
             return packing.unpacked_size(example["image"])
 
     def _stored(self, index: SupportsIndex) -> dict[str, Any]:
@@ -62,8 +69,10 @@ class Examples(Sequence[dict[str, Any]]):
         place = index.__index__()
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self!r} has no example {place}.")
-        example = dict(self._open()[place % len(self)])
-        return example | {"name": example["name"].decode()}
+        source = self._open()
+        with _blaming(self._directory):
+            example = dict(source[place % len(self)])
+            return example | {"name": example["name"].decode()}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))
@@ -83,6 +92,27 @@ class Examples(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"Examples({self._directory!r}, {self._split!r}, {len(self)} examples)"
+
+
+def damaged(directory: str | os.PathLike, reason: str) -> str:
+    """What to say of a prepared folder that is not as it was written."""
+    return (
+        f"{reason}. The prepared data in {os.fspath(directory)} are damaged: delete "
+        f"that folder, and they are prepared again"
+    )
+
+
+@contextlib.contextmanager
+def _blaming(directory: str) -> Iterator[None]:
+    """Turns whatever the libraries below raise into one line about the folder."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].replace(f"{directory}/", "")[:160].rstrip(".")
+        raise ValueError(damaged(directory, reason)) from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from segjax import model_file, ops, viz
+from segjax.files import limits
 from segjax.forward import Forward
 from segjax.inference.prediction import Prediction, confident, numbered
 from segjax.inference.predictor import Output, Predictor, labels
@@ -65,23 +66,30 @@ class Model:
         rows = [list(bytes.fromhex(color.removeprefix("#"))) for color in colors]
         return np.array(rows, np.uint8)
 
-    def predict(self, image: ImageOrPath) -> Prediction:
+    def predict(
+        self, image: ImageOrPath, *, max_pixels: int = limits.PREDICT_PIXELS
+    ) -> Prediction:
         """Segments an image.
 
         Args:
             image: [H, W, K] with the channels and the dtype that the model was trained
                 on ([H, W] where it has one channel), or a file with such an image; see
                 `inference.read_image`.
+            max_pixels: Height times width that the image of a file may have.
 
         Raises:
-            ValueError: If the image has other channels or another dtype, or the file
-                cannot be read.
+            ValueError: If the image has other channels or another dtype, NaN or
+                infinity, or the file cannot be read.
         """
-        pixels = self._pixels(image)
+        pixels = self._pixels(image, max_pixels)
         return self._prediction(pixels, self._predictor(pixels))
 
     def predict_all(
-        self, images: Iterable[ImageOrPath], *, batch_size: int | None = None
+        self,
+        images: Iterable[ImageOrPath],
+        *,
+        batch_size: int | None = None,
+        max_pixels: int = limits.PREDICT_PIXELS,
     ) -> Iterator[Prediction]:
         """Segments many images, and gives each one's prediction in their order.
 
@@ -92,25 +100,56 @@ class Model:
                 as generators, are predicted one by one.
             batch_size: Images to a call of the network; 1 on a CPU, where more are no
                 faster, and 8 elsewhere, unless given.
+            max_pixels: As `predict` takes it.
 
         Raises:
-            ValueError: As `predict`.
+            ValueError: As `predict`, at the first image that is not as it must be.
         """
         if not isinstance(images, Sequence):
-            yield from map(self.predict, images)
+            yield from (self.predict(x, max_pixels=max_pixels) for x in images)
             return
+        made = self.predict_each(images, batch_size=batch_size, max_pixels=max_pixels)
+        for prediction in made:
+            if isinstance(prediction, ValueError):
+                raise prediction
+            yield prediction
+
+    def predict_each(
+        self,
+        images: Sequence[ImageOrPath],
+        *,
+        batch_size: int | None = None,
+        max_pixels: int = limits.PREDICT_PIXELS,
+    ) -> Iterator[Prediction | ValueError]:
+        """Like `predict_all`, but an image that cannot be predicted does not end it.
+
+        Args:
+            images: A list or tuple of what `predict` takes.
+            batch_size: As `predict_all` takes it.
+            max_pixels: As `predict` takes it.
+
+        Yields:
+            For each image its prediction, or the error that says what is wrong with it.
+        """
         if batch_size is None:
             batch_size = 1 if jax.default_backend() == "cpu" else 8
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        read = _or_error(lambda image: self._pixels(image, max_pixels))
+        sizes = list(map(_or_error(lambda x: self._size(x, max_pixels)), images))
+        fitting = [i for i, x in enumerate(sizes) if not isinstance(x, ValueError)]
         made = self._predictor.many(
-            images,
-            [self._size(image) for image in images],
-            self._pixels,
+            [images[i] for i in fitting],
+            [sizes[i] for i in fitting],
+            read,
             batch_size=batch_size,
         )
-        for pixels, output in made:
-            yield self._prediction(pixels, output)
+        for size in sizes:
+            found = size if isinstance(size, ValueError) else next(made)
+            if isinstance(found, ValueError):
+                yield found
+            else:
+                yield self._prediction(*found)
 
     def experiment(self) -> Any:
         """The `train.Experiment` of the run, built again with the flags that it kept.
@@ -122,20 +161,21 @@ class Model:
         """
         return self._build(self.folder)
 
-    def _size(self, image: ImageOrPath) -> tuple[int, int]:
+    def _size(self, image: ImageOrPath, max_pixels: int) -> tuple[int, int]:
         if isinstance(image, str | os.PathLike):
             channels = self.description["image"]["channels"]
-            return image_size(pathlib.Path(image), channels=channels)
-        height, width = self._pixels(image).shape[:2]
+            path = pathlib.Path(image)
+            return image_size(path, channels=channels, max_pixels=max_pixels)
+        height, width = self._pixels(image, max_pixels).shape[:2]
         return height, width
 
-    def _pixels(self, image: ImageOrPath) -> np.ndarray:
+    def _pixels(self, image: ImageOrPath, max_pixels: int) -> np.ndarray:
         """[H, W, K] of the model's channels and dtype. Raises ValueError otherwise."""
         channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
         where = "the array"
         if isinstance(image, str | os.PathLike):
-            where = str(image)
-            pixels = read_image(pathlib.Path(image), channels=channels)
+            where, path = str(image), pathlib.Path(image)
+            pixels = read_image(path, channels=channels, max_pixels=max_pixels)
         else:
             pixels = np.asarray(image)
         if pixels.ndim == 2 and channels == 1:
@@ -146,6 +186,11 @@ class Model:
                 f"{self.folder} needs images [H, W, {channels}] of dtype {dtype}, as "
                 f"in training, got {list(pixels.shape)} of dtype {pixels.dtype} from "
                 f"{where}. Convert it as the training images were."
+            )
+        if not np.isfinite(pixels).all():
+            raise ValueError(
+                f"{where} holds NaN or infinity: needed finite numbers, as one such "
+                f"pixel spreads over the whole result; replace them."
             )
         return pixels
 
@@ -166,6 +211,21 @@ class Model:
         )
 
 
+def _or_error(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`read` that returns what is wrong with an image or its file."""
+
+    def attempt(image: Any) -> Any:
+        try:
+            return read(image)
+        except ValueError as error:
+            return error
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            return ValueError(f"{image} cannot be read: {reason}.")
+
+    return attempt
+
+
 def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Model:
     """Loads a trained model; see `segjax.load`, which gives `build`.
 
@@ -178,6 +238,8 @@ def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Mod
     folder = pathlib.Path(folder)
     description, variables = model_file.read(folder)
     forward = _forward(folder, description, trust=trust, build=build)
+    if description["needs_code"] is None:
+        _check_fit(folder, forward, variables, description)
     multilabel = description["task"] == "multilabel"
     predictor = Predictor(
         forward,
@@ -194,6 +256,25 @@ def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Mod
         _predictor=predictor,
         _build=build,
     )
+
+
+def _check_fit(
+    folder: pathlib.Path, forward: Forward, variables: PyTree, about: Mapping[str, Any]
+) -> None:
+    """Raises a ValueError unless the network takes its variables; computes nothing."""
+    side, kind = about["multiple"] + 2 * forward.margin, about["image"]
+    image = np.broadcast_to(
+        np.zeros((), kind["dtype"]), (1, side, side, kind["channels"])
+    )
+    size = np.full((1, 2), about["multiple"], np.int32)
+    try:
+        jax.eval_shape(forward, variables, {"image": image, "size": size})
+    except Exception as error:  # Of Flax, JAX, or whatever attributes cause.
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(
+            f"{folder / model_file.NAME} is damaged: its network does not take its "
+            f"variables and images ({reason}). Copy it again, or train again."
+        ) from error
 
 
 def _forward(

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segjax import ops, viz
+from segjax.files import writing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,10 +64,12 @@ class Prediction:
         colors. NAME.json lists all objects, those of low scores too.
 
         Args:
-            path: NAME.png.
+            path: NAME.png. Each file appears under its name when it is complete; until
+                then the one that was there stays.
 
         Raises:
             ValueError: If the path has another suffix.
+            OSError: If a file cannot be written; nothing half-written is left.
         """
         path = pathlib.Path(path)
         if path.suffix != ".png":
@@ -74,13 +77,14 @@ class Prediction:
         picture = Image.fromarray(self.labels)
         if self.objects is not None:
             text = json.dumps({"objects": self._rows(self.objects)}, indent=2)
-            path.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
+            writing.replace(path.with_suffix(".json"), f"{text}\n".encode())
         elif self.labels.dtype == np.uint8:
             table = np.zeros((256, 3), np.uint8)
             table[: len(self.palette)] = self.palette
             table[-1] = 255
             picture.putpalette(table.tobytes())
-        picture.save(path)
+        with writing.whole(path) as temporary:
+            picture.save(temporary, "PNG")
 
     def _rows(self, objects: Mapping[str, np.ndarray]) -> list[dict]:
         columns = (objects[name].tolist() for name in ("classes", "scores", "boxes"))

@@ -114,21 +114,22 @@ class Predictor:
         self,
         images: Sequence[Any],
         sizes: Sequence[Size],
-        read: Callable[[Any], np.ndarray],
+        read: Callable[[Any], np.ndarray | ValueError],
         *,
         batch_size: int,
-    ) -> Iterator[tuple[np.ndarray, Output]]:
+    ) -> Iterator[tuple[np.ndarray, Output] | ValueError]:
         """Predicts images whose sizes are known, in their order, in batches.
 
         Args:
             images: What `read` takes.
             sizes: (height, width) of each.
-            read: Called for each image shortly before it is predicted.
+            read: Called for each image shortly before it is predicted. It may return a
+                ValueError for one that cannot be read.
             batch_size: Images of one padded size to a call of the network. A batch that
                 is not full is filled with its first image.
 
         Yields:
-            (image, output) for each.
+            (image, output) for each, or the error that `read` returned.
         """
         plan = self._plan(sizes)
         window = 1 if batch_size == 1 else 8 * batch_size  # Read, and not yet yielded.
@@ -136,15 +137,17 @@ class Predictor:
             chosen = range(start, min(start + window, len(images)))
             pixels = {i: read(images[i]) for i in chosen}
             made: dict[int, Output] = {}
-            for size in dict.fromkeys(plan[i] for i in chosen):
-                own = [i for i in chosen if plan[i] == size]
+            readable = [i for i, x in pixels.items() if isinstance(x, np.ndarray)]
+            for size in dict.fromkeys(plan[i] for i in readable):
+                own = [i for i in readable if plan[i] == size]
                 for first in range(0, len(own), batch_size):
                     part = own[first : first + batch_size]
-                    rows = [pixels[i] for i in part]
+                    rows: list[Any] = [pixels[i] for i in part]
                     outputs = self._run(rows, size, rows=batch_size)
                     made |= dict(zip(part, outputs, strict=True))
             for i in chosen:
-                yield pixels.pop(i), made.pop(i)
+                image = pixels.pop(i)
+                yield image if isinstance(image, ValueError) else (image, made.pop(i))
 
     def _plan(self, sizes: Sequence[Size]) -> list[Size]:
         """A padded size for each image; as few new ones as `max_shapes` leaves."""
@@ -189,7 +192,17 @@ class Predictor:
         filled = [*images, *[images[0]] * (rows - len(images))]
         batch = np.stack([_mirror(x, self._margin, size) for x in filled])
         sizes = np.array([x.shape[:2] for x in filled], np.int32)
-        outputs = self._program(self._variables, batch, sizes)
+        try:
+            outputs = self._program(self._variables, batch, sizes)
+            jax.block_until_ready(outputs)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+            raise ValueError(
+                f"images padded to {size[1]}x{size[0]} pixels need more memory than "
+                f"there is: cut them into tiles, or predict fewer at a time."
+            ) from error
         if isinstance(outputs, models.Detections):
             found = jax.tree.map(lambda x: x[: len(images)], jax.device_get(outputs))
             return models.instances(found)

@@ -1,23 +1,13 @@
 """Reading files of named tensors."""
 
-import json
-import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-_SAFETENSORS = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
-_LONGEST_HEADER = 100_000_000  # Bytes, as the format's own reader allows.
+from segjax.files import reading, tensors
+
+_LARGEST = 2**38
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -38,43 +28,12 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The format: a header's length (8 bytes), the header (JSON), then the numbers."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, _LONGEST_HEADER):
-        raise ValueError(_damaged(path, "its header is cut off"))
     try:
-        header: Any = json.loads(data[8 : 8 + length])
-        header.pop("__metadata__", None)
-    except (ValueError, AttributeError):
-        raise ValueError(_damaged(path, "its header is not JSON")) from None
-    numbers = data[8 + length :]
-    return {name: _tensor(path, name, x, numbers) for name, x in header.items()}
-
-
-def _tensor(
-    path: pathlib.Path, name: str, entry: Mapping[str, Any], numbers: bytes
-) -> np.ndarray:
-    dtype, shape = entry["dtype"], entry["shape"]
-    start, end = entry["data_offsets"]
-    if dtype == "BF16":  # The upper half of a float32.
-        size, read = 2, lambda x: _from_bfloat16(np.frombuffer(x, np.uint16))
-    elif dtype in _SAFETENSORS:
-        size = np.dtype(_SAFETENSORS[dtype]).itemsize
-        read = lambda x: np.frombuffer(x, _SAFETENSORS[dtype])  # noqa: E731
-    else:
-        known = ", ".join([*_SAFETENSORS, "BF16"])
-        raise ValueError(
-            f"{path} holds {name} as {dtype}, which is not read. Convert it to one of "
-            f"{known}."
-        )
-    if end - start != size * math.prod(shape) or end > len(numbers):
-        raise ValueError(_damaged(path, f"{name} is cut off"))
-    return read(numbers[start:end]).reshape(shape)
-
-
-def _from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+        state = tensors.parse(reading.read_bytes(path, most=_LARGEST))
+    except ValueError as error:
+        raise ValueError(_damaged(path, str(error))) from error
+    wide = {k: x.astype(np.float32) for k, x in state.items() if x.dtype.kind == "V"}
+    return state | wide  # NumPy has no bfloat16 of its own.
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 import segjax
+from segjax.files import limits, reading, tensors, writing
 from segjax.forward import Forward
+from segjax.model_file import schema
 from segjax.model_file.encoding import NotOursError, decode, encode
 from segjax.typing import PyTree
 
@@ -23,21 +23,7 @@ FORMAT = 1
 """Of `model.json`; goes up when a reader of the one before would misread it."""
 
 _VARIABLES = "variables-*.safetensors"
-_DTYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "BF16": np.dtype(jnp.bfloat16),
-    "F32": np.float32,
-    "F64": np.float64,
-}
+_LARGEST = 2**38
 _PARTS = ("module", "preprocess", "model_inputs")
 _FACTS = ("classes", "image", "task", "multiple", "max_shapes")
 
@@ -81,8 +67,8 @@ def write(
     }
     _check_facts(facts, description)
     text = json.dumps(description | dict(facts), indent=2, allow_nan=False)
-    _replace(folder / name, data)
-    _replace(folder / NAME, f"{text}\n".encode())
+    writing.replace(folder / name, data)
+    writing.replace(folder / NAME, f"{text}\n".encode())
     for path in [*folder.glob(_VARIABLES), *folder.glob(f".{_VARIABLES}.tmp")]:
         if path.name != name:
             path.unlink(missing_ok=True)
@@ -105,7 +91,7 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], PyTree]:
     while True:
         name = description["variables"]["name"]
         try:
-            data = (folder / name).read_bytes()
+            data = reading.read_bytes(folder / name, most=_LARGEST)
             break
         except FileNotFoundError:
             # A model written since `model.json` was read has taken its place.
@@ -119,11 +105,10 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], PyTree]:
         raise ValueError(
             _damaged(folder / name, "its SHA-256 is not that in model.json")
         )
-    tensors = {
-        key: np.frombuffer(x["data"], _DTYPES[x["dtype"]]).reshape(x["shape"])
-        for key, x in safetensors.deserialize(data)
-    }
-    return description, _nested(tensors)
+    try:
+        return description, _nested(tensors.parse(data))
+    except ValueError as error:
+        raise ValueError(_damaged(folder / name, str(error))) from error
 
 
 def forward_of(description: Mapping[str, Any]) -> Forward:
@@ -131,12 +116,18 @@ def forward_of(description: Mapping[str, Any]) -> Forward:
 
     Raises:
         NotOursError: If a part of it is not segjax's own: `needs_code` says which.
-        ValueError: If it names what this segjax does not have.
+        ValueError: If it names what this segjax does not have, or what misfits.
     """
     if description["needs_code"] is not None:
         raise NotOursError(description["needs_code"])
-    module, preprocess, model_inputs = (decode(description[name]) for name in _PARTS)
-    return Forward(module, preprocess, model_inputs)
+    try:
+        parts = [decode(description[name]) for name in _PARTS]
+        return Forward(*parts)
+    except ValueError:
+        raise
+    except Exception as error:  # What constructors raise of attributes that misfit.
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"a part of the model cannot be built ({reason}).") from error
 
 
 def _encoded(forward: Forward) -> dict[str, Any]:
@@ -170,13 +161,15 @@ def _check_facts(facts: Mapping[str, Any], description: Mapping[str, Any]) -> No
 def _description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / NAME
     try:
-        description = json.loads(path.read_bytes())
+        content = reading.read_bytes(path, most=limits.TEXT_BYTES)
     except FileNotFoundError:
         raise ValueError(
             f"{folder} holds no model: {NAME} is missing. Give a folder that segjax "
             f"train has written since its first checkpoint."
         ) from None
-    except ValueError:
+    try:
+        description = json.loads(content)
+    except (ValueError, RecursionError):
         raise ValueError(_damaged(path, "it is not JSON")) from None
     version = description.get("format") if isinstance(description, dict) else None
     if not isinstance(version, int):
@@ -189,9 +182,9 @@ def _description(folder: pathlib.Path) -> dict[str, Any]:
     missing = {"variables", "needs_code", *_FACTS, *_PARTS} - description.keys()
     if missing:
         raise ValueError(_damaged(path, f"it has no {', '.join(sorted(missing))}"))
-    name = description["variables"]["name"]
-    if pathlib.PurePath(name).name != name:
-        raise ValueError(_damaged(path, f"its variables are at {name}"))
+    wrong = schema.first_fault(description)
+    if wrong:
+        raise ValueError(_damaged(path, wrong))
     return description
 
 
@@ -202,7 +195,7 @@ def _flat(variables: PyTree) -> dict[str, np.ndarray]:
         names = [getattr(entry, "key", None) for entry in path]
         named = all(isinstance(name, str) and "/" not in name for name in names)
         array = np.ascontiguousarray(jax.device_get(value)).reshape(np.shape(value))
-        if not named or array.dtype not in _DTYPES.values():
+        if not named or array.dtype not in tensors.DTYPES:
             raise ValueError(
                 f"A variable needs to be an array of numbers in dictionaries whose "
                 f"keys have no /, got {array.dtype} at {jax.tree_util.keystr(path)}."
@@ -218,23 +211,12 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
         inner = nested
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{name!r} is inside of another variable")
+        if last in inner:
+            raise ValueError(f"{name!r} is an array and a folder of arrays")
         inner[last] = value
     return nested
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file that appears under its name complete, and survives a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _damaged(path: pathlib.Path, reason: str) -> str:

@@ -111,9 +111,9 @@ def run(tmp_path_factory, script, source, data_dir) -> pathlib.Path:
     return folder
 
 
-def expect_one_error_line(result, *words):
-    """Exit code 2, nothing but one line, which has these words."""
-    assert result.code == 2, result
+def expect_one_error_line(result, *words, code=2):
+    """This exit code, nothing but one line, which has these words."""
+    assert result.code == code, result
     lines = [
         line
         for line in result.err.strip().splitlines()

@@ -138,7 +138,8 @@ def test_predict_messages(segjax, run, tmp_path):
     expect_one_error_line(got, "none*.png")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    expect_one_error_line(segjax("predict", run, bad, "--out", tmp_path / "out"), bad)
+    got = segjax("predict", run, bad, "--out", tmp_path / "out")
+    expect_one_error_line(got, bad, code=1)
 
 
 def test_script_without_experiment(segjax, tmp_path):

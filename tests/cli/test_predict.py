@@ -1,11 +1,14 @@
 """`segjax predict`: files in, pictures out; nothing of the run is executed unasked."""
 
+import errno
 import json
+import os
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import segjax as package
@@ -100,10 +103,11 @@ def test_messages(segjax, cnn, tmp_path):
     expect_one_error_line(got, "none*.png", "holds no image")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    expect_one_error_line(segjax("predict", cnn, bad, "--out", out), bad)
+    got = segjax("predict", cnn, bad, "--out", out)
+    expect_one_error_line(got, bad, "cannot identify", code=1)
     deep = save_images(tmp_path / "deep", [(16, 16)], np.uint16) / "0.png"
     got = segjax("predict", cnn, deep, "--out", out)
-    expect_one_error_line(got, deep, "[H, W, 3] of dtype uint8", "uint16")
+    expect_one_error_line(got, deep, "[H, W, 3] of dtype uint8", "uint16", code=1)
     got = segjax("predict", tmp_path, deep, "--out", out)
     expect_one_error_line(got, tmp_path, "model.json is missing")
     twin = save_images(tmp_path / "twin", [(16, 16, 3)])
@@ -112,3 +116,115 @@ def test_messages(segjax, cnn, tmp_path):
     (cnn / "model.json").write_text("{")
     got = segjax("predict", cnn, twin, "--out", out)
     expect_one_error_line(got, cnn / "model.json", "damaged")
+
+
+def test_one_bad_image_does_not_end_the_others(segjax, cnn, tmp_path):
+    images = save_images(tmp_path / "images", [(9, 12, 3)] * 5)
+    (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
+    np.save(images / "3.npy", np.zeros((4, 4, 2), np.uint16))
+    (images / "3.png").unlink()
+    os.mkfifo(tmp_path / "pipe.png")
+    out = tmp_path / "out"
+    got = segjax("predict", cnn, tmp_path / "pipe.png", images, "--out", out)
+    assert got.code == 1
+    assert "3 label maps and overlays" in got.out
+    errors = [x for x in got.err.splitlines() if x.startswith("error: ")]
+    assert len(errors) == len(got.err.strip().splitlines()) == 3
+    assert f"{tmp_path / 'pipe.png'} is a pipe" in errors[0]
+    assert f"{images / '1.png'} is broken" in errors[1]
+    assert f"[4, 4, 2] of dtype uint16 from {images / '3.npy'}" in errors[2]
+    names = [f"{i}{end}.png" for i in (0, 2, 4) for end in ("", "_overlay")]
+    assert sorted(p.name for p in out.iterdir()) == names
+
+
+def test_images_are_never_written_over(segjax, cnn, tmp_path):
+    images = save_images(tmp_path / "images", [(9, 12, 3)])
+    (tmp_path / "link").symlink_to(images)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/0.png").symlink_to(images / "0.png")
+    before = (images / "0.png").read_bytes()
+    for given in (images, images / "0.png", tmp_path / "link", tmp_path / "other"):
+        for out in (images, tmp_path / "link"):
+            got = segjax("predict", cnn, given, "--out", out)
+            expect_one_error_line(got, "0.png", "another folder")
+    assert (images / "0.png").read_bytes() == before
+    assert [p.name for p in images.iterdir()] == ["0.png"]
+
+
+def test_names_that_collide_are_refused_before_anything_is_written(
+    segjax, cnn, tmp_path
+):
+    images = save_images(tmp_path / "images", [(9, 12, 3)] * 2)
+    (images / "0.png").rename(images / "1_overlay.png")
+    got = segjax("predict", cnn, images, "--out", tmp_path / "out")
+    expect_one_error_line(got, "would both be written as 1_overlay.png")
+    assert not (tmp_path / "out").exists()
+    got = segjax("predict", cnn, images / "1.png", images / "1.png", "--out", tmp_path)
+    assert got.code == 0
+    assert "1 label maps" in got.out
+
+
+def test_a_result_appears_whole_or_the_earlier_one_stays(
+    segjax, cnn, tmp_path, monkeypatch
+):
+    images, out = save_images(tmp_path / "images", [(9, 12, 3)]), tmp_path / "out"
+    assert segjax("predict", cnn, images, "--out", out).code == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    save = Image.Image.save
+
+    def half(error):
+        def save_half(picture, file, *args, **options):
+            save(picture, file, *args, **options)
+            os.truncate(file, 20)
+            raise error
+
+        return save_half
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for error, code in ((full, 2), (KeyboardInterrupt(), 130)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "save", half(error))
+            got = segjax("predict", cnn, images, "--out", out)
+        assert got.code == code
+        assert len(got.err.strip().splitlines()) == 1, got.err
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    # The name of the file, which the system's error lacks.
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", half(full))
+        got = segjax("predict", cnn, images, "--out", out)
+    expect_one_error_line(got, out / "0.png", "No space left")
+
+
+def test_images_that_would_fill_the_memory(segjax, cnn, tmp_path):
+    huge = tmp_path / "huge.png"
+    Image.new("1", (13_000, 13_000)).save(huge)
+    assert huge.stat().st_size < 100_000
+    got = segjax("predict", cnn, huge, "--out", tmp_path / "out")
+    expect_one_error_line(got, huge, "13000x13000", "--max-pixels", code=1)
+    images = save_images(tmp_path / "images", [(9, 12, 3)])
+    flags = ("--out", tmp_path / "out", "--max-pixels")
+    got = segjax("predict", cnn, images, *flags, 107)
+    expect_one_error_line(got, "at most 107 pixels", code=1)
+    assert segjax("predict", cnn, images, *flags, 108).code == 0
+    got = segjax("predict", cnn, images, *flags, 0)
+    expect_one_error_line(got, "--max-pixels must be at least 1")
+
+
+def test_numbers_that_are_none(segjax, tmp_path):
+    run = write_run(
+        tmp_path / "run", models.SimpleCNN(num_classes=3), channels=1, dtype="float32"
+    )
+    pixels = np.zeros((9, 9), np.float32)
+    pixels[4, 4] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    got = segjax("predict", run, tmp_path / "a.tif", "--out", tmp_path / "out")
+    expect_one_error_line(got, tmp_path / "a.tif", "NaN or infinity", code=1)
+
+
+def test_a_network_that_does_not_take_its_variables(segjax, cnn, tmp_path):
+    images = save_images(tmp_path / "images", [(9, 12, 3)])
+    described = json.loads((cnn / "model.json").read_text())
+    described["module"]["attributes"]["width"] = 10**9
+    (cnn / "model.json").write_text(json.dumps(described))
+    got = segjax("predict", cnn, images, "--out", tmp_path / "out")
+    expect_one_error_line(got, cnn / "model.json", "does not take its variables")

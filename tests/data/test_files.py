@@ -139,15 +139,11 @@ def test_other_numbers_are_named(tmp_path, pixels, message):
     assert "\n" not in str(error.value)
 
 
-def test_tiffs_of_several_images_or_turned(rng, tmp_path):
+def test_tiffs_of_several_images_or_cut(rng, tmp_path):
     stack = np.moveaxis(deep(rng, 5), -1, 0)
     tiff(tmp_path / "stack.tif", stack, photometric="minisblack")
     with pytest.raises(ValueError, match=r"stack\.tif has 5 pages .*contig"):
         data.read_image(tmp_path / "stack.tif")
-    turned = [(274, "H", 1, 6, True)]
-    tiff(tmp_path / "turned.tif", stack[0], extratags=turned)
-    with pytest.raises(ValueError, match=r"stored turned \(orientation 6\)"):
-        data.read_image(tmp_path / "turned.tif")
     (tmp_path / "half.tif").write_bytes((tmp_path / "stack.tif").read_bytes()[:90])
     with pytest.raises(ValueError, match=r"half\.tif is broken"):
         data.read_image(tmp_path / "half.tif")

@@ -112,10 +112,10 @@ def test_files_that_cannot_be_an_image(tmp_path):
     frames[0].save(tmp_path / "two.webp", save_all=True, append_images=[frames[1]])
     for name, words in (
         ("bad.png", "cannot identify"),
-        ("deep.png", "PNG of 16 bits with colors"),
+        ("deep.png", "16-bit PNG with color"),
         ("volume.tif", r"one image .* got \[2, 3, 5, 7\]"),
         ("code.npy", "allow_pickle"),
-        ("two.webp", "several images"),
+        ("two.webp", "2 pages"),
     ):
         with pytest.raises(ValueError, match=words) as error:
             inference.read_image(tmp_path / name, channels=3)

@@ -143,7 +143,7 @@ def test_damaged_safetensors(state, tmp_path, cut):
     path = tmp_path / "cut.safetensors"
     write_safetensors(path, state)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"cannot be read: .* cut off"):
+    with pytest.raises(ValueError, match=r"cannot be read: it is not whole"):
         interop.read_tensors(path)
 
 

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from segjax import model_file, models, ops
+from segjax.files import reading
 from segjax.forward import Forward, make_forward
 
 MODEL = models.SimpleCNN(num_classes=3, width=4)
@@ -113,17 +114,16 @@ def test_a_kill_at_any_moment_leaves_the_old_model_or_the_new(tmp_path, monkeypa
 
 def test_a_reader_beside_a_writer_gets_one_of_the_two(tmp_path, monkeypatch):
     write(tmp_path, 1)
-    path_type = type(tmp_path)
-    read_bytes = path_type.read_bytes
+    read_bytes = reading.read_bytes
 
-    def read_late(path):
+    def read_late(path, **options):
         if path.suffix == ".safetensors" and not written:
             written.append(True)
             write(tmp_path, 2)  # Removes what model.json named a moment ago.
-        return read_bytes(path)
+        return read_bytes(path, **options)
 
     written = []
-    monkeypatch.setattr(path_type, "read_bytes", read_late)
+    monkeypatch.setattr(reading, "read_bytes", read_late)
     assert_holds(tmp_path, 2)
 
 
@@ -168,7 +168,10 @@ BROKEN = {
     "newer": (lambda f: edit(f, format=2, segjax="9.1"), "format 2, .* 1. .* 9.1"),
     "bits": (damage, "variables-.*damaged: its SHA-256"),
     "lost": (lambda f: [p.unlink() for p in f.glob("*.saf*")], "variables-.* missing"),
-    "path": (lambda f: edit(f, variables={"name": "../x"}), r"variables are at \.\./x"),
+    "path": (
+        lambda f: edit(f, variables={"name": "../x"}),
+        "not a file name in this folder",
+    ),
 }
 
 

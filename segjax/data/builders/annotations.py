@@ -2,16 +2,17 @@
 
 import collections
 import dataclasses
-import json
-import math
-from collections.abc import Mapping, Sequence
+import functools
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segjax.data.builders import files, shares
+from segjax.data.builders import coco_json, coco_shapes, files, shares
 from segjax.data.builders.sources import Tree
+from segjax.files import limits
 
 NEEDS = (
     "annotations.json and images/, these two in train/ (and validation/, test/), or "
@@ -105,61 +106,47 @@ def read(tree: Tree, path: str, folder: str) -> Part:
     Raises:
         ValueError: As `data.coco` says.
     """
-    content = _json(tree, path)
     where = tree.shown(path)
-    categories = {c["id"]: str(c["name"]) for c in content["categories"]}
+    content = coco_json.parse(tree.read(path, most=limits.JSON_BYTES), where)
+    categories = {c["id"]: c["name"] for c in content["categories"]}
+    files.check_names(categories.values(), where)
     by_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
     sizes = {i["id"]: (i["height"], i["width"]) for i in content["images"]}
     for one in content["annotations"]:
         _check(one, where, categories=categories, sizes=sizes)
         category = categories[one["category_id"]]
         by_image[one["image_id"]].append(one | {"category": category})
-    present = set(tree.files(folder))
-    images = []
+    images: dict[str, Image] = {}
+    listed = functools.cache(lambda inner: frozenset(tree.files(inner)))
     for entry in content["images"]:
-        file = f"{folder}/{entry['file_name']}".lstrip("/")
-        if file not in present and file not in tree.files(file.rpartition("/")[0]):
+        file = _file_of(entry, where, folder=folder, within=tree.shown(folder))
+        # Files in folders inside it are listed by their own folder.
+        if file not in listed(file.rpartition("/")[0]):
             raise ValueError(
                 f"{where}: the file {entry['file_name']} of image {entry['id']} is not "
                 f"in {tree.shown(folder)}: needed every image that is listed; add it, "
                 f"or remove it from the list."
             )
-        name = files.stem(file)
-        images.append(Image(name, file, sizes[entry["id"]], by_image[entry["id"]]))
-    return Part(categories, images)
-
-
-def _json(tree: Tree, path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(tree.read(path))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{tree.shown(path)} is not JSON ({error}): needed COCO annotations; "
-            f"export them again."
-        ) from error
-    needed = {
-        "images": ("id", "file_name", "height", "width"),
-        "categories": ("id", "name"),
-        "annotations": ("id", "image_id", "category_id", "bbox"),
-    }
-    for table, fields in needed.items():
-        rows = content.get(table) if isinstance(content, dict) else None
-        if not isinstance(rows, list):
+        if file in images:
             raise ValueError(
-                f"{tree.shown(path)} has no list {table!r}: needed COCO's images, "
-                f"categories and annotations; export them again."
+                f"{where}: image {entry['id']} has the file of another one, "
+                f"{entry['file_name']}: needed one entry a file; merge them."
             )
-        seen = set()
-        for row in rows:
-            missing = [f for f in fields if f not in row]
-            if missing or row["id"] in seen:
-                fault = f"no {missing[0]}" if missing else "an id that is used twice"
-                raise ValueError(
-                    f"{tree.shown(path)}: entry {row.get('id', '?')} of {table} has "
-                    f"{fault}: needed {', '.join(fields)}, each id once; correct it."
-                )
-            seen.add(row["id"])
-    return content
+        size, name = sizes[entry["id"]], files.stem(file)
+        images[file] = Image(name, file, size, by_image[entry["id"]])
+    return Part(categories, list(images.values()))
+
+
+def _file_of(entry: Mapping[str, Any], where: str, *, folder: str, within: str) -> str:
+    """The path of an image in the tree, never outside of its folder."""
+    name = entry["file_name"]
+    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(
+            f"{where}: image {entry['id']} has the file_name {name!a}: needed a "
+            f"path below {within}, without ..; correct it."
+        )
+    return f"{folder}/{name}".lstrip("/")
 
 
 def _check(
@@ -182,35 +169,22 @@ def _check(
             f"under images; add the image, or remove the annotation."
         )
     height, width = sizes[one["image_id"]]
-    x, y, w, h = (float(v) for v in one["bbox"])
-    far = (-x, -y, x + w - width, y + h - height)
-    if not all(map(math.isfinite, far)) or max(far) > _OUTSIDE or min(w, h) < 0:
+    x, y, w, h = one["bbox"]
+    if max(-x, -y, x + w - width, y + h - height) > _OUTSIDE or min(w, h) < 0:
         raise ValueError(
             f"{what} has the box {one['bbox']} (x, y, width, height): needed one "
             f"inside its image of {width}x{height} pixels; correct it."
         )
-    _check_shape(one.get("segmentation"), what, (height, width))
-
-
-def _check_shape(shape: Any, what: str, size: tuple[int, int]) -> None:
+    shape = one.get("segmentation")
     if isinstance(shape, Mapping):
-        if list(shape.get("size", ())) != list(size):
-            raise ValueError(
-                f"{what} has run lengths of size {shape.get('size')}: needed "
-                f"{list(size)}, [height, width] of its image; export it again."
-            )
-        return
-    if not isinstance(shape, Sequence) or not shape:
+        coco_shapes.check_run_lengths(shape, what, (height, width))
+    elif isinstance(shape, list) and shape:
+        coco_shapes.check_polygons(shape, what, (height, width))
+    else:
         raise ValueError(
             f"{what} has no mask: needed `segmentation` with polygons or run lengths; "
             f"draw it, or remove the annotation."
         )
-    for polygon in shape:
-        if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
-            raise ValueError(
-                f"{what} has a polygon of {len(polygon)} numbers: needed x and y of at "
-                f"least three points; correct or remove it."
-            )
 
 
 def rle(one: Mapping[str, Any], size: tuple[int, int]) -> Any:

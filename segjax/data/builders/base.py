@@ -7,6 +7,7 @@ PNGs are made and read here, with Pillow. What PNG cannot hold is stored as byte
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,16 @@ ANY_SEMANTIC = {"image": PACKED, "label": PACKED, "name": tfds.features.Text()}
 PIXELS = ("image", "label", "instances")
 """The features of an example that are stored as PNG or packed."""
 
+SEAL = "sha256"
+"""The key of a digest of all other metadata, among them."""
+
 _WINDOW = 64
+
+
+def seal(metadata: Mapping[str, Any]) -> str:
+    """A digest of metadata by which damage of their file is noticed."""
+    rest = {k: v for k, v in metadata.items() if k != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def threads() -> concurrent.futures.Executor:
@@ -127,6 +137,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         described = self.describe()
         self._checked.check_labels(len(described["classes"]))
         self._metadata.update(described)
+        self._metadata[SEAL] = seal(self._metadata)
         return splits
 
     def _generate_examples(self, split, items, bar):

@@ -1,18 +1,15 @@
 """Images and masks, checked as they are read from the user's files."""
 
 import difflib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 
 from segjax.data import stored
-from segjax.data.builders import tiff
 from segjax.data.builders.sources import Tree
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
+from segjax.files import images as opener
+from segjax.files import tiff
+from segjax.files.images import SUFFIXES as IMAGE_SUFFIXES
 
 
 def images(tree: Tree, folder: str) -> list[str]:
@@ -70,52 +67,6 @@ def _some(names: Sequence[str]) -> str:
     return f"{few}{', ...' if len(names) > 3 else ''}" if few else "nothing"
 
 
-def opened(tree: Tree, name: str) -> PIL.Image.Image:
-    """Decodes a file with Pillow, completely; ValueError if it is broken or cut."""
-    content = tree.read(name)
-    check_depth(content, tree.shown(name))
-    try:
-        image = PIL.Image.open(io.BytesIO(content))
-        image.load()
-    except Exception as error:  # Pillow's plugins raise whatever they meet.
-        reason = str(error).partition(" <_io")[0].replace("\n", " ")
-        raise _broken(tree.shown(name), content, reason) from error
-    if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(
-            f"{tree.shown(name)} has {getattr(image, 'n_frames', 0)} pages: needed "
-            f"one image a file; save each page as its own file."
-        )
-    return image
-
-
-def _broken(where: str, content: bytes, reason: str) -> ValueError:
-    return ValueError(
-        f"{where} is broken: needed a complete image file, got {len(content)} bytes "
-        f"that cannot be decoded ({reason}); replace it."
-    )
-
-
-def check_depth(content: bytes, where: str) -> None:
-    """Refuses what Pillow would silently cut: PNGs of 16 bits with color or alpha."""
-    if not content.startswith(b"\x89PNG") or len(content) < 26:
-        return
-    depth, kind = content[24], content[25]
-    if depth == 16 and kind != 0:  # 0 is gray.
-        raise ValueError(
-            f"{where} is a 16-bit PNG with color or transparency, which cannot be read "
-            f"without loss: save it as TIFF or .npy."
-        )
-
-
-def _load_npy(tree: Tree, name: str) -> np.ndarray:
-    content = tree.read(name)
-    try:
-        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
-    except Exception as error:  # ValueError, EOFError, and what headers cause.
-        reason = " ".join(str(error).split())
-        raise _broken(tree.shown(name), content, reason) from error
-
-
 def read_image(tree: Tree, name: str) -> np.ndarray:
     """Reads an image without changing its numbers.
 
@@ -130,18 +81,19 @@ def read_image(tree: Tree, name: str) -> np.ndarray:
         or float32 [H, W, K] as stored.
 
     Raises:
-        ValueError: If the file is broken, holds several images, or its numbers have
-            none of these dtypes.
+        ValueError: If the file is broken, too large, holds several images, or its
+            numbers have none of these dtypes.
     """
     suffix, where = name.lower().rpartition(".")[2], tree.shown(name)
+    content = tree.read(name)
     if suffix == "npy":
-        return stored.image(_load_npy(tree, name), where)
+        return stored.image(opener.load_npy(content, where), where)
     if suffix in ("tif", "tiff"):
-        pixels = tiff.read(tree.read(name), where)
+        pixels = tiff.read(content, where)
         if pixels is not None:
             return stored.image(pixels, where)
     # Cameras store turned pictures; people draw masks on what viewers show.
-    image = PIL.ImageOps.exif_transpose(opened(tree, name))
+    image = opener.decode(content, where)
     if image.mode.startswith(("I", "F")):  # Gray of more than 8 bits.
         return stored.image(np.asarray(image), where)
     return np.array(image.convert("RGB"))
@@ -152,26 +104,28 @@ def may_be_deep(tree: Tree, name: str) -> bool:
     if name.lower().endswith(".npy"):
         return True
     try:
-        with PIL.Image.open(io.BytesIO(tree.read(name))) as image:
-            return image.mode.startswith(("I", "F"))
-    except Exception:  # Broken: said when it is read.
+        return opener.is_deep(tree.read(name), name)
+    except ValueError:  # Broken: said when it is read.
         return False
 
 
 def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarray:
-    """Reads a mask of class ids as an integer array [H, W].
+    """Reads a mask of class ids as an integer array [H, W], turned as its image is.
 
     Args:
         tree: Where the mask lies.
         name: A single-channel file (gray, palette, or color whose channels agree), or
             integers [H, W] as .npy.
         like: The image, whose height and width the mask must have; None for any.
+
+    Raises:
+        ValueError: If it is broken, compressed with loss, of several channels or of
+            another size.
     """
-    as_array = name.lower().endswith(".npy")
-    ids = _load_npy(tree, name) if as_array else np.asarray(opened(tree, name))
+    ids = _mask_pixels(tree.read(name), name, tree.shown(name))
     if ids.dtype == bool:
         ids = ids.astype(np.uint8)
-    if ids.ndim == 3:
+    if ids.ndim == 3 and not name.lower().endswith(".npy"):
         color = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
         if (color != color[..., :1]).any():
             raise ValueError(
@@ -179,6 +133,11 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
                 f"class ids (0, 1, 2, ...); convert each color to its id."
             )
         ids = color[..., 0]
+    if ids.ndim != 2:
+        raise ValueError(
+            f"{tree.shown(name)} has the shape {list(ids.shape)}: needed [H, W] class "
+            f"ids; save one such map a file."
+        )
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(
             f"{tree.shown(name)} holds {ids.dtype} numbers: needed whole class ids; "
@@ -191,6 +150,21 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
             f"{width}x{height}, the size of its image; export it at that size."
         )
     return ids
+
+
+def _mask_pixels(content: bytes, name: str, where: str) -> np.ndarray:
+    if name.lower().endswith(".npy"):
+        ids = opener.load_npy(content, where)
+        # Channels of an array are not those of a picture, of which some mean nothing.
+        return ids[..., 0] if ids.ndim == 3 and ids.shape[-1] == 1 else ids
+    image = opener.decode(content, where)
+    if opener.is_lossy(content, image):
+        raise ValueError(
+            f"{where} is compressed as photographs are ({image.format}), which changes "
+            f"class ids near every border: needed a file without loss; export the mask "
+            f"again as PNG (a mask that was once saved so stays wrong when converted)."
+        )
+    return np.asarray(image)
 
 
 def to_labels(
@@ -221,6 +195,16 @@ def to_labels(
             )
     ours = np.array([known[value] for value in found.tolist()], dtype)
     return ours[np.searchsorted(found, ids)]
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raises a ValueError for a class name that no terminal or file can show."""
+    for name in names:
+        if not name.isprintable() or not name.strip():
+            raise ValueError(
+                f"{where} has the class name {name!a}: needed letters that can be "
+                f"printed; rename it (or save the file as UTF-8)."
+            )
 
 
 def ranges(ids: Iterable[int]) -> str:

@@ -6,6 +6,8 @@ import zlib
 import numpy as np
 import PIL.Image
 
+from segjax.files import images
+
 _PNG = b"\x89PNG"
 _RAW = b"RAW1"
 
@@ -42,8 +44,7 @@ def pack(x: np.ndarray) -> bytes:
 def unpack(packed: bytes) -> np.ndarray:
     """The inverse of `pack`; an image [H, W, 1] stored as PNG comes back as [H, W]."""
     if not packed.startswith(_RAW):
-        with PIL.Image.open(io.BytesIO(packed)) as image:
-            pixels = np.array(image)
+        pixels = np.array(images.decode(packed, "the record"))
         # Pillow reads 16-bit gray as int32 in some versions.
         return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
     dtype, shape, start = _header(packed)
@@ -57,8 +58,7 @@ def unpacked_size(packed: bytes) -> tuple[int, int]:
     if packed.startswith(_RAW):
         _, shape, _ = _header(packed)
         return shape[0], shape[1]
-    with PIL.Image.open(io.BytesIO(packed)) as image:
-        return image.height, image.width
+    return images.size(packed, "the record")
 
 
 def form(packed: bytes) -> str:

@@ -8,6 +8,8 @@ import pathlib
 import zipfile
 from typing import Protocol, runtime_checkable
 
+from segjax.files import limits, reading
+
 
 @runtime_checkable
 class Tree(Protocol):
@@ -21,8 +23,8 @@ class Tree(Protocol):
         """Sorted names of the files right inside `folder`, hidden ones left out."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """The content of a file."""
+    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
+        """The content of a file; ValueError if it has more bytes than `most`."""
         ...
 
     def stamp(self, name: str) -> str:
@@ -48,7 +50,8 @@ class Folder:
         return sorted(
             prefix + entry.name
             for entry in os.scandir(where)
-            if entry.is_file() == want_files and not entry.name.startswith(".")
+            # What is neither, such as a pipe, is refused when it is read.
+            if entry.is_dir() != want_files and not entry.name.startswith(".")
         )
 
     def folders(self, folder: str) -> list[str]:
@@ -59,10 +62,10 @@ class Folder:
         """See `Tree`."""
         return self._names(folder, want_files=True)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
         """See `Tree`."""
         try:
-            return (self.root / name).read_bytes()
+            return reading.read_bytes(self.root / name, most=most)
         except OSError as error:
             raise ValueError(
                 f"cannot read {self.shown(name)} ({error.strerror}): make the file "
@@ -83,13 +86,16 @@ class Zip:
     """Files in a zip; a folder named `top`, if the zip has one, is the place."""
 
     def __init__(self, path: pathlib.Path, top: str):
+        if not path.is_file():
+            raise ValueError(f"{path} is a pipe or device: needed a folder or a zip.")
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # OSError, BadZipFile, what bad names cause...
             raise ValueError(
                 f"{path} is not a complete zip ({error}): download it again."
             ) from error
         self._path = path
+        self._check()
         names = [n for n in self._zip.namelist() if not _hidden(n)]
         inside = any(n.startswith(f"{top}/") for n in names)
         self._top = f"{top}/" if inside else ""
@@ -98,6 +104,19 @@ class Zip:
         for name in names:
             if name.startswith(self._top) and not name.endswith("/"):
                 self._add(name.removeprefix(self._top))
+
+    def _check(self) -> None:
+        names = self._zip.namelist()
+        if len(names) > limits.ZIP_ENTRIES:
+            raise ValueError(
+                f"{self._path} has {len(names):,} entries: needed at most "
+                f"{limits.ZIP_ENTRIES:,}; unpack it and give the folder."
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{self._path} has two entries of one name: needed one each; zip the "
+                f"folder again."
+            )
 
     def _add(self, name: str) -> None:
         folder = name.rpartition("/")[0]
@@ -115,14 +134,26 @@ class Zip:
         """See `Tree`."""
         return sorted(self._files.get(folder, ()))
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
         """See `Tree`; the zip's checksum is verified."""
+        entry, most = self._zip.getinfo(self._top + name), min(most, self._most(name))
+        if entry.file_size > most:
+            raise ValueError(
+                f"{self.shown(name)} unpacks to {entry.file_size:,} bytes: needed at "
+                f"most {most:,}; if that is right, unpack the zip and give the folder."
+            )
         try:
             return self._zip.read(self._top + name)
         except Exception as error:  # zlib.error, BadZipFile, EOFError, RuntimeError...
             raise ValueError(
                 f"cannot read {self.shown(name)} ({error}): download the zip again."
             ) from error
+
+    def _most(self, name: str) -> int:
+        """Bytes that an entry may have, so that no small zip fills the memory."""
+        packed = self._zip.getinfo(self._top + name).compress_size
+        by_ratio = max(limits.ZIP_FREE, limits.ZIP_RATIO * packed)
+        return min(limits.ZIP_ENTRY_BYTES, by_ratio)
 
     def stamp(self, name: str) -> str:
         """Size and checksum."""
