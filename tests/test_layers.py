@@ -12,6 +12,7 @@ import segjax
 PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
+    "run_files": set(),
     "ops": {"typing"},
     "forward": {"typing", "ops"},
     "model_file": {"typing", "ops", "forward", "models"},
@@ -20,12 +21,12 @@ LAYERS = {
     "models": {"typing", "ops"},
     "data": {"typing", "ops"},
     "train": {
-        *("typing", "ops", "forward", "model_file"),
+        *("typing", "ops", "forward", "model_file", "run_files"),
         *("metrics.mean", "metrics.combine"),
     },
     "inference": {"typing", "ops", "forward", "model_file", "models", "viz"},
     "interop": {"typing", "ops"},
-    "viz": {"typing", "ops"},
+    "viz": {"typing", "ops", "run_files"},
 }
 ONLY = {
     "flax.linen": {"models"},

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import jax
 
+from segjax.train.saving import saving
+
 LOCK = "lock"
 """The file of a run folder that its writer holds."""
 
@@ -52,7 +54,8 @@ def locked(run: pathlib.Path) -> Iterator[None]:
                 f"nothing keeps a second process from writing it.",
                 stacklevel=3,
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with saving(run / LOCK):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
