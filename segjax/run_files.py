@@ -4,9 +4,10 @@ Sizes, nesting and the types of the entries that segjax uses are checked in one 
 entries that it does not know are kept.
 """
 
+import json
 import pathlib
 import re
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -15,6 +16,10 @@ MAX_BYTES = 64 * 2**20
 MAX_LOG_BYTES = 2**30
 """The largest `metrics.jsonl`."""
 
+MAX_DEPTH = 32
+"""Objects and arrays in each other."""
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 Scalar = float | int | str | bool | None
 
 
@@ -22,7 +27,7 @@ class Data(TypedDict):
     """What `run.json` says of the data."""
 
     fingerprint: str
-    skip_corrupt: NotRequired[int]
+    skip_corrupt: NotRequired[Annotated[int, msgspec.Meta(ge=0)]]
 
 
 class Code(TypedDict, total=False):
@@ -32,6 +37,13 @@ class Code(TypedDict, total=False):
     dirty: bool
     segjax: str
     script: str | None
+
+
+class Config(TypedDict, total=False):
+    """Numbers of the loop."""
+
+    skip_nonfinite: int
+    monitor: str
 
 
 class Arithmetic(TypedDict):
@@ -46,7 +58,7 @@ class Arithmetic(TypedDict):
 class Digests(TypedDict):
     """Digests of the first updates."""
 
-    steps: int
+    steps: Count
     program: str
     initialisation: str
     data: list[str]
@@ -60,14 +72,14 @@ class Manifest(TypedDict):
     script: str | None
     flags: dict[str, Any]
     seed: int
-    config: dict[str, Any]
+    config: Config
     model: str
     data: Data
     code: Code
     versions: dict[str, str]
     devices: list[str]
     xla_flags: str
-    processes: NotRequired[int]
+    processes: NotRequired[Count]
     jax: NotRequired[dict[str, Any]]
     seeds_together: NotRequired[list[int]]
     signature: NotRequired[str]
@@ -89,7 +101,7 @@ class Result(TypedDict, total=False):
 class ShownManifest(TypedDict, total=False):
     """What the report needs of `run.json`; it shows the rest as it is."""
 
-    config: dict[str, Any]
+    config: Config
 
 
 def read(path: pathlib.Path, kind: Any) -> dict[str, Any]:
@@ -105,7 +117,8 @@ def read(path: pathlib.Path, kind: Any) -> dict[str, Any]:
     """
     raw = _bytes(path, MAX_BYTES)
     try:
-        value = msgspec.json.decode(raw)
+        value = json.loads(raw)
+        _check_depth(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not JSON ({_one_line(error)}). Restore or remove it."
@@ -163,6 +176,19 @@ def record_of(line: bytes) -> dict[str, Any] | None:
     step = record.get("step")
     whole = isinstance(step, int) and not isinstance(step, bool) and step >= 0
     return record if whole and record.get("kind") in ("train", "eval") else None
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise ValueError(f"more than {MAX_DEPTH} levels deep")
 
 
 def _bytes(path: pathlib.Path, limit: int) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from segjax import run_files
+from segjax.train import ownership
 from segjax.train.config import Experiment
 from segjax.train.environment import code_digests, run_environment
 from segjax.train.lock import LOCK
@@ -98,7 +99,10 @@ def begin_run(
     """
     found = manifest(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
-        shutil.copyfile(script, run / SCRIPT)
+        with saving(run / SCRIPT):
+            shutil.copyfile(script, run / SCRIPT)
+        signature = ownership.signature(run / SCRIPT, str(found["script"]))
+        found |= {} if signature is None else {"signature": signature}
     write_json(run / "run.json", found)
 
 
