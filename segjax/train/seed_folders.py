@@ -96,8 +96,9 @@ def common_step(
     for experiment, checkpoints in zip(experiments, kept, strict=True):
         folder = seed_folder(run, experiment.config.seed)
         going_on.check_log(folder)
-        problems += checkpoints.newest_whole()[1]
-        if not checkpoints.steps:
+        _, damaged = checkpoints.newest_whole()
+        problems += damaged
+        if not checkpoints.steps and not damaged:
             going_on.check_nothing_lost(folder)
         # A seed that has none yet has its beginning.
         steps[experiment.config.seed] = checkpoints.steps or [0]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -236,3 +238,13 @@ def test_ctrl_c_in_the_first_seconds(copy, seconds):
     lines = [x for x in err.splitlines() if not x.startswith("note: ")]
     assert lines == ["interrupted."], err
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("name", ["reliability.md", "security.md"])
+def test_every_test_that_the_pages_name_exists(name):
+    root = pathlib.Path(__file__).parents[2]
+    page = (root / "docs" / name).read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert named
+    for path, function in named:
+        assert f"def {function}(" in (root / path).read_text(), (path, function)
