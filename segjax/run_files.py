@@ -87,6 +87,12 @@ class Manifest(TypedDict):
     resumes: NotRequired[list[dict[str, Any]]]
 
 
+class Stopped(TypedDict):
+    """Where a callback ended a run."""
+
+    step: int
+
+
 class Result(TypedDict, total=False):
     """`result.json`."""
 
@@ -96,6 +102,7 @@ class Result(TypedDict, total=False):
     best_step: int
     seed: int
     seconds: float
+    stopped: Stopped
 
 
 class ShownManifest(TypedDict, total=False):

@@ -188,8 +188,8 @@ def state_of(
     """
     with training.open_checkpoints(experiment, run) as checkpoints:
         step = which if isinstance(which, int) else checkpoints.pick(which)
-        if which == "best" and step is not None:
-            _check_best(experiment, run, checkpoints)
+        if not isinstance(which, int) and step is not None:
+            _check_kept(experiment, run, checkpoints.steps, which)
         if step is None:
             _, problems = checkpoints.newest_whole()
             raise ValueError(
@@ -202,11 +202,39 @@ def state_of(
         return checkpoints.restore(step, like)
 
 
-def _check_best(
-    experiment: training.Experiment, run: pathlib.Path, checkpoints: Any
+def _check_kept(
+    experiment: training.Experiment,
+    run: pathlib.Path,
+    steps: Sequence[int],
+    which: Which,
 ) -> None:
-    """Raises a ValueError if the log knows a better checkpoint that is gone."""
-    config, path = experiment.config, run / "metrics.jsonl"
+    """Raises a ValueError if the run had a later or a better checkpoint than it has."""
+    last = max(steps)
+    reached = _reached(run / "result.json")
+    if reached > last:
+        raise ValueError(
+            f"{run / 'checkpoints' / str(reached)}, with which the run ended, is "
+            f"missing. Restore it, or go on by segjax train ... --resume."
+        )
+    best = _best_logged(experiment, run / "metrics.jsonl") if which == "best" else None
+    # A later one than the last is not yet saved where training was killed.
+    if best is not None and best not in steps and best < last:
+        raise ValueError(
+            f"{run / 'checkpoints' / str(best)}, the best checkpoint by the log, is "
+            f"missing. Restore it, or use the latest by --checkpoint last."
+        )
+
+
+def _reached(path: pathlib.Path) -> int:
+    """The step at which a finished run ended; 0 if it has not."""
+    if not path.exists():
+        return 0
+    result = run_files.read(path, run_files.Result)
+    return result["stopped"]["step"] if "stopped" in result else result.get("steps", 0)
+
+
+def _best_logged(experiment: training.Experiment, path: pathlib.Path) -> int | None:
+    config = experiment.config
     split = training.evaluation_split(experiment.data.splits)
     sign = 1.0 if config.mode == "max" else -1.0
     scores = {
@@ -217,11 +245,4 @@ def _check_best(
         and not record.get("final")
         and isinstance(record.get(config.monitor), int | float)
     }
-    best = max(scores, key=lambda step: (scores[step], step), default=None)
-    # A later one is not yet saved where training was killed.
-    if best is None or best in checkpoints.steps or best > checkpoints.last:
-        return
-    raise ValueError(
-        f"{run / 'checkpoints' / str(best)}, the best checkpoint by {path}, is "
-        f"missing. Restore it, or use the latest by --checkpoint last."
-    )
+    return max(scores, key=lambda step: (scores[step], step), default=None)

@@ -41,7 +41,14 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
         raise ValueError(f"An experiment is a .py file, got {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # Dataclasses and pickle look modules up here.
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        if error.filename != str(path):
+            raise
+        raise ValueError(
+            f"{path} is no Python: {error.msg} (line {error.lineno})."
+        ) from error
     build: Any = getattr(module, "experiment", None)
     if build is None:
         raise ValueError(

@@ -36,6 +36,8 @@ def locked(run: pathlib.Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
+    if not (run / LOCK).is_file() and os.path.lexists(run / LOCK):
+        raise ValueError(f"{run / LOCK} needs to be a file. Remove it.")
     with (run / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -128,7 +128,7 @@ def _record(folder: pathlib.Path) -> dict[str, Any]:
 
 def _read(path: pathlib.Path) -> bytes:
     size = path.stat().st_size
-    if size > _MOST_BYTES or not path.is_file():
+    if size > _MOST_BYTES or not (path.is_file() or path.is_dir()):
         raise DamagedError(f"{SEAL} is not what was written")
     return path.read_bytes()
 
@@ -151,6 +151,8 @@ def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _size_and_digest(path: pathlib.Path) -> list[Any]:
+    if not path.is_file() and path.exists():  # A pipe would never end.
+        raise DamagedError(f"{path.name} is not a file")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return [file.tell(), digest]
