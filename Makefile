@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 PARITY ?= $(CI)
 INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity)
 
-.PHONY: demo test test-fast lint install clean
+.PHONY: demo test test-fast test-faults lint install clean
 
 demo: .venv/.installed
 	rm -rf runs/demo
@@ -21,6 +21,10 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow and not parity and not gpu and not network"
+
+# Thousands of damaged files, and kills; hours on two cores.
+test-faults: $(INSTALLED)
+	SEGJAX_FAULTS=2000 $(PYTEST) tests/faults
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .

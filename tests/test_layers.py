@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
     "files": {"typing"},
+    "run_files": set(),
     "ops": {"typing"},
     "forward": {"typing", "ops"},
     "model_file": {"typing", "files", "ops", "forward", "models"},
@@ -21,12 +22,12 @@ LAYERS = {
     "models": {"typing", "ops"},
     "data": {"typing", "ops", "files"},
     "train": {
-        *("typing", "files", "ops", "forward", "model_file"),
+        *("typing", "files", "ops", "forward", "model_file", "run_files"),
         *("metrics.mean", "metrics.combine"),
     },
     "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
     "interop": {"typing", "ops", "files"},
-    "viz": {"typing", "ops"},
+    "viz": {"typing", "ops", "run_files"},
 }
 ONLY = {
     "flax.linen": {"models"},

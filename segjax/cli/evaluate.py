@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segjax import train as training
 from segjax.cli import pictures, runs
@@ -44,20 +45,20 @@ def main(args: Sequence[str]) -> None:
             "data": data.fingerprint(),
         },
     )
-    pictures.write_report(folder)
     console = Console()
     console.print(_whole(figures, f"{folder.name}: {split}, step {step}"))
     console.print(_by_class(figures, data.classes))
-    console.print(f"Written: {path}", soft_wrap=True, highlight=False)
+    console.print(f"Written: {path}", soft_wrap=True, highlight=False, markup=False)
+    pictures.write_report(folder)
 
 
 def _whole(figures: Mapping[str, float], title: str) -> Table:
     """Figures that are not a class's."""
-    table = Table("figure", title=title)
+    table = Table("figure", title=Text(title))
     table.add_column("value", justify="right")
     for name, value in figures.items():
         if "/" not in name or name.startswith("loss/"):
-            table.add_row(name, f"{value:.4f}")
+            table.add_row(Text(name), f"{value:.4f}")
     return table
 
 
@@ -67,8 +68,8 @@ def _by_class(figures: Mapping[str, float], classes: Sequence[str]) -> Table:
     heads = [h for h in heads if any(f"{h}/{c}" in figures for c in classes)]
     table = Table("class")
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(Text(head), justify="right")
     for name in classes:
         values = (figures.get(f"{head}/{name}") for head in heads)
-        table.add_row(name, *("" if v is None else f"{v:.4f}" for v in values))
+        table.add_row(Text(name), *("" if v is None else f"{v:.4f}" for v in values))
     return table

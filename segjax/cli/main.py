@@ -1,11 +1,14 @@
 """`segjax VERB ...`: one file a verb, each with `main(args)`."""
 
 import difflib
+import functools
 import importlib
 import inspect
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+
+from segjax.cli import interrupt
 
 _VERBS = {
     "train": "train an experiment script into a run folder",
@@ -21,24 +24,29 @@ _VERBS = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """The `segjax` command; ends the process with an exit code."""
-    verb, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    with interrupt.handled() as handler:
+        sys.exit(_main(list(sys.argv[1:] if args is None else args), handler))
+
+
+def _main(args: list[str], handler: interrupt.Handler) -> int:
+    verb, *rest = args or ["--help"]
     if verb in ("-h", "--help"):
         print(_usage())
-        sys.exit(0)
+        return 0
     if verb == "--version":
         from segjax import __version__
 
         print(f"segjax {__version__}")
-        sys.exit(0)
+        return 0
     if verb not in _VERBS:
         near = difflib.get_close_matches(verb, _VERBS, 1)
         hint = f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_VERBS)}"
         print(f"error: segjax has no verb {verb!r}. {hint}.", file=sys.stderr)
-        sys.exit(2)
+        return 2
     # A verb's module imports what it needs: `segjax data list` needs no optimizer.
     module = "import_" if verb == "import" else verb  # A keyword names no module.
     work = importlib.import_module(f"segjax.cli.{module}").main
-    sys.exit(_guarded(lambda: work(rest)))
+    return _guarded(lambda: work(rest), handler)
 
 
 def run(build: Callable, args: Sequence[str] | None = None) -> None:
@@ -53,15 +61,18 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
     script = pathlib.Path(inspect.getfile(build))
     flags = list(sys.argv[1:] if args is None else args)
     prog = f"python {sys.argv[0]}"
-    sys.exit(_guarded(lambda: train.train(build, script, flags, prog=prog)))
+    with interrupt.handled() as handler:
+        work = functools.partial(train.train, build, script, flags, prog=prog)
+        sys.exit(_guarded(work, handler))
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
     from segjax.cli import cluster, errors, process
 
     process.keep_compiled_programs()
     process.keep_freed_memory()
     process.run_one_program_at_a_time()
+    handler.loading = False
     return cluster.leave(lambda: errors.exit_code(work))
 
 

@@ -15,14 +15,19 @@ from segjax.cli import runs
 from segjax.typing import Batch, PyTree
 
 
-def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
+def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) -> None:
     """Writes RUN/samples/*.png, and the same pictures for TensorBoard.
 
     The first images of the split that is reported, as the best checkpoint sees them:
     image, truth and prediction side by side. Of several processes all read the
     checkpoint, and the first one draws.
+
+    Args:
+        experiment: What was trained.
+        run: The run folder.
+        step: Of the best checkpoint, as `result.json` has it.
     """
-    state = runs.state_of(experiment, run)
+    state = runs.state_of(experiment, run, step)
     if jax.process_index() > 0:
         return
     paint = _painter(experiment, training.variables(state))
@@ -30,7 +35,6 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path) -> None:
     folder.mkdir(exist_ok=True)
     split = training.final_split(experiment.data.splits)
     batches = experiment.data.eval_batches(split, batch_size=1)
-    step = int(state.step)
     board = training.Board(run / "tensorboard")
     with contextlib.closing(batches), board:
         first = itertools.islice(batches, experiment.config.samples)

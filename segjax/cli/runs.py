@@ -1,16 +1,30 @@
 """Run folders from the outside: the experiment and the state that they hold."""
 
 import dataclasses
-import json
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from segjax import models
+import tyro
+
+from segjax import models, run_files
 from segjax import train as training
-from segjax.cli import scripts
+from segjax.cli import flags, scripts
 
 Which = Literal["best", "last"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrustOptions:
+    """The flag of all commands that execute a run's script.
+
+    Attributes:
+        trust: Execute the run's experiment.py although this user's segjax did not
+            write it.
+    """
+
+    trust: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Run:
 
 
 def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str) -> Run:
-    """Rebuilds a run's experiment and loads its state.
+    """Rebuilds a run's experiment, by executing its script, and loads its state.
 
     Args:
         folder: The run folder.
@@ -58,6 +72,8 @@ def rebuild(
 ) -> tuple[training.Experiment, Any]:
     """Builds a run's experiment from the script and the flags that the run kept.
 
+    Says on standard error which script it executes.
+
     Args:
         folder: The run folder.
         manifest: Its `run.json`.
@@ -68,12 +84,57 @@ def rebuild(
 
     Returns:
         (the experiment, the verb's options).
+
+    Raises:
+        ValueError: If the script is not this user's own (`training.is_ours`) and
+            --trust is not given.
     """
-    original = pathlib.Path(manifest["script"] or folder)
-    build = scripts.load(folder / training.SCRIPT, beside=original.parent)
+    if not _may_execute(folder, manifest, options, args, prog=prog):
+        sys.exit(0)
+    build = _load_script(folder, manifest)
     kept = scripts.from_json(build, manifest["flags"])
-    keywords, chosen = scripts.parse(build, options, args, prog=prog, defaults=kept)
+    keywords, chosen = scripts.parse(
+        build, options, args, prog=prog, defaults=kept, more=[TrustOptions]
+    )
     return build(**keywords), chosen
+
+
+def _may_execute(
+    folder: pathlib.Path,
+    manifest: Mapping[str, Any],
+    options: type,
+    args: Sequence[str],
+    *,
+    prog: str,
+) -> bool:
+    """Whether to go on; where only --help is asked for, prints it without the script.
+
+    Raises:
+        ValueError: If the script is not to be executed.
+    """
+    script = folder / training.SCRIPT
+    if "--trust" in args or training.is_ours(script, manifest):
+        print(f"note: executing {script}.", file=sys.stderr)
+        return True
+    if {"-h", "--help"} & set(args):
+        print(
+            f"note: without --trust the flags of {script} are not shown.",
+            file=sys.stderr,
+        )
+        command = dataclasses.make_dataclass(
+            "command", [("options", options), ("trust", TrustOptions)]
+        )
+        flags.read(tyro.conf.OmitArgPrefixes[command], args, prog=prog)
+        return False
+    raise ValueError(
+        f"This command executes {script}, which your segjax did not write, or which "
+        f"was changed since. Read it, then give --trust."
+    )
+
+
+def _load_script(folder: pathlib.Path, manifest: Mapping[str, Any]) -> scripts.Build:
+    original = pathlib.Path(manifest["script"] or folder)
+    return scripts.load(folder / training.SCRIPT, beside=original.parent)
 
 
 def experiment_of(folder: pathlib.Path) -> training.Experiment:
@@ -83,14 +144,13 @@ def experiment_of(folder: pathlib.Path) -> training.Experiment:
         ValueError: If the folder holds no run, or no script.
     """
     manifest = manifest_of(folder)
-    original = pathlib.Path(manifest["script"] or folder)
-    build = scripts.load(folder / training.SCRIPT, beside=original.parent)
+    build = _load_script(folder, manifest)
     return build(**scripts.from_json(build, manifest["flags"]))
 
 
 def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
     """Reads `run.json`. Raises ValueError if the folder has none, or no script."""
-    if not (folder / "run.json").is_file():
+    if not (folder / "run.json").exists():
         raise ValueError(
             f"A run folder is needed, {folder} has no run.json. "
             f"Make one by segjax train EXPERIMENT.py --run {folder}."
@@ -100,7 +160,7 @@ def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
             f"{folder} was not made by a script, so its experiment cannot be built "
             f"again. Add its script as {folder / training.SCRIPT}."
         )
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return run_files.read(folder / "run.json", run_files.Manifest)
 
 
 def folder_argument(args: Sequence[str], verb: str) -> pathlib.Path:
@@ -119,15 +179,17 @@ def summary(experiment: training.Experiment) -> str:
 
 
 def state_of(
-    experiment: training.Experiment, run: pathlib.Path, which: Which = "best"
+    experiment: training.Experiment, run: pathlib.Path, which: Which | int = "best"
 ) -> training.TrainState:
-    """The state of a run's best or last checkpoint.
+    """The state of a run's best or last checkpoint, or of that of a step.
 
     Raises:
         ValueError: If there is none yet, it is damaged, or of another model.
     """
     with training.open_checkpoints(experiment, run) as checkpoints:
-        step = checkpoints.best if which == "best" else checkpoints.last
+        step = which if isinstance(which, int) else checkpoints.pick(which)
+        if not isinstance(which, int) and step is not None:
+            _check_kept(experiment, run, checkpoints.steps, which)
         if step is None:
             _, problems = checkpoints.newest_whole()
             raise ValueError(
@@ -138,3 +200,49 @@ def state_of(
         spec = training.data_spec(experiment.data)
         like = training.abstract_state_of(experiment, spec)
         return checkpoints.restore(step, like)
+
+
+def _check_kept(
+    experiment: training.Experiment,
+    run: pathlib.Path,
+    steps: Sequence[int],
+    which: Which,
+) -> None:
+    """Raises a ValueError if the run had a later or a better checkpoint than it has."""
+    last = max(steps)
+    reached = _reached(run / "result.json")
+    if reached > last:
+        raise ValueError(
+            f"{run / 'checkpoints' / str(reached)}, with which the run ended, is "
+            f"missing. Restore it, or go on by segjax train ... --resume."
+        )
+    best = _best_logged(experiment, run / "metrics.jsonl") if which == "best" else None
+    # A later one than the last is not yet saved where training was killed.
+    if best is not None and best not in steps and best < last:
+        raise ValueError(
+            f"{run / 'checkpoints' / str(best)}, the best checkpoint by the log, is "
+            f"missing. Restore it, or use the latest by --checkpoint last."
+        )
+
+
+def _reached(path: pathlib.Path) -> int:
+    """The step at which a finished run ended; 0 if it has not."""
+    if not path.exists():
+        return 0
+    result = run_files.read(path, run_files.Result)
+    return result["stopped"]["step"] if "stopped" in result else result.get("steps", 0)
+
+
+def _best_logged(experiment: training.Experiment, path: pathlib.Path) -> int | None:
+    config = experiment.config
+    split = training.evaluation_split(experiment.data.splits)
+    sign = 1.0 if config.mode == "max" else -1.0
+    scores = {
+        record["step"]: sign * record[config.monitor]
+        for record in run_files.read_log(path)
+        if record["kind"] == "eval"
+        and record.get("split") == split
+        and not record.get("final")
+        and isinstance(record.get(config.monitor), int | float)
+    }
+    return max(scores, key=lambda step: (scores[step], step), default=None)

@@ -11,8 +11,10 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
+import msgspec
 import tyro
 
+from segjax.cli import flags as flag_reader
 from segjax.train.config import Experiment
 
 Build = Callable[..., Experiment]
@@ -39,7 +41,14 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
         raise ValueError(f"An experiment is a .py file, got {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # Dataclasses and pickle look modules up here.
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        if error.filename != str(path):
+            raise
+        raise ValueError(
+            f"{path} is no Python: {error.msg} (line {error.lineno})."
+        ) from error
     build: Any = getattr(module, "experiment", None)
     if build is None:
         raise ValueError(
@@ -56,6 +65,7 @@ def parse(
     *,
     prog: str,
     defaults: Mapping[str, Any] | None = None,
+    more: Sequence[type] = (),
 ) -> tuple[dict[str, Any], Any]:
     """Reads flags: those of the experiment and those of the verb, as one list.
 
@@ -65,20 +75,23 @@ def parse(
         args: The command line after the script.
         prog: The command, for messages.
         defaults: Values in place of the signature's defaults.
+        more: Dataclasses of further flags, whose values the caller has read.
 
     Returns:
-        (keywords of the experiment, the verb's options). A wrong flag ends the
-        program with tyro's message and exit code 2.
+        (keywords of the experiment, the verb's options).
+
+    Raises:
+        ValueError: If a flag is wrong or missing.
     """
     keywords = _keywords(build, defaults or {})
     experiment_flags = Annotated[Any, tyro.conf.arg(constructor=keywords, name="")]
-    verb_flags = Annotated[Any, tyro.conf.arg(constructor=options, name="")]
-
-    command = dataclasses.make_dataclass(
-        "command", [("experiment", experiment_flags), ("options", verb_flags)]
-    )
+    fields: list[tuple[str, Any]] = [("experiment", experiment_flags)]
+    for number, kind in enumerate((options, *more)):
+        own = Annotated[Any, tyro.conf.arg(constructor=kind, name="")]
+        fields.append((f"options{number}" if number else "options", own))
+    command = dataclasses.make_dataclass("command", fields)
     command.__doc__ = inspect.getdoc(sys.modules[build.__module__]) or ""
-    parsed: Any = tyro.cli(command, args=list(args), prog=prog)
+    parsed = flag_reader.read(command, args, prog=prog)
     return parsed.experiment, parsed.options
 
 
@@ -103,17 +116,28 @@ def from_json(build: Build, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Flags as `run.json` keeps them, back as the signature's types.
 
     A flag that the script no longer has is left out.
+
+    Raises:
+        ValueError: If a flag is of another type than the script says.
     """
     hints = typing.get_type_hints(build)
-    return {k: _typed(v, hints[k]) for k, v in flags.items() if k in hints}
+    return {k: _typed(k, v, hints[k]) for k, v in flags.items() if k in hints}
 
 
-def _typed(value: Any, hint: Any) -> Any:
+def _typed(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str) and pathlib.Path in _members(hint):
         return pathlib.Path(value)
-    if isinstance(value, list):
-        return tuple(value)
-    return value
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        what = str(error).rstrip(".")
+        raise ValueError(
+            f"The flag {name} that run.json keeps does not fit the script: {what}. "
+            f"Give --{name.replace('_', '-')}, or restore run.json."
+        ) from None
+    except TypeError:  # A type that only the script knows.
+        return value
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -25,12 +25,15 @@ class SeedsOptions:
         resume: Go on from the newest step that all seeds of --run have saved.
         deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
             are slower where sums were racing. A CPU needs no flag.
+        allow_changes: Resume with other data or another script than those that the
+            run had, and note both in run.json.
     """
 
     seeds: tuple[int, ...]
     run: pathlib.Path | None = None
     resume: bool = False
     deterministic: bool = False
+    allow_changes: bool = False
 
 
 def main(args: Sequence[str]) -> None:
@@ -58,6 +61,8 @@ def main(args: Sequence[str]) -> None:
     keywords, options = scripts.parse(
         _without_seed(build, script), SeedsOptions, flags, prog=prog
     )
+    if not options.seeds:
+        raise ValueError("--seeds needs numbers, got none. Give --seeds 0 1 2 3.")
     if options.resume and options.run is None:
         raise ValueError("--resume needs to know which run. Give its --run DIR.")
     if options.deterministic:
@@ -116,10 +121,16 @@ def _train(
     monitor = experiments[0].config.monitor
     try:
         results = training.train_seeds(
-            experiments, run=run, resume=options.resume, flags=flags, script=script
+            experiments,
+            run=run,
+            resume=options.resume,
+            flags=flags,
+            script=script,
+            allow_changes=options.allow_changes,
         )
-        for experiment, folder in zip(experiments, folders.values(), strict=True):
-            pictures.draw_samples(experiment, folder)
+        drawn = zip(experiments, folders.values(), results, strict=True)
+        for experiment, folder, result in drawn:
+            pictures.draw_samples(experiment, folder, result["best_step"])
     except (training.NonFiniteError, training.Stopped):
         _draw(run, folders, monitor)  # What was reached is worth a look.
         raise
@@ -157,4 +168,4 @@ def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: st
     console.print(seeds_table.of_each_seed(results, monitor=monitor))
     console.print(seeds_table.over_seeds(found, split=split))
     for name in ("seeds.json", "seeds.png"):
-        console.print(f"Written: {run / name}", soft_wrap=True)
+        console.print(f"Written: {run / name}", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from segjax import metrics
 
@@ -46,12 +47,12 @@ def figures(results: Sequence[Mapping[str, Any]]) -> Figures:
 def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table:
     """A row a seed: its best step and the figures that matter most."""
     split = results[0]["split"]
-    table = Table("seed", title=f"{split}, one line a seed", title_justify="left")
+    table = Table("seed", title=Text(f"{split}, one line a seed"), title_justify="left")
     table.add_column("best step", justify="right")
     shared = results[0]["metrics"]
     names = [n for n in dict.fromkeys((monitor, *_FIRST)) if n in shared][:_COLUMNS]
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for result in results:
         values = [f"{result['metrics'].get(n, math.nan):.4f}" for n in names]
         table.add_row(str(result["seed"]), str(result["best_step"]), *values)
@@ -61,14 +62,14 @@ def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table
 def over_seeds(found: Figures, *, split: str) -> Table:
     """A row a figure of the whole split: mean, deviation and interval."""
     count = len(next(iter(found.values()))["values"])
-    title = f"{split}, {count} seeds"
+    title = Text(f"{split}, {count} seeds")
     table = Table("figure", title=title, title_justify="left")
     table.add_column("mean ± std", justify="right")
     table.add_column("95 % interval of the mean", justify="right")
     for name, one in found.items():
         if "/" not in name:
             table.add_row(
-                name,
+                Text(name),
                 f"{one['mean']:.4f} ± {one['std']:.4f}",
                 f"{one['low']:.4f} to {one['high']:.4f}",
             )

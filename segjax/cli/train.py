@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from segjax import data, interop, model_file
+from segjax import data, interop, model_file, run_files
 from segjax import train as training
 from segjax.cli import cluster, pictures, process, runs, scripts
 from segjax.train import agree
@@ -37,6 +36,8 @@ class TrainOptions:
             the update and count it.
         skip_corrupt: Unreadable training records to leave out, each of which is told
             and listed in result.json; one more ends the run.
+        allow_changes: Resume with other data or another script than those that the
+            run had, and note both in run.json.
     """
 
     run: pathlib.Path | None = None
@@ -51,6 +52,7 @@ class TrainOptions:
     deterministic: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     skip_corrupt: int = 0
+    allow_changes: bool = False
 
 
 def main(args: Sequence[str]) -> None:
@@ -91,14 +93,15 @@ def train(
     if options.resume and first:
         _say_changes(run, build, keywords)
     try:
-        training.train(
+        result = training.train(
             experiment,
             run=run,
             resume=options.resume,
             flags=keywords,
             script=script,
+            allow_changes=options.allow_changes,
         )
-        pictures.draw_samples(experiment, run)
+        pictures.draw_samples(experiment, run, result["best_step"])
     except (training.NonFiniteError, training.Stopped):
         if first:
             pictures.write_report(run)  # What was reached is worth a look.
@@ -144,7 +147,8 @@ def _say_changes(
     path = run / "run.json"
     if not path.exists():
         return
-    before = scripts.from_json(build, json.loads(path.read_text())["flags"])
+    manifest = run_files.read(path, run_files.Manifest)
+    before = scripts.from_json(build, manifest["flags"])
     for name, value in keywords.items():
         if name in before and str(before[name]) != str(value):
             flag = name.replace("_", "-")

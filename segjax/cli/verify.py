@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segjax import data
 from segjax import train as training
@@ -65,7 +66,8 @@ def main(args: Sequence[str]) -> None:
         console.print("equal")
         return
     reason = _reason(found[0], manifest, experiment, replayed)
-    console.print(f"differs: {found[0].stream}. {reason}", soft_wrap=True)
+    differs = f"differs: {found[0].stream}. {reason}"
+    console.print(differs, soft_wrap=True, markup=False)
     sys.exit(DIFFERS)
 
 
@@ -114,7 +116,13 @@ def _digests(folder: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any
             f"{folder} kept no digests: it ended before the first line of its log, or "
             f"is of an older segjax. Train again, into another --run."
         )
-    return manifest["digests"]
+    found = manifest["digests"]
+    if any(len(found[stream]) != found["steps"] for stream in training.STREAMS[1:]):
+        raise ValueError(
+            f"{folder / 'run.json'} is damaged: its digests are not those of "
+            f"{found['steps']} updates. Restore it."
+        )
+    return found
 
 
 def _steps(asked: int | None, recorded: int, folder: pathlib.Path) -> int:
@@ -151,7 +159,7 @@ def _differences(
 
 
 def _table(found: Sequence[training.Difference], title: str) -> Table:
-    table = Table("stream", "compared", "result", "step", title=title)
+    table = Table("stream", "compared", "result", "step", title=Text(title))
     table.title_justify = "left"
     first = {d.stream: d for d in found}
     for stream, compared in _COMPARED.items():
@@ -160,7 +168,8 @@ def _table(found: Sequence[training.Difference], title: str) -> Table:
             table.add_row(stream, compared, "[green]equal", "")
         else:
             step = "" if difference.step is None else str(difference.step)
-            table.add_row(stream, compared, f"[red]differs: {difference.what}", step)
+            differs = Text(f"differs: {difference.what}", "red")
+            table.add_row(stream, compared, differs, step)
     return table
 
 

@@ -30,6 +30,7 @@ from segjax.train.loop import step_of as step_of
 from segjax.train.loop import train as train
 from segjax.train.manifest import SCRIPT as SCRIPT
 from segjax.train.manifest import write_json as write_json
+from segjax.train.ownership import is_ours as is_ours
 from segjax.train.parallel import AXIS as AXIS
 from segjax.train.parallel import jit_step as jit_step
 from segjax.train.parallel import make_mesh as make_mesh

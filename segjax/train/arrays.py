@@ -20,6 +20,8 @@ from segjax.typing import PyTree
 _STATE = "state"
 _INDEX = "manifest.ocdbt"
 """The file of OCDBT, Orbax's format of arrays, that names the others."""
+_WAIT_SECONDS = 7 * 24 * 3600
+"""Orbax gives up a save after this; a process may be paused in the middle of one."""
 _PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
 """Paths that TensorStore takes as they are."""
 
@@ -39,7 +41,9 @@ def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]
     links = contextlib.ExitStack()
     path = links.enter_context(_plain_path(folder))
     try:
-        response = ocp.save_checkpointables_async(path, {_STATE: state})
+        patient = ocp.options.AsyncOptions(timeout_secs=_WAIT_SECONDS)
+        with ocp.Context(async_options=patient):
+            response = ocp.save_checkpointables_async(path, {_STATE: state})
     except BaseException:
         links.close()
         raise

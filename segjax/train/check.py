@@ -41,6 +41,19 @@ def label_range(batch: Batch, num_classes: int) -> None:
     )
 
 
+def batch_fits(batch_size: int, examples: int) -> None:
+    """Raises a ValueError if a batch has far more images than there are.
+
+    The same images are repeated to fill a batch; a size this large is a slip.
+    """
+    most = max(64 * examples, 1024)
+    if batch_size > most:
+        raise ValueError(
+            f"--batch-size needs at most {most}, 64 times the {examples} examples of "
+            f"the training split, got {batch_size}."
+        )
+
+
 def same_but_for_seed(experiments: Sequence[Any], row: Sequence[Batch]) -> None:
     """Raises a ValueError if experiments would not be trained by one program.
 

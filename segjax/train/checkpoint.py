@@ -5,17 +5,26 @@ import contextlib
 import copy
 import math
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import jax
+import msgspec
 
 from segjax.train import agree, arrays, seal
 from segjax.train.saving import saving
 from segjax.train.state import TrainState
 
 _ARRAYS = "arrays"
+
+
+class _Facts(TypedDict):
+    step: int
+    score: float | None
+    progress: dict[str, Any]
+    leaves: dict[str, str]
 
 
 class Checkpoints:
@@ -49,11 +58,13 @@ class Checkpoints:
         self._sign = 1.0 if mode == "max" else -1.0
         self._folder = folder
         self._scores: dict[int, float] = {}
+        self._damaged: dict[int, str] = {}  # A line each.
         for step in _steps_in(self._folder):
             try:
-                score = seal.facts(self._path(step))["score"]
+                score = _facts(self._path(step))["score"]
             except seal.DamagedError:
-                continue  # `newest_whole` says so.
+                self._damaged[step] = _problem(self._path(step)) or ""
+                continue
             self._scores[step] = self._rank(score)
         self._checked: set[int] = set()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -187,6 +198,30 @@ class Checkpoints:
         last = self.last
         return last is not None and bool(self.progress(last).get("stop_reason"))
 
+    def pick(self, which: Literal["best", "last"]) -> int | None:
+        """The best or the last step; None if there is no checkpoint yet.
+
+        Raises:
+            ValueError: If a checkpoint whose record is damaged may be the one that is
+                asked for.
+        """
+        self._wait()
+        step = self.best if which == "best" else self.last
+        doubtful = [
+            problem
+            for damaged, problem in sorted(self._damaged.items(), reverse=True)
+            if which == "best" or step is None or damaged > step
+        ]
+        if not doubtful:
+            return step
+        cure = "Go on by segjax train ... --resume"
+        if which == "best" and step is not None:
+            cure = "Use the latest by --checkpoint last"
+        raise ValueError(
+            f"{doubtful[0]}; it may be the {which} checkpoint. {cure}, or train into "
+            f"another --run."
+        )
+
     def newest_whole(self) -> tuple[int | None, list[str]]:
         """Reads every checkpoint, and from here on leaves out what is damaged.
 
@@ -202,6 +237,7 @@ class Checkpoints:
                 if problem := _problem(self._path(step)):
                     problems.append(problem)
                     self._scores.pop(step, None)
+                    self._damaged[step] = problem
         # JSON has no numbers as names.
         scores, problems = agree.of_the_first([[*self._scores.items()], problems])
         self._scores = dict(scores)
@@ -216,7 +252,7 @@ class Checkpoints:
     def progress(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with one of `steps`."""
         self._wait()
-        return seal.facts(self._path(step))["progress"]
+        return _facts(self._path(step))["progress"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Loads a state.
@@ -236,7 +272,7 @@ class Checkpoints:
             if problem := _problem(self._path(step)):
                 raise ValueError(f"{problem}. Use another checkpoint or another --run.")
             self._checked.add(step)
-        leaves = seal.facts(self._path(step))["leaves"]
+        leaves = _facts(self._path(step))["leaves"]
         arrays.check_same(leaves, like, path=self._path(step))
         return arrays.read(self._path(step) / _ARRAYS, like)
 
@@ -247,7 +283,8 @@ class Checkpoints:
 def _steps_in(folder: pathlib.Path) -> set[int]:
     if not folder.is_dir():
         return set()
-    return {int(p.name) for p in folder.iterdir() if p.name.isdecimal()}
+    names = (p.name for p in folder.iterdir())
+    return {int(name) for name in names if re.fullmatch(r"0|[1-9]\d{0,17}", name)}
 
 
 def _best(scores: Mapping[int, float]) -> int | None:
@@ -259,11 +296,30 @@ def _to_keep(scores: Mapping[int, float]) -> set[int]:
     return {_best(scores), *sorted(scores)[-2:]} - {None}
 
 
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    """What `save` wrote beside the arrays.
+
+    Raises:
+        seal.DamagedError: If it is damaged, or that of another step.
+    """
+    facts = seal.facts(path)
+    try:
+        msgspec.convert(facts, _Facts)
+    except msgspec.ValidationError as error:
+        raise seal.DamagedError(f"{seal.SEAL} is not ours ({error})") from None
+    if facts["step"] != int(path.name):
+        raise seal.DamagedError(
+            f"it is the checkpoint of step {facts['step']} under another name"
+        )
+    return facts
+
+
 def _problem(path: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, in a line; None if it is whole."""
     if not (path / _ARRAYS).exists() and (path / "commit_success.txt").exists():
         return f"{path} was written by an earlier segjax, which this one cannot read"
     try:
+        _facts(path)
         seal.check(path)
     except seal.DamagedError as error:
         return f"{path} is damaged: {error}"

@@ -64,6 +64,11 @@ class TrainConfig:
                     f"{name} must be at least {minimum}, got {value}. "
                     f"Give --{name.replace('_', '-')} {max(minimum, 1)} or more."
                 )
+        if self.seed >= 2**32:
+            raise ValueError(
+                f"seed must be below 2**32, got {self.seed}: JAX's keys keep 32 bits "
+                f"of it. Give --seed {self.seed % 2**32}, which is the same key."
+            )
         if self.mode not in ("max", "min"):
             raise ValueError(f'mode needs to be "max" or "min", got {self.mode!r}.')
         if self.mode == "max" and self.monitor.partition("/")[0] == "loss":

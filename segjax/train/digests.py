@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import ops
+from segjax import ops, run_files
 from segjax.train import agree
 from segjax.train.manifest import without_nan, write_json
 from segjax.train.state import TrainState
@@ -137,7 +136,7 @@ class FirstSteps:
         self._rows += new
         if new and self._run is not None:
             path = self._run / "run.json"
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = run_files.read(path, run_files.Manifest)
             write_json(path, manifest | {"digests": self.found})
 
 
@@ -153,7 +152,7 @@ def first_steps(run: pathlib.Path, *, first: int) -> FirstSteps:
     here, path = jax.process_index() == 0, run / "run.json"
     has_them = False
     if here and path.exists():
-        has_them = "digests" in json.loads(path.read_text(encoding="utf-8"))
+        has_them = "digests" in run_files.read(path, run_files.Manifest)
     steps = 0 if agree.of_the_first(has_them) else STEPS
     return FirstSteps(run if here else None, steps=steps)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import jax
 
+from segjax.train.saving import saving
+
 LOCK = "lock"
 """The file of a run folder that its writer holds."""
 
@@ -34,6 +36,8 @@ def locked(run: pathlib.Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
+    if not (run / LOCK).is_file() and os.path.lexists(run / LOCK):
+        raise ValueError(f"{run / LOCK} needs to be a file. Remove it.")
     with (run / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,7 +56,8 @@ def locked(run: pathlib.Path) -> Iterator[None]:
                 f"nothing keeps a second process from writing it.",
                 stacklevel=3,
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with saving(run / LOCK):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from segjax import run_files
 from segjax.train.board import Board
 from segjax.train.config import TrainConfig
 from segjax.train.manifest import without_nan
@@ -72,7 +73,7 @@ class RunLog:
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[info]}"),
+            TextColumn("{task.fields[info]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
@@ -243,11 +244,9 @@ class NoLog(RunLog):
 
 
 def _evaluations(path: pathlib.Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    records = [json.loads(line) for line in lines]
     return [
         {name: value for name, value in record.items() if name != "kind"}
-        for record in records
+        for record in run_files.read_log(path)
         if record["kind"] == "eval" and not record.get("final")
     ]
 
@@ -263,24 +262,24 @@ def cut_back(path: pathlib.Path, step: int) -> None:
     """Takes records of steps after `step`, the final one and a torn line out of a log.
 
     Args:
-        path: `metrics.jsonl`; replaced as a whole, or left alone where nothing is to
-            be taken out.
+        path: `metrics.jsonl`, which `run_files.read_log` can read; replaced as a
+            whole, or left alone where nothing is to be taken out.
         step: The last step that counts.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    kept = "".join(f"{line}\n" for line in text.splitlines() if _counts(line, step))
-    if kept == text:
+    raw = path.read_bytes() if path.exists() else b""
+    # The last line may have been torn in the middle of a character.
+    text = raw[: raw.rfind(b"\n") + 1].decode()
+    lines = text.split("\n")[:-1]
+    kept = "".join(f"{line}\n" for line in lines if _counts(line, step)).encode()
+    if kept == raw:
         return
     part = path.with_name(path.name + ".part")
-    part.write_text(kept, encoding="utf-8")
+    part.write_bytes(kept)
     part.replace(path)
 
 
 def _counts(line: str, step: int) -> bool:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:  # Torn by a kill or a power cut.
-        return False
+    record = json.loads(line)
     return record["step"] <= step and not record.get("final")
 
 

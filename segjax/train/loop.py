@@ -17,6 +17,7 @@ from segjax.train import (
     agree,
     check,
     digests,
+    going_on,
     manifest,
     memory,
     parallel,
@@ -43,6 +44,7 @@ def train(
     flags: Mapping[str, Any] | None = None,
     script: pathlib.Path | None = None,
     console: Console | None = None,
+    allow_changes: bool = False,
 ) -> dict[str, Any]:
     """Trains an experiment into a run folder.
 
@@ -59,6 +61,8 @@ def train(
         flags: What the experiment was built from, for `run.json`.
         script: Where `experiment` was defined; a copy of it is kept in the run.
         console: Where to print; standard output unless given.
+        allow_changes: Resume with other data or another script than those of the
+            run, and note both in `run.json`.
 
     Returns:
         What `result.json` holds.
@@ -76,7 +80,9 @@ def train(
     parallel.check_divides(
         config.batch_size, mesh.size, micro_batches=config.accumulate
     )
+    check.batch_fits(config.batch_size, experiment.data.num_examples("train"))
     agree.on_the_first(lambda: manifest.open_run(run, resume=resume))
+    same: dict[str, Any] = {}
     first_process = jax.process_index() == 0
     if console is None or not first_process:
         console = Console(highlight=False, quiet=not first_process)
@@ -84,7 +90,17 @@ def train(
         locked(run),
         open_checkpoints(experiment, run) as checkpoints,
     ):
-        first = _first_step(run, checkpoints, console) if resume else 0
+        first = 0
+        if resume:
+            first = _first_step(run, checkpoints, console)
+            going_on.check_steps(run, config, first)
+            agree.on_the_first(
+                lambda: same.update(
+                    going_on.check_same(
+                        run, experiment, script=script, allow_changes=allow_changes
+                    )
+                )
+            )
         log: RunLog = NoLog()
         begin: Callable[[], None] | None = None
         if first_process:
@@ -95,6 +111,7 @@ def train(
                 resumed_at=first if resume else None,
                 flags=flags or {},
                 script=script,
+                resumed_with=same,
             )
         with log, stop_requests() as stop:
             recorder = Recorder(
@@ -185,6 +202,7 @@ def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
+    agree.on_the_first(lambda: going_on.check_log(run))
     step, problems = checkpoints.newest_whole()
     if step is None and problems:
         raise ValueError(
@@ -194,6 +212,7 @@ def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -
     for problem in problems:
         say(f"{problem}; it is not used.")
     if step is None:
+        agree.on_the_first(lambda: going_on.check_nothing_lost(run))
         say(f"{run} ended before its first checkpoint; starting over.")
         return 0
     say(f"Going on from the checkpoint of step {step}.")

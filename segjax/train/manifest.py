@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from segjax import run_files
+from segjax.train import ownership
 from segjax.train.config import Experiment
 from segjax.train.environment import code_digests, run_environment
 from segjax.train.lock import LOCK
@@ -58,6 +60,7 @@ def beginning(
     flags: Mapping[str, Any],
     script: pathlib.Path | None,
     more: Mapping[str, Any] | None = None,
+    resumed_with: Mapping[str, Any] | None = None,
 ) -> Callable[[], None]:
     """What writes `run.json` of a new run, or adds a resume to it, when called.
 
@@ -68,9 +71,12 @@ def beginning(
         flags: What the experiment was built from.
         script: Where it was defined; None in a notebook.
         more: JSON values to add to the manifest of a new run.
+        resumed_with: JSON values to add to the note of a resume.
     """
     if resumed_at is not None:
-        return lambda: note_resume(run, step=resumed_at, flags=flags)
+        return lambda: note_resume(
+            run, step=resumed_at, flags=flags, script=script, more=resumed_with
+        )
     return lambda: begin_run(run, experiment, flags=flags, script=script, more=more)
 
 
@@ -93,7 +99,10 @@ def begin_run(
     """
     found = manifest(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
-        shutil.copyfile(script, run / SCRIPT)
+        with saving(run / SCRIPT):
+            shutil.copyfile(script, run / SCRIPT)
+        signature = ownership.signature(run / SCRIPT, str(found["script"]))
+        found |= {} if signature is None else {"signature": signature}
     write_json(run / "run.json", found)
 
 
@@ -122,16 +131,26 @@ def manifest(
     }
 
 
-def note_resume(run: pathlib.Path, *, step: int, flags: Mapping[str, Any]) -> None:
+def note_resume(
+    run: pathlib.Path,
+    *,
+    step: int,
+    flags: Mapping[str, Any],
+    script: pathlib.Path | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Adds to `run.json` when, where and with what a run went on.
 
     Args:
         run: The run folder.
         step: Updates done before.
         flags: What the experiment was built from this time.
+        script: Where it was defined this time; as in the beginning unless given.
+        more: JSON values to add.
     """
-    found = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    script = None if found["script"] is None else pathlib.Path(found["script"])
+    found = run_files.read(run / "run.json", run_files.Manifest)
+    if script is None and found["script"] is not None:
+        script = pathlib.Path(found["script"])
     resume = {
         "step": step,
         "time": _now(),
@@ -139,6 +158,7 @@ def note_resume(run: pathlib.Path, *, step: int, flags: Mapping[str, Any]) -> No
         "flags": {name: _plain(value) for name, value in flags.items()},
         "code": code_digests(script),
         **run_environment(),
+        **(more or {}),
     }
     found["resumes"] = [*found.get("resumes", []), resume]
     write_json(run / "run.json", found)

@@ -33,6 +33,12 @@ def saving(path: pathlib.Path, *, after: str = "") -> Iterator[None]:
 
 def _reason(error: Exception) -> str | None:
     """`No space left on device` of an OSError, or of what TensorStore makes of one."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, TimeoutError):
+        error = cause
+    if isinstance(error, TimeoutError):
+        # Orbax's, after a week, or of processes that wait for each other.
+        return "it took too long, as in a process that was paused"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     number = re.search(r"os_error_code='(\d+)'", str(error))

@@ -10,11 +10,19 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 SEAL = "digests.json"
 """The file of a sealed folder that describes the others, and itself."""
 _PART = ".part"
+_MOST_BYTES = 2**28
+
+
+class _Record(TypedDict):
+    facts: dict[str, Any]
+    files: dict[str, tuple[int, str]]
 
 
 class DamagedError(ValueError):
@@ -102,19 +110,27 @@ def _seal(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
 
 def _record(folder: pathlib.Path) -> dict[str, Any]:
     try:
-        raw = (folder / SEAL).read_bytes()
+        raw = _read(folder / SEAL)
     except FileNotFoundError:
         raise DamagedError(f"{SEAL} is missing") from None
     except OSError as error:
         raise DamagedError(f"{SEAL} is unreadable ({error.strerror})") from error
     try:
         record = json.loads(raw)["sealed"]
-    except (ValueError, KeyError, TypeError):
+        msgspec.convert(record, _Record)
+    except (ValueError, KeyError, TypeError, RecursionError):
         record = None
     # Written again it must be the same, byte for byte: its own digest is in it.
-    if not isinstance(record, dict) or _text(record) != raw:
+    if record is None or _text(record) != raw:
         raise DamagedError(f"{SEAL} is not what was written")
     return record
+
+
+def _read(path: pathlib.Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MOST_BYTES or not (path.is_file() or path.is_dir()):
+        raise DamagedError(f"{SEAL} is not what was written")
+    return path.read_bytes()
 
 
 def _text(record: Mapping[str, Any]) -> bytes:
@@ -135,6 +151,8 @@ def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _size_and_digest(path: pathlib.Path) -> list[Any]:
+    if not path.is_file() and path.exists():  # A pipe would never end.
+        raise DamagedError(f"{path.name} is not a file")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return [file.tell(), digest]

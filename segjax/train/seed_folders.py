@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from segjax.train import digests, loop, manifest, parallel, saved_model
+from segjax.train import check as checks
+from segjax.train import digests, going_on, loop, manifest, parallel, saved_model
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.lock import locked
@@ -41,6 +42,7 @@ def check(
             "Experiments that are trained together differ in their seed only. "
             "Take steps, batch size and the rest from other flags than the seed."
         )
+    checks.batch_fits(configs[0].batch_size, experiments[0].data.num_examples("train"))
     # Evaluation splits a batch over all devices, as in a run of one seed.
     parallel.check_divides(
         configs[0].batch_size,
@@ -92,7 +94,12 @@ def common_step(
     """The newest step of which every seed has a whole checkpoint."""
     steps, problems = {}, []
     for experiment, checkpoints in zip(experiments, kept, strict=True):
-        problems += checkpoints.newest_whole()[1]
+        folder = seed_folder(run, experiment.config.seed)
+        going_on.check_log(folder)
+        _, damaged = checkpoints.newest_whole()
+        problems += damaged
+        if not checkpoints.steps and not damaged:
+            going_on.check_nothing_lost(folder)
         # A seed that has none yet has its beginning.
         steps[experiment.config.seed] = checkpoints.steps or [0]
     for problem in problems:
@@ -110,6 +117,7 @@ def common_step(
             f"--resume, or start another --run."
         )
     step = max(common)
+    going_on.check_steps(run, experiments[0].config, step)
     console.print(f"Going on from the checkpoints of step {step}.")
     for checkpoints in kept:
         # A seed that was ahead would not keep the steps that it makes again.
@@ -132,6 +140,7 @@ def recorders(
     kept: Sequence[Checkpoints],
     *,
     begin: Callable[..., Callable[[], None]],
+    same: Sequence[Mapping[str, Any]],
     first: int,
     flags: Mapping[str, Any],
     console: Console,
@@ -143,14 +152,17 @@ def recorders(
         experiments: Of the seeds.
         folders: Of their runs.
         kept: Their checkpoints.
-        begin: `(run, experiment, *, flags) -> function` that writes `run.json`.
+        begin: `(run, experiment, *, flags, resumed_with) -> function` that writes
+            `run.json`.
+        same: What `going_on.check_same` returned of each.
         first: Updates done before.
         flags: What the experiments were built from besides the seed.
         console: Where to print.
     """
     evaluate = loop.evaluator(experiments[0])
     recorders = []
-    for e, folder, checkpoints in zip(experiments, folders, kept, strict=True):
+    parts = zip(experiments, folders, kept, same, strict=True)
+    for e, folder, checkpoints, with_ in parts:
         leads = folder is folders[0]
         log = RunLog(
             folder,
@@ -162,7 +174,8 @@ def recorders(
         )
         stack.enter_context(log)
         gather = digests.first_steps(folder, first=first)
-        own = begin(folder, e, flags=dict(flags) | {"seed": e.config.seed})
+        own_flags = dict(flags) | {"seed": e.config.seed}
+        own = begin(folder, e, flags=own_flags, resumed_with=with_)
         save = saved_model.writer(e, folder)
         recorders.append(
             Recorder(e, checkpoints, log, evaluate, gather, save, begin_run=own)

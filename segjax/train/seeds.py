@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from segjax.train import manifest, seed_folders
+from segjax.train import going_on, manifest, seed_folders
 from segjax.train.config import Experiment
 from segjax.train.loop import fit, leaving
 from segjax.train.signals import stop_requests
@@ -23,6 +23,7 @@ def train_seeds(
     flags: Mapping[str, Any] | None = None,
     script: pathlib.Path | None = None,
     console: Console | None = None,
+    allow_changes: bool = False,
 ) -> list[dict[str, Any]]:
     """Trains one experiment under several seeds at once.
 
@@ -40,6 +41,7 @@ def train_seeds(
         flags: What the experiments were built from besides the seed.
         script: Where they were defined; each run keeps a copy of it.
         console: Where to print; standard output unless given.
+        allow_changes: As `train` has it.
 
     Returns:
         What `result.json` of each seed holds.
@@ -63,6 +65,14 @@ def train_seeds(
         first = 0
         if resume:
             first = seed_folders.common_step(run, experiments, kept, console)
+        same = [
+            going_on.check_same(
+                folder, experiment, script=script, allow_changes=allow_changes
+            )
+            if resume
+            else {}
+            for experiment, folder in zip(experiments, folders, strict=True)
+        ]
         recorders = seed_folders.recorders(
             stack,
             experiments,
@@ -74,6 +84,7 @@ def train_seeds(
                 script=script,
                 more={"seeds_together": [e.config.seed for e in experiments]},
             ),
+            same=same,
             first=first,
             flags=flags or {},
             console=console,

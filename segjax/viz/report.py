@@ -2,13 +2,13 @@
 
 import base64
 import importlib.resources
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segjax import run_files
 from segjax.viz.curves import by_importance, curves, title
 from segjax.viz.palette import palette
 
@@ -42,11 +42,18 @@ def write_report(run_dir: Path) -> Path:
     # Beside the target, since a rename is only atomic within one file system.
     draft = run_dir / f".report.html.{os.getpid()}"
     try:
-        draft.write_text(_render(run_dir), encoding="utf-8")
+        _write(draft, _render(run_dir))
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:  # A full disk does not say of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -62,16 +69,9 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Returns:
         Records by step.
     """
-    if not path.is_file():
-        return []
     records = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records[record.get("kind"), record.get("split"), record["step"]] = record
+    for record in run_files.read_log_leniently(path):
+        records[record["kind"], record.get("split"), record["step"]] = record
     return sorted(records.values(), key=lambda record: record["step"])
 
 
@@ -79,13 +79,13 @@ def _render(run_dir: Path) -> str:
     import jinja2
 
     records = read_records(run_dir / "metrics.jsonl")
-    result = _read_json(run_dir / "result.json")
+    result = _read_json(run_dir / "result.json", run_files.Result)
     evaluated = [r for r in records if r.get("kind") == "eval"]
     last = evaluated[-1] if evaluated else {}
     figures = result.get("metrics") or last
     split = result.get("split") or last.get("split")
     samples = sorted((run_dir / "samples").glob("*.png"))
-    manifest = _read_json(run_dir / "run.json")
+    manifest = _read_json(run_dir / "run.json", run_files.ShownManifest)
     monitor = (manifest.get("config") or {}).get("monitor")
     headlines = _headlines(figures, monitor)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
@@ -106,17 +106,9 @@ def _render(run_dir: Path) -> str:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, kind: type) -> dict[str, Any]:
     """An object from a file; empty if there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}). Restore or remove it."
-        ) from None
-    return value if isinstance(value, dict) else {"value": value}
+    return run_files.read(path, kind) if path.exists() else {}
 
 
 def _facts(

@@ -117,7 +117,8 @@ def expect_one_error_line(result, *words, code=2):
     lines = [
         line
         for line in result.err.strip().splitlines()
-        if not line.startswith("Preparing ")  # The line that says what takes long.
+        # The lines that say what takes long, and what is executed.
+        if not line.startswith(("Preparing ", "note: executing "))
     ]
     assert len(lines) == 1, result.err
     assert lines[0].startswith("error: ")

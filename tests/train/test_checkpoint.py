@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ import optax
 import pytest
 
 from segjax import train
-from segjax.train import parallel, seal
+from segjax.train import arrays, parallel, seal
+from segjax.train.saving import saving
 
 
 def state_of(width=3, step=0, optimizer=None):
@@ -355,3 +357,44 @@ def test_the_record_is_plain_json(three):
     assert record["facts"]["progress"] == {"rows": [3]}
     files = {str(p.relative_to(three / "3")) for p in files_of(three / "3")}
     assert record["files"].keys() == files - {"digests.json"}
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "a folder", "of another step"])
+def test_the_best_is_not_guessed_where_a_record_is_damaged(copy, damage):
+    path = copy / "1/digests.json"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "of another step":
+        shutil.rmtree(copy / "1")
+        shutil.copytree(copy / "2", copy / "1")
+    else:
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+    with opened(copy) as checkpoints:
+        with pytest.raises(ValueError, match=r"/1 is damaged: .*--checkpoint last"):
+            checkpoints.pick("best")
+        assert checkpoints.pick("last") == 3
+
+
+def test_a_last_that_is_damaged_is_not_replaced_by_an_earlier_one(copy):
+    (copy / "3/digests.json").unlink()
+    with opened(copy) as checkpoints:
+        with pytest.raises(ValueError, match=r"/3 is damaged: .*--resume"):
+            checkpoints.pick("last")
+
+
+def test_a_save_that_was_paused_for_hours_is_finished(tmp_path, monkeypatch):
+    now = time.time
+    late = [0.0]
+    monkeypatch.setattr(time, "time", lambda: now() + late[0])
+    wait = arrays.begin_writing(tmp_path / "arrays", state_of())
+    late[0] = 5 * 3600.0
+    wait()
+    assert_equal(arrays.read(tmp_path / "arrays", state_of()), state_of())
+
+
+def test_a_save_that_took_too_long_is_one_line(tmp_path):
+    with pytest.raises(train.SaveError, match=r"too long.*--resume"):
+        with saving(tmp_path):
+            raise RuntimeError("Orbax's") from TimeoutError("Overall save timeout")

@@ -1,6 +1,7 @@
 """What resuming finds: a damaged checkpoint, none at all, another process."""
 
 import dataclasses
+import json
 import os
 import shutil
 
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 from segjax import models, train
-from tests.scenes import experiment
+from tests.scenes import dataset, experiment
 from tests.train.test_loop import records, silent
 
 EVERY = 3
@@ -82,6 +83,9 @@ def test_without_a_whole_checkpoint_there_is_an_error(run):
 
 def test_killed_before_its_first_checkpoint_a_run_starts_over(run, whole):
     shutil.rmtree(run / "checkpoints")
+    # It wrote nothing else by then.
+    (run / "metrics.jsonl").unlink()
+    (run / "result.json").unlink()
     assert resume(run)[0].endswith("ended before its first checkpoint; starting over.")
     assert_same(run, whole)
 
@@ -138,6 +142,128 @@ def test_a_run_that_is_refused_before_training_leaves_its_folder_free(tmp_path):
             experiment(monitor="mean_oui"), run=tmp_path / "run", console=silent()
         )
     train.train(experiment(steps=1), run=tmp_path / "run", console=silent())
+
+
+def files(run):
+    return {
+        p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock"
+    }
+
+
+def refused(run, match, **options):
+    """Resuming ends in one line that matches, and changes nothing."""
+    before = files(run)
+    made = options.pop("experiment", config())
+    with pytest.raises(ValueError, match=match) as error:
+        train.train(made, run=run, resume=True, console=silent(), **options)
+    assert "\n" not in str(error.value)
+    assert files(run) == before
+
+
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "result.json"])
+def test_lost_checkpoints_are_not_trained_over(run, kept):
+    shutil.rmtree(run / "checkpoints")
+    for name in {"metrics.jsonl", "result.json"} - {kept}:
+        (run / name).unlink()
+    refused(run, "checkpoints has no checkpoint, but .* has been trained")
+
+
+def test_killed_while_it_first_saved_a_run_starts_over(run, whole):
+    """Updates made beside the first save may be in the log."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "result.json").unlink()
+    (run / "checkpoints/0.part").mkdir(parents=True)
+    assert resume(run)[0].endswith("starting over.")
+    assert_same(run, whole)
+
+
+def test_swapped_checkpoints_are_damaged(run):
+    kept = sorted((run / "checkpoints").iterdir())
+    kept[0].rename(run / "other")
+    kept[1].rename(kept[0])
+    (run / "other").rename(kept[1])
+    said = resume(run)
+    assert f"{kept[0]} is damaged: it is the checkpoint of step {kept[1].name}" in (
+        "\n".join(said[:2])
+    )
+
+
+def test_other_data_are_refused_unless_allowed(run):
+    other = dataclasses.replace(dataset(), fingerprint="others")
+    made = experiment(steps=4 * EVERY, eval_every=EVERY, dataset_=other)
+    now = made.data.fingerprint()
+    refused(run, f"the data .* was .* and is {now}.*--allow-changes", experiment=made)
+    train.train(made, run=run, resume=True, console=silent(), allow_changes=True)
+    (resumed,) = json.loads((run / "run.json").read_text())["resumes"]
+    before = json.loads((run / "run.json").read_text())["data"]["fingerprint"]
+    assert resumed["changed"] == {"data": [before, now]}
+    # Allowed once: these are the run's data from here on.
+    train.train(made, run=run, resume=True, console=silent())
+    refused(run, "the data")
+
+
+def test_fewer_steps_than_done_are_refused(run):
+    made = experiment(steps=5, eval_every=EVERY)
+    refused(run, "--steps is the total, .* has done 12 already, got 5", experiment=made)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"[1]\n", b"x\n", b'{"step": "3"}\n', b"\xff\xfe\n", b"[" * 9999 + b"\n"]
+)
+def test_a_damaged_line_of_the_log_is_named(run, damage):
+    path = run / "metrics.jsonl"
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(first + b"\n" + damage + rest)
+    refused(run, r"metrics\.jsonl is damaged: line 2 is no record")
+
+
+def test_a_torn_last_line_is_no_damage(run, whole):
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"kind": "train", "na\xc3')
+    resume(run)
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"[]", b"{}", b"[" * 100_000, b"\0" * 50, b'{"a": NaN}'],
+    ids=lambda value: str(value[:5]),
+)
+def test_a_damaged_manifest_is_named(run, damage):
+    (run / "run.json").write_bytes(damage)
+    refused(run, r"run\.json is (not JSON|damaged)")
+
+
+@pytest.mark.parametrize("name", ["flags", "data", "script", "code", "devices"])
+def test_an_entry_of_another_type_is_named(run, name):
+    found = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(found | {name: 3}))
+    refused(run, rf"run\.json is damaged .*\$\.{name}")
+    found.pop(name)
+    (run / "run.json").write_text(json.dumps(found))
+    refused(run, rf"run\.json is damaged .*`{name}`")
+
+
+def test_a_pipe_is_not_waited_for(run):
+    (run / "run.json").unlink()
+    os.mkfifo(run / "run.json")
+    with pytest.raises(ValueError, match=r"run\.json needs to be a file"):
+        resume(run)
+
+
+def test_a_batch_far_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--batch-size needs at most 1536, .*100000"):
+        train.train(
+            experiment(batch_size=100_000_000_000), run=tmp_path / "run",
+            console=silent(),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**64, -1])
+def test_a_seed_that_is_no_key_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be"):
+        experiment(seed=seed)
 
 
 @pytest.mark.parametrize("name", ["a [b]", "back\\slash", "star*", "per%20cent"])

@@ -1,0 +1,76 @@
+"""Flags read by tyro, whose messages become one line without a frame."""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tyro
+
+_FRAME = re.compile(r"^[│|]\s?|\s*[│|]$")
+_RULE = re.compile(r"^[\s─-]*$")
+_MOST_SUGGESTIONS = 3
+
+
+def read(target: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
+    """Calls something with keywords, or a dataclass, from a command line.
+
+    Args:
+        target: What is called; its signature and docstring are the flags.
+        args: The command line.
+        prog: The command, for messages.
+
+    Returns:
+        What `target` returned.
+
+    Raises:
+        ValueError: If a flag is wrong or missing; one line, with what was meant.
+        SystemExit: With code 0, after --help.
+    """
+    said = io.StringIO()
+    asks = {"-h", "--help"} & set(args)
+    try:
+        with contextlib.nullcontext() if asks else _wide():
+            with contextlib.redirect_stderr(said):
+                return tyro.cli(target, args=list(args), prog=prog)
+    except SystemExit as error:
+        if error.code in (0, None):
+            raise
+        raise ValueError(_one_line(said.getvalue(), prog)) from None
+
+
+def _one_line(box: str, prog: str) -> str:
+    """Such as `Unrecognized options: --stpes. Perhaps you meant --steps INT. ...`."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in box.splitlines()]
+    lines = [_FRAME.sub("", x).strip() for x in lines if not x.startswith(("╭", "╰"))]
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        if _RULE.fullmatch(line):
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    what, *others = [section for section in sections if section] or [["Wrong flags"]]
+    said = [" ".join(what).rstrip(".")]
+    for section in others:
+        options = [x for x in section if x.startswith("-")][:_MOST_SUGGESTIONS]
+        if options and section[0].startswith("Perhaps"):
+            said.append(f"Perhaps you meant {', '.join(options)}")
+        elif options:
+            said.append(f"It takes {', '.join(options)}")
+    return ". ".join([*said, f"See {prog} --help."])
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Lets tyro fold no line, which would break words."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
