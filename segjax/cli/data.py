@@ -1,13 +1,14 @@
 """`segjax data list` and `segjax data prepare NAME [--source DIR]`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from segjax import data
+from segjax.cli import flags as cli_flags
 
 _DATASETS: dict[str, Callable[..., data.Dataset]] = {
     "digits": data.digits,
@@ -50,10 +51,22 @@ def _list() -> None:
     Console(markup=False, emoji=False).print(table)
 
 
+def _later(function: Callable) -> Callable[..., Callable]:
+    """A function with the same flags that returns the call instead of making it."""
+
+    @functools.wraps(function)
+    def later(*args, **options):
+        return functools.partial(function, *args, **options)
+
+    later.__annotations__ = {**function.__annotations__, "return": Callable}
+    return later
+
+
 def _prepare(name: str, flags: Sequence[str]) -> None:
     """The data set's own keywords are the flags."""
     prog = f"segjax data prepare {name}"
-    dataset = tyro.cli(_DATASETS[name], args=list(flags), prog=prog)
+    prepare = cli_flags.read(_later(_DATASETS[name]), flags, prog=prog)
+    dataset = prepare()  # Outside of `read`, which keeps standard error to itself.
     table = Table("split", title=f"{dataset.name}: {len(dataset.classes)} classes")
     table.add_column("examples", justify="right")
     for split, examples in dataset.splits.items():

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 
 from segjax import interop, models
+from segjax.cli import flags
 
 _DETECTORS: dict[str, Callable[[int], models.MaskRCNN]] = {
     "maskrcnn_resnet50_fpn": models.mask_rcnn_resnet50_fpn,
@@ -55,7 +55,7 @@ class ImportOptions:
 
 def main(args: Sequence[str]) -> None:
     """Reads a checkpoint of torchvision's and writes a folder of variables."""
-    options = tyro.cli(ImportOptions, args=list(args), prog="segjax import")
+    options: ImportOptions = flags.read(ImportOptions, args, prog="segjax import")
     state = interop.read_tensors(options.checkpoint)
     epsilon = options.epsilon
     if epsilon is None:

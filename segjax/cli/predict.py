@@ -6,12 +6,12 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-import tyro
 from PIL import Image
 from rich.progress import track
 
 import segjax
 from segjax import inference
+from segjax.cli import flags as cli_flags
 from segjax.cli import runs
 from segjax.files import limits, writing
 
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> None:
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."
-    options = tyro.cli(PredictOptions, args=flags, prog=prog)
+    options: PredictOptions = cli_flags.read(PredictOptions, flags, prog=prog)
     if options.max_pixels < 1:
         raise ValueError(f"--max-pixels must be at least 1, got {options.max_pixels}.")
     images = list(dict.fromkeys(_images(names)))

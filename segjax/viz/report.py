@@ -166,11 +166,13 @@ def _share(x: Any) -> float | None:
 
 
 def _number(x: Any) -> str:
-    """Four significant digits; a dash for what is absent or not a number."""
+    """Four digits, two of very small numbers; a dash for what is absent or not a number."""
     if x is None or (isinstance(x, float) and math.isnan(x)):
         return "–"  # noqa: RUF001
     if isinstance(x, float):
-        return f"{x:.4f}" if 1e-3 <= abs(x) <= 1 else f"{x:.4g}"
+        if 0 < abs(x) < 1e-3:
+            return f"{x:.1e}"  # No wider than the others.
+        return f"{x:.4f}" if abs(x) <= 1 else f"{x:.4g}"
     return f"{x:,}" if isinstance(x, int) else str(x)
 
 
