@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from rich.console import Console
 
 from segjax import interop, models
