@@ -166,7 +166,7 @@ def _share(x: Any) -> float | None:
 
 
 def _number(x: Any) -> str:
-    """Four digits, two of very small numbers; a dash for what is absent or not a number."""
+    """Four digits, two of very small numbers; a dash for absent and for NaN."""
     if x is None or (isinstance(x, float) and math.isnan(x)):
         return "–"  # noqa: RUF001
     if isinstance(x, float):
