@@ -49,12 +49,24 @@ def exit_code(work: Callable[[], None]) -> int:
         _write_no_more()  # The reader of our output left, as `head` does.
         return 128 + signal.SIGPIPE
     except Exception as error:
+        if _was_interrupted(error):
+            _say("interrupted.")
+            return 128 + signal.SIGINT
         line = None if os.environ.get("SEGJAX_TRACEBACK") else message(error)
         if line is None:
             raise
         _say(f"error: {line}")
         return NON_FINITE if isinstance(error, NonFiniteError) else USER_ERROR
     return 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a library caught Ctrl-C and raised something else for it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def message(error: Exception) -> str | None:

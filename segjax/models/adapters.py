@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from segjax.typing import Array, Image, Key, PyTree
 
@@ -25,12 +24,14 @@ class FromNNX:
         margin: Pixels that the module trims on each side of the image.
     """
 
-    make: Callable[[nnx.Rngs], nnx.Module]
+    make: Callable[..., Any]
     margin: int = 0
 
     def init(self, key: Key, *, train: bool = False, **inputs: Array) -> PyTree:
         """Fresh variables. An NNX module knows its shapes, so no input is looked at."""
         del train, inputs
+        from flax import nnx  # Loads optax, which prediction does without.
+
         _, params, _, state = _split(self.make(nnx.Rngs(key)))
         return _variables(params, state)
 
@@ -55,6 +56,8 @@ class FromNNX:
         Returns:
             What the module returns; with `mutable`, (that, collections after it).
         """
+        from flax import nnx
+
         spec = nnx.eval_shape(lambda: self.make(nnx.Rngs(0)))
         graph, params, streams, state = _split(spec)
         module = nnx.merge(
@@ -69,7 +72,7 @@ class FromNNX:
         return _with_mutable(outputs, after, mutable)
 
 
-def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, margin: int = 0) -> FromNNX:
+def from_nnx(make: Callable[..., Any], *, margin: int = 0) -> FromNNX:
     """A model of a Flax NNX module.
 
         models.from_nnx(lambda rngs: Net(classes=3, rngs=rngs))
@@ -161,13 +164,17 @@ def from_equinox(make: Callable[[Key], Any], *, margin: int = 0) -> FromEquinox:
     return FromEquinox(make, margin)
 
 
-def _split(module: nnx.Module) -> Any:
+def _split(module: Any) -> Any:
     """Structure, parameters, random streams, all other variables."""
+    from flax import nnx
+
     return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
 
 def _seeded(streams: Any, rngs: Mapping[str, Key]) -> Any:
     """Streams with the keys of a call, a different one for each, from the start."""
+    from flax import nnx
+
     made = {}
     for number, (path, variable) in enumerate(nnx.to_flat_state(streams)):
         if isinstance(variable, nnx.RngKey):

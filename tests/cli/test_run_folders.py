@@ -1,6 +1,7 @@
 """Run folders that are damaged or of strangers; flags that make no sense; Ctrl-C."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -241,8 +242,12 @@ def test_ctrl_c_in_the_first_seconds(copy, seconds):
     time.sleep(seconds)
     if process.poll() is not None:
         pytest.skip("it was quicker")
+    sent = time.time()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
+    written = [x.stat().st_mtime for x in copy.glob("evaluation-*.json")]
+    if process.returncode == 0 and max(written, default=math.inf) < sent + 0.3:
+        pytest.skip("it had done its work")
     lines = [x for x in err.splitlines() if not x.startswith("note: ")]
     assert lines == ["interrupted."], err
     assert process.returncode == 130

@@ -13,6 +13,8 @@ from PIL import Image
 import segjax
 from segjax import inference, model_file, models, ops, viz
 from segjax.forward import Forward
+from segjax.train.manifest import manifest
+from tests.scenes import experiment
 
 CLASSES = ["background", "square", "bar"]
 
@@ -256,8 +258,8 @@ def foreign(tmp_path):
     """A run of a user's own module."""
     write_run(tmp_path, Forward(Mine()))
     (tmp_path / "experiment.py").write_text(SCRIPT)
-    manifest = {"flags": {"width": 5}, "script": None}
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    found = manifest(experiment(), flags={"width": 5}, script=None)
+    (tmp_path / "run.json").write_text(json.dumps(found))
     return tmp_path
 
 
