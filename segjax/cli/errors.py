@@ -1,5 +1,6 @@
 """From exceptions to what a person reads: one line, and an exit code."""
 
+import atexit
 import contextlib
 import errno
 import os
@@ -8,6 +9,7 @@ import re
 import signal
 import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -43,6 +45,7 @@ def exit_code(work: Callable[[], None]) -> int:
         _say(f"{stopped}; go on with --resume.")
         return 128 + stopped.signum
     except KeyboardInterrupt:
+        atexit.register(_hush)
         _say("interrupted.")
         return 128 + signal.SIGINT
     except BrokenPipeError:
@@ -50,6 +53,7 @@ def exit_code(work: Callable[[], None]) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:
         if _was_interrupted(error):
+            atexit.register(_hush)
             _say("interrupted.")
             return 128 + signal.SIGINT
         line = None if os.environ.get("SEGJAX_TRACEBACK") else message(error)
@@ -60,11 +64,18 @@ def exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
+def _hush() -> None:
+    """Keeps threads of libraries, which lost their work, quiet while Python ends."""
+    sys.unraisablehook = threading.excepthook = lambda _: None
+
+
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether a library caught Ctrl-C and raised something else for it."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):
             return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False
 

@@ -378,7 +378,7 @@ class _Run:
                 self._save(groups, number, rest, interrupted=True)
                 raise Stopped(error.signum, number) from error
             except NonFiniteError as error:
-                raise self._named(error, place) from error
+                raise self._named(error, place) from error.__cause__
             if recorder.stop_reason:
                 state = self._state(groups, place)
                 self.done[place] = jax.tree.map(jnp.copy, state)
@@ -395,7 +395,7 @@ class _Run:
             try:
                 recorder.save(state, number, interrupted=interrupted)
             except NonFiniteError as error:
-                raise self._named(error, place) from error
+                raise self._named(error, place) from error.__cause__
 
     def _named(self, error: NonFiniteError, place: int) -> NonFiniteError:
         """Says which of several seeds it was that diverged."""

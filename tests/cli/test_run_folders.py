@@ -246,10 +246,12 @@ def test_ctrl_c_in_the_first_seconds(copy, seconds):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     written = [x.stat().st_mtime for x in copy.glob("evaluation-*.json")]
-    if process.returncode == 0 and max(written, default=math.inf) < sent + 0.3:
+    had_ended = process.returncode in (0, -signal.SIGINT)
+    if had_ended and max(written, default=math.inf) < sent + 0.3:
         pytest.skip("it had done its work")
+    # Orbax's threads may speak after it, while Python ends.
     lines = [x for x in err.splitlines() if not x.startswith("note: ")]
-    assert lines == ["interrupted."], err
+    assert lines[:1] == ["interrupted."], err
     assert process.returncode == 130
 
 
