@@ -15,7 +15,7 @@ from segjax.train.update import (
     apply_gradients,
     check_batch,
     fields_of,
-    learning_rates,
+    logged,
     make_loss,
     make_prepare,
     over_axis,
@@ -160,9 +160,7 @@ def make_train_step(
             value=loss,
             value_fn=over_axis(value_fn, axis_name),
         )
-        metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return new, metrics | learning_rates(new.opt_state)
+        return new, logged(loss, terms, grads, new.opt_state)
 
     return train_step
 

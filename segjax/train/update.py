@@ -161,9 +161,16 @@ def minimize(
         value=loss,
         value_fn=lambda params: loss_fn(params, state.model_state, batch, **options)[0],
     )
+    return new, logged(loss, terms, grads, new.opt_state)
+
+
+def logged(
+    loss: Array, terms: Mapping[str, Array], grads: PyTree, opt_state: PyTree
+) -> dict[str, Array]:
+    """What a step tells: `loss`, `loss/<term>`, `grad_norm`, and the learning rate."""
     metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
     metrics["grad_norm"] = optax.tree.norm(grads)
-    return new, metrics | learning_rates(new.opt_state)
+    return metrics | learning_rates(opt_state)
 
 
 def learning_rates(opt_state: PyTree) -> dict[str, Array]:
