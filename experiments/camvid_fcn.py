@@ -46,7 +46,7 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         rare: Weight of a rare class's pixel in the cross entropy, against 1.
         workers: Processes that read and decode; 0 reads in threads.
-        seed: Seeds initialisation, augmentation and the data order.
+        seed: Seeds initialization, augmentation and the data order.
     """
     streets = data.camvid(source)
     warmup = min(500, steps // 10)

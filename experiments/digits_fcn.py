@@ -36,7 +36,7 @@ def experiment(
             entropy; 9 of 10 pixels are background.
         stride: Of the finest scores that are fused: 8 is FCN-32s', 4 FCN-16s' and 2
             FCN-8s' place in this shallower body.
-        seed: Seeds initialisation and the data order.
+        seed: Seeds initialization and the data order.
     """
     digits = data.digits()
     warmup = min(100, steps // 10)

@@ -29,7 +29,7 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
-        seed: Seeds initialisation, sampling and the data order.
+        seed: Seeds initialization, sampling and the data order.
     """
     digits = data.digits()
     warmup = min(200, steps // 10)

@@ -34,7 +34,7 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         foreground: Weight of a digit's pixel against the background's.
         width: Channels of the hidden layer.
-        seed: Seeds initialisation and the data order.
+        seed: Seeds initialization and the data order.
     """
     digits = data.digits()
     rate = optax.cosine_decay_schedule(learning_rate, steps)

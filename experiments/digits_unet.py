@@ -31,7 +31,7 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         foreground: Weight of a digit's pixel against the background's in the cross
             entropy; 9 of 10 pixels are background.
-        seed: Seeds initialisation and the data order.
+        seed: Seeds initialization and the data order.
     """
     digits = data.digits()
     warmup = min(100, steps // 10)

@@ -51,7 +51,7 @@ def experiment(
         max_objects: Slots for nuclei of a crop; if it has more, the largest are kept.
         eval_max_objects: Slots for nuclei of a whole image; the fullest has 375.
         learning_rate: Peak of the cosine schedule.
-        seed: Seeds initialisation, augmentation, sampling and the data order.
+        seed: Seeds initialization, augmentation, sampling and the data order.
     """
     nuclei = data.dsb2018(source)
     rate = optax.warmup_cosine_decay_schedule(
@@ -115,7 +115,7 @@ def mask_rcnn(
     body = models.resnet18(width=32, norm=norm) if small else models.resnet50(norm=norm)
     return models.MaskRCNN(
         body=body,
-        enlarge=2,
+        upscale=2,
         fpn=models.FPN(features=64 if small else 256),
         rpn=models.RPN(
             anchor_sizes=((16,), (32,), (64,), (128,), (256,)),
@@ -137,7 +137,7 @@ def mask_rcnn(
 def start_from_body(weights: pathlib.Path) -> train.Start:
     """Fresh variables with an imported ResNet as the body."""
     loaded = interop.load(weights)
-    return interop.start_from({name: {"body": tree} for name, tree in loaded.items()})
+    return interop.init_from({name: {"body": tree} for name, tree in loaded.items()})
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def experiment(
             reached after a third of the updates.
         decay: Of the averaged parameters.
         foreground: Weight of a nucleus' pixel against the background's.
-        seed: Seeds initialisation, augmentation and the data order.
+        seed: Seeds initialization, augmentation and the data order.
     """
     nuclei = partly_labeled(data.dsb2018(source), share=labeled, others=teacher)
     rate = optax.warmup_cosine_decay_schedule(

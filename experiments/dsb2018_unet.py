@@ -39,7 +39,7 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         foreground: Weight of a nucleus' pixel against the background's in the cross
             entropy; 6 of 7 pixels are background.
-        seed: Seeds initialisation, augmentation and the data order.
+        seed: Seeds initialization, augmentation and the data order.
     """
     nuclei = data.dsb2018(source)
     rate = optax.warmup_cosine_decay_schedule(

@@ -8,7 +8,7 @@
     segjax predict mine NEW_IMAGES --out predictions
 
 Images are not resized: anchors of 32 to 512 pixels suit objects of about that size.
-`--anchors 8 16 32 64 128` is for smaller ones, and `--enlarge 2` for objects below some
+`--anchors 8 16 32 64 128` is for smaller ones, and `--upscale 2` for objects below some
 20 pixels. Without --weights training begins from random numbers, which takes many
 images. On a CPU, add --small.
 """
@@ -32,7 +32,7 @@ def experiment(
     weights: pathlib.Path | None = None,
     small: bool = False,
     anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512),
-    enlarge: int = 1,
+    upscale: int = 1,
     steps: int = 2_000,
     batch_size: int = 2,
     size: int = 512,
@@ -50,14 +50,14 @@ def experiment(
         small: A narrow ResNet-18 instead, from scratch.
         anchors: Side of the anchors of each level of the pyramid, in pixels, enlarged
             ones if they are.
-        enlarge: Times that each pixel is repeated along both axes before the network.
+        upscale: Times that each pixel is repeated along both axes before the network.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
         max_objects: Slots for objects; of an image with more, the largest are kept.
         learning_rate: Peak of the cosine schedule.
         workers: Processes that read and decode; 0 reads in threads.
-        seed: Seeds initialisation, augmentation, sampling and the data order.
+        seed: Seeds initialization, augmentation, sampling and the data order.
     """
     numbered = (source / "instances").is_dir() or (source / "train/instances").is_dir()
     mine = data.instance_folder(source) if numbered else data.coco(source)
@@ -66,7 +66,7 @@ def experiment(
     )
     start = None
     if weights is not None:
-        start = interop.start_from(interop.load(weights), leave=_KNOW_CLASSES)
+        start = interop.init_from(interop.load(weights), exclude=_KNOW_CLASSES)
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps,
@@ -85,7 +85,7 @@ def experiment(
         ),
         model=mask_rcnn(
             len(mine.classes), anchors, small=small, pretrained=weights is not None
-        ).clone(enlarge=enlarge),
+        ).clone(upscale=upscale),
         objective=losses.instance(),
         optimizer=optax.chain(
             optax.clip_by_global_norm(5.0), optax.inject_hyperparams(optax.adamw)(rate)

@@ -40,7 +40,7 @@ def experiment(
         width: Channels of the finest scale, which double four times.
         learning_rate: Peak of the cosine schedule.
         workers: Processes that read and decode; 0 reads in threads.
-        seed: Seeds initialisation, augmentation and the data order.
+        seed: Seeds initialization, augmentation and the data order.
     """
     mine = data.folder(source, ids=ids)
     warmup = min(50, steps // 10)

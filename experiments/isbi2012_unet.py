@@ -39,7 +39,7 @@ def experiment(
             is 64.
         padding: same, or the paper's valid convolutions.
         learning_rate: Peak of the cosine schedule.
-        seed: Seeds initialisation, augmentation and the data order.
+        seed: Seeds initialization, augmentation and the data order.
     """
     membranes = data.isbi2012(source, fold=fold)
     warmup = min(50, steps // 10)

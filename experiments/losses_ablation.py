@@ -9,9 +9,9 @@ with a start of its own: 66 runs in 15.5 minutes on 2 CPU cores (JAX 0.10.2), sh
 with other work. The 500 test scenes hold all digits alike. Losses have their default
 options and one learning rate, tuned for none of them. Boundary, Hausdorff and clDice
 are added to soft Dice, the first two with a fixed weight of 0.1 (the boundary paper has
-generalised Dice and a weight that grows). Left out: `lovasz_hinge`, which has two
+generalized Dice and a weight that grows). Left out: `lovasz_hinge`, which has two
 classes, `sigmoid_*`, whose classes are independent, and `deep_supervision`, which only
-combines. The figures are of version 1.0.0 of `digits`; the scenes of 1.1.0, which is
+combines. The results are of version 1.0.0 of `digits`; the scenes of 1.1.0, which is
 what the command makes now, are easier to read.
 
 What it shows:
@@ -59,12 +59,12 @@ class Config:
     Attributes:
         steps: Optimizer updates of each run.
         pretrain_steps: Updates of the network that the runs of a seed begin with.
-        seeds: Of initialisation and data order.
+        seeds: Of initialization and data order.
         batch_size: Images per update.
         learning_rate: Peak of the cosine schedule, the same for all losses.
         rarest: Share of its training scenes that digit 9 keeps; 1 keeps all.
         only: Names of rows besides cross-entropy; all unless given.
-        runs: Where each run's figures are kept; a run that is there is not repeated.
+        runs: Where each run's results are kept; a run that is there is not repeated.
         out: Where losses_ablation.md and losses_ablation.png go.
     """
 
@@ -92,16 +92,16 @@ class Scenes:
     """Training scenes in memory, one array a key, images first."""
 
     arrays: Mapping[str, np.ndarray]
-    counts: np.ndarray  # [N, C] pixels of each class in each scene.
+    pixel_counts: np.ndarray  # [N, C] pixels of each class in each scene.
 
     @property
     def frequency(self) -> np.ndarray:
         """[C] share of all training pixels."""
-        return self.counts.sum(0) / self.counts.sum()
+        return self.pixel_counts.sum(0) / self.pixel_counts.sum()
 
     def batches(self, *, size: int, steps: int, seed: int):
         """Yields a batch a step; every epoch has each scene once, less a remainder."""
-        rng, number = np.random.default_rng(seed), len(self.counts)
+        rng, number = np.random.default_rng(seed), len(self.pixel_counts)
         order = np.zeros(0, np.int64)
         for _ in range(steps):
             if len(order) < size:
@@ -120,9 +120,11 @@ def long_tail(dataset: data.Dataset, *, rarest: float) -> Scenes:
     labels = np.stack([e["label"] for e in examples]).astype(np.int32)
     valid = np.ones(labels.shape, bool)  # This data set has no void pixels.
     num_classes = len(dataset.classes)
-    counts = np.asarray(losses.pixel_counts(labels, valid, num_classes=num_classes))
+    pixel_counts = np.asarray(
+        losses.pixel_counts(labels, valid, num_classes=num_classes)
+    )
     chance = np.concatenate([[1.0], rarest ** (np.arange(10) / 9)])
-    chance = np.where(counts > 0, chance[None], 1).min(1)
+    chance = np.where(pixel_counts > 0, chance[None], 1).min(1)
     kept = np.flatnonzero(np.random.default_rng(0).random(len(chance)) < chance)
     arrays = {
         "image": np.stack([examples[i]["image"] for i in kept]),
@@ -134,14 +136,14 @@ def long_tail(dataset: data.Dataset, *, rarest: float) -> Scenes:
         "weight": np.ones(len(kept), np.float32),
         "index": kept.astype(np.int32),
     }
-    return Scenes(arrays, counts[kept])
+    return Scenes(arrays, pixel_counts[kept])
 
 
-def objectives(counts: np.ndarray) -> dict[str, Objective]:
+def objectives(pixel_counts: np.ndarray) -> dict[str, Objective]:
     """Every loss of multi-class logits, by the name of its row.
 
     Args:
-        counts: [N, C] pixels of each class in each training scene.
+        pixel_counts: [N, C] pixels of each class in each training scene.
     """
 
     def alone(loss: Callable, **options) -> Objective:
@@ -159,9 +161,11 @@ def objectives(counts: np.ndarray) -> dict[str, Objective]:
             losses.cross_entropy, label_smoothing=0.1
         ),
         "cross-entropy, inverse frequency": weighted(
-            losses.inverse_frequency(counts.sum(0))
+            losses.inverse_frequency(pixel_counts.sum(0))
         ),
-        "cross-entropy, median frequency": weighted(losses.median_frequency(counts)),
+        "cross-entropy, median frequency": weighted(
+            losses.median_frequency(pixel_counts)
+        ),
         "cross-entropy, border weights": losses.semantic_weighted(
             lambda batch: losses.border_weights(batch["instances"]),
             ce=(1.0, losses.cross_entropy),
@@ -172,7 +176,7 @@ def objectives(counts: np.ndarray) -> dict[str, Objective]:
         "focal": alone(losses.focal),
         "asymmetric unified focal": alone(losses.asymmetric_unified_focal),
         "soft Dice": alone(losses.soft_dice),
-        "generalised Dice": alone(losses.generalised_dice),
+        "generalized Dice": alone(losses.generalized_dice),
         "log-cosh Dice": alone(losses.log_cosh_dice),
         "Jaccard": alone(losses.jaccard),
         "Tversky": alone(losses.tversky),
@@ -189,7 +193,7 @@ def objectives(counts: np.ndarray) -> dict[str, Objective]:
 
 
 class Fit:
-    """`(name, objective, seed) -> test figures`; each step is compiled once.
+    """`(name, objective, seed) -> test results`; each step is compiled once.
 
     Attributes:
         scenes: What all runs train on.
@@ -247,8 +251,8 @@ class Fit:
         step = jax.jit(train.make_train_step(self.forward, objective, optimizer))
         for batch in self._batches(scenes, steps, seed):
             state, _ = step(state, batch)
-        figures = self._evaluate(state, self._test)
-        print(f"seed {seed} begins at mean IoU {figures['mean_iou']:.3f}", flush=True)
+        results = self._evaluate(state, self._test)
+        print(f"seed {seed} begins at mean IoU {results['mean_iou']:.3f}", flush=True)
         return dataclasses.replace(
             state,
             step=jnp.zeros_like(state.step),
@@ -265,7 +269,7 @@ def adamw(peak: float, steps: int) -> optax.GradientTransformation:
 def figures_of(
     config: Config, fit: Fit, rows: Mapping[str, Objective]
 ) -> dict[str, list[dict[str, float]]]:
-    """Test figures of each row, one a seed: read where they are kept, else trained."""
+    """Test results of each row, one a seed: read where they are kept, else trained."""
     config.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for seed in config.seeds:  # Outermost: an interrupted run has whole seeds.
@@ -273,9 +277,9 @@ def figures_of(
             file = config.folder / f"{name.replace(' ', '_')}_{seed}.json"
             if not file.exists():
                 began = time.perf_counter()
-                figures = fit(name, objective, seed)
+                results = fit(name, objective, seed)
                 seconds = time.perf_counter() - began
-                train.write_json(file, figures)
+                train.write_json(file, results)
                 print(f"{name:34} seed {seed}  {seconds:5.1f} s", flush=True)
             found[name].append(json.loads(file.read_text()))
     return found
@@ -288,7 +292,7 @@ def main(config: Config) -> None:
     process.run_one_program_at_a_time()
     digits = data.digits()
     fit = Fit(config, digits)
-    rows = objectives(fit.scenes.counts)
+    rows = objectives(fit.scenes.pixel_counts)
     if unknown := set(config.only) - rows.keys():
         raise SystemExit(f"--only takes {'; '.join(rows)}. Got {'; '.join(unknown)}.")
     only = (BASE, *config.only) if config.only else rows

@@ -69,20 +69,20 @@ def of_ink(metric: MetricFn) -> MetricFn:
     return binary
 
 
-def row(figures: Mapping[str, float], ranked: Sequence[str]) -> dict[str, float]:
+def row(results: Mapping[str, float], ranked: Sequence[str]) -> dict[str, float]:
     """The columns of one run; `ranked` are the digits, most frequent first."""
 
     def mean(score: str, names: Sequence[str]) -> float:
-        return float(np.mean([figures[f"{score}/{name}"] for name in names]))
+        return float(np.mean([results[f"{score}/{name}"] for name in names]))
 
     return {
         "IoU": mean("iou", ranked),
         "3 common": mean("iou", ranked[:3]),
         "3 rare": mean("iou", ranked[-3:]),
         "rare recall": mean("recall", ranked[-3:]),
-        "boundary IoU": figures["mean_boundary_iou"],
-        "ink boundary": figures["ink_mean_boundary_iou"],
-        "ink HD95": figures["ink_mean_hd95_per_image"],
+        "boundary IoU": results["mean_boundary_iou"],
+        "ink boundary": results["ink_mean_boundary_iou"],
+        "ink HD95": results["ink_mean_hd95_per_image"],
     }
 
 
@@ -108,7 +108,7 @@ def table(found: Figures, ranked: Sequence[str]) -> str:
 
 
 def draw(found: Figures, frequency: Mapping[str, float], path: pathlib.Path) -> None:
-    """A panel a loss: IoU of each digit against its frequency, the first loss in grey.
+    """A panel a loss: IoU of each digit against its frequency, the first loss in gray.
 
     Args:
         found: What each loss scored.
@@ -144,7 +144,7 @@ def draw(found: Figures, frequency: Mapping[str, float], path: pathlib.Path) -> 
     figure.supxlabel("share of the training pixels, % (log scale)")
     figure.supylabel("test IoU of a digit")
     figure.suptitle(
-        f"Mean and range over seeds; {base} in grey; mean over digits in the titles",
+        f"Mean and range over seeds; {base} in gray; mean over digits in the titles",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)

@@ -60,7 +60,7 @@ class Digests(TypedDict):
 
     steps: Count
     program: str
-    initialisation: str
+    initialization: str
     data: list[str]
     augmentation: list[str]
     arithmetic: list[Arithmetic]

@@ -21,7 +21,7 @@ and, the same in both:
 | boxes | float32 [B, N, 4] | x0, y0, x1, y1 in pixels, edges at whole numbers |
 | classes | int32 [B, N] | class id of each object, 1..; 0 in a slot without one |
 | masks | bool [B, N, H, W] | its pixels; masks may overlap |
-| present | bool [B, N] | the slots that hold an object |
+| object_mask | bool [B, N] | the slots that hold an object |
 | crowd | bool [B, N] | the slots of regions of many; none in training |
 | size | int32 [B, 2] | height and width of the image in the top left of its array |
 
@@ -103,7 +103,7 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """The figures, each key naming its reduction."""
+        """The metrics, each key naming its reduction."""
         ...
 
 

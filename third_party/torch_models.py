@@ -61,7 +61,7 @@ def block(x, params, stats, norm, padding="same"):
 
 
 def upsample_bilinear(x, factor):
-    """Bilinear interpolation between pixel centres."""
+    """Bilinear interpolation between pixel centers."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 

@@ -177,12 +177,12 @@ def detection_metric(small: Small) -> Point:
     batch = scene(_task(small))
     rng = np.random.default_rng(0)
     batch["valid"] = np.ones(batch["masks"].shape[:1] + batch["masks"].shape[2:], bool)
-    shape = batch["present"].shape
+    shape = batch["object_mask"].shape
     found = types.SimpleNamespace(
         boxes=batch["boxes"] + rng.normal(size=(*shape, 4)).astype(np.float32),
         scores=rng.random(shape).astype(np.float32),
         classes=batch["classes"],
-        present=batch["present"],
+        object_mask=batch["object_mask"],
         masks=np.full((*shape, 28, 28), 0.9, np.float32),
         aligned=False,
     )

@@ -4,7 +4,7 @@
 
 Prints one line a loss: median milliseconds and the ratio to cross-entropy's median.
 Each loss takes turns with cross-entropy, so that a busy machine slows both and a large
-neighbour in the table leaves neither with a cold cache.
+neighbor in the table leaves neither with a cold cache.
 """
 
 import functools
@@ -27,7 +27,7 @@ PIXELWISE_OR_REGIONAL = [
     losses.focal,
     losses.asymmetric_unified_focal,
     losses.soft_dice,
-    losses.generalised_dice,
+    losses.generalized_dice,
     losses.log_cosh_dice,
     losses.jaccard,
     losses.tversky,

@@ -39,12 +39,12 @@ def perfect(batch: Batch, *, aligned: bool) -> models.Detections:
     index = jnp.arange(batch["boxes"].shape[1], dtype=jnp.int32)
     return models.Detections(
         boxes=batch["boxes"],
-        scores=jnp.where(batch["present"], 1.0, 0.0),
+        scores=jnp.where(batch["object_mask"], 1.0, 0.0),
         classes=batch["classes"],
         masks=jax.vmap(lambda masks, boxes: cut(masks, index, boxes))(
             batch["masks"], batch["boxes"]
         ),
-        present=batch["present"],
+        object_mask=batch["object_mask"],
         size=batch["size"],
         aligned=aligned,
     )
@@ -57,8 +57,8 @@ def ceiling(pipeline: data.Pipeline, *, aligned: bool) -> dict[str, float]:
         metric(jax.device_get(perfect(batch, aligned=aligned)), batch)
         for batch in pipeline.eval_batches("test", batch_size=4)
     ]
-    figures = functools.reduce(lambda a, b: a.merge(b), parts).compute()
-    return {name: figures[name] for name in SHOWN}
+    measured = functools.reduce(lambda a, b: a.merge(b), parts).compute()
+    return {name: measured[name] for name in SHOWN}
 
 
 def main(
@@ -80,9 +80,9 @@ def main(
     for name, pipeline in pipelines.items():
         for aligned in (False, True):
             kind = "aligned" if aligned else "as torchvision"
-            figures = ceiling(pipeline, aligned=aligned)
-            found[f"{name}, {kind}"] = figures
-            table.add_row(name, kind, *(f"{figures[k]:.3f}" for k in SHOWN))
+            measured = ceiling(pipeline, aligned=aligned)
+            found[f"{name}, {kind}"] = measured
+            table.add_row(name, kind, *(f"{measured[k]:.3f}" for k in SHOWN))
     Console().print(table)
     print(records.write("mask_geometry", {"ceilings": found}, note="", out=out))
 

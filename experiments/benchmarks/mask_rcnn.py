@@ -62,7 +62,7 @@ def gpu_tasks(batch: int) -> list[Task]:
         width=1344,
         proposals=2_000,
         before_nms=2_000,
-        sampled=512,
+        proposal_mask=512,
         detections=100,
         objects=20,
         dtype="bfloat16",
@@ -86,7 +86,7 @@ def measure(task: Task, rounds: int, seconds: float) -> dict[str, Any]:
         seconds: About how long a turn is.
 
     Returns:
-        JSON values: the task; by system its facts and figures; by name of what was
+        JSON values: the task; by system its facts and measured; by name of what was
         run, the seconds of all turns, and `compare`'s summary.
     """
     both: list[Contestant] = []
@@ -165,8 +165,8 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def _details(found: dict[str, Any]) -> str:
     """What else a system told, in a line."""
-    figures = found["figures"]
-    parts = [f"{name} {x:.5g}" for name, x in figures.items() if len(figures) < 5]
+    measured = found["measured"]
+    parts = [f"{name} {x:.5g}" for name, x in measured.items() if len(measured) < 5]
     if found["peak_bytes"]:
         parts.append(f"memory {found['peak_bytes'] / 1e9:.2f} GB")
     if "compile_seconds" in found:

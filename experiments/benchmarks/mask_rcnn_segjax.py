@@ -44,7 +44,7 @@ def network(task: Task) -> Any:
         ),
         roi_heads=models.RoIHeads(
             CLASSES,
-            batch_size_per_image=task.sampled,
+            batch_size_per_image=task.proposal_mask,
             detections_per_img=task.detections,
         ),
         dtype=jnp.dtype(task.dtype),
@@ -68,7 +68,7 @@ def train_work(task: Task) -> Work:
         optimizer,
         seed=0,
         image_shape=(task.height, task.width, 3),
-        init_from=interop.start_from(imported(task, model)),
+        init_from=interop.init_from(imported(task, model)),
     )
     forward = train.make_forward(model, model_inputs=models.mask_rcnn_inputs)
     step = train.make_train_step(forward, losses.instance(), optimizer)
@@ -81,11 +81,11 @@ def train_work(task: Task) -> Work:
             kept[:] = compiled(kept[0], batch)
         jax.block_until_ready(kept)
 
-    def figures() -> dict[str, float]:
-        masks = task.sampled * model.roi_heads.positive_fraction
+    def measured() -> dict[str, float]:
+        masks = task.proposal_mask * model.roi_heads.positive_fraction
         return {"loss": float(kept[1]["loss"]), "masks an image": int(masks)}
 
-    return Work({"train": run}, facts, figures)
+    return Work({"train": run}, facts, measured)
 
 
 def infer_work(task: Task) -> Work:
@@ -104,7 +104,7 @@ def infer_work(task: Task) -> Work:
         for _ in range(steps):
             models.instances(compiled(variables, batch))
 
-    def figures() -> dict[str, float]:
+    def measured() -> dict[str, float]:
         found = models.instances(compiled(variables, batch))
         return detections([x["scores"] for x in found])
 
@@ -114,7 +114,7 @@ def infer_work(task: Task) -> Work:
             "infer and paste": run_and_paste,
         },
         facts,
-        figures,
+        measured,
     )
 
 
@@ -144,7 +144,7 @@ def operations_work(task: Task) -> Work:
         arguments = jax.device_put(arguments)
         compiled = jax.jit(function).lower(*arguments).compile()
         runs[name] = _repeated(compiled, *arguments)
-        last = jax.tree.leaves(compiled(*arguments))[-1]  # Of NMS, what is present.
+        last = jax.tree.leaves(compiled(*arguments))[-1]  # Of NMS, what is object_mask.
         values[name] = float(jnp.sum(jnp.abs(last.astype(jnp.float32))))
 
     for number in NMS_SIZES:

@@ -51,7 +51,7 @@ def network(task: Task) -> Any:
         rpn_pre_nms_top_n_test=task.before_nms,
         rpn_post_nms_top_n_train=task.proposals,
         rpn_post_nms_top_n_test=task.proposals,
-        box_batch_size_per_image=task.sampled,
+        box_batch_size_per_image=task.proposal_mask,
         box_detections_per_img=task.detections,
     )
     made.transform.resize = lambda image, target: (image, target)
@@ -94,8 +94,8 @@ def inputs(task: Task) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]
         "masks": batch["masks"].byte(),
     }
     targets = [
-        {name: x[i][present] for name, x in objects.items()}
-        for i, present in enumerate(batch["present"])
+        {name: x[i][object_mask] for name, x in objects.items()}
+        for i, object_mask in enumerate(batch["object_mask"])
     ]
     return list(batch["image"].permute(0, 3, 1, 2)), targets
 
@@ -138,12 +138,12 @@ def train_work(task: Task) -> Work:
         last["loss"].backward()
         optimizer.step()
 
-    def figures() -> dict[str, float]:
+    def measured() -> dict[str, float]:
         masks = last["masks"] / task.batch
         return {"loss": last["loss"].item(), "masks an image": masks}
 
     run = repeated(step)
-    return Work({"train": run}, _first(run), figures)
+    return Work({"train": run}, _first(run), measured)
 
 
 def infer_work(task: Task) -> Work:
@@ -159,12 +159,12 @@ def infer_work(task: Task) -> Work:
         with lowered(task):
             last[:] = made([image.float() / 255 for image in images])
 
-    def figures() -> dict[str, float]:
+    def measured() -> dict[str, float]:
         return detections([x["scores"].float().cpu().numpy() for x in last])
 
     run = repeated(lambda: step(lambda result, *sizes: result))
     runs = {"infer": run, "infer and paste": repeated(lambda: step(paste))}
-    return Work(runs, _first(run), figures)
+    return Work(runs, _first(run), measured)
 
 
 def operations_work(task: Task) -> Work:

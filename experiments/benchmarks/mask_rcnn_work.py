@@ -28,7 +28,7 @@ class Task:
         width: Of features ROIAlign reads a map at a stride of 4.
         proposals: After NMS, for each image.
         before_nms: Anchors of each level of the pyramid that go into it.
-        sampled: Proposals for the losses, for each image.
+        proposal_mask: Proposals for the losses, for each image.
         detections: The most of an image.
         objects: Of each image; there are slots for twice as many.
         dtype: float32 or bfloat16, of the networks.
@@ -43,7 +43,7 @@ class Task:
     width: int = 128
     proposals: int = 64
     before_nms: int = 256
-    sampled: int = 64
+    proposal_mask: int = 64
     detections: int = 20
     objects: int = 4
     dtype: str = "float32"
@@ -57,12 +57,12 @@ class Work:
     Attributes:
         runs: By name; each runs a number of steps and waits for the last.
         facts: Told first.
-        figures: By which both systems are compared, called at the end.
+        measured: By which both systems are compared, called at the end.
     """
 
     runs: dict[str, Run]
     facts: dict[str, Any]
-    figures: Callable[[], dict[str, float]]
+    measured: Callable[[], dict[str, float]]
 
 
 def scene(task: Task) -> dict[str, np.ndarray]:
@@ -72,11 +72,11 @@ def scene(task: Task) -> dict[str, np.ndarray]:
     extent = np.array([task.width, task.height], np.float32)
     side = rng.uniform(1 / 8, 1 / 2, (*slots, 2)) * extent
     low = rng.uniform(size=(*slots, 2)) * (extent - side)
-    present = np.broadcast_to(np.arange(slots[1]) < task.objects, slots)
-    boxes = np.concatenate([low, low + side], -1) * present[..., None]
+    object_mask = np.broadcast_to(np.arange(slots[1]) < task.objects, slots)
+    boxes = np.concatenate([low, low + side], -1) * object_mask[..., None]
     masks = np.zeros((*slots, task.height, task.width), bool)
     y, x = np.ogrid[: task.height, : task.width]
-    for slot in zip(*np.nonzero(present), strict=True):
+    for slot in zip(*np.nonzero(object_mask), strict=True):
         (x0, y0), (wide, high) = low[slot], side[slot]
         across, down = (x + 0.5 - x0) / wide - 0.5, (y + 0.5 - y0) / high - 0.5
         masks[slot] = across**2 + down**2 <= 0.25
@@ -85,9 +85,9 @@ def scene(task: Task) -> dict[str, np.ndarray]:
         "image": rng.integers(0, 256, shape).astype(np.uint8),
         "size": np.tile(np.int32([task.height, task.width]), (task.batch, 1)),
         "boxes": boxes.astype(np.float32),
-        "classes": rng.integers(1, CLASSES, slots).astype(np.int32) * present,
+        "classes": rng.integers(1, CLASSES, slots).astype(np.int32) * object_mask,
         "masks": masks,
-        "present": present.copy(),
+        "object_mask": object_mask.copy(),
         "weight": np.ones(task.batch, np.float32),
         "index": np.arange(task.batch, dtype=np.int32),
     }
@@ -139,7 +139,7 @@ def contend(works: dict[str, Callable[[Task], Work]]) -> None:
 
     The first argument is a task as JSON. The first line printed is facts, with the
     names of what there is to run; then `[name, steps]` on standard input is answered
-    by seconds a step, and "end" by the peak of memory and by figures that tell whether
+    by seconds a step, and "end" by the peak of memory and by measured that tell whether
     systems did the same.
 
     Args:
@@ -158,7 +158,7 @@ def contend(works: dict[str, Callable[[Task], Work]]) -> None:
         if request == "end":
             answer: Any = {
                 "peak_bytes": peak_bytes(task.system),
-                "figures": work.figures(),
+                "measured": work.measured(),
             }
         else:
             name, steps = request

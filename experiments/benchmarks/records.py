@@ -17,7 +17,7 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 def write(
     name: str, found: dict[str, Any], *, note: str, out: pathlib.Path | None
 ) -> pathlib.Path:
-    """Writes figures with their date, versions and hardware.
+    """Writes results with their date, versions and hardware.
 
     Args:
         name: Of the benchmark.

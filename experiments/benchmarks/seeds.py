@@ -5,7 +5,7 @@
 Each command is a process of its own, from its start to its report, compilation
 included: `segjax seeds` with an empty compilation cache; one `segjax train` a seed,
 each with an empty cache; and all but the first of these again with the first one's, as
-they are where nothing else is asked for. Prints the ratios and how far figures are
+they are where nothing else is asked for. Prints the ratios and how far measured are
 apart, and writes them into experiments/benchmarks/results/.
 """
 
@@ -90,9 +90,15 @@ class Bench:
         """Runs and caches go into the folder."""
         self.folder, self.experiment, self.steps = folder, experiment, steps
 
-    def seconds(self, verb: str, *flags: str, name: str, cache: str) -> float:
+    def seconds(self, subcommand: str, *flags: str, name: str, cache: str) -> float:
         """Wall time of `segjax VERB` in a fresh process."""
-        command = [sys.executable, "-m", "segjax.cli.main", verb, str(self.experiment)]
+        command = [
+            sys.executable,
+            "-m",
+            "segjax.cli.main",
+            subcommand,
+            str(self.experiment),
+        ]
         command += [
             "--steps",
             str(self.steps),
@@ -103,7 +109,7 @@ class Bench:
         environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"cache {cache}")
         }
-        print(f"{verb} {' '.join(flags)}", flush=True)
+        print(f"{subcommand} {' '.join(flags)}", flush=True)
         start = time.perf_counter()
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start

@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> None:
                 f"NAME is one of {', '.join(_DATASETS)}."
             )
         case _:
-            raise ValueError("segjax data needs a verb: list or prepare NAME.")
+            raise ValueError("segjax data needs a subcommand: list or prepare NAME.")
 
 
 def _list() -> None:

@@ -26,7 +26,7 @@ _MOST_CHARACTERS = 200
 
 
 def exit_code(work: Callable[[], None]) -> int:
-    """Runs a verb and turns how it ended into an exit code.
+    """Runs a subcommand and turns how it ended into an exit code.
 
     What a user caused ends in one line, `error: ...`: see `message`. Anything else is
     a bug and keeps its traceback, as all do where SEGJAX_TRACEBACK is set.
@@ -88,7 +88,7 @@ def message(error: Exception) -> str | None:
     and disks; memory that is not enough; and flags that make no sense to a library.
 
     Args:
-        error: What ended a verb.
+        error: What ended a subcommand.
     """
     if type(error).__module__.partition(".")[0] == "segjax":
         return _printable(str(error))  # Ours say what to do.

@@ -25,19 +25,19 @@ class EvaluateOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Prints and writes the figures of a run's checkpoint."""
+    """Prints and writes the metrics of a run's checkpoint."""
     folder = runs.folder_argument(args, "evaluate")
     run = runs.load(folder, EvaluateOptions, args[1:], prog=f"segjax evaluate {folder}")
     data, size = run.experiment.data, run.experiment.config.batch_size
     split = run.options.split or training.final_split(data.splits)
     evaluate = training.evaluator(run.experiment)
-    figures = evaluate(run.state, data.eval_batches(split, batch_size=size))
+    metrics = evaluate(run.state, data.eval_batches(split, batch_size=size))
     step = int(run.state.step)
     path = folder / f"evaluation-{split}-{run.options.checkpoint}.json"
     training.write_json(
         path,
         {
-            "metrics": figures,
+            "metrics": metrics,
             "split": split,
             "examples": data.num_examples(split),
             "checkpoint": run.options.checkpoint,
@@ -46,30 +46,30 @@ def main(args: Sequence[str]) -> None:
         },
     )
     console = Console()
-    console.print(_whole(figures, f"{folder.name}: {split}, step {step}"))
-    console.print(_by_class(figures, data.classes))
+    console.print(_whole(metrics, f"{folder.name}: {split}, step {step}"))
+    console.print(_by_class(metrics, data.classes))
     console.print(f"Written: {path}", soft_wrap=True, highlight=False, markup=False)
     pictures.write_report(folder)
 
 
-def _whole(figures: Mapping[str, float], title: str) -> Table:
+def _whole(metrics: Mapping[str, float], title: str) -> Table:
     """Figures that are not a class's."""
     table = Table("figure", title=Text(title))
     table.add_column("value", justify="right")
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if "/" not in name or name.startswith("loss/"):
             table.add_row(Text(name), f"{value:.4f}")
     return table
 
 
-def _by_class(figures: Mapping[str, float], classes: Sequence[str]) -> Table:
+def _by_class(metrics: Mapping[str, float], classes: Sequence[str]) -> Table:
     """A row a class, a column a figure, such as iou of `iou/sky`."""
-    heads = dict.fromkeys(n.partition("/")[0] for n in figures if "/" in n)
-    heads = [h for h in heads if any(f"{h}/{c}" in figures for c in classes)]
+    heads = dict.fromkeys(n.partition("/")[0] for n in metrics if "/" in n)
+    heads = [h for h in heads if any(f"{h}/{c}" in metrics for c in classes)]
     table = Table("class")
     for head in heads:
         table.add_column(Text(head), justify="right")
     for name in classes:
-        values = (figures.get(f"{head}/{name}") for head in heads)
+        values = (metrics.get(f"{head}/{name}") for head in heads)
         table.add_row(Text(name), *("" if v is None else f"{v:.4f}" for v in values))
     return table

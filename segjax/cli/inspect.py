@@ -51,7 +51,7 @@ class InspectOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Ranks the images of a split, so that mislabelled ones surface."""
+    """Ranks the images of a split, so that mislabeled ones surface."""
     folder = runs.folder_argument(args, "inspect")
     run = runs.load(folder, InspectOptions, args[1:], prog=f"segjax inspect {folder}")
     options: InspectOptions = run.options

@@ -1,4 +1,4 @@
-"""`segjax VERB ...`: one file a verb, each with `main(args)`."""
+"""`segjax VERB ...`: one file a subcommand, each with `main(args)`."""
 
 import difflib
 import functools
@@ -15,7 +15,7 @@ _VERBS = {
     "seeds": "train several seeds at once, with mean, deviation and interval",
     "evaluate": "score a run's best or last checkpoint",
     "verify": "replay a run's first updates: do they repeat bit for bit?",
-    "inspect": "rank a split's images by loss or gradient: which look mislabelled?",
+    "inspect": "rank a split's images by loss or gradient: which look mislabeled?",
     "predict": "images in, label maps and overlays out",
     "data": "list the data sets, or prepare one",
     "import": "torchvision's weights in, a folder to start from out",
@@ -29,22 +29,27 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _main(args: list[str], handler: interrupt.Handler) -> int:
-    verb, *rest = args or ["--help"]
-    if verb in ("-h", "--help"):
+    subcommand, *rest = args or ["--help"]
+    if subcommand in ("-h", "--help"):
         print(_usage())
         return 0
-    if verb == "--version":
+    if subcommand == "--version":
         from segjax import __version__
 
         print(f"segjax {__version__}")
         return 0
-    if verb not in _VERBS:
-        near = difflib.get_close_matches(verb, _VERBS, 1)
+    if subcommand not in _VERBS:
+        near = difflib.get_close_matches(subcommand, _VERBS, 1)
         hint = f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_VERBS)}"
-        print(f"error: segjax has no verb {verb!r}. {hint}.", file=sys.stderr)
+        print(
+            f"error: segjax has no subcommand {subcommand!r}. {hint}.", file=sys.stderr
+        )
         return 2
-    # A verb's module imports what it needs: `segjax data list` needs no optimizer.
-    module = "import_" if verb == "import" else verb  # A keyword names no module.
+    # A subcommand's module imports what it needs: `segjax data list` needs no
+    # optimizer.
+    module = (
+        "import_" if subcommand == "import" else subcommand
+    )  # A keyword names no module.
     work = importlib.import_module(f"segjax.cli.{module}").main
     return _guarded(lambda: work(rest), handler)
 
@@ -77,9 +82,11 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
 
 
 def _usage() -> str:
-    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in _VERBS.items())
+    subcommands = "\n".join(
+        f"  {subcommand:<10} {text}" for subcommand, text in _VERBS.items()
+    )
     return (
-        f"usage: segjax VERB ...\n\n{verbs}\n\n"
+        f"usage: segjax VERB ...\n\n{subcommands}\n\n"
         f"segjax VERB --help says more. Start with\n"
         f"  segjax train experiments/digits_unet.py"
     )

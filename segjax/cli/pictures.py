@@ -35,7 +35,7 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
     folder.mkdir(exist_ok=True)
     split = training.final_split(experiment.data.splits)
     batches = experiment.data.eval_batches(split, batch_size=1)
-    board = training.Board(run / "tensorboard")
+    board = training.TensorBoardWriter(run / "tensorboard")
     with contextlib.closing(batches), board:
         first = itertools.islice(batches, experiment.config.samples)
         for number, batch in enumerate(first):
@@ -74,9 +74,9 @@ def _painter(
 def true_objects(batch: Batch, row: int) -> dict[str, np.ndarray]:
     """The objects of one row, with masks of the image's size: see `viz.instances`."""
     height, width = np.asarray(batch["size"][row]).tolist()
-    present = np.asarray(batch["present"][row])
+    object_mask = np.asarray(batch["object_mask"][row])
     true = {
-        k: np.asarray(batch[k][row])[present] for k in ("boxes", "classes", "masks")
+        k: np.asarray(batch[k][row])[object_mask] for k in ("boxes", "classes", "masks")
     }
     return true | {"masks": true["masks"][:, :height, :width]}
 

@@ -35,7 +35,7 @@ class Run:
         folder: Where it is.
         experiment: Built again from the script and the flags that the run kept.
         state: Of the checkpoint asked for.
-        options: The verb's own flags.
+        options: The subcommand's own flags.
     """
 
     folder: pathlib.Path
@@ -49,8 +49,8 @@ def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str)
 
     Args:
         folder: The run folder.
-        options: A dataclass of the verb's flags, with `checkpoint: Which`.
-        args: The verb's flags; flags of the experiment, such as --source for data
+        options: A dataclass of the subcommand's flags, with `checkpoint: Which`.
+        args: The subcommand's flags; flags of the experiment, such as --source for data
             that moved, take the place of what the run kept.
         prog: The command, for messages.
 
@@ -77,13 +77,13 @@ def rebuild(
     Args:
         folder: The run folder.
         manifest: Its `run.json`.
-        options: A dataclass of the verb's flags.
+        options: A dataclass of the subcommand's flags.
         args: Flags, those of the experiment included; they take the place of the
             run's.
         prog: The command, for messages.
 
     Returns:
-        (the experiment, the verb's options).
+        (the experiment, the subcommand's options).
 
     Raises:
         ValueError: If the script is not this user's own (`training.is_ours`) and
@@ -163,11 +163,12 @@ def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
     return run_files.read(folder / "run.json", run_files.Manifest)
 
 
-def folder_argument(args: Sequence[str], verb: str) -> pathlib.Path:
+def folder_argument(args: Sequence[str], subcommand: str) -> pathlib.Path:
     """The run folder, which comes first. Raises ValueError if it is missing."""
     if not args or args[0].startswith("-"):
         raise ValueError(
-            f"segjax {verb} needs a run folder first. Try segjax {verb} runs/demo."
+            f"segjax {subcommand} needs a run folder first. "
+            f"Try segjax {subcommand} runs/demo."
         )
     return pathlib.Path(args[0])
 

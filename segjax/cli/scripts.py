@@ -67,18 +67,18 @@ def parse(
     defaults: Mapping[str, Any] | None = None,
     more: Sequence[type] = (),
 ) -> tuple[dict[str, Any], Any]:
-    """Reads flags: those of the experiment and those of the verb, as one list.
+    """Reads flags: those of the experiment and those of the subcommand, as one list.
 
     Args:
         build: The experiment function; its keywords are its flags.
-        options: A dataclass of the verb's own flags.
+        options: A dataclass of the subcommand's own flags.
         args: The command line after the script.
         prog: The command, for messages.
         defaults: Values in place of the signature's defaults.
         more: Dataclasses of further flags, whose values the caller has read.
 
     Returns:
-        (keywords of the experiment, the verb's options).
+        (keywords of the experiment, the subcommand's options).
 
     Raises:
         ValueError: If a flag is wrong or missing.

@@ -20,7 +20,7 @@ class SeedsOptions:
     """Flags of `segjax seeds` beside those of the experiment.
 
     Attributes:
-        seeds: Each seeds a run of its own: initialisation, augmentation, data order.
+        seeds: Each seeds a run of its own: initialization, augmentation, data order.
         run: Folder that gets a run folder a seed; runs/NAME-seeds-TIME unless given.
         resume: Go on from the newest step that all seeds of --run have saved.
         deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
@@ -150,7 +150,7 @@ def _draw(run: pathlib.Path, folders: Mapping[int, pathlib.Path], monitor: str) 
 
 def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: str):
     """Writes RUN/seeds.json, and prints the tables."""
-    found = seeds_table.figures(results)
+    found = seeds_table.statistics(results)
     split = results[0]["split"]
     training.write_json(
         run / "seeds.json",
@@ -159,7 +159,7 @@ def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: st
             "split": split,
             "steps": results[0]["steps"],
             "best_steps": [result["best_step"] for result in results],
-            "figures": found,
+            "metrics": found,
             "interval": "95 % of the mean over seeds, bootstrap (BCa)",
             "seconds": results[0]["seconds"],
         },

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from segjax import metrics
 
-Figures = dict[str, dict[str, Any]]
+Statistics = dict[str, dict[str, Any]]
 
 _FIRST = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy")
 _COLUMNS = 4
 
 
-def figures(results: Sequence[Mapping[str, Any]]) -> Figures:
+def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
     """Statistics of each figure over seeds.
 
     Args:
@@ -45,7 +45,7 @@ def figures(results: Sequence[Mapping[str, Any]]) -> Figures:
 
 
 def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table:
-    """A row a seed: its best step and the figures that matter most."""
+    """A row a seed: its best step and the metrics that matter most."""
     split = results[0]["split"]
     table = Table("seed", title=Text(f"{split}, one line a seed"), title_justify="left")
     table.add_column("best step", justify="right")
@@ -59,7 +59,7 @@ def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table
     return table
 
 
-def over_seeds(found: Figures, *, split: str) -> Table:
+def over_seeds(found: Statistics, *, split: str) -> Table:
     """A row a figure of the whole split: mean, deviation and interval."""
     count = len(next(iter(found.values()))["values"])
     title = Text(f"{split}, {count} seeds")

@@ -120,7 +120,7 @@ def _with_options(
         experiment = dataclasses.replace(experiment, config=config)
     if options.init_from is not None:
         _, variables = model_file.read(options.init_from)
-        start = interop.start_from(variables, leave=options.init_exclude)
+        start = interop.init_from(variables, exclude=options.init_exclude)
         experiment = dataclasses.replace(experiment, init_from=start)
     if options.skip_corrupt:
         if not isinstance(experiment.data, data.Pipeline):

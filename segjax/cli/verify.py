@@ -19,7 +19,7 @@ DIFFERS = 1
 """The exit code of a run that does not repeat."""
 
 _COMPARED = {
-    "initialisation": "parameters, state, key",
+    "initialization": "parameters, state, key",
     "data": "fingerprint, raw batches",
     "augmentation": "augmented batches",
     "arithmetic": "loss, gradients, parameters",
@@ -180,7 +180,7 @@ def _reason(
     replayed: Mapping[str, Any],
 ) -> str:
     """What made a stream differ, most likely; those before it are equal."""
-    if difference.stream == "initialisation":
+    if difference.stream == "initialization":
         seed, was = experiment.config.seed, manifest["seed"]
         if seed != was:
             return f"The seed is {seed}, that of the run was {was}."

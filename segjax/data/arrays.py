@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from segjax.data import dataset, stored
-from segjax.data.builders import shares
+from segjax.data.builders import splits
 
 Many = Any
 """[N, ...] in one array, or a sequence of N arrays."""
@@ -123,16 +123,14 @@ def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
 def _shared_out(
     given: dict[str, list[dict[str, Any]]], *, validation: float, test: float, seed: int
 ) -> Mapping[str, Sequence[dict[str, Any]]]:
-    shares.check_shares(validation, test)
+    splits.check_fractions(validation, test)
     if "train" not in given:
         raise ValueError(
             f'from_arrays needs a split "train", got {", ".join(given) or "none"}.'
         )
     if "validation" in given:
         return dict(given)
-    drawn = shares.share_out(
-        given["train"], validation=validation, test=test, seed=seed
-    )
+    drawn = splits.assign(given["train"], validation=validation, test=test, seed=seed)
     return given | dict(drawn)
 
 

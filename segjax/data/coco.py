@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from segjax import ops
 from segjax.data import dataset, stored
-from segjax.data.builders import annotations, base, files, shares, sources
+from segjax.data.builders import annotations, base, files, sources, splits
 from segjax.data.objects import encode_objects
 
 
@@ -49,10 +49,10 @@ def coco(
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312.
     """
-    shares.check_shares(validation, test)
+    splits.check_fractions(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = shares.Shared(tree, validation, test, seed)
+    options = splits.Shared(tree, validation, test, seed)
     directory = dataset.prepared(
         Coco, data_dir=data_dir, source=options, key=options.key()
     )
@@ -65,10 +65,10 @@ class Coco(base.Builder, skip_registration=True):
     VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and COCO annotations."
     FEATURES = base.ANY_SEMANTIC | {"objects": tfds.features.Text()}
-    source: shares.Shared
+    source: splits.Shared
 
     def plan(self):
-        """Reads and checks all annotations, and shares the images out."""
+        """Reads and checks all annotations, and splits the images out."""
         source = self.source
         parts = annotations.find(source.tree)
         read = {k: annotations.read(source.tree, *v) for k, v in parts.items()}

@@ -25,7 +25,7 @@ class Dataset:
     Attributes:
         name: Which data set, and which view of it.
         classes: Class names; a class id is a position in this tuple.
-        splits: "train", "validation" and, where labelled, "test"; each any sequence
+        splits: "train", "validation" and, where labeled, "test"; each any sequence
             of dicts with image uint8, uint16 or float32 [H, W, K], label uint8 [H, W]
             (255 is ignored) or uint16 (65535 is ignored), and name str; data sets with
             instances add instances uint16 [H, W], 0 for background; further entries

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from segjax import ops
 from segjax.data import dataset, stored
-from segjax.data.builders import base, files, shares, sources
+from segjax.data.builders import base, files, sources, splits
 from segjax.files import limits, reading
 from segjax.typing import VOID
 
@@ -24,7 +24,7 @@ _NEEDS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source(shares.Shared):
+class _Source(splits.Shared):
     ids: tuple[int, ...] | None
     void: int | None
     classes: tuple[str, ...] | None
@@ -77,7 +77,7 @@ def folder(
         ValueError: If a file is missing, broken, of another size or holds an unknown
             id; the message names it.
     """
-    shares.check_shares(validation, test)
+    splits.check_fractions(validation, test)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
     values = None if ids is None else tuple(ids)
@@ -99,19 +99,19 @@ class Folder(base.Builder, skip_registration=True):
     source: _Source
 
     def plan(self):
-        """Pairs images and masks, and shares them out."""
+        """Pairs images and masks, and splits them out."""
         self._found: set[int] = set()
-        tree, places = self.source.tree, shares.split_folders(self.source.tree)
-        splits = {split: _pairs(tree, place) for split, place in places.items()}
-        splits = splits or {"train": _pairs(tree, "")}
-        masks = [mask for pairs in splits.values() for _, mask in pairs]
+        tree, places = self.source.tree, splits.split_folders(self.source.tree)
+        pairs = {split: _pairs(tree, place) for split, place in places.items()}
+        pairs = pairs or {"train": _pairs(tree, "")}
+        masks = [mask for split in pairs.values() for _, mask in split]
         self._known, self._dtype = _known_ids(self.source, masks)
-        if "train" not in splits:
+        if "train" not in pairs:
             raise ValueError(
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/masks; add it."
             )
-        return self.source.completed(splits, test=0.0 if places else self.source.test)
+        return self.source.completed(pairs, test=0.0 if places else self.source.test)
 
     def where(self, item, name):
         """The file of the image."""
@@ -217,8 +217,8 @@ def _check_plausible(source: _Source, found: list[int], *, void: bool) -> None:
 
 def _places(tree: sources.Tree) -> list[str]:
     """Every folder whose files matter."""
-    splits = shares.split_folders(tree).values()
-    inner = [f"{s}/" for s in splits] or [""]
+    folders = splits.split_folders(tree).values()
+    inner = [f"{s}/" for s in folders] or [""]
     return [f"{place}{kind}" for place in inner for kind in ("images", "masks")]
 
 

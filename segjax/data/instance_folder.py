@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files, shares, sources
+from segjax.data.builders import base, files, sources, splits
 
 _NEEDS = (
     "the folders images/ and instances/ (same stems; instances as PNGs whose pixels "
@@ -18,7 +18,7 @@ _MOST = np.iinfo(np.uint16).max
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source(shares.Shared):
+class _Source(splits.Shared):
     name: str
 
 
@@ -51,7 +51,7 @@ def instance_folder(
         ValueError: If a file is missing, broken or of another size than its image;
             the message names it.
     """
-    shares.check_shares(validation, test)
+    splits.check_fractions(validation, test)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
     options = _Source(tree, validation, test, seed, name)
@@ -70,17 +70,17 @@ class InstanceFolder(base.Builder, skip_registration=True):
     source: _Source
 
     def plan(self):
-        """Pairs images and maps, and shares them out."""
+        """Pairs images and maps, and splits them out."""
         source, tree = self.source, self.source.tree
-        places = shares.split_folders(tree)
-        splits = {split: _pairs(tree, f"{place}/") for split, place in places.items()}
-        splits = splits or {"train": _pairs(tree, "")}
-        if "train" not in splits:
+        places = splits.split_folders(tree)
+        pairs = {split: _pairs(tree, f"{place}/") for split, place in places.items()}
+        pairs = pairs or {"train": _pairs(tree, "")}
+        if "train" not in pairs:
             raise ValueError(
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/instances; add it."
             )
-        return source.completed(splits, test=0.0 if places else source.test)
+        return source.completed(pairs, test=0.0 if places else source.test)
 
     def where(self, item, name):
         """The file of the image."""

@@ -52,10 +52,10 @@ def fill(objects: Objects, size: tuple[int, int], *, limit: int) -> Example:
 
     Returns:
         `boxes` float32 [N, 4], (x0, y0, x1, y1) in pixels, edges at whole numbers,
-        tight around `masks` bool [N, H, W]; `classes` int32 [N] in [1, K]; `present`
-        and `crowd` bool [N]; in the order of the objects, then slots of zeros. `size`
-        int32 [2], (height, width) of the masks before they were padded. `left_out`
-        int32, how many objects found no slot.
+        tight around `masks` bool [N, H, W]; `classes` int32 [N] in [1, K];
+        `object_mask` and `crowd` bool [N]; in the order of the objects, then slots of
+        zeros. `size` int32 [2], (height, width) of the masks before they were padded.
+        `left_out` int32, how many objects found no slot.
     """
     areas = objects.masks.sum((1, 2))
     kept = np.sort(np.argsort(-areas, kind="stable")[:limit])
@@ -68,7 +68,7 @@ def fill(objects: Objects, size: tuple[int, int], *, limit: int) -> Example:
         found["masks"][slot] = pad_to_size(mask, size)
     found["classes"][: len(kept)] = chosen.classes
     found["crowd"][: len(kept)] = chosen.crowd
-    found["present"][: len(kept)] = True
+    found["object_mask"][: len(kept)] = True
     found["size"][:] = objects.masks.shape[1:]
     return found | {"left_out": np.int32(len(areas) - len(kept))}
 
@@ -79,7 +79,7 @@ def filler(size: tuple[int, int], *, limit: int) -> Example:
         "boxes": np.zeros((limit, 4), np.float32),
         "classes": np.zeros(limit, np.int32),
         "masks": np.zeros((limit, *size), bool),
-        "present": np.zeros(limit, bool),
+        "object_mask": np.zeros(limit, bool),
         "crowd": np.zeros(limit, bool),
         "size": np.array(size, np.int32),
         "left_out": np.int32(0),

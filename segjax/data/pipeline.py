@@ -49,8 +49,8 @@ class Pipeline:
             `{"weight_map": data.Field("linear")}`. Maps are cropped and padded (with
             0) as the image is.
         max_objects: Slots for objects in each image; batches then have `boxes`,
-            `classes`, `masks`, `present`, `crowd` and `size` too. Of more objects the
-            largest are kept, and standard error says so. None: no objects.
+            `classes`, `masks`, `object_mask`, `crowd` and `size` too. Of more objects
+            the largest are kept, and standard error says so. None: no objects.
         eval_max_objects: The same in evaluation, where images are whole; as many as in
             training unless given.
         skip_corrupt: How many different records of it may turn out unreadable (in

@@ -6,7 +6,7 @@ from typing import Any
 from segjax.typing import Field
 
 _TAKEN = frozenset(
-    "image label valid weight index size boxes classes masks present crowd".split()
+    "image label valid weight index size boxes classes masks object_mask crowd".split()
 ) | {"left_out", "record", "fault", "linear", "nearest", "name"}
 """Names of entries of batches, and of examples on their way to them."""
 

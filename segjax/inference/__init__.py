@@ -1,10 +1,10 @@
 """Inference with trained models."""
 
-from segjax.inference.insight import has_batch_statistics as has_batch_statistics
-from segjax.inference.insight import make_example_losses as make_example_losses
-from segjax.inference.insight import make_example_scores as make_example_scores
-from segjax.inference.insight import ranked as ranked
-from segjax.inference.insight import score_examples as score_examples
+from segjax.inference.example_scores import has_batch_statistics as has_batch_statistics
+from segjax.inference.example_scores import make_example_losses as make_example_losses
+from segjax.inference.example_scores import make_example_scores as make_example_scores
+from segjax.inference.example_scores import ranked as ranked
+from segjax.inference.example_scores import score_examples as score_examples
 from segjax.inference.model import SCRIPT as SCRIPT
 from segjax.inference.model import Model as Model
 from segjax.inference.model import NeedsCodeError as NeedsCodeError

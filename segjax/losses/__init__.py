@@ -33,7 +33,7 @@ from segjax.losses.multilabel import sigmoid_focal as sigmoid_focal
 from segjax.losses.pixel import balanced_cross_entropy as balanced_cross_entropy
 from segjax.losses.pixel import cross_entropy as cross_entropy
 from segjax.losses.pixel import focal as focal
-from segjax.losses.region import generalised_dice as generalised_dice
+from segjax.losses.region import generalized_dice as generalized_dice
 from segjax.losses.region import jaccard as jaccard
 from segjax.losses.region import log_cosh_dice as log_cosh_dice
 from segjax.losses.region import matthews as matthews

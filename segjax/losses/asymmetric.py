@@ -46,11 +46,11 @@ def tversky(
     Prices 1/2 and 1/2 are soft Dice with twice the `smooth`; 1 and 1 are Jaccard.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         false_positive: Price of a false positive pixel, at least 0.
-        false_negative: Price of a false negative pixel, at least 0; higher favours
+        false_negative: Price of a false negative pixel, at least 0; higher favors
             recall.
         smooth: Added to both halves of the ratio, in pixels; above 0. A class
             that is absent from both sides scores exactly 0.
@@ -71,8 +71,8 @@ def tversky(
     """
     check_smooth("tversky", smooth)
     _check_prices(false_positive, false_negative)
-    counts = region_counts(logits, labels, valid)
-    loss = _tversky(*counts, false_positive, false_negative, smooth)
+    pixel_mask = region_counts(logits, labels, valid)
+    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -92,7 +92,7 @@ def focal_tversky(
     With gamma above 1, classes that are nearly right keep a large gradient.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         gamma: Above 0; the paper's range is 1 to 3, and 1 is `tversky`.
@@ -121,8 +121,8 @@ def focal_tversky(
         raise ValueError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
-    counts = region_counts(logits, labels, valid)
-    loss = _tversky(*counts, false_positive, false_negative, smooth)
+    pixel_mask = region_counts(logits, labels, valid)
+    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 
@@ -149,7 +149,7 @@ def asymmetric_unified_focal(
     common classes are suppressed where they are easy, rare ones never are.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         rare: [C] True for a rare class; None for all but class 0.
@@ -166,24 +166,24 @@ def asymmetric_unified_focal(
         ValueError: If there is not one `rare` a class, or a number is out of range.
 
     Reference:
-        Yeung et al., Unified Focal loss: Generalising Dice and cross entropy-based
+        Yeung et al., Unified Focal loss: Generalizing Dice and cross entropy-based
         losses to handle class imbalanced medical image segmentation, 2021, section
         2.5. arXiv:2102.04525. The paper sums the Tversky half over classes; this is
         the mean, as in the authors' code.
     """
     check_smooth("asymmetric_unified_focal", smooth)
     _check_unified(balance, delta, gamma)
-    logits, labels, counts = prepare(logits, labels, valid)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     if rare is None:
         rare = [index > 0 for index in range(num_classes)]
     is_rare = as_weights(np.asarray(rare), num_classes, logits.dtype, name="rare") > 0
-    target = one_hot(labels, counts, num_classes)
+    target = one_hot(labels, pixel_mask, num_classes)
     probs, log_p = softmax_and_log_p(logits, target)
     cost = _asymmetric_cost(log_p, jnp.take(is_rare, labels), delta, gamma)
     loss = _tversky(*soft_counts(probs, target), 1 - delta, delta, smooth)
     loss = jnp.where(is_rare[None, :], _power(loss, 1 - gamma), loss)
-    pixels = mean_over_valid(jnp.asarray(cost), counts)
+    pixels = mean_over_valid(jnp.asarray(cost), pixel_mask)
     return balance * pixels + (1 - balance) * jnp.mean(loss, axis=-1)
 
 

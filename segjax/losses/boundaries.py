@@ -30,11 +30,11 @@ def boundary(
     paper adds it to a regional loss, with a weight that grows:
 
         losses.semantic(
-            dice=(1.0, losses.generalised_dice), boundary=(0.01, losses.boundary)
+            dice=(1.0, losses.generalized_dice), boundary=(0.01, losses.boundary)
         )
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
             region: distances are to valid pixels.
@@ -55,16 +55,16 @@ def boundary(
         section 2. arXiv:1812.07032. The paper has one foreground class; distances
         are those of its code.
     """
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = one_hot(labels, counts, logits.shape[-1])
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
     inside = target > 0
-    near, far = _sides(inside, counts, spacing)
+    near, far = _sides(inside, pixel_mask, spacing)
     # Inside, an edge pixel is one pixel from the next region: made 0.
     step = jnp.asarray(min(spacing), far.dtype)
     signed = jnp.where(inside, jnp.minimum(step - far, 0), near)
-    signed = jnp.where(_has_boundary(inside, counts), signed, 0)
-    cost = jax.nn.softmax(logits) * signed * counts[..., None]
-    num_valid = jnp.maximum(jnp.sum(counts, axis=(1, 2)), 1)
+    signed = jnp.where(_has_boundary(inside, pixel_mask), signed, 0)
+    cost = jax.nn.softmax(logits) * signed * pixel_mask[..., None]
+    num_valid = jnp.maximum(jnp.sum(pixel_mask, axis=(1, 2)), 1)
     return mean_over_classes(
         jnp.sum(cost, axis=(1, 2)) / num_valid[:, None], class_weights
     )
@@ -92,7 +92,7 @@ def hausdorff(
     thousands, so the paper adds it to soft Dice with a weight that makes them equal.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
             region: distances are to valid pixels.
@@ -120,46 +120,46 @@ def hausdorff(
         raise ValueError(
             f"hausdorff needs alpha above 0, got {alpha}. The paper's is 2."
         )
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = one_hot(labels, counts, logits.shape[-1])
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
     probs = jax.nn.softmax(logits)
     weight = 0.0
     for inside in (probs > 0.5, target > 0):
-        inside = inside & (counts[..., None] > 0)
-        near, far = _sides(inside, counts, spacing)
-        distance = jnp.where(_has_boundary(inside, counts), near + far, 0)
+        inside = inside & (pixel_mask[..., None] > 0)
+        near, far = _sides(inside, pixel_mask, spacing)
+        distance = jnp.where(_has_boundary(inside, pixel_mask), near + far, 0)
         weight = weight + distance**alpha
-    cost = (probs - target) ** 2 * weight * counts[..., None]
-    num_valid = jnp.maximum(jnp.sum(counts, axis=(1, 2)), 1)
+    cost = (probs - target) ** 2 * weight * pixel_mask[..., None]
+    num_valid = jnp.maximum(jnp.sum(pixel_mask, axis=(1, 2)), 1)
     return mean_over_classes(
         jnp.sum(cost, axis=(1, 2)) / num_valid[:, None], class_weights
     )
 
 
 def _sides(
-    inside: jax.Array, counts: jax.Array, spacing: Sequence[float]
+    inside: jax.Array, pixel_mask: jax.Array, spacing: Sequence[float]
 ) -> tuple[jax.Array, jax.Array]:
     """Distance to the region, and to the valid pixels outside it.
 
     Args:
         inside: bool [B, H, W, C], False where a pixel does not count.
-        counts: [B, H, W] 1 where a pixel counts, else 0.
+        pixel_mask: [B, H, W] 1 where a pixel counts, else 0.
         spacing: (height, width) of a pixel.
 
     Returns:
         Two [B, H, W, C]: the first is 0 inside, the second outside; inf where
         there is no such pixel.
     """
-    outside = ~inside & (counts[..., None] > 0)
+    outside = ~inside & (pixel_mask[..., None] > 0)
     sides = jnp.moveaxis(jnp.stack([inside, outside]), -1, 2)
     distance = ops.distance_transform(~sides, spacing=spacing)
     near, far = jnp.moveaxis(distance, 2, -1)
     return near, far
 
 
-def _has_boundary(inside: jax.Array, counts: jax.Array) -> jax.Array:
+def _has_boundary(inside: jax.Array, pixel_mask: jax.Array) -> jax.Array:
     """[B, 1, 1, C]: the image has valid pixels both inside and outside."""
-    outside = ~inside & (counts[..., None] > 0)
+    outside = ~inside & (pixel_mask[..., None] > 0)
     axes = (1, 2)
     return jnp.any(inside, axis=axes, keepdims=True) & jnp.any(
         outside, axis=axes, keepdims=True

@@ -17,7 +17,7 @@ def prepare(
     """Makes invalid pixels harmless and the arithmetic at least float32.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores of any float type.
+        logits: [B, H, W, C] unnormalized scores of any float type.
         labels: [B, H, W] class ids; anything where not valid.
         valid: [B, H, W] True where a pixel counts.
 
@@ -109,10 +109,10 @@ def softmax_and_log_p(
     return exps / total[..., None], log_p
 
 
-def one_hot(labels: Array, counts: jax.Array, num_classes: int) -> jax.Array:
-    """[B, H, W, C] one-hot labels, all 0 where `counts` [B, H, W] is 0."""
-    target = jax.nn.one_hot(labels, num_classes, dtype=counts.dtype)
-    return target * counts[..., None]
+def one_hot(labels: Array, pixel_mask: jax.Array, num_classes: int) -> jax.Array:
+    """[B, H, W, C] one-hot labels, all 0 where `pixel_mask` [B, H, W] is 0."""
+    target = jax.nn.one_hot(labels, num_classes, dtype=pixel_mask.dtype)
+    return target * pixel_mask[..., None]
 
 
 def check_smooth(name: str, value: float) -> None:
@@ -132,7 +132,7 @@ def region_counts(
     logits: Logits, labels: Labels, valid: Valid
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`soft_counts` of the softmax probabilities over the valid pixels."""
-    logits, labels, counts = prepare(logits, labels, valid)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
     return soft_counts(
-        jax.nn.softmax(logits), one_hot(labels, counts, logits.shape[-1])
+        jax.nn.softmax(logits), one_hot(labels, pixel_mask, logits.shape[-1])
     )

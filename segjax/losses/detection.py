@@ -18,7 +18,7 @@ BETA = 1 / 9
 
 
 class Sum(NamedTuple):
-    """A loss before it is normalised.
+    """A loss before it is normalized.
 
     Attributes:
         total: [B] summed over the entries of an image; 0 where there are none.
@@ -45,8 +45,10 @@ def objectness_sum(
         Nats, over the sampled anchors.
     """
     chex.assert_equal_shape([logits, positive, negative])
-    sampled = positive | negative
-    return _sum(_binary_cross_entropy(_read(logits, sampled), positive), sampled)
+    anchor_mask = positive | negative
+    return _sum(
+        _binary_cross_entropy(_read(logits, anchor_mask), positive), anchor_mask
+    )
 
 
 def rpn_box_sum(
@@ -75,28 +77,28 @@ def rpn_box_sum(
 def class_sum(
     logits: Float[Array, "b r c"],
     targets: Int[Array, "b r"],
-    sampled: Bool[Array, "b r"],
+    proposal_mask: Bool[Array, "b r"],
 ) -> Sum:
     """Cross-entropy of the sampled proposals.
 
     Args:
         logits: [B, R, C], background first.
         targets: [B, R] in [0, C); never read where not sampled.
-        sampled: [B, R] slots that hold a proposal.
+        proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
         Nats, over the sampled proposals.
     """
-    chex.assert_equal_shape_prefix([logits, targets, sampled], 2)
-    log_p = jax.nn.log_softmax(_read(logits, sampled))
-    return _sum(-_of_class(log_p, jnp.where(sampled, targets, 0)), sampled)
+    chex.assert_equal_shape_prefix([logits, targets, proposal_mask], 2)
+    log_p = jax.nn.log_softmax(_read(logits, proposal_mask))
+    return _sum(-_of_class(log_p, jnp.where(proposal_mask, targets, 0)), proposal_mask)
 
 
 def box_sum(
     deltas: Float[Array, "b r c 4"],
     targets: Float[Array, "b r 4"],
     classes: Int[Array, "b r"],
-    sampled: Bool[Array, "b r"],
+    proposal_mask: Bool[Array, "b r"],
 ) -> Sum:
     """Smooth L1 of the boxes of proposals with an object, over all sampled ones.
 
@@ -104,50 +106,54 @@ def box_sum(
         deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), a box a class.
         targets: [B, R, 4] from the proposal to its object; never read elsewhere.
         classes: [B, R] of the object, in [1, C), 0 for background: its box is read.
-        sampled: [B, R] slots that hold a proposal.
+        proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
         Summed over the four numbers of a box.
     """
-    chex.assert_equal_shape_prefix([deltas, targets, classes, sampled], 2)
-    objects = sampled & (classes > 0)
+    chex.assert_equal_shape_prefix([deltas, targets, classes, proposal_mask], 2)
+    objects = proposal_mask & (classes > 0)
     own = _of_class(deltas, jnp.where(objects, classes, 0))
     apart = _read(own, objects) - _read(targets, objects)
     total = jnp.sum(_smooth_l1(apart), axis=-1)
-    return Sum(_sum(total, objects).total, _sum(total, sampled).count)
+    return Sum(_sum(total, objects).total, _sum(total, proposal_mask).count)
 
 
 def mask_sum(
     logits: Float[Array, "b p m m"],
     targets: Float[Array, "b p m m"],
-    sampled: Bool[Array, "b p"],
+    proposal_mask: Bool[Array, "b p"],
 ) -> Sum:
     """Binary cross-entropy of the masks, a mean over the cells of each.
 
     Args:
         logits: [B, P, M, M], the mask of the class that each proposal should be.
         targets: [B, P, M, M] in [0, 1]; never read where not sampled.
-        sampled: [B, P] slots whose proposal holds an object.
+        proposal_mask: [B, P] slots whose proposal holds an object.
 
     Returns:
         Nats, over the sampled masks.
     """
     chex.assert_equal_shape([logits, targets])
-    chex.assert_equal_shape_prefix([logits, sampled], 2)
-    entropy = _binary_cross_entropy(_read(logits, sampled), _read(targets, sampled))
-    return _sum(jnp.mean(entropy, axis=(2, 3)), sampled)
+    chex.assert_equal_shape_prefix([logits, proposal_mask], 2)
+    entropy = _binary_cross_entropy(
+        _read(logits, proposal_mask), _read(targets, proposal_mask)
+    )
+    return _sum(jnp.mean(entropy, axis=(2, 3)), proposal_mask)
 
 
-def _read(values: Array, counts: Array) -> jax.Array:
+def _read(values: Array, pixel_mask: Array) -> jax.Array:
     """At least float32, and 0, whatever it was, where it does not count."""
     dtype = jnp.promote_types(values.dtype, jnp.float32)
-    counts = counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim))
-    return jnp.where(counts, jnp.asarray(values, dtype), 0)
+    pixel_mask = pixel_mask.reshape(
+        pixel_mask.shape + (1,) * (values.ndim - pixel_mask.ndim)
+    )
+    return jnp.where(pixel_mask, jnp.asarray(values, dtype), 0)
 
 
-def _sum(values: jax.Array, counts: Array) -> Sum:
-    total = jnp.sum(jnp.where(counts, values, 0), axis=1)
-    return Sum(total, jnp.sum(counts, axis=1, dtype=values.dtype))
+def _sum(values: jax.Array, pixel_mask: Array) -> Sum:
+    total = jnp.sum(jnp.where(pixel_mask, values, 0), axis=1)
+    return Sum(total, jnp.sum(pixel_mask, axis=1, dtype=values.dtype))
 
 
 def _of_class(values: Array, classes: Array) -> jax.Array:

@@ -17,7 +17,7 @@ def top_k_cross_entropy(
     count; pixels that tie for the last places share them evenly.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         fraction: Share of the valid pixels of an image, in (0, 1]; 1 is
@@ -60,7 +60,7 @@ def ohem_cross_entropy(
     pixels that tie for the last place.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         threshold: Probability, in (0, 1].
@@ -91,10 +91,10 @@ def ohem_cross_entropy(
 
 def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
     """[B, H * W] cross-entropy, at least 0; -1 where not valid."""
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = one_hot(labels, counts, logits.shape[-1])
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
     cost = -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
-    cost = jnp.where(counts > 0, cost, -1)
+    cost = jnp.where(pixel_mask > 0, cost, -1)
     return cost.reshape(cost.shape[0], -1)
 
 

@@ -26,7 +26,7 @@ def instance(
     so that the mean over the images of weight 1 is sum(s) / sum(n), torchvision's
     loss. That an image with many objects counts more than one with few has a price:
     the value depends on the other images of the batch, so that a batch in several
-    parts (accumulated, or one a device with pmap) is normalised a part at a time.
+    parts (accumulated, or one a device with pmap) is normalized a part at a time.
     Where every image has as many entries, as with full samples of anchors and of
     proposals, nothing of that shows, and `instance_per_image` is the same.
 
@@ -44,7 +44,7 @@ def instance(
         outputs, such as detections in evaluation, there is no term.
 
     Reference:
-        He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalised as torchvision
+        He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalized as torchvision
         does.
     """
     weights = (objectness, rpn_box, class_, box, mask)
@@ -79,7 +79,7 @@ def instance_per_image(
 
 
 def _objective(
-    weights: tuple[float, ...], normalise: Callable[[detection.Sum, Array], PerExample]
+    weights: tuple[float, ...], normalize: Callable[[detection.Sum, Array], PerExample]
 ) -> Objective:
     names = ("objectness", "rpn_box", "class", "box", "mask")
 
@@ -88,7 +88,7 @@ def _objective(
             return {}  # Detections: evaluation has nothing to compare with.
         image_weight = jnp.asarray(batch["weight"])
         return {
-            name: weight * normalise(term, image_weight)
+            name: weight * normalize(term, image_weight)
             for name, weight, term in zip(names, weights, _terms(outputs), strict=True)
         }
 
@@ -97,15 +97,15 @@ def _objective(
 
 def _terms(outputs: Any) -> tuple[detection.Sum, ...]:
     anchors = outputs.anchor_positive, outputs.anchor_negative
-    classes, sampled = outputs.class_targets, outputs.sampled
+    classes, proposal_mask = outputs.class_targets, outputs.proposal_mask
     return (
         detection.objectness_sum(outputs.objectness, *anchors),
         detection.rpn_box_sum(
             outputs.anchor_deltas, outputs.anchor_delta_targets, *anchors
         ),
-        detection.class_sum(outputs.class_logits, classes, sampled),
+        detection.class_sum(outputs.class_logits, classes, proposal_mask),
         detection.box_sum(
-            outputs.box_deltas, outputs.box_delta_targets, classes, sampled
+            outputs.box_deltas, outputs.box_delta_targets, classes, proposal_mask
         ),
         detection.mask_sum(
             outputs.mask_logits, outputs.mask_targets, outputs.mask_sampled

@@ -24,7 +24,7 @@ def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     that is only predicted costs through the others, whose probability it takes.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
 
@@ -36,11 +36,11 @@ def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
         arXiv:1705.08790. The loss is that of each image (the authors'
         `per_image=True`), not that of the pixels of a batch together.
     """
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = _pixels_last(one_hot(labels, counts, logits.shape[-1]))
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = _pixels_last(one_hot(labels, pixel_mask, logits.shape[-1]))
     errors = jnp.abs(target - _pixels_last(jax.nn.softmax(logits)))
-    counts = _pixels_last(counts[..., None])
-    loss = jnp.sum(errors * _slopes(errors, target, counts), axis=-1)
+    pixel_mask = _pixels_last(pixel_mask[..., None])
+    loss = jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=-1)
     present = jnp.any(target > 0, axis=-1)
     return jnp.sum(jnp.where(present, loss, 0), axis=-1) / jnp.maximum(
         jnp.sum(present, axis=-1), 1
@@ -54,7 +54,7 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     label's sign s, the error of a pixel is max(0, 1 - s * x).
 
     Args:
-        logits: [B, H, W, 2] unnormalised scores.
+        logits: [B, H, W, 2] unnormalized scores.
         labels: [B, H, W] 0 or 1; never read where not valid.
         valid: [B, H, W] True where a pixel counts.
 
@@ -76,12 +76,12 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
             f"lovasz_hinge needs 2 classes, got logits of {logits.shape[-1]}. "
             f"Use lovasz_softmax for more."
         )
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = _pixels_last((labels * counts)[..., None])
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = _pixels_last((labels * pixel_mask)[..., None])
     margin = _pixels_last(logits[..., 1:] - logits[..., :1])
-    counts = _pixels_last(counts[..., None])
-    errors = jax.nn.relu(1 - (2 * target - 1) * margin) * counts
-    return jnp.sum(errors * _slopes(errors, target, counts), axis=(1, 2))
+    pixel_mask = _pixels_last(pixel_mask[..., None])
+    errors = jax.nn.relu(1 - (2 * target - 1) * margin) * pixel_mask
+    return jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=(1, 2))
 
 
 def _pixels_last(x: jax.Array) -> jax.Array:
@@ -89,23 +89,23 @@ def _pixels_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 1)
 
 
-def _slopes(errors: jax.Array, target: jax.Array, counts: jax.Array) -> jax.Array:
+def _slopes(errors: jax.Array, target: jax.Array, pixel_mask: jax.Array) -> jax.Array:
     """The loss's gradient with respect to the errors, all [B, C, N].
 
     Args:
         errors: At least 0.
         target: 1 where a pixel is of the class, else 0.
-        counts: [B, 1, N] 1 where a pixel counts, else 0.
+        pixel_mask: [B, 1, N] 1 where a pixel counts, else 0.
 
     Returns:
         How much J grows when the pixel joins those with larger errors; 0 where it
         does not count. A constant: the order is no function to differentiate.
     """
-    counts = jnp.broadcast_to(counts, errors.shape)
+    pixel_mask = jnp.broadcast_to(pixel_mask, errors.shape)
     order = ops.argsort(-errors)  # Pixels that do not count change no count below.
     # Counts of pixels are exact in int32 where float32 stops at 2**24.
     member = jnp.take_along_axis(target, order, axis=-1).astype(jnp.int32)
-    other = jnp.take_along_axis(counts - target, order, axis=-1).astype(jnp.int32)
+    other = jnp.take_along_axis(pixel_mask - target, order, axis=-1).astype(jnp.int32)
     size = jnp.sum(member, axis=-1, keepdims=True)
     left = (size - jnp.cumsum(member, axis=-1)).astype(errors.dtype)
     union = (size + jnp.cumsum(other, axis=-1)).astype(errors.dtype)
@@ -114,4 +114,4 @@ def _slopes(errors: jax.Array, target: jax.Array, counts: jax.Array) -> jax.Arra
     slopes = jnp.put_along_axis(
         jnp.zeros_like(steps), order, steps, axis=-1, inplace=False
     )
-    return jax.lax.stop_gradient(slopes * counts)
+    return jax.lax.stop_gradient(slopes * pixel_mask)

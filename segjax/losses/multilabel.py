@@ -30,7 +30,7 @@ def sigmoid_cross_entropy(
         -t * log(p) - (1 - t) * log(1 - p)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         targets: [B, H, W, C] in [0, 1]; never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         class_weights: [C] weights of the mean over classes, at least 0 and not
@@ -45,8 +45,8 @@ def sigmoid_cross_entropy(
     Reference:
         The mean of `optax.sigmoid_binary_cross_entropy`.
     """
-    logits, targets, counts = _prepare(logits, targets, valid)
-    return _mean(_binary_cross_entropy(logits, targets), counts, class_weights)
+    logits, targets, pixel_mask = _prepare(logits, targets, valid)
+    return _mean(_binary_cross_entropy(logits, targets), pixel_mask, class_weights)
 
 
 def sigmoid_focal(
@@ -66,7 +66,7 @@ def sigmoid_focal(
         -(1 - alpha) * (1 - q)**gamma * log(q)  where it is 0
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         targets: [B, H, W, C] 0 or 1; never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         alpha: Weight of the positives, in [0, 1]; 1/2 weighs both the same.
@@ -90,12 +90,12 @@ def sigmoid_focal(
             f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
         )
-    logits, targets, counts = _prepare(logits, targets, valid)
+    logits, targets, pixel_mask = _prepare(logits, targets, valid)
     cost = _binary_cross_entropy(logits, targets)
     # Kept above 0, where a power below 1 has no finite slope.
     wrong = jnp.maximum(1 - jnp.exp(-cost), jnp.finfo(cost.dtype).tiny)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return _mean(weight * wrong**gamma * cost, counts, class_weights)
+    return _mean(weight * wrong**gamma * cost, pixel_mask, class_weights)
 
 
 def sigmoid_dice(
@@ -113,7 +113,7 @@ def sigmoid_dice(
         1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         targets: [B, H, W, C] in [0, 1]; never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         smooth: Added to both halves of the ratio, in pixels; above 0. A class
@@ -132,8 +132,8 @@ def sigmoid_dice(
         squares.
     """
     check_smooth("sigmoid_dice", smooth)
-    logits, targets, counts = _prepare(logits, targets, valid)
-    probs = jax.nn.sigmoid(logits) * counts[..., None]
+    logits, targets, pixel_mask = _prepare(logits, targets, valid)
+    probs = jax.nn.sigmoid(logits) * pixel_mask[..., None]
     overlap = jnp.sum(probs * targets, axis=(1, 2))
     total = jnp.sum(probs + targets, axis=(1, 2))
     loss = (total - 2 * overlap) / (total + smooth)
@@ -148,9 +148,9 @@ def _prepare(
     chex.assert_equal_shape([logits, targets])
     chex.assert_equal_shape_prefix([logits, valid], 3)
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
-    counts = jnp.asarray(valid)[..., None]
-    logits = jnp.where(counts, jnp.asarray(logits, dtype), 0)
-    targets = jnp.where(counts, jnp.asarray(targets, dtype), 0)
+    pixel_mask = jnp.asarray(valid)[..., None]
+    logits = jnp.where(pixel_mask, jnp.asarray(logits, dtype), 0)
+    targets = jnp.where(pixel_mask, jnp.asarray(targets, dtype), 0)
     return logits, targets, jnp.asarray(valid, dtype)
 
 
@@ -160,7 +160,9 @@ def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.maximum(logits, 0) - targets * logits + rest
 
 
-def _mean(cost: jax.Array, counts: jax.Array, weights: Weights | None) -> PerExample:
-    num_valid = jnp.maximum(jnp.sum(counts, axis=(1, 2)), 1)
-    cost = jnp.sum(cost * counts[..., None], axis=(1, 2)) / num_valid[:, None]
+def _mean(
+    cost: jax.Array, pixel_mask: jax.Array, weights: Weights | None
+) -> PerExample:
+    num_valid = jnp.maximum(jnp.sum(pixel_mask, axis=(1, 2)), 1)
+    cost = jnp.sum(cost * pixel_mask[..., None], axis=(1, 2)) / num_valid[:, None]
     return mean_over_classes(cost, weights)

@@ -39,7 +39,7 @@ def cross_entropy(
     of them 1, the two agree.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         class_weights: [C] factors, at least 0; None for 1 each.
@@ -64,7 +64,7 @@ def cross_entropy(
             f"label_smoothing needs a number in [0, 1), got {label_smoothing}. "
             f"Use 0 for none."
         )
-    logits, labels, counts = prepare(logits, labels, valid)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     weights = as_weights(class_weights, num_classes, logits.dtype)
     # One-hot sums rather than a gather: its gradient is no scatter.
@@ -75,7 +75,7 @@ def cross_entropy(
     if pixel_weights is not None:
         chex.assert_equal_shape([cost, pixel_weights])
         cost = cost * jnp.where(valid, jnp.asarray(pixel_weights, cost.dtype), 0)
-    return mean_over_valid(cost, counts)
+    return mean_over_valid(cost, pixel_mask)
 
 
 def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
@@ -88,7 +88,7 @@ def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerE
         (1 / K) * sum_c (1 / n_c) * sum_{label = c} -log(p)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
 
@@ -102,8 +102,8 @@ def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerE
         |not| / n and |edge| / n a pixel: the same balance within an image, but its
         images count by 2 * |edge| * |not| / n**2, and one without edges not at all.
     """
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = one_hot(labels, counts, logits.shape[-1])
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
     size = jnp.sum(target, axis=(1, 2))
     share = 1 / jnp.maximum(size, 1)
     cost = jnp.sum(target * jax.nn.log_softmax(logits) * share[:, None, None, :], -1)
@@ -126,7 +126,7 @@ def focal(
         -w[y] * (1 - p) ** gamma * log(p)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         gamma: Focus, at least 0; 0 is cross-entropy.
@@ -149,7 +149,7 @@ def focal(
         raise ValueError(
             f"focal needs gamma of at least 0, got {gamma}. Use 0 for cross-entropy."
         )
-    logits, labels, counts = prepare(logits, labels, valid)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     weights = as_weights(class_weights, num_classes, logits.dtype)
     target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
@@ -157,4 +157,4 @@ def focal(
     # Kept above 0, where a power below 1 has no finite slope.
     rest = jnp.maximum(1 - jnp.exp(log_p), jnp.finfo(logits.dtype).tiny)
     weight = jnp.sum(target * weights[None, None, None, :], axis=-1)
-    return mean_over_valid(-weight * rest**gamma * log_p, counts)
+    return mean_over_valid(-weight * rest**gamma * log_p, pixel_mask)

@@ -34,7 +34,7 @@ def soft_dice(
         1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         smooth: Added to both halves of the ratio, in pixels; above 0. A class
@@ -69,7 +69,7 @@ def log_cosh_dice(
     """log(cosh(soft Dice loss)): quadratic near 0, so the last errors pull less.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         smooth: As in `soft_dice`, in pixels; above 0. A class that is absent from
@@ -94,7 +94,7 @@ def log_cosh_dice(
     return jnp.log1p(2 * jnp.sinh(dice / 2) ** 2)
 
 
-def generalised_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
+def generalized_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     """Dice of all classes together, each weighted by its inverse squared size.
 
     With n the pixels of a class in the image and w = 1 / n**2,
@@ -106,7 +106,7 @@ def generalised_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample
     absent from both sides it costs nothing.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
 
@@ -114,7 +114,7 @@ def generalised_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample
         [B] loss in [0, 1]; 0 when every pixel is invalid.
 
     Reference:
-        Sudre et al., Generalised Dice overlap as a deep learning loss function for
+        Sudre et al., Generalized Dice overlap as a deep learning loss function for
         highly unbalanced segmentations, 2017, section 2. arXiv:1707.03237.
     """
     hits, extra, missed = region_counts(logits, labels, valid)
@@ -145,7 +145,7 @@ def jaccard(
         1 - (TP + smooth) / (TP + FP + FN + smooth)
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         smooth: Added to both halves of the ratio, in pixels; above 0. A class
@@ -190,7 +190,7 @@ def matthews(
     whose correlation is 0 / 0, has a loss that falls as the prediction improves.
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts.
         smooth: In pixels; above 0. A class that is absent from both sides scores 0.

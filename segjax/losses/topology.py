@@ -23,7 +23,7 @@ def soft_cldice(
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """One minus the Dice of centre lines, for vessels, roads and other thin things.
+    """One minus the Dice of center lines, for vessels, roads and other thin things.
 
     With softmax probability p, one-hot target t and soft skeletons S, a class has
 
@@ -31,12 +31,12 @@ def soft_cldice(
         recall = (sum(S(t) * p) + smooth) / (sum(S(t)) + smooth)
 
     and costs 1 - 2 * precision * recall / (precision + recall). The paper adds soft
-    Dice, since a centre line alone says nothing of the width:
+    Dice, since a center line alone says nothing of the width:
 
         losses.semantic(dice=(0.5, losses.soft_dice), cldice=(0.5, losses.soft_cldice))
 
     Args:
-        logits: [B, H, W, C] unnormalised scores.
+        logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); never read where not valid.
         valid: [B, H, W] True where a pixel counts. Invalid pixels are outside every
             structure.
@@ -44,7 +44,7 @@ def soft_cldice(
             more.
         smooth: In pixels; above 0. A class that is absent from both sides scores
             exactly 0, and so does one that fills the image on both: it has no
-            centre line.
+            center line.
         class_weights: [C] weights of the mean over classes, at least 0 and not
             all 0; None for 1 each. The paper has (0, 1).
 
@@ -65,9 +65,9 @@ def soft_cldice(
             f"soft_cldice needs iterations of at least 1, got {iterations}. Use the "
             f"radius in pixels of the thickest structure."
         )
-    logits, labels, counts = prepare(logits, labels, valid)
-    target = one_hot(labels, counts, logits.shape[-1])
-    probs = jax.nn.softmax(logits) * counts[..., None]
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
+    probs = jax.nn.softmax(logits) * pixel_mask[..., None]
     precision = _share(probs, target, iterations, smooth)
     recall = _share(target, probs, iterations, smooth)
     dice = 2 * precision * recall / (precision + recall)
@@ -77,7 +77,7 @@ def soft_cldice(
 def _share(
     thin: jax.Array, wide: jax.Array, iterations: int, smooth: float
 ) -> jax.Array:
-    """[B, C]: how much of the centre lines of one lies within the other."""
+    """[B, C]: how much of the center lines of one lies within the other."""
     lines = ops.soft_skeleton(thin, iterations=iterations)
     within = jnp.sum(lines * wide, axis=(1, 2))
     return (within + smooth) / (jnp.sum(lines, axis=(1, 2)) + smooth)

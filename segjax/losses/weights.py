@@ -60,7 +60,7 @@ def border_weights(
         )
     instances = jnp.asarray(instances, jnp.int32)
     # Beyond 6 sigma a height of 10 is less than float32's rounding of 1.
-    first, second = ops.two_nearest(instances, reach=7 * sigma)
+    first, second = ops.two_nearest(instances, max_distance=7 * sigma)
     border = w0 * jnp.exp(-((first + second) ** 2) / (2 * sigma**2))
     return jnp.where(instances == 0, background + border, jnp.float32(foreground))
 
@@ -82,11 +82,11 @@ def pixel_counts(
     return jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=(1, 2))
 
 
-def inverse_frequency(counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]:
+def inverse_frequency(class_counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]:
     """Class weights with which all classes weigh the same: total / (C * n).
 
     Args:
-        counts: [C] pixels of each class in the training set.
+        class_counts: [C] pixels of each class in the training set.
 
     Returns:
         [C] float64 on the host; their mean over pixels is 1 if no class is empty. 0
@@ -99,18 +99,18 @@ def inverse_frequency(counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]:
         scikit-learn's `class_weight="balanced"`; King and Zeng, Logistic Regression
         in Rare Events Data, 2001.
     """
-    counts = _checked(counts)
-    return _inverse(counts / counts.sum()) / counts.size
+    class_counts = _checked(class_counts)
+    return _inverse(class_counts / class_counts.sum()) / class_counts.size
 
 
-def median_frequency(counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]:
+def median_frequency(class_counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]:
     """Class weights median(f) / f, with f the frequency where the class occurs.
 
     f is the pixels of the class over all valid pixels of the images that have some
     of it; the median is over the classes that occur.
 
     Args:
-        counts: [N, C] pixels of each class in each image of the training set.
+        class_counts: [N, C] pixels of each class in each image of the training set.
 
     Returns:
         [C] float64 on the host; 0 for a class without pixels.
@@ -123,21 +123,21 @@ def median_frequency(counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]:
         a Common Multi-Scale Convolutional Architecture, 2015, section 6.3.2.
         arXiv:1411.4734.
     """
-    counts = _checked(counts)
-    pixels = np.sum((counts > 0) * counts.sum(axis=1)[:, None], axis=0)
-    frequency = counts.sum(axis=0) / np.maximum(pixels, 1)
+    class_counts = _checked(class_counts)
+    pixels = np.sum((class_counts > 0) * class_counts.sum(axis=1)[:, None], axis=0)
+    frequency = class_counts.sum(axis=0) / np.maximum(pixels, 1)
     return np.median(frequency[frequency > 0]) * _inverse(frequency)
 
 
 def effective_number(
-    counts: Int[Array, " c"], *, beta: float = 0.999
+    class_counts: Int[Array, " c"], *, beta: float = 0.999
 ) -> Float[np.ndarray, " c"]:
     """Class weights (1 - beta) / (1 - beta**n), scaled to a mean of 1.
 
     Args:
-        counts: [C] examples of each class. The paper counts images or boxes; pixels
-            of one object are hardly independent, so count those too, or take beta
-            close to 1, such as 1 - 1 / n of a typical class.
+        class_counts: [C] examples of each class. The paper counts images or boxes;
+            pixels of one object are hardly independent, so count those too, or take
+            beta close to 1, such as 1 - 1 / n of a typical class.
         beta: In [0, 1): 0 weighs all the same, and towards 1 it becomes the inverse
             frequency.
 
@@ -156,22 +156,23 @@ def effective_number(
         raise ValueError(
             f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
         )
-    counts = _checked(counts)
+    class_counts = _checked(class_counts)
     # log1p and expm1 keep the digits of a beta close to 1.
-    number = -np.expm1(counts * np.log1p(beta - 1)) if beta else counts > 0
+    number = -np.expm1(class_counts * np.log1p(beta - 1)) if beta else class_counts > 0
     weights = _inverse(np.asarray(number, np.float64))
-    return weights / weights[counts > 0].mean()
+    return weights / weights[class_counts > 0].mean()
 
 
-def _checked(counts: Array) -> np.ndarray:
-    counts = np.asarray(counts, np.float64)
-    if (counts < 0).any() or not counts.any():
+def _checked(class_counts: Array) -> np.ndarray:
+    class_counts = np.asarray(class_counts, np.float64)
+    if (class_counts < 0).any() or not class_counts.any():
         raise ValueError(
             "class weights need counts of at least 0 that are not all 0, got a "
-            f"smallest of {counts.min():.0f} and a largest of {counts.max():.0f}. "
-            "Add up losses.pixel_counts over the training set."
+            f"smallest of {class_counts.min():.0f} and a largest of "
+            f"{class_counts.max():.0f}. Add up "
+            "losses.pixel_counts over the training set."
         )
-    return counts
+    return class_counts
 
 
 def _inverse(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from segjax.metrics.boundary_iou import band as band
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
 from segjax.metrics.calibration import Calibration as Calibration
 from segjax.metrics.calibration import calibration as calibration
-from segjax.metrics.cl_dice import centreline as centreline
+from segjax.metrics.cl_dice import centerline as centerline
 from segjax.metrics.cl_dice import cl_dice as cl_dice
 from segjax.metrics.combine import Combined as Combined
 from segjax.metrics.combine import OnHost as OnHost

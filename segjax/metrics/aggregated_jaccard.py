@@ -44,14 +44,14 @@ class AggregatedJaccard(RowMetric):
             each image's own. An image with no object on either side has no score
             (NaN) and is left out; one with objects on one side only scores 0.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         whole = ratio(rows["hit"].sum(), rows["union"].sum())
         per_image = self.per_image()["aji_per_image"]
         return {"aji": float(whole), "aji_per_image": mean_of_seen(per_image)}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """`aji_per_image` as [N] float64, images in the order of `index`."""
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         return {"aji_per_image": ratio(rows["hit"], rows["union"])}
 
 

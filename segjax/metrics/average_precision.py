@@ -49,9 +49,9 @@ class AveragePrecision(RowMetric):
 
         Args:
             detections: `boxes` [B, N, 4] as x0, y0, x1, y1 in pixels, `scores` and
-                `classes` (1..K), each [B, N], and `present` bool [B, N], False for
+                `classes` (1..K), each [B, N], and `object_mask` bool [B, N], False for
                 padding; with `masks` bool [B, N, H, W], masks are scored too.
-            truth: `boxes`, `classes`, `present` and `masks` likewise; `crowd` bool
+            truth: `boxes`, `classes`, `object_mask` and `masks` likewise; `crowd` bool
                 [B, N] (none unless given) marks regions of many objects, in which
                 detections are not wrong; `area` [B, N] in pixels sets small, medium
                 and large (of the mask, else of the box, unless given).
@@ -94,17 +94,17 @@ class AveragePrecision(RowMetric):
             is left out of means, whatever was detected; one without a detection
             scores 0. An image with neither changes nothing.
         """
-        rows = self.rows.used().values
-        figures: dict[str, float] = {}
+        rows = self.rows.without_padding().values
+        scores: dict[str, float] = {}
         for kind in self.kinds:
             stats, per_class = _evaluate(
                 rows["truth"], rows["detections"], kind, len(self.classes)
             )
             for name, value in zip(_SUMMARY, stats, strict=True):
-                figures[f"{kind}_{name}"] = value
+                scores[f"{kind}_{name}"] = value
             for name, value in zip(self.classes, per_class, strict=True):
-                figures[f"{kind}_ap/{name}"] = value
-        return figures
+                scores[f"{kind}_ap/{name}"] = value
+        return scores
 
 
 def _objects(images: list[list[dict]]) -> np.ndarray:
@@ -120,7 +120,7 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
     from pycocotools import mask as coco_mask
 
     found = []
-    for n in np.flatnonzero(side["present"][image]):
+    for n in np.flatnonzero(side["object_mask"][image]):
         x0, y0, x1, y1 = side["boxes"][image, n].astype(np.float64).tolist()
         box = [x0, y0, x1 - x0, y1 - y0]
         one = {"category_id": int(side["classes"][image, n]), "bbox": box}
@@ -142,7 +142,7 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
 
 
 def _evaluate(truth: np.ndarray, detections: np.ndarray, kind: str, num_classes: int):
-    """The twelve COCO figures and the AP of each class; NaN where COCO has -1."""
+    """The twelve COCO scores and the AP of each class; NaN where COCO has -1."""
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):

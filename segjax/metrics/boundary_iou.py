@@ -82,8 +82,8 @@ class BoundaryIoU(RowMetric):
             b = band((labels == c) & valid, width=width)
             hit.append(jnp.sum(a & b, axis=(1, 2)))
             union.append(jnp.sum(a | b, axis=(1, 2)))
-        counts = {"hit": jnp.stack(hit, -1), "union": jnp.stack(union, -1)}
-        return cls(Rows.of(counts, batch), tuple(name for _, name in classes))
+        overlap = {"hit": jnp.stack(hit, -1), "union": jnp.stack(union, -1)}
+        return cls(Rows.of(overlap, batch), tuple(name for _, name in classes))
 
     def compute(self) -> dict[str, float]:
         """Overlap over union in [0, 1].
@@ -95,16 +95,16 @@ class BoundaryIoU(RowMetric):
             A class seen on neither side has no score (NaN) and is left out of means;
             one seen on one side only scores 0.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         iou = ratio(*(rows[k].sum(0, dtype=np.int64) for k in ("hit", "union")))
-        figures = {"mean_boundary_iou": mean_of_seen(iou)}
+        scores = {"mean_boundary_iou": mean_of_seen(iou)}
         for name, value in zip(self.classes, iou, strict=True):
-            figures[f"boundary_iou/{name}"] = float(value)
-        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+            scores[f"boundary_iou/{name}"] = float(value)
+        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         iou = ratio(rows["hit"], rows["union"])
         scores = {"mean_boundary_iou_per_image": mean_over_classes(iou)}
         for i, name in enumerate(self.classes):
@@ -113,7 +113,7 @@ class BoundaryIoU(RowMetric):
 
 
 def boundary_iou(
-    classes: Sequence[str], *, fraction: float = 0.02, skip: int = 1
+    classes: Sequence[str], *, fraction: float = 0.02, ignore_background: bool = True
 ) -> MetricFn:
     """Boundary IoU of each class from one logit map per image, on the device.
 
@@ -121,20 +121,20 @@ def boundary_iou(
         classes: C distinct names, one for each channel of the logits.
         fraction: The band's width as a share of the diagonal of the logits' [H, W],
             padding included; rounded to pixels, at least 1.
-        skip: Leaves out the first classes; 1 for a background.
+        ignore_background: Whether class 0 is a background, which is not scored.
 
     Returns:
         `(logits, batch) -> BoundaryIoU`.
 
     Raises:
-        ValueError: As `semantic`; if `skip` leaves no class.
+        ValueError: As `semantic`; if no class is left to score.
 
     Reference:
         Cheng et al., Boundary IoU, CVPR 2021, arXiv:2103.16562, which the authors'
         code computes for each object; here a class of an image is one object.
     """
     classes = common.distinct(classes)
-    kept = common.scored(classes, skip)
+    kept = common.scored(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> BoundaryIoU:
         predicted, labels, valid = common.labels_of(logits, batch, classes=classes)

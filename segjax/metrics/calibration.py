@@ -96,14 +96,14 @@ class Calibration(RowMetric):
             `ece_per_image`, `brier_per_image`: means over images of each image's own.
             NaN where no pixel was counted; such images are left out of means.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
-        figures = {k: float(v) for k, v in _scores(whole).items()}
-        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        scores = {k: float(v) for k, v in _scores(whole).items()}
+        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
-        scores = _scores(self.rows.used().values)
+        scores = _scores(self.rows.without_padding().values)
         return {f"{k}_per_image": v for k, v in scores.items()}
 
     def diagram(self) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ class Calibration(RowMetric):
             `count`, `accuracy` and `confidence`, each [bins]; the latter two are NaN
             in an empty bin.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
         return {
             "count": whole["count"],

@@ -1,4 +1,4 @@
-"""Centreline Dice, for thin structures."""
+"""Centerline Dice, for thin structures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from segjax.typing import Batch, Logits, MetricFn
 def cl_dice(
     predicted: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
 ) -> float:
-    """Centreline Dice of two masks, on the host.
+    """Centerline Dice of two masks, on the host.
 
     With skeletons S_P and S_T of the masks P and T,
 
@@ -47,15 +47,15 @@ def cl_dice(
     return float(2 * precision * recall / both) if both else 0.0
 
 
-def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
-    """Centreline Dice of each class from one logit map per image.
+def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> MetricFn:
+    """Centerline Dice of each class from one logit map per image.
 
     Skeletons are made on the host, once a batch, outside the step. A pixel that does
     not count is background on both sides.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
-        skip: Leaves out the first classes; 1 for a background.
+        ignore_background: Whether class 0 is a background, which is not scored.
 
     Returns:
         `(logits, batch) -> OnHost` with `mean_cl_dice_per_image`, the mean over images
@@ -63,10 +63,10 @@ def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
         class seen on neither side has no score and is left out.
 
     Raises:
-        ValueError: As `semantic`; if `skip` leaves no class.
+        ValueError: As `semantic`; if no class is left to score.
     """
     classes = common.distinct(classes)
-    kept = common.scored(classes, skip)
+    kept = common.scored(classes, ignore_background=ignore_background)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
         predicted, _, _ = common.labels_of(logits, batch, classes=classes)
@@ -74,8 +74,8 @@ def centreline(classes: Sequence[str], *, skip: int = 1) -> MetricFn:
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:
         a, b = np.asarray(arrays["predicted"]), np.asarray(batch["label"])
-        counts = np.asarray(batch["weight"])[:, None, None] > 0
-        valid = np.asarray(batch["valid"]) & counts
+        weighted = np.asarray(batch["weight"])[:, None, None] > 0
+        valid = np.asarray(batch["valid"]) & weighted
         scores = np.array(
             [
                 [cl_dice((p == c) & v, (t == c) & v) for c, _ in kept]

@@ -29,25 +29,25 @@ class Combined:
         return Combined(tuple(a.merge(b) for a, b in pairs), self.prefixes)
 
     def compute(self) -> dict[str, float]:
-        """The figures of all parts.
+        """The scores of all parts.
 
         Raises:
             ValueError: If two parts give one key.
         """
-        figures: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for part, prefix in zip(self.parts, self.prefixes, strict=True):
             found = {f"{prefix}{k}": v for k, v in part.compute().items()}
-            if twice := sorted(figures.keys() & found.keys()):
+            if twice := sorted(scores.keys() & found.keys()):
                 raise ValueError(
                     f"combine needs distinct keys, got {', '.join(twice)} twice. Give "
                     f"one of the metrics by name: combine(a, other=b)."
                 )
-            figures |= found
-        return figures
+            scores |= found
+        return scores
 
 
 def combine(*metrics: MetricFn, **named: MetricFn) -> MetricFn:
-    """One metric function that gives the figures of several.
+    """One metric function that gives the scores of several.
 
     Args:
         *metrics: Functions whose keys stay as they are.
@@ -106,7 +106,7 @@ class OnHost:
         return dataclasses.replace(self, made=self.made.merge(other.made))
 
     def compute(self) -> dict[str, float]:
-        """The figures of the metric."""
+        """The scores of the metric."""
         return self.made.compute()
 
 

@@ -75,7 +75,7 @@ def labels_of(
 
 
 def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Array:
-    """Longest distance between pixel centres in the box around the True pixels.
+    """Longest distance between pixel centers in the box around the True pixels.
 
     Args:
         valid: [..., H, W].
@@ -118,15 +118,16 @@ def named_per_image(
     return keyed
 
 
-def scored(classes: Sequence[str], skip: int) -> list[tuple[int, str]]:
-    """(class id, name) of all classes but the first `skip`.
+def scored(classes: Sequence[str], *, ignore_background: bool) -> list[tuple[int, str]]:
+    """(class id, name) of all classes; without the first where it is ignored.
 
     Raises:
         ValueError: If none is left.
     """
-    if not 0 <= skip < len(classes):
+    kept = list(enumerate(classes))[int(ignore_background) :]
+    if not kept:
         raise ValueError(
-            f"skip must leave a class of {len(classes)}, got {skip}. Use 1 for a "
-            f"background, 0 for none."
+            f"ignore_background=True needs a class besides the background, got "
+            f"{list(classes)}. Use ignore_background=False."
         )
-    return list(enumerate(classes))[skip:]
+    return kept

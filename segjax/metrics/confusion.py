@@ -17,12 +17,12 @@ class Confusion:
     """Pixel counts over a data set.
 
     Attributes:
-        counts: [C, C]; `counts[i, j]` is truth i predicted as j. int32 on the
+        matrix: [C, C]; `matrix[i, j]` is truth i predicted as j. int32 on the
             device, for one batch of under 2**31 pixels; int64 once merged.
         classes: C names, the keys of the per-class scores.
     """
 
-    counts: Any
+    matrix: Any
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
@@ -53,8 +53,8 @@ class Confusion:
         cell = jnp.where(valid, cell, num_classes**2)  # Invalid: one spare bin.
         # Measured at [8, 256, 256], C = 11 on two cores: bincount 0.5 ms, a product
         # of one-hots 5 ms in int8 and 75 ms in float32.
-        counts = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1]
-        return cls(counts.reshape(num_classes, num_classes).astype(jnp.int32), classes)
+        matrix = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1]
+        return cls(matrix.reshape(num_classes, num_classes).astype(jnp.int32), classes)
 
     def merge(self, other: "Confusion") -> "Confusion":
         """Adds two counts on the host, in int64.
@@ -67,8 +67,8 @@ class Confusion:
                 f"merge needs counts of the same classes, got {self.classes} and "
                 f"{other.classes}. Evaluate both with one list of names."
             )
-        counts = np.asarray(self.counts, np.int64) + np.asarray(other.counts, np.int64)
-        return Confusion(counts, self.classes)
+        matrix = np.asarray(self.matrix, np.int64) + np.asarray(other.matrix, np.int64)
+        return Confusion(matrix, self.classes)
 
     def compute(self) -> dict[str, float]:
         """Scores over all pixels counted: the data set as one image.
@@ -88,8 +88,8 @@ class Confusion:
             `binary_accuracy` likewise: of one class against the rest.
             All are NaN where no pixel was counted.
         """
-        counts = np.asarray(self.counts, np.float64)
-        sums = np.diag(counts), counts.sum(1), counts.sum(0)
+        matrix = np.asarray(self.matrix, np.float64)
+        sums = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         scores = {k: float(v) for k, v in overlap.image_scores(*sums).items()}
         for name, values in overlap.class_scores(*sums).items():
             for label, value in zip(self.classes, values, strict=True):
@@ -101,7 +101,7 @@ def semantic(classes: Sequence[str]) -> MetricFn:
     """Scores one logit map per image by its largest logit.
 
     Counts pixels where `valid` holds, of examples with a `weight` above 0. Where
-    the logits are smaller than the labels, labels are cropped to their centre.
+    the logits are smaller than the labels, labels are cropped to their center.
 
     Args:
         classes: C distinct names, one for each channel of the logits.

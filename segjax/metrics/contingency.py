@@ -63,17 +63,17 @@ def contingency(
     return Contingency(pairs // base, pairs % base, pixels)
 
 
-def components(mask: Bool[np.ndarray, "b h w"], *, reach: int = 1) -> Ids:
+def components(mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1) -> Ids:
     """Numbers the connected regions of each image from 1, on the host.
 
     Args:
         mask: [B, H, W].
-        reach: 1 joins pixels by their sides, 2 by their corners too.
+        connectivity: 1 joins pixels by their sides, 2 by their corners too.
 
     Returns:
         int32 [B, H, W]; 0 where the mask is False.
     """
-    structure = scipy.ndimage.generate_binary_structure(2, reach)
+    structure = scipy.ndimage.generate_binary_structure(2, connectivity)
     ids = np.zeros(mask.shape, np.int32)
     for image, where in zip(ids, mask, strict=True):
         scipy.ndimage.label(where, structure, output=image)

@@ -12,30 +12,30 @@ from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
 from segjax.typing import Batch, MetricFn
 
-_FOUND = ("boxes", "scores", "classes", "present", "masks")
-_TRUE = ("boxes", "classes", "present", "masks", "crowd")
+_FOUND = ("boxes", "scores", "classes", "object_mask", "masks")
+_TRUE = ("boxes", "classes", "object_mask", "masks", "crowd")
 _OBJECT = 0.5  # Probability from which a pixel of a pasted mask is object.
 
 
-def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
+def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> MetricFn:
     """Scores detections against the objects of the batch.
 
     Masks are pasted and compared on the host, once a batch, outside the step.
 
     Args:
         classes: Names of all classes, background first.
-        least_score: Detections below it do not take part in matching, which has no
+        score_threshold: Detections below it do not take part in matching, which has no
             use for scores; they do in average precision, which has.
 
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
-        `classes` and `present` [B, D], `masks` [B, D, M, M], probabilities inside the
-        boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`,
-        `present` and `masks` [B, N, H, W], and may have `crowd` [B, N], beside
-        `valid`, `index` and `weight`.
-        Figures are those of `AveragePrecision` and, over objects of all classes, of
-        `Matching`: there a pixel belongs to the best of the detections that cover it,
-        and a detection that lies in crowds by half is left out.
+        `classes` and `object_mask` [B, D], `masks` [B, D, M, M], probabilities inside
+        the boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`,
+        `object_mask` and `masks` [B, N, H, W], and may have `crowd` [B, N], beside
+        `valid`, `index` and `weight`. Figures are those of `AveragePrecision` and, over
+        objects of all classes, of `Matching`: there a pixel belongs to the best of the
+        detections that cover it, and a detection that lies in crowds by half is left
+        out.
     """
     names = tuple(classes)[1:]
     if not names:
@@ -52,7 +52,7 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
                 f"{', '.join(missing)}. Give the pipeline max_objects=N."
             )
         found = {name: getattr(outputs, name) for name in _FOUND}
-        return found | {"aligned": jnp.full(len(outputs.present), outputs.aligned)}
+        return found | {"aligned": jnp.full(len(outputs.object_mask), outputs.aligned)}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
         # Padding rows are left out before the slow part, not after it.
@@ -63,10 +63,10 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
         rows = {k: np.asarray(batch[k])[kept] for k in ("valid", "index", "weight")}
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
         precision = AveragePrecision.from_batch(found, true, rows, classes=names)
-        crowd = true.get("crowd", np.zeros(true["present"].shape, bool))
-        real = true["present"] & ~crowd
-        sure = found["present"] & (found["scores"] >= least_score)
-        if np.any(true["present"] & crowd):
+        crowd = true.get("crowd", np.zeros(true["object_mask"].shape, bool))
+        real = true["object_mask"] & ~crowd
+        sure = found["object_mask"] & (found["scores"] >= score_threshold)
+        if np.any(true["object_mask"] & crowd):
             sure &= ~_in_crowd(found["masks"], _ids(true["masks"], crowd) > 0)
         matching = Matching.from_batch(
             _ids(found["masks"], sure), _ids(true["masks"], real), rows["valid"], rows
@@ -78,8 +78,8 @@ def detections(classes: Sequence[str], *, least_score: float = 0.5) -> MetricFn:
 
 def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarray:
     """Bool [B, D, H, W]."""
-    pasted = np.zeros((*found["present"].shape, *size), bool)
-    for image, slot in zip(*np.nonzero(found["present"]), strict=True):
+    pasted = np.zeros((*found["object_mask"].shape, *size), bool)
+    for image, slot in zip(*np.nonzero(found["object_mask"]), strict=True):
         # One at a time: as floats all masks of an image can be more than a gigabyte.
         mask, box = (found[k][image, slot][None] for k in ("masks", "boxes"))
         aligned = bool(found["aligned"][image])
@@ -88,10 +88,10 @@ def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarr
     return pasted
 
 
-def _ids(masks: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Bool [B, N, H, W] to int32 [B, H, W]: those of `used` [B, N], 0 is none."""
+def _ids(masks: np.ndarray, object_mask: np.ndarray) -> np.ndarray:
+    """Bool [B, N, H, W] to int32 ids [B, H, W]; 0 where no object of the mask is."""
     ids = np.zeros((len(masks), *masks.shape[2:]), np.int32)
-    for image, picked in enumerate(used):
+    for image, picked in enumerate(object_mask):
         for number in np.flatnonzero(picked)[::-1]:  # The first one lies on top.
             ids[image][masks[image, number]] = number + 1
     return ids

@@ -71,7 +71,7 @@ class ImageConfusion(RowMetric):
             the classes seen in that image, `iou_per_image/<name>` the mean over images
             in which that class is seen.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         one_image = {k: v.sum(axis=0, dtype=np.int64) for k, v in rows.items()}
         scores = {k: float(v) for k, v in overlap.image_scores(**one_image).items()}
         for name, values in overlap.class_scores(**one_image).items():
@@ -81,7 +81,7 @@ class ImageConfusion(RowMetric):
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         scores = {f"{k}_per_image": v for k, v in overlap.image_scores(**rows).items()}
         for name, values in overlap.class_scores(**rows).items():
             for i, label in enumerate(self.classes):
@@ -90,7 +90,7 @@ class ImageConfusion(RowMetric):
 
 
 def semantic_per_image(classes: Sequence[str]) -> MetricFn:
-    """As `semantic`, and over images too: the figures that statistics resample.
+    """As `semantic`, and over images too: the scores that statistics resample.
 
     Args:
         classes: C distinct names, one for each channel of the logits.

@@ -39,7 +39,7 @@ class Matching(RowMetric):
             valid: [B, H, W] True where a pixel counts.
             batch: Has `index` and `weight`, both [B].
         """
-        tp, counts = [], []
+        tp, num_objects = [], []
         for image in zip(predicted, truth, valid, strict=True):
             table = contingency(*image)
             _, _, shared, union = table.overlaps()
@@ -47,12 +47,12 @@ class Matching(RowMetric):
             # so an IoU of exactly 11 / 20 is not above 0.55.
             iou = shared / union
             tp.append([np.count_nonzero(iou > t) for t in THRESHOLDS])
-            counts.append([len(table.predicted_sizes), len(table.truth_sizes)])
-        counts = np.array(counts, np.int64).reshape(-1, 2)
+            num_objects.append([len(table.predicted_sizes), len(table.truth_sizes)])
+        num_objects = np.array(num_objects, np.int64).reshape(-1, 2)
         values = {
             "tp": np.array(tp, np.int64).reshape(-1, len(THRESHOLDS)),
-            "predicted": counts[:, 0],
-            "truth": counts[:, 1],
+            "predicted": num_objects[:, 0],
+            "truth": num_objects[:, 1],
         }
         return cls(Rows.of(values, batch))
 
@@ -64,7 +64,7 @@ class Matching(RowMetric):
             TP / (TP + FP + FN). Scores are NaN where neither side has an object and
             0 where one side has none.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         return _scores(**{k: v.sum(0) for k, v in rows.items()})
 
     def compute(self) -> dict[str, float]:
@@ -81,16 +81,16 @@ class Matching(RowMetric):
             with objects on one side only scores 0.
         """
         whole = self.table()
-        figures = {"mean_dsb2018_score": mean_of_seen(whole["dsb2018_score"])}
+        scores = {"mean_dsb2018_score": mean_of_seen(whole["dsb2018_score"])}
         for threshold in SHOWN:
             place = THRESHOLDS.index(threshold)
             for name, values in whole.items():
-                figures[f"{name}@{threshold:.2f}"] = float(values[place])
-        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+                scores[f"{name}@{threshold:.2f}"] = float(values[place])
+        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
-        scores = _scores(**self.rows.used().values)
+        scores = _scores(**self.rows.without_padding().values)
         mean = scores["dsb2018_score"].mean(-1)
         shown = {"mean_dsb2018_score_per_image": mean}
         for threshold in SHOWN:

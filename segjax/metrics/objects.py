@@ -15,7 +15,9 @@ ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
 """`(predicted ids, truth ids, valid, batch) -> Metric` on the host."""
 
 
-def objects(*makes: ObjectMetric, foreground: int = 1, reach: int = 1) -> MetricFn:
+def objects(
+    *makes: ObjectMetric, foreground: int = 1, connectivity: int = 1
+) -> MetricFn:
     """Scores the connected regions of a class against the objects of the batch.
 
     Regions are found and matched on the host, once a batch, outside the step.
@@ -24,7 +26,7 @@ def objects(*makes: ObjectMetric, foreground: int = 1, reach: int = 1) -> Metric
         *makes: Such as `Matching.from_batch`, `Panoptic.of_objects`,
             `AggregatedJaccard.from_batch` and `rand_scores`.
         foreground: The class whose regions are objects.
-        reach: 1 joins pixels by their sides, 2 by their corners too.
+        connectivity: 1 joins pixels by their sides, 2 by their corners too.
 
     Returns:
         `(logits, batch) -> OnHost`; the batch has `instances` int [B, H, W], 0 for
@@ -43,24 +45,32 @@ def objects(*makes: ObjectMetric, foreground: int = 1, reach: int = 1) -> Metric
     def ids_of(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return np.where(valid, ids, 0)
 
-    return _objects(makes, truth, ids_of, foreground=foreground, reach=reach)
+    return _objects(
+        makes, truth, ids_of, foreground=foreground, connectivity=connectivity
+    )
 
 
-def regions(*makes: ObjectMetric, foreground: int = 1, reach: int = 1) -> MetricFn:
+def regions(
+    *makes: ObjectMetric, foreground: int = 1, connectivity: int = 1
+) -> MetricFn:
     """Scores the connected regions of a class against those of the labels.
 
     As `objects`, for data whose objects never touch, such as cells between membranes.
     """
 
     def ids_of(label: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        return components((label == foreground) & valid, reach=reach)
+        return components((label == foreground) & valid, connectivity=connectivity)
 
     return _objects(
-        makes, lambda batch: batch["label"], ids_of, foreground=foreground, reach=reach
+        makes,
+        lambda batch: batch["label"],
+        ids_of,
+        foreground=foreground,
+        connectivity=connectivity,
     )
 
 
-def _objects(makes, truth, ids_of, *, foreground: int, reach: int) -> MetricFn:
+def _objects(makes, truth, ids_of, *, foreground: int, connectivity: int) -> MetricFn:
     if not makes:
         raise ValueError(
             "Object metrics need what to make, got none. Try Matching.from_batch."
@@ -77,7 +87,7 @@ def _objects(makes, truth, ids_of, *, foreground: int, reach: int) -> MetricFn:
         rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
         valid = rows["valid"]
         predicted = np.asarray(arrays["predicted"])[kept] & valid
-        predicted = components(predicted, reach=reach)
+        predicted = components(predicted, connectivity=connectivity)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)
         made = tuple(f(predicted, ids, valid, rows) for f in makes)
         return Combined(made, ("",) * len(made))

@@ -86,19 +86,19 @@ class Panoptic(RowMetric):
             nothing found scores 0 in all three, so that a mean of sq is over the same
             classes as that of pq. (The reference leaves sq at 0 there too.)
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         whole = {k: v.sum(0) for k, v in rows.items() if k != "iou"}
         whole["iou"] = np.array([math.fsum(column) for column in rows["iou"].T])
         scores = _scores(**whole)
-        figures = {name: mean_of_seen(scores[name]) for name in _SCORES}
+        found = {name: mean_of_seen(scores[name]) for name in _SCORES}
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
-                figures[f"{name}/{label}"] = float(value)
-        return figures | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+                found[f"{name}/{label}"] = float(value)
+        return found | {k: mean_of_seen(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
-        scores = _scores(**self.rows.used().values)
+        scores = _scores(**self.rows.without_padding().values)
         return {f"{k}_per_image": mean_over_classes(scores[k]) for k in _SCORES}
 
 

@@ -103,12 +103,12 @@ class RandCurve(RowMetric):
             and `best_v_rand_threshold`. Chosen on the images that are scored, as the
             challenge does, so it flatters. NaN where truth has no object anywhere.
         """
-        rows = self.rows.used().values
+        rows = self.rows.without_padding().values
         means = {k: [mean_of_seen(column) for column in rows[k].T] for k in _SCORES}
         best = int(np.argmax(np.nan_to_num(means["v_rand"], nan=-1.0)))
         known = not np.isnan(means["v_rand"][best])
-        figures = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
-        return figures | {
+        scores = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
+        return scores | {
             "best_v_rand_threshold": self.thresholds[best] if known else float("nan")
         }
 
@@ -117,14 +117,14 @@ def best_threshold_rand(
     *,
     thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     foreground: int = 1,
-    reach: int = 1,
+    connectivity: int = 1,
 ) -> MetricFn:
     """V_rand of regions above the best threshold of the foreground's probability.
 
     Args:
         thresholds: Of the softmax; regions are where it is above.
         foreground: The class whose connected regions are objects, in truth too.
-        reach: 1 joins pixels by their sides, 2 by their corners too.
+        connectivity: 1 joins pixels by their sides, 2 by their corners too.
 
     Returns:
         `(logits, batch) -> OnHost` of a `RandCurve`; see `v_rand`.
@@ -139,10 +139,10 @@ def best_threshold_rand(
     def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
         valid = np.asarray(batch["valid"])
         truth = (np.asarray(batch["label"]) == foreground) & valid
-        truth = components(truth, reach=reach)
+        truth = components(truth, connectivity=connectivity)
         columns = []
         for mask in np.moveaxis(np.asarray(arrays["above"]), 1, 0):
-            predicted = components(mask & valid, reach=reach)
+            predicted = components(mask & valid, connectivity=connectivity)
             images = zip(predicted, truth, valid, strict=True)
             columns.append([v_rand(*image) for image in images])
         values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}

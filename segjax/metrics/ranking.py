@@ -34,12 +34,12 @@ class Ranking:
     """Pixels by class, by whether they are of it, and by bin of its log-odds.
 
     Attributes:
-        counts: [C, 2, bins]; `counts[c, 1]` are the pixels of class c. int32 on the
-            device, int64 once merged, so that merging is exact.
+        histogram: [C, 2, bins]; `histogram[c, 1]` are the pixels of class c. int32 on
+            the device, int64 once merged, so that merging is exact.
         classes: C names.
     """
 
-    counts: Any
+    histogram: Any
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
@@ -71,8 +71,10 @@ class Ranking:
         cell = (2 * c + (labels[..., None] == c)) * num_bins + place
         spare = 2 * num_classes * num_bins
         cell = jnp.where(valid[..., None], cell, spare)
-        counts = jnp.bincount(cell.ravel(), length=spare + 1)[:-1]
-        return cls(counts.reshape(num_classes, 2, num_bins).astype(jnp.int32), classes)
+        histogram = jnp.bincount(cell.ravel(), length=spare + 1)[:-1]
+        return cls(
+            histogram.reshape(num_classes, 2, num_bins).astype(jnp.int32), classes
+        )
 
     def merge(self, other: "Ranking") -> "Ranking":
         """Adds two counts on the host, in int64.
@@ -80,7 +82,10 @@ class Ranking:
         Raises:
             ValueError: If classes or bins differ.
         """
-        a, b = np.asarray(self.counts, np.int64), np.asarray(other.counts, np.int64)
+        a, b = (
+            np.asarray(self.histogram, np.int64),
+            np.asarray(other.histogram, np.int64),
+        )
         if self.classes != other.classes or a.shape != b.shape:
             raise ValueError(
                 f"merge needs the same classes and bins, got {self.classes} in "
@@ -121,15 +126,15 @@ class Ranking:
 
     def _falling(self):
         """(others, of the class) by class, from the highest bin down."""
-        counts = np.asarray(self.counts, np.float64)[..., ::-1]
-        return [(n, p) for n, p in counts]
+        histogram = np.asarray(self.histogram, np.float64)[..., ::-1]
+        return [(n, p) for n, p in histogram]
 
     def _named(self, values) -> dict[str, float]:
-        figures = {f"mean_{k}": mean_of_seen(v) for k, v in values.items()}
+        scores = {f"mean_{k}": mean_of_seen(v) for k, v in values.items()}
         for key, row in values.items():
             for name, value in zip(self.classes, row, strict=True):
-                figures[f"{key}/{name}"] = float(value)
-        return figures
+                scores[f"{key}/{name}"] = float(value)
+        return scores
 
 
 def _auc(negative: np.ndarray, positive: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Intervals of figures that are no mean over images, by drawing images anew."""
+"""Intervals of scores that are no mean over images, by drawing images anew."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,10 +13,10 @@ Figures = dict[str, float]
 def figure_intervals(
     metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Bootstrap intervals (percentile) of all figures of a metric, over images.
+    """Bootstrap intervals (percentile) of all scores of a metric, over images.
 
-    For figures such as the IoU over all pixels: images are drawn with replacement,
-    and the figures are computed anew from their rows.
+    For scores such as the IoU over all pixels: images are drawn with replacement,
+    and the scores are computed anew from their rows.
 
     Args:
         metric: Has `num_images`, `take(positions)` and `compute()`, as
@@ -42,7 +42,7 @@ def figure_intervals(
 def figure_differences(
     a: Any, b: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Bootstrap intervals (percentile) of a's figures less b's, over images.
+    """Bootstrap intervals (percentile) of a's scores less b's, over images.
 
     Each draw takes the same images for both systems, so that what makes an image hard
     for both does not widen the interval. An interval without 0 says that the
@@ -63,7 +63,9 @@ def figure_differences(
             confidence is not between 0 and 1.
     """
     check_confidence(confidence)
-    if not np.array_equal(a.rows.used().index, b.rows.used().index):
+    if not np.array_equal(
+        a.rows.without_padding().index, b.rows.without_padding().index
+    ):
         raise ValueError(
             f"figure_differences needs the same images on both sides, got "
             f"{a.num_images} and {b.num_images} with other indices. Evaluate both "
@@ -89,11 +91,11 @@ def _positions(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _intervals(
-    figures: Figures, draws: list[Figures], confidence: float
+    scores: Figures, draws: list[Figures], confidence: float
 ) -> dict[str, Interval]:
     tail = 50 * (1 - confidence)
     intervals = {}
-    for key, value in figures.items():
+    for key, value in scores.items():
         drawn = np.array([draw[key] for draw in draws], np.float64)
         drawn = drawn[~np.isnan(drawn)]
         ends = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else [np.nan] * 2

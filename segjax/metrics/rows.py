@@ -1,4 +1,4 @@
-"""One row of numbers an image, so that figures can be resampled over images."""
+"""One row of numbers an image, so that scores can be resampled over images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Rows:
         """Rows of one batch, which has `index` and `weight`."""
         return cls(dict(values), batch["index"], batch["weight"])
 
-    def used(self) -> "Rows":
+    def without_padding(self) -> "Rows":
         """Rows that count, in the order of `index`, as NumPy arrays."""
         kept = np.flatnonzero(np.asarray(self.weight) > 0)
         index = np.asarray(self.index)[kept]
@@ -43,7 +43,7 @@ class Rows:
 
     def merge(self, other: "Rows") -> "Rows":
         """The rows of both, on the host."""
-        a, b = self.used(), other.used()
+        a, b = self.without_padding(), other.without_padding()
         values = {k: np.concatenate([v, b.values[k]]) for k, v in a.values.items()}
         index = np.concatenate([a.index, b.index])
         return Rows(values, index, np.concatenate([a.weight, b.weight]))
@@ -62,10 +62,10 @@ class RowMetric:
     @property
     def num_images(self) -> int:
         """Images that count."""
-        return len(self.rows.used().index)
+        return len(self.rows.without_padding().index)
 
     def merge(self, other: Any) -> Any:
-        """The images of both; any order gives the same figures.
+        """The images of both; any order gives the same scores.
 
         Raises:
             ValueError: If the two are not of one kind, such as of other classes.
@@ -84,7 +84,7 @@ class RowMetric:
         Args:
             positions: Places among the images that count, in the order of `index`.
         """
-        rows, positions = self.rows.used(), np.asarray(positions)
+        rows, positions = self.rows.without_padding(), np.asarray(positions)
         values = {k: v[positions] for k, v in rows.values.items()}
         index = np.arange(len(positions))
         return dataclasses.replace(
@@ -123,5 +123,5 @@ class PerImage(RowMetric):
 
     def per_image(self) -> dict[str, np.ndarray]:
         """Each score as [N] float64, images in the order of `index`."""
-        values = self.rows.used().values
+        values = self.rows.without_padding().values
         return {k: np.asarray(v, np.float64) for k, v in values.items()}

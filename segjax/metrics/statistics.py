@@ -137,7 +137,7 @@ def compare(
         ValueError: If the shapes differ, or confidence is not between 0 and 1.
 
     Reference:
-        Fisher's randomisation test; Smucker et al., CIKM 2007, compare it with others.
+        Fisher's randomization test; Smucker et al., CIKM 2007, compare it with others.
     """
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:

@@ -16,7 +16,7 @@ from segjax.typing import Array, Batch, Logits, MetricFn
 def outline(mask: Masks) -> Masks:
     """True pixels with a False pixel, or the image's edge, above, below or beside.
 
-    Equals the mask less its erosion by the 4-neighbourhood.
+    Equals the mask less its erosion by the 4-neighborhood.
 
     Args:
         mask: [..., H, W].
@@ -41,7 +41,7 @@ def surface_scores(
 ) -> dict[str, jax.Array]:
     """Distances between two outlines, and shares of them within a tolerance.
 
-    With outlines P and T, and d(p, T) from a pixel centre to the nearest one of T:
+    With outlines P and T, and d(p, T) from a pixel center to the nearest one of T:
 
         hd = max(max d(p, T), max d(t, P))
         hd95 = the same with 95th percentiles, linearly interpolated
@@ -58,7 +58,7 @@ def surface_scores(
         tolerance: In the unit of `spacing`.
         spacing: (height, width) of a pixel.
         extent: [...] the longest distance that an image allows; the diagonal of
-            [H, W] between pixel centres unless given.
+            [H, W] between pixel centers unless given.
 
     Returns:
         Arrays of [...]: distances in the unit of `spacing`, shares in [0, 1].
@@ -137,7 +137,7 @@ def surface(
     *,
     tolerance: float = 1.0,
     spacing: Sequence[float] = (1.0, 1.0),
-    skip: int = 1,
+    ignore_background: bool = True,
 ) -> MetricFn:
     """Outline distances of each class from one logit map per image, on the device.
 
@@ -149,7 +149,7 @@ def surface(
         classes: C distinct names, one for each channel of the logits.
         tolerance: For `nsd` and `boundary_f1`, in the unit of `spacing`.
         spacing: (height, width) of a pixel.
-        skip: Leaves out the first classes; 1 for a background.
+        ignore_background: Whether class 0 is a background, which is not scored.
 
     Returns:
         `(logits, batch) -> PerImage` with `mean_hd_per_image`, the mean over images
@@ -160,7 +160,7 @@ def surface(
         ValueError: As `semantic` and `surface_scores`.
     """
     classes = common.distinct(classes)
-    kept = common.scored(classes, skip)
+    kept = common.scored(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> PerImage:
         predicted, labels, valid = common.labels_of(logits, batch, classes=classes)

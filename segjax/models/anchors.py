@@ -19,14 +19,14 @@ class Anchors:
         boxes: float32 [B, A, 4] in pixels.
         valid: bool [B, A], False for anchors of cells that are padding.
         ids: uint32 [A], a name that does not depend on how far images are padded.
-        counts: Anchors of each level; their sum is A.
+        num_anchors: Anchors of each level; their sum is A.
     """
 
     # Any, not Array: transformations rebuild it of shapes and None.
     boxes: Any
     valid: Any
     ids: Any
-    counts: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    num_anchors: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
 
 def grid_anchors(
@@ -69,7 +69,7 @@ def grid_anchors(
         jnp.concatenate(boxes, axis=1),
         jnp.concatenate(valid, axis=1),
         np.concatenate(ids),
-        counts=tuple(len(x) for x in ids),
+        num_anchors=tuple(len(x) for x in ids),
     )
 
 

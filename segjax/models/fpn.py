@@ -31,27 +31,31 @@ class FPN(nn.Module):
         maps: Sequence[Array],
         *,
         train: bool = False,
-        counts: Sequence[Array | None] | None = None,
+        pixel_masks: Sequence[Array | None] | None = None,
     ) -> list[Array]:
         """Computes the pyramid.
 
         Args:
             maps: [B, H, W, *], finest first, each half the size of the one before.
             train: Passed to the norm.
-            counts: For each map the bool [B, H, W, 1] of what is not padding.
+            pixel_masks: For each map the bool [B, H, W, 1] of what is not padding.
 
         Returns:
             As many maps [B, H, W, features], and one more: every second row and
             column of the coarsest, which the region proposal network uses alone.
         """
-        counts = counts or [None] * len(maps)
+        pixel_masks = pixel_masks or [None] * len(maps)
         pyramid, above = [], None
         for i in reversed(range(len(maps))):
-            inner = self._conv(1, f"inner{i}")(maps[i], train=train, counts=counts[i])
+            inner = self._conv(1, f"inner{i}")(
+                maps[i], train=train, pixel_mask=pixel_masks[i]
+            )
             if above is not None:
                 inner = inner + _double(above, inner.shape)
             above = inner
-            outer = self._conv(3, f"layer{i}")(inner, train=train, counts=counts[i])
+            outer = self._conv(3, f"layer{i}")(
+                inner, train=train, pixel_mask=pixel_masks[i]
+            )
             pyramid.insert(0, outer)
         return [*pyramid, pyramid[-1][:, ::2, ::2]]
 

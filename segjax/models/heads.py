@@ -34,20 +34,22 @@ class BoxHead(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, used: Array, *, train: bool) -> tuple[Array, Array]:
+    def __call__(
+        self, x: Array, region_mask: Array, *, train: bool
+    ) -> tuple[Array, Array]:
         """Reads regions.
 
         Args:
             x: [N, P, P, *] features of regions.
-            used: bool [N], False for slots without a region: batch norm leaves them
-                out.
+            region_mask: bool [N], False for slots without a region: batch norm leaves
+                them out.
             train: Passed to the norm.
 
         Returns:
             Logits [N, C] and deltas [N, C, 4], float32.
         """
         dtype, classes = x.dtype, self.num_classes
-        counts = used[:, None, None, None]
+        pixel_mask = region_mask[:, None, None, None]
         for i in range(self.convs):
             conv = ConvNorm(
                 x.shape[-1],
@@ -55,7 +57,7 @@ class BoxHead(nn.Module):
                 axis_name=self.axis_name,
                 name=f"conv{i}",
             )
-            x = nn.relu(conv(x, train=train, counts=counts))
+            x = nn.relu(conv(x, train=train, pixel_mask=pixel_mask))
         axes: tuple[int, ...] = (-3, -2, -1)
         for i in range(self.denses):
             dense = nn.DenseGeneral(
@@ -90,24 +92,26 @@ class MaskHead(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, classes: Array, used: Array, *, train: bool) -> Array:
+    def __call__(
+        self, x: Array, classes: Array, region_mask: Array, *, train: bool
+    ) -> Array:
         """Reads regions.
 
         Args:
             x: [N, P, P, *] features of regions.
             classes: int32 [N], whose mask to compute: the others would not be used.
-            used: bool [N], False for slots without a region.
+            region_mask: bool [N], False for slots without a region.
             train: Passed to the norm.
 
         Returns:
             float32 logits [N, 2 * P, 2 * P].
         """
-        counts = used[:, None, None, None]
+        pixel_mask = region_mask[:, None, None, None]
         for i in range(self.convs):
             conv = ConvNorm(
                 self.width, norm=self.norm, axis_name=self.axis_name, name=f"conv{i}"
             )
-            x = nn.relu(conv(x, train=train, counts=counts))
+            x = nn.relu(conv(x, train=train, pixel_mask=pixel_mask))
         x = nn.relu(layers.TransposedConv(self.width, name="deconv")(x))
         return _Logits(self.num_classes, name="logits")(x, classes)
 

@@ -31,7 +31,7 @@ he_normal = nn.initializers.he_normal()
 def group_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Normalises groups of channels, each image on its own.
+    """Normalizes groups of channels, each image on its own.
 
     Args:
         x: [B, H, W, C]. There are 8 groups, or the largest power of two below 8
@@ -53,12 +53,12 @@ def group_norm(
 def batch_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Normalises channels over the batch; running averages in `batch_stats`.
+    """Normalizes channels over the batch; running averages in `batch_stats`.
 
     Args:
         x: [B, H, W, C].
-        train: True normalises by this batch and updates the averages (the collection
-            must be mutable), False normalises by the averages.
+        train: True normalizes by this batch and updates the averages (the collection
+            must be mutable), False normalizes by the averages.
         axis_name: Mapped axis to average over as well, so that pmap gives what one
             program over the whole batch gives (with a mask, as long as devices have
             equal numbers of pixels that count).

@@ -21,7 +21,7 @@ from segjax.models.rpn import RPN
 from segjax.typing import Array, Batch, Image, Key
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the images of ImageNet, by which torchvision's networks normalise."""
+"""Of the images of ImageNet, by which torchvision's networks normalize."""
 
 
 class MaskRCNN(nn.Module):
@@ -29,22 +29,22 @@ class MaskRCNN(nn.Module):
 
     Images of any size fit into one padded shape. What they were padded with, and how
     far, changes nothing: an image gives what torchvision gives for it alone. There an
-    image is padded with zeros, after normalisation, to the next multiples of 32, and
+    image is padded with zeros, after normalization, to the next multiples of 32, and
     convolutions carry features into that border; here that is the image's extent, and
     features outside of the extent are kept at zero. (torchvision pads all images of a
-    batch to the largest, so there neighbours change an image a little.)
+    batch to the largest, so there neighbors change an image a little.)
 
     The parts are arguments, and their hyperparameters are theirs; the defaults are
     torchvision's `maskrcnn_resnet50_fpn`.
 
     Attributes:
-        body: From a normalised image to maps at strides 4, 8, 16 and 32.
+        body: From a normalized image to maps at strides 4, 8, 16 and 32.
         fpn: From those to a pyramid of one level more.
         rpn: From the pyramid to proposals.
         roi_heads: From proposals to detections; has the number of classes.
         mean: Subtracted from the channels of images in [0, 1].
         std: What they are then divided by.
-        enlarge: How many times a pixel is repeated along each axis before the body
+        upscale: How many times a pixel is repeated along each axis before the body
             sees it: 2 lets objects of 8 pixels fill the finest map's cells as those
             of 16 do, at four times the cost. Anchor sizes are then those of the
             enlarged image; all else, boxes included, stays in the given one's pixels.
@@ -60,7 +60,7 @@ class MaskRCNN(nn.Module):
     rpn: RPN = RPN()
     mean: Sequence[float] = MEAN
     std: Sequence[float] = STD
-    enlarge: int = 1
+    upscale: int = 1
     dtype: Any = jnp.float32
 
     def __call__(
@@ -81,7 +81,7 @@ class MaskRCNN(nn.Module):
                 None if the images fill it.
             targets: In training, the objects, padded to N slots: `boxes` float32
                 [B, N, 4] (x0, y0, x1, y1) in pixels at pixel edges, `classes` int32
-                [B, N] in [1, C), `masks` bool [B, N, H, W], `present` bool [B, N].
+                [B, N] in [1, C), `masks` bool [B, N, H, W], `object_mask` bool [B, N].
 
         Returns:
             In training predictions and their targets, otherwise detections.
@@ -90,7 +90,7 @@ class MaskRCNN(nn.Module):
             ValueError: If there are no targets in training.
         """
         layers.check_image(image)
-        times = self.enlarge
+        times = self.upscale
         if times > 1:
             image = ops.repeat_pixels(image, times)
             size = None if size is None else size * times
@@ -119,13 +119,13 @@ class MaskRCNN(nn.Module):
         size = jnp.asarray(size, jnp.int32)
         extent = (size + 31) // 32 * 32
         x = self._normalized(image, size)
-        counts = [None] * 6
+        pixel_masks = [None] * 6
         if padded:
             full = region.top_left(extent, x.shape[1], x.shape[2])
-            counts = [full, *(region.stride(full, 4 * 2**i) for i in range(5))]
-        maps = self.body(x, train=train, counts=counts[0])
-        pyramid = self.fpn(maps, train=train, counts=counts[1:5])
-        objectness, deltas = self.rpn(pyramid, counts[1:])
+            pixel_masks = [full, *(region.stride(full, 4 * 2**i) for i in range(5))]
+        maps = self.body(x, train=train, pixel_mask=pixel_masks[0])
+        pyramid = self.fpn(maps, train=train, pixel_masks=pixel_masks[1:5])
+        objectness, deltas = self.rpn(pyramid, pixel_masks[1:])
         anchors = self.rpn.anchors(pyramid, extent)
         proposals = self.rpn.proposals(objectness, deltas, anchors, size, train=train)
         if not train:
@@ -137,7 +137,7 @@ class MaskRCNN(nn.Module):
                 "model_inputs=models.mask_rcnn_inputs."
             )
         keys = _keys(self.make_rng("dropout"), len(image))
-        objects = targets["boxes"], targets["present"]
+        objects = targets["boxes"], targets["object_mask"]
         learned = self.rpn.targets(keys[:, 0], anchors, *objects)
         learned |= self.roi_heads.learn(
             keys[:, 1], pyramid[:4], *proposals, targets, size, extent
@@ -166,9 +166,9 @@ def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
 
     Args:
         batch: `image`; `size` where images are padded; `boxes`, `classes`, `masks` and
-            `present` where there are objects to learn.
+            `object_mask` where there are objects to learn.
     """
-    objects = ("boxes", "classes", "masks", "present")
+    objects = ("boxes", "classes", "masks", "object_mask")
     inputs: dict[str, Any] = {"image": batch["image"], "size": batch.get("size")}
     if set(objects) <= batch.keys():
         inputs["targets"] = {name: batch[name] for name in objects}
@@ -212,10 +212,10 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
     """
     outputs = jax.device_get(outputs)
     result = []
-    for i, present in enumerate(outputs.present):
-        boxes = outputs.boxes[i][present]
+    for i, object_mask in enumerate(outputs.object_mask):
+        boxes = outputs.boxes[i][object_mask]
         masks = ops.paste_masks_on_host(
-            outputs.masks[i][present],
+            outputs.masks[i][object_mask],
             boxes,
             size=outputs.size[i],
             aligned=outputs.aligned,
@@ -223,8 +223,8 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
         result.append(
             {
                 "boxes": boxes,
-                "scores": outputs.scores[i][present],
-                "classes": outputs.classes[i][present],
+                "scores": outputs.scores[i][object_mask],
+                "classes": outputs.classes[i][object_mask],
                 "masks": masks,
             }
         )

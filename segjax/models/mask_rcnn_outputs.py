@@ -27,7 +27,7 @@ class MaskRCNNTraining:
         box_deltas: float32 [B, R, C, 4], predicted from proposals, one box a class.
         class_targets: int32 [B, R], 0 for background.
         box_delta_targets: float32 [B, R, 4], from a proposal to its object.
-        sampled: bool [B, R], slots that hold a proposal. Objects come first.
+        proposal_mask: bool [B, R], slots that hold a proposal. Objects come first.
         mask_logits: float32 [B, P, M, M] of the first P proposals, the mask of the
             class that each should be.
         mask_targets: float32 [B, P, M, M] in [0, 1], the object inside the proposal.
@@ -44,7 +44,7 @@ class MaskRCNNTraining:
     box_deltas: Any
     class_targets: Any
     box_delta_targets: Any
-    sampled: Any
+    proposal_mask: Any
     mask_logits: Any
     mask_targets: Any
     mask_sampled: Any
@@ -52,14 +52,14 @@ class MaskRCNNTraining:
 
 @flax.struct.dataclass
 class Detections:
-    """Objects found, best first; slots where `present` is False are zero.
+    """Objects found, best first; slots where `object_mask` is False are zero.
 
     Attributes:
         boxes: float32 [B, D, 4], (x0, y0, x1, y1) at pixel edges of the input image.
         scores: float32 [B, D], probability of the class.
         classes: int32 [B, D], in [1, C).
         masks: float32 [B, D, M, M], probability of the object inside its box.
-        present: bool [B, D].
+        object_mask: bool [B, D].
         size: int32 [B, 2], height and width of the image without its padding.
         aligned: How masks lie in their boxes; see `ops.paste_masks`.
     """
@@ -69,6 +69,6 @@ class Detections:
     scores: Any
     classes: Any
     masks: Any
-    present: Any
+    object_mask: Any
     size: Any
     aligned: bool = flax.struct.field(pytree_node=False, default=False)

@@ -3,7 +3,7 @@
 Convolutions spread what is beyond a border into the image: zeros at the border of the
 array, but biases and features where the array goes on as padding. A network that is to
 give the same numbers however far its input was padded therefore sets features to zero
-outside of the image before each convolution that sees neighbours. Masks are bool
+outside of the image before each convolution that sees neighbors. Masks are bool
 [B, H, W, 1]; None stands for an array without padding, at no cost.
 """
 
@@ -28,11 +28,11 @@ def top_left(
     return rows & columns
 
 
-def zero_outside(x: Array, counts: Array | None) -> Array:
+def zero_outside(x: Array, pixel_mask: Array | None) -> Array:
     """`x` [B, H, W, C] with zeros where it does not count."""
-    return x if counts is None else jnp.where(counts, x, 0)
+    return x if pixel_mask is None else jnp.where(pixel_mask, x, 0)
 
 
-def stride(counts: Array | None, strides: int) -> Array | None:
+def stride(pixel_mask: Array | None, strides: int) -> Array | None:
     """The mask of a map of every `strides`-th row and column."""
-    return counts if counts is None else counts[:, ::strides, ::strides]
+    return pixel_mask if pixel_mask is None else pixel_mask[:, ::strides, ::strides]

@@ -1,4 +1,4 @@
-"""Rematerialisation: activations computed twice instead of kept."""
+"""Rematerialization: activations computed twice instead of kept."""
 
 import functools
 from typing import Any, TypeVar, cast

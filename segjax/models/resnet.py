@@ -38,16 +38,19 @@ class ConvNorm(nn.Module):
     kernel_init: Any = _fan_out
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, *, train: bool, pixel_mask: Array | None = None
+    ) -> Array:
         """[B, H, W, *] -> [B, H / strides, W / strides, features].
 
         Args:
             x: Features.
             train: Passed to the norm.
-            counts: bool [B, H, W, 1], where `x` is not padding; None for everywhere.
+            pixel_mask: bool [B, H, W, 1], where `x` is not padding; None for
+            everywhere.
         """
         if self.kernel_size > 1:
-            x = region.zero_outside(x, counts)
+            x = region.zero_outside(x, pixel_mask)
         x = nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -58,7 +61,7 @@ class ConvNorm(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
-        mask = region.stride(counts, self.strides)
+        mask = region.stride(pixel_mask, self.strides)
         return self.norm(x, train=train, axis_name=self.axis_name, mask=mask)
 
 
@@ -73,18 +76,20 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, *, train: bool, pixel_mask: Array | None = None
+    ) -> Array:
         """[B, H, W, *] -> [B, H / strides, W / strides, width]."""
         conv = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
-        after = region.stride(counts, self.strides)
+        after = region.stride(pixel_mask, self.strides)
         y = conv(self.width, strides=self.strides, name="conv1")
-        y = nn.relu(y(x, train=train, counts=counts))
-        y = conv(self.width, name="conv2")(y, train=train, counts=after)
+        y = nn.relu(y(x, train=train, pixel_mask=pixel_mask))
+        y = conv(self.width, name="conv2")(y, train=train, pixel_mask=after)
         if x.shape != y.shape:
             shortcut = conv(
                 self.width, kernel_size=1, strides=self.strides, name="downsample"
             )
-            x = shortcut(x, train=train, counts=counts)
+            x = shortcut(x, train=train, pixel_mask=pixel_mask)
         return nn.relu(x + y)
 
 
@@ -99,22 +104,24 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, counts: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, *, train: bool, pixel_mask: Array | None = None
+    ) -> Array:
         """[B, H, W, *] -> [B, H / strides, W / strides, 4 * width]."""
         conv = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
-        after = region.stride(counts, self.strides)
+        after = region.stride(pixel_mask, self.strides)
         out = self.expansion * self.width
         y = conv(self.width, kernel_size=1, name="conv1")
-        y = nn.relu(y(x, train=train, counts=counts))
+        y = nn.relu(y(x, train=train, pixel_mask=pixel_mask))
         y = conv(self.width, strides=self.strides, name="conv2")(
-            y, train=train, counts=counts
+            y, train=train, pixel_mask=pixel_mask
         )
         y = conv(out, kernel_size=1, name="conv3")(
-            nn.relu(y), train=train, counts=after
+            nn.relu(y), train=train, pixel_mask=after
         )
         if x.shape != y.shape:
             shortcut = conv(out, kernel_size=1, strides=self.strides, name="downsample")
-            x = shortcut(x, train=train, counts=counts)
+            x = shortcut(x, train=train, pixel_mask=pixel_mask)
         return nn.relu(x + y)
 
 
@@ -144,15 +151,15 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, *, train: bool = False, counts: Array | None = None
+        self, x: Array, *, train: bool = False, pixel_mask: Array | None = None
     ) -> list[Array]:
         """Computes the features; in the dtype of `x`.
 
         Args:
-            x: [B, H, W, 3], normalised as `mask_rcnn.normalize` does for pretrained
+            x: [B, H, W, 3], normalized as `mask_rcnn.normalize` does for pretrained
                 weights.
             train: Passed to the norms.
-            counts: bool [B, H, W, 1], True on a rectangle at the top left of which
+            pixel_mask: bool [B, H, W, 1], True on a rectangle at the top left of which
                 height and width divide by 32, or by which H and W are filled. What is
                 outside is padding that changes nothing inside. None: all counts.
 
@@ -162,12 +169,12 @@ class ResNet(nn.Module):
         stem = ConvNorm(
             self.width, 7, 2, norm=self.norm, axis_name=self.axis_name, name="conv1"
         )
-        x = nn.relu(stem(x, train=train, counts=counts))
-        counts = region.stride(counts, 2)
+        x = nn.relu(stem(x, train=train, pixel_mask=pixel_mask))
+        pixel_mask = region.stride(pixel_mask, 2)
         x = ops.max_pool_3x3(
-            region.zero_outside(x, counts)
+            region.zero_outside(x, pixel_mask)
         )  # Nothing is negative here.
-        counts = region.stride(counts, 2)
+        pixel_mask = region.stride(pixel_mask, 2)
         if self.frozen_stages > 0:
             x = jax.lax.stop_gradient(x)
         maps = []
@@ -181,8 +188,8 @@ class ResNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"layer{stage + 1}_{i}",
                 )
-                x = block(x, train=train, counts=counts)
-                counts = region.stride(counts, strides)
+                x = block(x, train=train, pixel_mask=pixel_mask)
+                pixel_mask = region.stride(pixel_mask, strides)
             if self.frozen_stages > stage + 1:
                 x = jax.lax.stop_gradient(x)
             maps.append(x)

@@ -30,8 +30,8 @@ class RoIHeads(nn.Module):
         box_size: Cells along a side of a region for the box head.
         mask_size: The same for the mask head; predicted masks are twice as large.
         sampling_ratio: Samples along each axis of a cell.
-        score_thresh: Probability above which there is a detection.
-        nms_thresh: IoU above which the worse of two detections of a class goes.
+        score_threshold: Probability above which there is a detection.
+        nms_threshold: IoU above which the worse of two detections of a class goes.
         detections_per_img: D, the most detections of an image.
         fg_iou_thresh: Least IoU of a proposal that is to predict an object.
         bg_iou_thresh: IoU below which a proposal is to predict background.
@@ -54,8 +54,8 @@ class RoIHeads(nn.Module):
     box_size: int = 7
     mask_size: int = 14
     sampling_ratio: int = 2
-    score_thresh: float = 0.05
-    nms_thresh: float = 0.5
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
     detections_per_img: int = 100
     fg_iou_thresh: float = 0.5
     bg_iou_thresh: float = 0.5
@@ -87,7 +87,7 @@ class RoIHeads(nn.Module):
         self,
         pyramid: Sequence[Array],
         proposals: Array,
-        present: Array,
+        object_mask: Array,
         size: Array,
         extent: Array,
     ) -> dict[str, Array]:
@@ -96,7 +96,7 @@ class RoIHeads(nn.Module):
         Args:
             pyramid: Maps [B, H, W, *] at strides 4, 8, 16 and 32.
             proposals: [B, K, 4].
-            present: bool [B, K].
+            object_mask: bool [B, K].
             size: int32 [B, 2] of the images.
             extent: int32 [B, 2], sizes rounded up to multiples of 32.
 
@@ -104,26 +104,26 @@ class RoIHeads(nn.Module):
             The fields of `Detections`, but size.
         """
         regions = self._read(pyramid, proposals, extent, self.box_size)
-        batch, number = present.shape
-        logits, deltas = self.box(_flat(regions), present.ravel(), train=False)
+        batch, number = object_mask.shape
+        logits, deltas = self.box(_flat(regions), object_mask.ravel(), train=False)
         probs = jax.nn.softmax(logits).reshape(batch, number, -1)
         deltas = deltas.reshape(*probs.shape, 4)
-        found = jax.vmap(self._pick)(probs, deltas, proposals, present, size)
+        found = jax.vmap(self._pick)(probs, deltas, proposals, object_mask, size)
         regions = self._read(pyramid, found["boxes"], extent, self.mask_size)
-        chosen = found["classes"].ravel(), found["present"].ravel()
+        chosen = found["classes"].ravel(), found["object_mask"].ravel()
         masks = self.mask(_flat(regions), *chosen, train=False)
         masks = masks.reshape(batch, -1, *masks.shape[1:])
-        kept = found["present"][..., None, None]
+        kept = found["object_mask"][..., None, None]
         return found | {"masks": jnp.where(kept, jax.nn.sigmoid(masks), 0)}
 
-    def _pick(self, probs, deltas, proposals, present, size) -> dict[str, Array]:
+    def _pick(self, probs, deltas, proposals, object_mask, size) -> dict[str, Array]:
         """The best boxes of each class of one image, at most `detections_per_img`."""
         boxes = ops.decode_boxes(
             deltas[:, 1:], proposals[:, None], weights=self.bbox_reg_weights
         )
         boxes = ops.clip_boxes(boxes, size)
         valid = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, axis=-1)
-        valid &= (probs[:, 1:] > self.score_thresh) & present[:, None]
+        valid &= (probs[:, 1:] > self.score_threshold) & object_mask[:, None]
         classes = jnp.arange(1, self.num_classes, dtype=jnp.int32)
         classes = jnp.broadcast_to(classes[None], valid.shape).ravel()
         boxes, scores = boxes.reshape(-1, 4), probs[:, 1:].ravel()
@@ -132,14 +132,14 @@ class RoIHeads(nn.Module):
             scores,
             classes,
             valid.ravel(),
-            iou_threshold=self.nms_thresh,
+            iou_threshold=self.nms_threshold,
             max_outputs=self.detections_per_img,
         )
         return {
             "boxes": jnp.where(kept[:, None], boxes[index], 0),
             "scores": jnp.where(kept, scores[index], 0),
             "classes": jnp.where(kept, classes[index], 0),
-            "present": kept,
+            "object_mask": kept,
         }
 
     def learn(
@@ -147,7 +147,7 @@ class RoIHeads(nn.Module):
         key: Key,
         pyramid: Sequence[Array],
         proposals: Array,
-        present: Array,
+        object_mask: Array,
         targets: Mapping[str, Array],
         size: Array,
         extent: Array,
@@ -158,8 +158,8 @@ class RoIHeads(nn.Module):
             key: A key for each image, [B].
             pyramid: As for `detect`, and the next two.
             proposals: [B, K, 4].
-            present: bool [B, K].
-            targets: The objects: boxes [B, N, 4], classes, masks and present.
+            object_mask: bool [B, K].
+            targets: The objects: boxes [B, N, 4], classes, masks and object_mask.
             size: As for `detect`.
             extent: As for `detect`.
 
@@ -167,12 +167,12 @@ class RoIHeads(nn.Module):
             The fields of `MaskRCNNTraining` that do not begin with `anchor` or
             `objectness`.
         """
-        drawn = jax.vmap(self._draw)(key, proposals, present, targets, size)
-        boxes, sampled = drawn.pop("boxes"), drawn["sampled"]
-        batch, number = sampled.shape
+        drawn = jax.vmap(self._draw)(key, proposals, object_mask, targets, size)
+        boxes, proposal_mask = drawn.pop("boxes"), drawn["proposal_mask"]
+        batch, number = proposal_mask.shape
         classes, objects = drawn["class_targets"], drawn["mask_sampled"].shape[1]
         regions = self._read(pyramid, boxes, extent, self.box_size)
-        logits, deltas = self.box(_flat(regions), sampled.ravel(), train=True)
+        logits, deltas = self.box(_flat(regions), proposal_mask.ravel(), train=True)
         regions = self._read(pyramid, boxes[:, :objects], extent, self.mask_size)
         masks = self.mask(
             _flat(regions),
@@ -186,7 +186,7 @@ class RoIHeads(nn.Module):
             "mask_logits": masks.reshape(batch, objects, *masks.shape[1:]),
         }
 
-    def _draw(self, key, proposals, present, targets, size) -> dict[str, Any]:
+    def _draw(self, key, proposals, object_mask, targets, size) -> dict[str, Any]:
         """Proposals of one image and their targets, those with an object first."""
         # Objects are proposals too: early proposals are poor.
         boxes = jnp.concatenate([targets["boxes"], proposals])
@@ -194,20 +194,20 @@ class RoIHeads(nn.Module):
         number = self.batch_size_per_image
         matches = ops.match(
             ops.box_iou(targets["boxes"], boxes),
-            targets["present"],
-            jnp.concatenate([targets["present"], present]),
+            targets["object_mask"],
+            jnp.concatenate([targets["object_mask"], object_mask]),
             foreground=self.fg_iou_thresh,
             background=self.bg_iou_thresh,
         )
-        index, sampled = ops.sample_slots(
+        index, proposal_mask = ops.sample_slots(
             sampling.ranks(key, ids),
             matches.positive,
             matches.negative,
             count=number,
             positive_fraction=self.positive_fraction,
         )
-        boxes = jnp.where(sampled[:, None], boxes[index], 0)
-        positive = sampled & matches.positive[index]
+        boxes = jnp.where(proposal_mask[:, None], boxes[index], 0)
+        positive = proposal_mask & matches.positive[index]
         match = matches.index[index]
         deltas = ops.encode_boxes(
             targets["boxes"][match], boxes, weights=self.bbox_reg_weights
@@ -223,7 +223,7 @@ class RoIHeads(nn.Module):
         )
         return {
             "boxes": boxes,
-            "sampled": sampled,
+            "proposal_mask": proposal_mask,
             "class_targets": jnp.where(positive, targets["classes"][match], 0),
             "box_delta_targets": jnp.where(positive[:, None], deltas, 0),
             "mask_targets": jnp.where(positive[:first, None, None], masks, 0),

@@ -35,8 +35,8 @@ class RPN(nn.Module):
         pre_nms_top_n_test: The same, outside of training.
         post_nms_top_n_train: Proposals kept after NMS, over all levels.
         post_nms_top_n_test: The same, outside of training.
-        nms_thresh: IoU above which the worse of two proposals of a level goes.
-        score_thresh: Least probability of a proposal.
+        nms_threshold: IoU above which the worse of two proposals of a level goes.
+        score_threshold: Least probability of a proposal.
         fg_iou_thresh: Least IoU of an anchor that is to predict an object; an object's
             best anchors are to predict it in any case.
         bg_iou_thresh: IoU below which an anchor is to predict background.
@@ -57,8 +57,8 @@ class RPN(nn.Module):
     pre_nms_top_n_test: int = 1000
     post_nms_top_n_train: int = 2000
     post_nms_top_n_test: int = 1000
-    nms_thresh: float = 0.7
-    score_thresh: float = 0.0
+    nms_threshold: float = 0.7
+    score_threshold: float = 0.0
     fg_iou_thresh: float = 0.7
     bg_iou_thresh: float = 0.3
     batch_size_per_image: int = 256
@@ -66,13 +66,13 @@ class RPN(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pyramid: Sequence[Array], counts: Sequence[Array | None]
+        self, pyramid: Sequence[Array], pixel_masks: Sequence[Array | None]
     ) -> tuple[Array, Array]:
         """Scores every anchor and says how to move it.
 
         Args:
             pyramid: Maps [B, H, W, C], finest first.
-            counts: For each the bool [B, H, W, 1] of what is not padding, or None.
+            pixel_masks: For each the bool [B, H, W, 1] of what is not padding, or None.
 
         Returns:
             Logits [B, A] and deltas [B, A, 4], float32, in the order of `anchors`.
@@ -86,7 +86,7 @@ class RPN(nn.Module):
         score = nn.Conv(cell, (1, 1), dtype=dtype, kernel_init=_init, name="score")
         delta = nn.Conv(4 * cell, (1, 1), dtype=dtype, kernel_init=_init, name="delta")
         logits, deltas = [], []
-        for x, inside in zip(pyramid, counts, strict=True):
+        for x, inside in zip(pyramid, pixel_masks, strict=True):
             for conv in convs:
                 x = nn.relu(conv(region.zero_outside(x, inside)))
             logits.append(score(x).reshape(len(x), -1))
@@ -136,7 +136,8 @@ class RPN(nn.Module):
             train: Which of the numbers of proposals holds.
 
         Returns:
-            boxes [B, K, 4], best first, and present [B, K]. No gradient flows through.
+            boxes [B, K, 4], best first, and object_mask [B, K]. No gradient flows
+            through.
         """
         before, after = (
             (self.pre_nms_top_n_train, self.post_nms_top_n_train)
@@ -147,7 +148,7 @@ class RPN(nn.Module):
         scores = jnp.where(anchors.valid, objectness, -jnp.inf)
 
         def one_image(scores, deltas, anchors_, size):
-            levels = _best_of_levels(scores, anchors.counts, before)
+            levels = _best_of_levels(scores, anchors.num_anchors, before)
             boxes = ops.decode_boxes(deltas[levels], anchors_[levels], weights=UNIT)
             boxes = ops.clip_boxes(boxes, size)
             scores = jax.nn.sigmoid(scores[levels])  # 0 for what is padding.
@@ -155,30 +156,34 @@ class RPN(nn.Module):
 
         return jax.vmap(one_image)(scores, deltas, anchors.boxes, size)
 
-    def _suppress(self, boxes, scores, used, count: int) -> tuple[Array, Array]:
+    def _suppress(
+        self, boxes, scores, proposal_mask, count: int
+    ) -> tuple[Array, Array]:
         """NMS on each level [L, K], then the best of all levels."""
         side = boxes[..., 2:] - boxes[..., :2]
-        valid = used & jnp.all(side >= 1e-3, axis=-1)
-        valid &= (scores >= self.score_thresh) & (scores > 0)
+        valid = proposal_mask & jnp.all(side >= 1e-3, axis=-1)
+        valid &= (scores >= self.score_threshold) & (scores > 0)
 
         def one_level(boxes, scores, valid):
-            index, present = ops.nms(
+            index, object_mask = ops.nms(
                 boxes,
                 scores,
                 valid,
-                iou_threshold=self.nms_thresh,
+                iou_threshold=self.nms_threshold,
                 max_outputs=min(count, len(scores)),
             )
-            return boxes[index], jnp.where(present, scores[index], -1)
+            return boxes[index], jnp.where(object_mask, scores[index], -1)
 
         boxes, scores = jax.vmap(one_level)(boxes, scores, valid)
         scores = scores.ravel()
         best, index = jax.lax.top_k(scores, min(count, len(scores)))
-        present = best >= 0
-        return jnp.where(present[:, None], boxes.reshape(-1, 4)[index], 0), present
+        object_mask = best >= 0
+        return jnp.where(
+            object_mask[:, None], boxes.reshape(-1, 4)[index], 0
+        ), object_mask
 
     def targets(
-        self, key: Key, anchors: Anchors, boxes: Array, present: Array
+        self, key: Key, anchors: Anchors, boxes: Array, object_mask: Array
     ) -> dict[str, Array]:
         """What each anchor is to predict, and which anchors are drawn for the losses.
 
@@ -186,16 +191,16 @@ class RPN(nn.Module):
             key: A key for each image, [B].
             anchors: The anchors.
             boxes: [B, N, 4] of the objects.
-            present: bool [B, N].
+            object_mask: bool [B, N].
 
         Returns:
             The fields of `MaskRCNNTraining` that begin with `anchor_`, but deltas.
         """
 
-        def one_image(key, anchors_, valid, boxes, present):
+        def one_image(key, anchors_, valid, boxes, object_mask):
             matches = ops.match_every_object(
                 ops.box_iou(boxes, anchors_),
-                present,
+                object_mask,
                 valid,
                 foreground=self.fg_iou_thresh,
                 background=self.bg_iou_thresh,
@@ -214,14 +219,16 @@ class RPN(nn.Module):
                 "anchor_negative": negative,
             }
 
-        return jax.vmap(one_image)(key, anchors.boxes, anchors.valid, boxes, present)
+        return jax.vmap(one_image)(
+            key, anchors.boxes, anchors.valid, boxes, object_mask
+        )
 
 
-def _best_of_levels(scores: Array, counts: Sequence[int], number: int) -> Array:
+def _best_of_levels(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
     """[L, K] indices of each level's best, best first; -1 where there are no more."""
-    widest = min(number, max(counts))
+    widest = min(number, max(num_anchors))
     result, start = [], 0
-    for count in counts:
+    for count in num_anchors:
         level = scores[start : start + count]
         best, index = jax.lax.top_k(level, min(number, count))
         index = jnp.where(jnp.isfinite(best), index + start, -1)

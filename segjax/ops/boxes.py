@@ -110,7 +110,7 @@ def encode_boxes(
 ) -> Float[Array, "*batch 4"]:
     """What a network has to say for `decode_boxes` to move boxes onto targets.
 
-    With centres (x, y) and sizes (w, h), of the target and of the box (b),
+    With centers (x, y) and sizes (w, h), of the target and of the box (b),
 
         (wx * (x - xb) / wb, wy * (y - yb) / hb, ww * log(w / wb), wh * log(h / hb))
 
@@ -132,9 +132,9 @@ def encode_boxes(
     full = (box_area(targets) > 0) & (box_area(boxes) > 0)
     unit = jnp.asarray([0, 0, 1, 1], boxes.dtype)
     unit = jnp.broadcast_to(unit, boxes.shape)
-    centre, size = _centre_and_size(jnp.where(full[..., None], targets, unit))
-    base_centre, base_size = _centre_and_size(jnp.where(full[..., None], boxes, unit))
-    move = _last(weights[:2], boxes) * (centre - base_centre) / base_size
+    center, size = _center_and_size(jnp.where(full[..., None], targets, unit))
+    base_center, base_size = _center_and_size(jnp.where(full[..., None], boxes, unit))
+    move = _last(weights[:2], boxes) * (center - base_center) / base_size
     grow = _last(weights[2:], boxes) * jnp.log(size / base_size)
     return jnp.concatenate([move, grow], axis=-1)
 
@@ -160,10 +160,10 @@ def decode_boxes(
     dtype = jnp.promote_types(deltas.dtype, jnp.float32)
     deltas, boxes = jnp.asarray(deltas, dtype), jnp.asarray(boxes, dtype)
     deltas = deltas / _last(weights, deltas)
-    centre, size = _centre_and_size(boxes)
-    centre = deltas[..., :2] * size + centre
+    center, size = _center_and_size(boxes)
+    center = deltas[..., :2] * size + center
     half = 0.5 * jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE)) * size
-    return jnp.concatenate([centre - half, centre + half], axis=-1)
+    return jnp.concatenate([center - half, center + half], axis=-1)
 
 
 def masks_to_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
@@ -189,7 +189,7 @@ def masks_to_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
     return jnp.stack([x0, y0, x1, y1], axis=-1).astype(jnp.float32)
 
 
-def _centre_and_size(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _center_and_size(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[..., 2] each, x before y."""
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * size, size

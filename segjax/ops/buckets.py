@@ -34,16 +34,16 @@ def bucket_sizes(
             f"bucket_sizes needs limit and multiple of at least 1, got {limit} and "
             f"{multiple}."
         )
-    distinct, owner, counts = _rounded(sizes, multiple)
+    distinct, owner, num_images = _rounded(sizes, multiple)
     coarse = multiple
     while len(distinct) > max(limit, _MOST):
         coarse *= 2
-        distinct, owner, counts = _rounded(sizes, coarse)
+        distinct, owner, num_images = _rounded(sizes, coarse)
     while len(distinct) > limit:
-        a, b = _cheapest(distinct, counts)
+        a, b = _cheapest(distinct, num_images)
         distinct[a] = np.maximum(distinct[a], distinct[b])
-        counts[a] += counts[b]
-        distinct, counts = np.delete(distinct, b, 0), np.delete(counts, b)
+        num_images[a] += num_images[b]
+        distinct, num_images = np.delete(distinct, b, 0), np.delete(num_images, b)
         owner = np.where(owner == b, a, owner)
         owner = np.where(owner > b, owner - 1, owner)
     return [(int(h), int(w)) for h, w in distinct[owner]]
@@ -54,20 +54,22 @@ def _rounded(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct padded sizes, which of them each image has, and how many have it."""
     padded = [(round_up(h, multiple), round_up(w, multiple)) for h, w in sizes]
-    distinct, owner, counts = np.unique(
+    distinct, owner, num_images = np.unique(
         np.asarray(padded, np.int64).reshape(-1, 2),
         axis=0,
         return_inverse=True,
         return_counts=True,
     )
-    return distinct, owner.reshape(-1), counts
+    return distinct, owner.reshape(-1), num_images
 
 
-def _cheapest(sizes: np.ndarray, counts: np.ndarray) -> tuple[int, int]:
+def _cheapest(sizes: np.ndarray, num_images: np.ndarray) -> tuple[int, int]:
     """The pair a < b whose union adds the fewest pixels."""
-    areas = sizes.prod(1) * counts
+    areas = sizes.prod(1) * num_images
     union = np.maximum(sizes[:, None], sizes[None]).prod(2)
-    added = union * (counts[:, None] + counts[None]) - areas[:, None] - areas[None]
+    added = (
+        union * (num_images[:, None] + num_images[None]) - areas[:, None] - areas[None]
+    )
     added[np.tril_indices(len(sizes))] = np.iinfo(np.int64).max
     a, b = np.unravel_index(np.argmin(added), added.shape)
     return int(a), int(b)

@@ -19,13 +19,13 @@ def distance_transform(
 ) -> Float[Array, "*batch h w"]:
     """Distance of each True pixel to the nearest False pixel of its image.
 
-    Exact, between pixel centres. Down the columns the distance is a running
+    Exact, between pixel centers. Down the columns the distance is a running
     count; along a row,
 
         d(i, j)**2 = min_k column(i, k)**2 + (j - k)**2
 
     is a lower envelope of parabolas. Two of them cross once, and so do the nearest
-    of two neighbouring blocks of columns: left of a border one block is nearer,
+    of two neighboring blocks of columns: left of a border one block is nearer,
     right of it the other. Borders are found by bisection, of pairs of blocks, then
     of pairs of pairs. A pixel follows them down to one block and compares its
     columns. The time is pixels times log(width), whatever the mask.

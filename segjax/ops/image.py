@@ -137,7 +137,7 @@ def _numbers(values: Sequence[float | int] | float | int) -> tuple[float, ...]:
 
 
 def repeat_pixels(x: Array, times: int, *, axis: int = 1) -> Array:
-    """Enlarges by nearest neighbours: every row and column so many times.
+    """Enlarges by nearest neighbors: every row and column so many times.
 
     Args:
         x: [..., H, W, ...].

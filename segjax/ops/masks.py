@@ -82,7 +82,7 @@ def paste_masks(
 ) -> Float[Array, "n h w"]:
     """Puts predicted masks where their boxes are in the image, on the device.
 
-    Aligned, a pixel is the bilinear interpolation of the mask at the pixel's centre,
+    Aligned, a pixel is the bilinear interpolation of the mask at the pixel's center,
     with zeros around the mask: what was cut out aligned comes back to its place.
 
     Not aligned, a mask is given a border of zeros one cell wide and its box grown by
@@ -168,9 +168,9 @@ def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
 def _weights_of_corners(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
     """Those of boxes between whole pixels, as torchvision has them."""
     scale = (cells + 2) / cells
-    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    center = (boxes[:, 2:] + boxes[:, :2]) * 0.5
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale
-    low, high = (xp.trunc(x).astype(xp.int32) for x in (centre - half, centre + half))
+    low, high = (xp.trunc(x).astype(xp.int32) for x in (center - half, center + half))
     weights = []
     for axis, length in ((1, size[0]), (0, size[1])):
         first, last = low[:, axis, None], high[:, axis, None]

@@ -26,7 +26,7 @@ class Matches(NamedTuple):
 
 def match(
     iou: Float[Array, "n a"],
-    present: Bool[Array, " n"],
+    object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
     foreground: float,
@@ -36,7 +36,7 @@ def match(
 
     Args:
         iou: [N, A] of every object with every box.
-        present: [N] False for slots that hold no object.
+        object_mask: [N] False for slots that hold no object.
         valid: [A] False for boxes that are padding: neither positive nor negative.
         foreground: Least IoU of a positive box.
         background: IoU below which a box is negative; at most `foreground`.
@@ -56,7 +56,7 @@ def match(
             f"match needs background of at most foreground, got {background} and "
             f"{foreground}. Swap them, or give both the same number."
         )
-    iou = _counted(iou, present, valid)
+    iou = _counted(iou, object_mask, valid)
     best = jnp.max(iou, axis=0)
     return Matches(
         jnp.argmax(iou, axis=0).astype(jnp.int32),
@@ -67,7 +67,7 @@ def match(
 
 def match_every_object(
     iou: Float[Array, "n a"],
-    present: Bool[Array, " n"],
+    object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
     foreground: float,
@@ -81,7 +81,7 @@ def match_every_object(
 
     Args:
         iou: [N, A] of every object with every box.
-        present: [N] False for slots that hold no object.
+        object_mask: [N] False for slots that hold no object.
         valid: [A] False for boxes that are padding: neither positive nor negative.
         foreground: Least IoU of a positive box.
         background: IoU below which a box is negative; at most `foreground`.
@@ -96,8 +96,10 @@ def match_every_object(
         torchvision's `Matcher` with `allow_low_quality_matches`. There an object that
         overlaps no box at all makes every box positive; here it makes none.
     """
-    matches = match(iou, present, valid, foreground=foreground, background=background)
-    iou = _counted(iou, present, valid)
+    matches = match(
+        iou, object_mask, valid, foreground=foreground, background=background
+    )
+    iou = _counted(iou, object_mask, valid)
     most = jnp.max(iou, axis=1, keepdims=True)
     tied = jnp.any((iou == most) & (most > 0), axis=0)
     return Matches(matches.index, matches.positive | tied, matches.negative & ~tied)
@@ -129,7 +131,7 @@ def sample_slots(
     Returns:
         index: int32 [K] of the drawn boxes, positive ones first, so that these lie
             in the first int(K * positive_fraction) slots; 0 where not used.
-        used: bool [K], True for as many slots as boxes were drawn.
+        slot_mask: bool [K], True for as many slots as boxes were drawn.
 
     Reference:
         torchvision's `BalancedPositiveNegativeSampler`.
@@ -142,10 +144,10 @@ def sample_slots(
     negatives = jnp.sum(negative, dtype=jnp.int32)
     taken = jnp.minimum(positives, int(count * positive_fraction))
     slot = jnp.arange(count, dtype=jnp.int32)
-    used = slot < taken + jnp.minimum(negatives, count - taken)
+    slot_mask = slot < taken + jnp.minimum(negatives, count - taken)
     place = jnp.where(slot < taken, slot, slot - taken + positives)
     index = order[jnp.clip(place, 0, size - 1)]
-    return jnp.where(used, index, 0), used
+    return jnp.where(slot_mask, index, 0), slot_mask
 
 
 def sample_masks(
@@ -168,14 +170,14 @@ def sample_masks(
     Returns:
         Two bool [A]: the positive and the negative boxes that were drawn.
     """
-    index, used = sample_slots(
+    index, slot_mask = sample_slots(
         rank, positive, negative, count=count, positive_fraction=positive_fraction
     )
-    drawn = jnp.zeros(positive.shape, bool).at[index].max(used)
+    drawn = jnp.zeros(positive.shape, bool).at[index].max(slot_mask)
     return positive & drawn, negative & drawn
 
 
-def _counted(iou, present, valid):
+def _counted(iou, object_mask, valid):
     """-1, less than any IoU, where the object or the box does not count."""
-    chex.assert_equal_shape_prefix([iou, present], 1)
-    return jnp.where(present[:, None] & valid[None, :], iou, -1)
+    chex.assert_equal_shape_prefix([iou, object_mask], 1)
+    return jnp.where(object_mask[:, None] & valid[None, :], iou, -1)

@@ -13,7 +13,7 @@ _Two = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def two_nearest(
-    instances: Int[Array, "*batch h w"], *, reach: float = math.inf
+    instances: Int[Array, "*batch h w"], *, max_distance: float = math.inf
 ) -> tuple[Float[Array, "*batch h w"], Float[Array, "*batch h w"]]:
     """Distances of each pixel to the nearest and the second nearest instance.
 
@@ -24,14 +24,14 @@ def two_nearest(
 
     Args:
         instances: [..., H, W] 0 for background, any other number an instance.
-        reach: In pixels; what is farther may come out farther still, up to inf. The
-            search along rows ends there.
+        max_distance: In pixels; what is farther may come out farther still, up to inf.
+            The search along rows ends there.
 
     Returns:
-        Two [..., H, W] float32, in pixels between centres: 0 in the first at pixels
+        Two [..., H, W] float32, in pixels between centers: 0 in the first at pixels
         of an instance; inf where the image has no such instance.
     """
-    found = _along_rows(_down_columns(jnp.asarray(instances)), reach)
+    found = _along_rows(_down_columns(jnp.asarray(instances)), max_distance)
     return jnp.sqrt(found[0]), jnp.sqrt(found[2])
 
 
@@ -57,7 +57,7 @@ def _down_columns(instances: jax.Array) -> _Two:
     return near, first, far, second
 
 
-def _along_rows(start: _Two, reach: float) -> _Two:
+def _along_rows(start: _Two, max_distance: float) -> _Two:
     """Merges what all pixels of a row have found, over growing offsets."""
     size = start[0].shape[-1]
     pad = [(0, 0)] * (start[0].ndim - 1) + [(size, size)]
@@ -71,7 +71,7 @@ def _along_rows(start: _Two, reach: float) -> _Two:
         # inf, too, keeps it going: nothing says that there is no second instance.
         offset, found = carry
         squared = jnp.float32(offset) ** 2
-        return (offset < min(size, reach + 1)) & (squared < jnp.max(found[2]))
+        return (offset < min(size, max_distance + 1)) & (squared < jnp.max(found[2]))
 
     def widen(carry):
         offset, found = carry

@@ -10,7 +10,7 @@ from segjax.typing import Array
 
 
 def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Array:
-    """Bilinear interpolation between pixel centres, without antialiasing.
+    """Bilinear interpolation between pixel centers, without antialiasing.
 
     Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)`: pixel i
     stands at i + 1/2, and the edge pixels go on beyond the border.
@@ -27,7 +27,7 @@ def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Arra
 
 
 def resize_nearest(x: Array, size: Sequence[int]) -> jax.Array:
-    """Takes the pixel whose centre is nearest; made for label maps.
+    """Takes the pixel whose center is nearest; made for label maps.
 
     Equals PyTorch's `interpolate(mode="nearest-exact")`.
 
@@ -77,10 +77,10 @@ def transposed_conv_4x4(
         kernel: [4, 4, I, O].
 
     Returns:
-        [B, 2H, 2W, O], the centre of the transposed convolution.
+        [B, 2H, 2W, O], the center of the transposed convolution.
     """
     inputs, outputs = kernel.shape[2:]
-    # Entry 2 * m + r: neighbour m of the block, pixel 1 - r of the block.
+    # Entry 2 * m + r: neighbor m of the block, pixel 1 - r of the block.
     split = jnp.reshape(kernel, (2, 2, 2, 2, inputs, outputs))[:, ::-1, :, ::-1]
     blocks = split.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, 4 * outputs)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
@@ -110,7 +110,7 @@ def bilinear_kernel(factor: int) -> jax.Array:
     """The kernel whose transposed convolution interpolates bilinearly.
 
     Args:
-        factor: Stride, in pixels; even, so that the kernel has a centre.
+        factor: Stride, in pixels; even, so that the kernel has a center.
 
     Returns:
         [2 * factor, 2 * factor] float32, symmetric; sums to factor**2.

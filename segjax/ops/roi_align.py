@@ -53,7 +53,7 @@ def roi_align(
         output_size: (P, Q), rows and columns of cells.
         spatial_scale: Features a pixel, such as 1 / 4.
         sampling_ratio: Samples a cell along each axis, at least 1.
-        aligned: True: the centre of the top left feature is at (0.5, 0.5) features,
+        aligned: True: the center of the top left feature is at (0.5, 0.5) features,
             as pixels have it. False: at (0, 0), and boxes are at least one feature
             wide and high; torchvision's detectors were trained so.
 

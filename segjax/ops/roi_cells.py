@@ -32,7 +32,7 @@ def cell_entries(
         most: S, the largest of them.
 
     Returns:
-        Two [R, P, 2 * S], positions (int32) and weights: two neighbours a sample.
+        Two [R, P, 2 * S], positions (int32) and weights: two neighbors a sample.
     """
     if aligned:
         start, end = start - 0.5, end - 0.5
@@ -44,11 +44,11 @@ def cell_entries(
     step = size / jnp.maximum(count, 1)
     place = start + cell * size + (sample + 0.5) * step
     far = limit.astype(start.dtype)
-    counts = (sample < count) & (place >= -1) & (place <= far)
+    inside = (sample < count) & (place >= -1) & (place <= far)
     place = jnp.clip(place, 0, far - 1)
     low = place.astype(jnp.int32)
     part = place - low
     weight = jnp.concatenate([1 - part, part], axis=-1) / jnp.maximum(count, 1)
-    counts = jnp.concatenate([counts, counts], axis=-1)
+    inside = jnp.concatenate([inside, inside], axis=-1)
     both = jnp.concatenate([low, jnp.minimum(low + 1, limit - 1)], axis=-1)
-    return both, jnp.where(counts, weight, 0)
+    return both, jnp.where(inside, weight, 0)

@@ -13,7 +13,7 @@ from segjax.typing import Array
 def soft_skeleton(
     x: Float[Array, "b h w c"], *, iterations: int
 ) -> Float[Array, "b h w c"]:
-    """Centre lines of bright structures, by minima and maxima of neighbours.
+    """Center lines of bright structures, by minima and maxima of neighbors.
 
     What an opening removes is thinner than its window: it is kept, the image is
     eroded, and so on.
@@ -23,11 +23,11 @@ def soft_skeleton(
         iterations: Erosions. Structures of a radius of more pixels are not found.
 
     Returns:
-        [B, H, W, C] in [0, 1]. Where neighbours tie, they share the gradient.
+        [B, H, W, C] in [0, 1]. Where neighbors tie, they share the gradient.
 
     Reference:
         Shit et al., clDice, 2021, algorithm 1. arXiv:2003.07311. As in the authors'
-        code, minima are over the four neighbours, maxima over all eight.
+        code, minima are over the four neighbors, maxima over all eight.
     """
     x = jnp.asarray(x)
 
@@ -45,12 +45,12 @@ def soft_skeleton(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _largest(x: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """The largest of a pixel and its neighbours along each of the axes.
+    """The largest of a pixel and its neighbors along each of the axes.
 
     The gradient that JAX derives from the chain of maxima is four times slower.
     """
-    for neighbour in _neighbours(x, axes, -jnp.inf):
-        x = jnp.maximum(x, neighbour)
+    for neighbor in _neighbors(x, axes, -jnp.inf):
+        x = jnp.maximum(x, neighbor)
     return x
 
 
@@ -62,12 +62,12 @@ def _largest_fwd(x, axes):
 def _largest_bwd(axes, saved, grad):
     x, largest = saved
     ties = (x == largest).astype(grad.dtype)
-    for neighbour in _neighbours(x, axes, -jnp.inf):
-        ties = ties + (neighbour == largest)
+    for neighbor in _neighbors(x, axes, -jnp.inf):
+        ties = ties + (neighbor == largest)
     grad = grad / ties
     total = jnp.where(x == largest, grad, 0)
     pairs = zip(
-        _neighbours(largest, axes, jnp.inf), _neighbours(grad, axes, 0), strict=True
+        _neighbors(largest, axes, jnp.inf), _neighbors(grad, axes, 0), strict=True
     )
     for value, share in pairs:
         total = total + jnp.where(x == value, share, 0)
@@ -77,7 +77,7 @@ def _largest_bwd(axes, saved, grad):
 _largest.defvjp(_largest_fwd, _largest_bwd)
 
 
-def _neighbours(x, axes, fill):
+def _neighbors(x, axes, fill):
     """The image moved by one pixel, both ways along each axis; `fill` moves in."""
     for axis in axes:
         pad = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]

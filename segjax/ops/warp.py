@@ -1,6 +1,6 @@
 """Reading an image at places between its pixels.
 
-Pixel centres are at whole numbers, as in `scipy.ndimage.map_coordinates`; a pixel
+Pixel centers are at whole numbers, as in `scipy.ndimage.map_coordinates`; a pixel
 reaches half a pixel to each side. So [-0.5, H - 0.5] x [-0.5, W - 0.5] is inside.
 All functions take one image: `jax.vmap` them over a batch.
 """
@@ -33,7 +33,7 @@ def sample_bilinear(
         columns: [I, J] horizontal places in pixels.
 
     Returns:
-        [I, J, C]. 0 outside; beyond the centres of the outermost pixels, but still
+        [I, J, C]. 0 outside; beyond the centers of the outermost pixels, but still
         inside, the outermost pixel's value.
     """
     height, width, channels = image.shape

@@ -5,7 +5,7 @@ from segjax.forward import image_only as image_only
 from segjax.forward import loss_terms as loss_terms
 from segjax.forward import make_forward as make_forward
 from segjax.train.accumulate import value_and_grad as value_and_grad
-from segjax.train.board import Board as Board
+from segjax.train.board import TensorBoardWriter as TensorBoardWriter
 from segjax.train.checkpoint import Checkpoints as Checkpoints
 from segjax.train.config import Experiment as Experiment
 from segjax.train.config import TrainConfig as TrainConfig

@@ -26,7 +26,7 @@ def _messages() -> tuple[Any, Any, Any]:
     return event_pb2.Event, session_log, summary_pb2.Summary  # pyright: ignore
 
 
-class Board:
+class TensorBoardWriter:
     """Scalars and pictures for TensorBoard. Use as a context manager.
 
     Written in the calling thread. tensorboardX's own SummaryWriter hands events to a
@@ -48,7 +48,7 @@ class Board:
             self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._flushed = -math.inf
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "TensorBoardWriter":
         return self
 
     def __exit__(self, *_) -> None:

@@ -25,10 +25,10 @@ def label_range(batch: Batch, num_classes: int) -> None:
         return
     label = np.asarray(batch["label"])
     if "valid" in batch:
-        counts = np.asarray(batch["valid"])
+        pixel_mask = np.asarray(batch["valid"])
     else:
-        counts = label != ops.ignore_index(label.dtype)
-    wrong = counts & ((label < 0) | (label >= num_classes))
+        pixel_mask = label != ops.ignore_index(label.dtype)
+    wrong = pixel_mask & ((label < 0) | (label >= num_classes))
     if not wrong.any():
         return
     row = int(np.flatnonzero(wrong.any((1, 2)))[0])

@@ -90,7 +90,7 @@ class Checkpoints:
     def save(
         self,
         state: TrainState,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         *,
         progress: Mapping[str, Any] | None = None,
         replace: bool = False,
@@ -101,7 +101,7 @@ class Checkpoints:
 
         Args:
             state: The state, on the device.
-            figures: Of the evaluation at this step; without the monitored one the
+            metrics: Of the evaluation at this step; without the monitored one the
                 state is never the best unless there is no other.
             progress: JSON values that belong to the step, for `progress`.
             replace: Write a step that is kept already again.
@@ -116,7 +116,7 @@ class Checkpoints:
         self._wait()
         if step in self._scores and not replace:
             return False
-        score = figures.get(self._monitor, math.nan)
+        score = metrics.get(self._monitor, math.nan)
         score = score if math.isfinite(score) else None
         scores = self._scores | {step: self._rank(score)}
         kept = {step: scores[step] for step in _to_keep(scores)}

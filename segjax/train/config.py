@@ -32,7 +32,7 @@ class TrainConfig:
         batch_size: Images per update, over all devices.
         accumulate: Micro-batches per update, for batches that do not fit in memory;
             see `make_accumulating_step`.
-        seed: Seeds initialisation, dropout, augmentation and the data order.
+        seed: Seeds initialization, dropout, augmentation and the data order.
         eval_every: Updates between evaluations, each of which saves a checkpoint;
             0 for once an epoch.
         log_every: Updates between lines of `metrics.jsonl`.
@@ -97,7 +97,7 @@ class Experiment:
             stay; see `data.normalize` and `data.clip_window`.
         model_inputs: What the model is given of a batch, by name; its image by default.
         init_from: What fresh variables become before the first step, such as
-            `interop.start_from(interop.load("resnet50"))`; they stay unless given.
+            `interop.init_from(interop.load("resnet50"))`; they stay unless given.
         step: `experiment -> Step`, or a plain function `(state, batch) -> (state,
             metrics)`: what an update does. `train.supervised_step` minimizes the
             objective; see docs/extending.md for others.

@@ -20,7 +20,7 @@ from segjax.typing import Array, Batch
 STEPS = 5
 """Updates whose digests `run.json` keeps."""
 
-STREAMS = ("initialisation", "data", "augmentation", "arithmetic")
+STREAMS = ("initialization", "data", "augmentation", "arithmetic")
 """In the order in which one feeds the next."""
 
 
@@ -71,7 +71,7 @@ class Beside:
         }
 
 
-class FirstSteps:
+class DigestRecorder:
     """Gathers the digests of the first updates while they are made.
 
     `Beside` computes those of augmentation and arithmetic; the loop passes the rest
@@ -86,7 +86,7 @@ class FirstSteps:
             steps: Updates to look at; 0 looks at nothing.
         """
         self._run, self._steps = run, steps
-        self._once: dict[str, str] = {}  # program, initialisation
+        self._once: dict[str, str] = {}  # program, initialization
         self._batches: list[str] = []
         self._rows: list[Mapping[str, Any]] = []
 
@@ -94,7 +94,7 @@ class FirstSteps:
     def found(self) -> dict[str, Any]:
         """The digests so far, as `run.json` has them: plain JSON values.
 
-        `program` is the step as it is given to XLA, `initialisation` the first state;
+        `program` is the step as it is given to XLA, `initialization` the first state;
         the others have an entry a step: `data` is the batch as it was read (by the
         first process, where there are several), `augmentation` the batch as the model
         saw it, and `arithmetic` has the loss, the norm of the gradients, and parameters
@@ -123,7 +123,7 @@ class FirstSteps:
     def state(self, state: TrainState) -> None:
         """Digests the state before the first update."""
         if self._steps:
-            self._once["initialisation"] = state_digest(state)
+            self._once["initialization"] = state_digest(state)
 
     def program(self, lowered: jax.stages.Lowered) -> None:
         """Digests the step."""
@@ -140,7 +140,7 @@ class FirstSteps:
             write_json(path, manifest | {"digests": self.found})
 
 
-def first_steps(run: pathlib.Path, *, first: int) -> FirstSteps:
+def first_steps(run: pathlib.Path, *, first: int) -> DigestRecorder:
     """What gathers the digests of a run; nothing where it has them or is under way.
 
     Args:
@@ -148,13 +148,13 @@ def first_steps(run: pathlib.Path, *, first: int) -> FirstSteps:
         first: Updates done before.
     """
     if first:
-        return FirstSteps()
+        return DigestRecorder()
     here, path = jax.process_index() == 0, run / "run.json"
     has_them = False
     if here and path.exists():
         has_them = "digests" in run_files.read(path, run_files.Manifest)
     steps = 0 if agree.of_the_first(has_them) else STEPS
-    return FirstSteps(run if here else None, steps=steps)
+    return DigestRecorder(run if here else None, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +182,8 @@ def differences(
         replayed: The same of a replay; its steps are compared.
     """
     found = []
-    if recorded["initialisation"] != replayed["initialisation"]:
-        found.append(Difference("initialisation", None, "state"))
+    if recorded["initialization"] != replayed["initialization"]:
+        found.append(Difference("initialization", None, "state"))
     for stream in STREAMS[1:]:
         there, here = (_named(digests[stream]) for digests in (recorded, replayed))
         pairs = zip(there, here, strict=False)  # Of a replay of fewer steps.

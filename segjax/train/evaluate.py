@@ -103,15 +103,15 @@ def make_evaluator(
 
     outs: list[PyTree] = []
 
-    def parts(used: PyTree, batches: Iterable[Batch], step: Any) -> Iterator[Any]:
+    def parts(evaluated: PyTree, batches: Iterable[Batch], step: Any) -> Iterator[Any]:
         for batch in batches:
             # As it is on the host where that will do: what the program does not read,
             # such as masks that only the host compares, then does not travel.
             placed = to_device(batch, mesh) if jax.process_count() > 1 else dict(batch)
             if not outs:
-                found = jax.eval_shape(eval_step, used, placed, step)
+                found = jax.eval_shape(eval_step, evaluated, placed, step)
                 outs.append(_shardings(found, same, split))
-            yield compiled()(used, placed, step), batch
+            yield compiled()(evaluated, placed, step), batch
 
     def run(
         state: TrainState,

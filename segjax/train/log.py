@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from segjax import run_files
-from segjax.train.board import Board
+from segjax.train.board import TensorBoardWriter
 from segjax.train.config import TrainConfig
 from segjax.train.manifest import without_nan
 from segjax.train.saving import saving
@@ -103,7 +103,7 @@ class RunLog:
             self._lines = self._path.open("a", buffering=1, encoding="utf-8")
         self._files.callback(self._close_lines)
         self._board = self._files.enter_context(
-            Board(self._path.parent / "tensorboard")
+            TensorBoardWriter(self._path.parent / "tensorboard")
         )
         self._board.forget_after(self._first_step)
 
@@ -143,14 +143,14 @@ class RunLog:
     def eval(
         self,
         step: int,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         *,
         split: str,
         epoch: float,
         final: bool = False,
     ) -> None:
         """Records an evaluation; `final` marks that of the finished run."""
-        record = {"split": split, "epoch": round(epoch, 3), **figures}
+        record = {"split": split, "epoch": round(epoch, 3), **metrics}
         record |= {"final": True} if final else {}
         self._record("eval", step, record)
         if not final:
@@ -161,9 +161,9 @@ class RunLog:
         line = f"{self._name}  {text}" if self._name else text
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def _record(self, kind: str, step: int, figures: Mapping) -> None:
-        self._write({"kind": kind, "step": step, **figures})
-        for name, value in figures.items():
+    def _record(self, kind: str, step: int, metrics: Mapping) -> None:
+        self._write({"kind": kind, "step": step, **metrics})
+        for name, value in metrics.items():
             if isinstance(value, float) and math.isfinite(value):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
@@ -204,7 +204,7 @@ class Heartbeat:
             self._say(f"... {self.text}")
 
 
-class NoLog(RunLog):
+class NullWriter(RunLog):
     """The log of every process but the first: nothing."""
 
     def __init__(self):
@@ -231,7 +231,7 @@ class NoLog(RunLog):
     def eval(
         self,
         step: int,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         *,
         split: str,
         epoch: float,
@@ -283,18 +283,18 @@ def _counts(line: str, step: int) -> bool:
     return record["step"] <= step and not record.get("final")
 
 
-def figures_line(figures: Mapping[str, float], *, monitor: str) -> str:
+def metrics_line(metrics: Mapping[str, float], *, monitor: str) -> str:
     """`accuracy 78%  mean IoU 0.41`: what a person wants to see of an evaluation.
 
     Args:
-        figures: Of an evaluation.
+        metrics: Of an evaluation.
         monitor: The figure that picks the best checkpoint; always shown.
     """
     parts = []
-    if "pixel_accuracy" in figures:
-        parts.append(f"accuracy {figures['pixel_accuracy']:.0%}")
-    names = [n for n in ("mean_iou", monitor) if n in figures]
-    parts += [f"{_words(n)} {figures[n]:.3f}" for n in dict.fromkeys(names)]
+    if "pixel_accuracy" in metrics:
+        parts.append(f"accuracy {metrics['pixel_accuracy']:.0%}")
+    names = [n for n in ("mean_iou", monitor) if n in metrics]
+    parts += [f"{_words(n)} {metrics[n]:.3f}" for n in dict.fromkeys(names)]
     return "  ".join(parts)
 
 

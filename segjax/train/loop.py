@@ -28,7 +28,7 @@ from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
 from segjax.train.evaluate import EvaluationStoppedError, Evaluator, make_evaluator
 from segjax.train.lock import locked
-from segjax.train.log import NoLog, RunLog
+from segjax.train.log import NullWriter, RunLog
 from segjax.train.record import NonFiniteError, Recorder, SeedDivergedError
 from segjax.train.signals import Stopped, stop_requests
 from segjax.train.state import Spec, TrainState, batch_spec, make_init
@@ -101,7 +101,7 @@ def train(
                     )
                 )
             )
-        log: RunLog = NoLog()
+        log: RunLog = NullWriter()
         begin: Callable[[], None] | None = None
         if first_process:
             log = RunLog(run, config=config, first_step=first, console=console)

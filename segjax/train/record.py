@@ -11,9 +11,9 @@ import numpy as np
 from segjax.train import agree
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment, OnStep
-from segjax.train.digests import FirstSteps
+from segjax.train.digests import DigestRecorder
 from segjax.train.evaluate import Evaluator
-from segjax.train.log import RunLog, figures_line
+from segjax.train.log import RunLog, metrics_line
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
 
@@ -67,7 +67,7 @@ class Recorder:
         checkpoints: Checkpoints,
         log: RunLog,
         evaluate: Evaluator,
-        first_steps: FirstSteps | None = None,
+        first_steps: DigestRecorder | None = None,
         save_model: SaveModel | None = None,
         begin_run: Callable[[], None] | None = None,
     ):
@@ -83,7 +83,7 @@ class Recorder:
             begin_run: Writes what the run folder says of the run or its resume, once
                 all that is checked before training was found right.
         """
-        self.first_steps = FirstSteps() if first_steps is None else first_steps
+        self.first_steps = DigestRecorder() if first_steps is None else first_steps
         self.experiment = experiment
         self.config, self.data = experiment.config, experiment.data
         self.checkpoints, self.log, self.evaluate = checkpoints, log, evaluate
@@ -209,19 +209,19 @@ class Recorder:
     def assess(self, state: TrainState, number: int) -> None:
         """Evaluates and saves the state after the update `number`."""
         split, monitor = evaluation_split(self.data.splits), self.config.monitor
-        figures = self._figures(state, split)
+        metrics = self._figures(state, split)
         epoch = number / self.epoch_steps
-        self.log.eval(number, figures, split=split, epoch=epoch)
+        self.log.eval(number, metrics, split=split, epoch=epoch)
         loss = _means([{"loss": x} for x in self._losses])["loss"]
         self._losses.clear()
         self._ask_on_eval()
         progress, again = self._progress(), self._interrupted
         self._interrupted = False
-        best = self.checkpoints.save(state, figures, progress=progress, replace=again)
+        best = self.checkpoints.save(state, metrics, progress=progress, replace=again)
         if best:
             self._save_model(state, number)
         epochs = self.config.steps / self.epoch_steps
-        line = figures_line(figures, monitor=monitor)
+        line = metrics_line(metrics, monitor=monitor)
         self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
         self.log.start_clock(number)
 
@@ -254,14 +254,14 @@ class Recorder:
         step, split = int(state.step), final_split(self.data.splits)
         if self._saved_model != step:
             self._save_model(state, step)
-        figures = self._figures(state, split)
+        metrics = self._figures(state, split)
         epoch = step / self.epoch_steps
-        self.log.eval(step, figures, split=split, epoch=epoch, final=True)
-        line = figures_line(figures, monitor=self.config.monitor)
+        self.log.eval(step, metrics, split=split, epoch=epoch, final=True)
+        line = metrics_line(metrics, monitor=self.config.monitor)
         self.log.say(f"{split.capitalize()}  {line}  (best checkpoint: step {step})")
         stopped = {"stopped": {"step": reached, "reason": self.stop_reason}}
         return {
-            "metrics": figures,
+            "metrics": metrics,
             "split": split,
             "steps": self.config.steps,
             "best_step": step,
@@ -310,23 +310,23 @@ class Recorder:
         self._pending.clear()
         self.first_steps.rows(rows)
         for step, row in enumerate(rows, number - len(rows) + 1):
-            figures = {
+            metrics = {
                 k: float(v) for k, v in row.items() if not k.startswith("digest/")
             }
-            self._check(step, figures)
-            self._rows.append(figures)
-            self._losses.append(figures["loss"])
+            self._check(step, metrics)
+            self._rows.append(metrics)
+            self._losses.append(metrics["loss"])
         if (ask := self.experiment.on_step) is not None:
             self._ask_on_step(ask, self._rows[-len(rows) :] if rows else [], number)
 
-    def _check(self, step: int, figures: Mapping[str, float]) -> None:
+    def _check(self, step: int, metrics: Mapping[str, float]) -> None:
         for name in ("loss", "grad_norm"):
-            if math.isfinite(figures.get(name, 0.0)):
+            if math.isfinite(metrics.get(name, 0.0)):
                 continue
             self._skipped += 1
             if self._skipped > self.config.skip_nonfinite:
                 kept = self.checkpoints.last
-                raise NonFiniteError(step, name, figures[name], kept)
+                raise NonFiniteError(step, name, metrics[name], kept)
             return
 
     def _write_line(self, number: int) -> None:

@@ -9,8 +9,8 @@ import jax
 
 from segjax.train import parallel
 from segjax.train.config import Experiment
-from segjax.train.digests import FirstSteps, batch_digest
-from segjax.train.log import NoLog
+from segjax.train.digests import DigestRecorder, batch_digest
+from segjax.train.log import NullWriter
 from segjax.train.loop import fit
 from segjax.train.record import Recorder
 from segjax.train.state import TrainState
@@ -21,8 +21,8 @@ class _Silent(Recorder):
     """A recorder of updates that leave nothing behind but their digests."""
 
     def __init__(self, experiment: Experiment, steps: int):
-        self.config, self.log, self.stop_reason = experiment.config, NoLog(), None
-        self.first_steps = FirstSteps(steps=steps)
+        self.config, self.log, self.stop_reason = experiment.config, NullWriter(), None
+        self.first_steps = DigestRecorder(steps=steps)
 
     def start(self, state: TrainState, first: int) -> TrainState:
         self.first_steps.state(state)
@@ -53,7 +53,7 @@ def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[st
             the first of them read.
 
     Returns:
-        What `FirstSteps.found` describes.
+        What `DigestRecorder.found` describes.
     """
     config = experiment.config
     parallel.check_divides(

@@ -27,7 +27,7 @@ def train_seeds(
 ) -> list[dict[str, Any]]:
     """Trains one experiment under several seeds at once.
 
-    Each seed has the initialisation, data order, crops and augmentation of a run of
+    Each seed has the initialization, data order, crops and augmentation of a run of
     its own, and its folder, RUN/seed-SEED, is a run folder like any other. Seeds are
     split over the devices, batches are not; `together` says how one program makes the
     steps of several seeds, and how near they come to those of a run of their own. A

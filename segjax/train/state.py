@@ -60,7 +60,7 @@ def init_state(
         seed: Seeds parameters; another stream of the same seed drives dropout and
             augmentation.
         image_shape: (H, W, K) of an input; parameters do not depend on H and W.
-        init_from: What fresh variables become, such as `interop.start_from(...)`.
+        init_from: What fresh variables become, such as `interop.init_from(...)`.
 
     Returns:
         A state at step 0 on the default device.

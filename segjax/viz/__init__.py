@@ -10,7 +10,7 @@ from segjax.viz.instances import instance_triptych as instance_triptych
 from segjax.viz.instances import instances as instances
 from segjax.viz.instances import outlines as outlines
 from segjax.viz.legend import legend as legend
-from segjax.viz.overlay import colour as colour
+from segjax.viz.overlay import color as color
 from segjax.viz.overlay import errors as errors
 from segjax.viz.overlay import overlay as overlay
 from segjax.viz.palette import palette as palette

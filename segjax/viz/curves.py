@@ -1,4 +1,4 @@
-"""Training curves as one SVG that takes on the colours of its page."""
+"""Training curves as one SVG that takes on the colors of its page."""
 
 import io
 import math
@@ -11,10 +11,10 @@ Records = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[list[int], list[float]]]
 
 _INK = "#010203"
-"""Stands for the page's text colour until the SVG is written."""
+"""Stands for the page's text color until the SVG is written."""
 
-COLOURS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
-COLOURS = [COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
+COLORS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
+COLORS = [COLORS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _SMOOTH_FROM = 60
 _MOST_SCORES = 4
@@ -32,7 +32,7 @@ _TELLING = (
 
 
 def by_importance(names: Iterable[str], *, monitor: str | None = None) -> list[str]:
-    """Names of figures: the one that picked the best checkpoint, those most quoted."""
+    """Names of metrics: the one that picked the best checkpoint, those most quoted."""
     names = list(names)
     first = [n for n in (monitor or "", *_TELLING) if n in names]
     return list(dict.fromkeys([*first, *names]))
@@ -78,7 +78,7 @@ def dress(axes: Any, panel: str, *, ink: str) -> None:
     Args:
         axes: Matplotlib's, with what it shows drawn.
         panel: Its title.
-        ink: The colour of text and lines.
+        ink: The color of text and lines.
     """
     axes.set_xlim(left=0)
     axes.set_title(panel, loc="left", fontsize=10, color=ink)
@@ -171,7 +171,7 @@ def _svg(panels: Mapping[str, Series]) -> str:
 
 def _plot(axes: Any, panel: str, series: Series) -> None:
     for i, (name, (steps, values)) in enumerate(series.items()):
-        line = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.6}
+        line = {"color": COLORS[i % len(COLORS)], "linewidth": 1.6}
         if panel in _NOISY and len(values) >= _SMOOTH_FROM:
             axes.plot(steps, values, **(line | {"linewidth": 0.8, "alpha": 0.3}))
             values = _running_mean(values, len(values) // 30)

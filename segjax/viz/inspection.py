@@ -55,7 +55,7 @@ def panels(
         image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [H, W] class ids.
-        palette: [C, 3] colours; class 0 is not drawn.
+        palette: [C, 3] colors; class 0 is not drawn.
         valid: [H, W] False where truth is void.
 
     Returns:
@@ -112,7 +112,7 @@ def inspection_sheet(
     Args:
         cards: In the order of the ranking; at least one.
         classes: C names, for the legend; none where no class has a color of its own.
-        palette: [C, 3] colours.
+        palette: [C, 3] colors.
 
     Raises:
         ValueError: If there is no card.
@@ -147,7 +147,7 @@ def write_inspection(
         path: The file.
         cards: In the order of the ranking.
         classes: C names.
-        palette: [C, 3] colours.
+        palette: [C, 3] colors.
         title: Of the page.
         facts: Pairs of a name and a value for the line below the title.
     """
@@ -213,7 +213,7 @@ def _on_paper(picture: Sheet, height: int, width: int) -> Sheet:
 def _entries(
     classes: Sequence[str], palette: Palette
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and colours of the classes that are drawn: all but the first."""
+    """Names and colors of the classes that are drawn: all but the first."""
     return [
         (name, tuple(palette[i].tolist())) for i, name in enumerate(classes) if i > 0
     ]

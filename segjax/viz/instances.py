@@ -13,7 +13,7 @@ from segjax.viz.palette import palette
 from segjax.viz.rgb import Picture, Rgb, to_rgb
 from segjax.viz.triptych import draw_sheet, fit, scale_of
 
-_COLOURS = 24  # Objects of one image in different colours; then they repeat.
+_COLORS = 24  # Objects of one image in different colors; then they repeat.
 _MOST_NAMED = 25  # More captions than this would hide what they name.
 _FONT_SIZE = 12
 
@@ -25,7 +25,7 @@ def instances(
     classes: Sequence[str],
     alpha: float = 0.45,
 ) -> Sheet:
-    """Draws each object in a colour of its own, with its box and its name.
+    """Draws each object in a color of its own, with its box and its name.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
@@ -34,7 +34,7 @@ def instances(
             `scores` [n] in [0, 1] where they were predicted. The best come first, and
             lie on top.
         classes: C names, background first.
-        alpha: Share of the colour inside a mask, in [0, 1]; its outline is opaque.
+        alpha: Share of the color inside a mask, in [0, 1]; its outline is opaque.
 
     Returns:
         [height, width, 3]; small images are enlarged, so that names can be read.
@@ -64,14 +64,12 @@ def _drawn(
     alpha: float,
 ) -> Sheet:
     masks = np.asarray(objects["masks"]) >= 0.5
-    colours = _colours(len(masks))
-    picture = fit(_tinted(image, masks, colours, alpha), Image.Resampling.BOX)
+    colors = _colors(len(masks))
+    picture = fit(_tinted(image, masks, colors, alpha), Image.Resampling.BOX)
     scale = scale_of(masks.shape[1:], picture)
     boxes = np.asarray(objects["boxes"], np.float64) * scale
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
-    for box, text, shade in zip(
-        boxes[::-1], captions[::-1], colours[::-1], strict=True
-    ):
+    for box, text, shade in zip(boxes[::-1], captions[::-1], colors[::-1], strict=True):
         ink = tuple(shade.tolist())
         x0, y0, x1, y1 = box.tolist()
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=ink)
@@ -96,27 +94,27 @@ def instance_triptych(
         classes: C names, background first.
     """
     image = to_rgb(image)  # Once: panels share one window.
-    counts = (len(np.asarray(side["masks"])) for side in (truth, found))
+    num_objects = (len(np.asarray(side["masks"])) for side in (truth, found))
     panels = [("image", fit(image, Image.Resampling.BOX))]
     for name, side, count in zip(
-        ("truth", "prediction"), (truth, found), counts, strict=True
+        ("truth", "prediction"), (truth, found), num_objects, strict=True
     ):
         drawn = Image.fromarray(instances(image, side, classes=classes))
         panels.append((f"{name}: {count}", drawn))
     return draw_sheet(panels, [])
 
 
-def _colours(count: int) -> Palette:
-    distinct = palette(1 + min(count, _COLOURS))[1:]
+def _colors(count: int) -> Palette:
+    distinct = palette(1 + min(count, _COLORS))[1:]
     return distinct[np.arange(count) % max(1, len(distinct))]
 
 
 def _tinted(
-    image: Picture, masks: Bool[np.ndarray, "n h w"], colours: Palette, alpha: float
+    image: Picture, masks: Bool[np.ndarray, "n h w"], colors: Palette, alpha: float
 ) -> Rgb:
     """Masks over the image, the first on top."""
     mixed = to_rgb(image).astype(np.float32)
-    for mask, shade in zip(masks[::-1], colours[::-1], strict=True):
+    for mask, shade in zip(masks[::-1], colors[::-1], strict=True):
         share = np.where(edges(mask.astype(np.uint8)) & mask, 1.0, alpha * mask)[
             ..., None
         ]

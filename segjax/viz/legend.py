@@ -1,4 +1,4 @@
-"""Class names and their colours, as a picture."""
+"""Class names and their colors, as a picture."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ LINE, FONT_SIZE = 26, 17
 
 
 def legend(entries: Sequence[tuple[str, tuple[int, ...]]], *, width: int) -> Sheet:
-    """Draws names beside swatches of their colours, in as many lines as they need.
+    """Draws names beside swatches of their colors, in as many lines as they need.
 
     Args:
-        entries: Names and their RGB colours.
+        entries: Names and their RGB colors.
         width: Of the picture, in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Label maps as colours, alone and on top of their image."""
+"""Label maps as colors, alone and on top of their image."""
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
@@ -10,34 +10,34 @@ Palette = UInt8[np.ndarray, "c 3"]
 LabelMap = Integer[Array, "h w"]
 ValidMap = Bool[Array, "h w"]
 
-VOID_COLOUR = np.array([150, 150, 150], np.uint8)
-WRONG_COLOUR = np.array([235, 64, 52], np.uint8)
+VOID_COLOR = np.array([150, 150, 150], np.uint8)
+WRONG_COLOR = np.array([235, 64, 52], np.uint8)
 
 
-def colour(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> Rgb:
-    """Paints each class in its colour.
+def color(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> Rgb:
+    """Paints each class in its color.
 
     Args:
         label: [H, W] class ids in [0, C); never read where not valid.
-        palette: [C, 3] colours.
-        valid: [H, W] False where a pixel is grey; None for all True.
+        palette: [C, 3] colors.
+        valid: [H, W] False where a pixel is gray; None for all True.
 
     Returns:
         [H, W, 3].
 
     Raises:
-        ValueError: If a valid class id has no colour.
+        ValueError: If a valid class id has no color.
     """
     label = np.asarray(label)
     keep = np.ones(label.shape, bool) if valid is None else np.asarray(valid)
     safe = np.where(keep, label, 0).astype(np.int64)
     if safe.size and not 0 <= safe.min() <= safe.max() < len(palette):
         raise ValueError(
-            f"colour needs class ids below {len(palette)}, got "
-            f"{safe.min()}..{safe.max()}. Give one colour a class, and mark void "
+            f"color needs class ids below {len(palette)}, got "
+            f"{safe.min()}..{safe.max()}. Give one color a class, and mark void "
             f"pixels in `valid`."
         )
-    return np.where(keep[..., None], palette[safe], VOID_COLOUR)
+    return np.where(keep[..., None], palette[safe], VOID_COLOR)
 
 
 def overlay(
@@ -53,9 +53,9 @@ def overlay(
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
         label: [H, W] class ids in [0, C). Class 0 stays as it is.
-        palette: [C, 3] colours.
+        palette: [C, 3] colors.
         valid: [H, W] False where a pixel stays as it is; None for all True.
-        alpha: Share of the class colour inside a region, in [0, 1]; its outline,
+        alpha: Share of the class color inside a region, in [0, 1]; its outline,
             one pixel inside, is opaque.
 
     Returns:
@@ -67,14 +67,14 @@ def overlay(
     share = alpha * tinted
     share[edges(label) & tinted] = 1
     share = share[..., None]
-    mixed = (1 - share) * to_rgb(image) + share * colour(label, palette)
+    mixed = (1 - share) * to_rgb(image) + share * color(label, palette)
     return np.round(mixed).astype(np.uint8)
 
 
 def errors(
     image: Picture, truth: LabelMap, prediction: LabelMap, valid: ValidMap
 ) -> Rgb:
-    """Shows in red, on the dimmed grey image, where the prediction is wrong.
+    """Shows in red, on the dimmed gray image, where the prediction is wrong.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
@@ -85,14 +85,14 @@ def errors(
     Returns:
         [H, W, 3].
     """
-    grey = to_rgb(image).mean(axis=-1, keepdims=True) * 0.6
+    gray = to_rgb(image).mean(axis=-1, keepdims=True) * 0.6
     wrong = (np.asarray(truth) != np.asarray(prediction)) & np.asarray(valid)
-    mixed = np.where(wrong[..., None], WRONG_COLOUR, grey)
+    mixed = np.where(wrong[..., None], WRONG_COLOR, gray)
     return np.round(mixed).astype(np.uint8)
 
 
 def edges(label: LabelMap) -> Bool[np.ndarray, "h w"]:
-    """[H, W] True where one of the four neighbours has another class."""
+    """[H, W] True where one of the four neighbors has another class."""
     label = np.asarray(label)
     edge = np.zeros(label.shape, bool)
     rows, columns = label[1:] != label[:-1], label[:, 1:] != label[:, :-1]

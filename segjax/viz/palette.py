@@ -1,4 +1,4 @@
-"""One colour a class."""
+"""One color a class."""
 
 import itertools
 
@@ -35,11 +35,11 @@ _LMS_TO_OKLAB = np.array(
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "c 3"]:
-    """Colours that stay apart, also for colour-blind eyes up to eight classes.
+    """Colors that stay apart, also for color-blind eyes up to eight classes.
 
     Class 0 is dark, the next seven are Okabe and Ito's; each one after is the
-    colour of middle lightness that is farthest from all before it in OKLab. So a
-    class keeps its colour when classes are added.
+    color of middle lightness that is farthest from all before it in OKLab. So a
+    class keeps its color when classes are added.
 
     Args:
         num_classes: C, at least 1.
@@ -58,21 +58,21 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "c 3"]:
             f"palette needs at least 1 class, got {num_classes}. Give the number of "
             f"class names."
         )
-    colours = [BACKGROUND, *OKABE_ITO][:num_classes]
+    colors = [BACKGROUND, *OKABE_ITO][:num_classes]
     levels = range(0, 256, 15)
     candidates = np.array(list(itertools.product(levels, repeat=3)))
     lab = _oklab(candidates)
-    # Neither black nor white nor glaring, and no grey, which stands for void.
+    # Neither black nor white nor glaring, and no gray, which stands for void.
     light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
     pleasant = (abs(light - 0.68) < 0.2) & (abs(chroma - 0.13) < 0.07)
     candidates, lab = candidates[pleasant], lab[pleasant]
-    taken = _oklab(np.array(colours))
+    taken = _oklab(np.array(colors))
     distance = np.linalg.norm(lab[:, None] - taken[None], axis=-1).min(axis=1)
-    while len(colours) < num_classes:
+    while len(colors) < num_classes:
         best = int(distance.argmax())
-        colours.append(tuple(candidates[best].tolist()))
+        colors.append(tuple(candidates[best].tolist()))
         distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
-    return np.array(colours, np.uint8)
+    return np.array(colors, np.uint8)
 
 
 def _oklab(rgb: np.ndarray) -> np.ndarray:

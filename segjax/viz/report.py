@@ -20,7 +20,7 @@ def write_report(run_dir: Path) -> Path:
     """Writes RUN/report.html from whatever the run folder holds.
 
     Reads run.json (the manifest), metrics.jsonl, result.json and samples/*.png; a
-    part that is missing is left out. Without result.json the figures are those of
+    part that is missing is left out. Without result.json the metrics are those of
     the last evaluation.
 
     Args:
@@ -82,12 +82,12 @@ def _render(run_dir: Path) -> str:
     result = _read_json(run_dir / "result.json", run_files.Result)
     evaluated = [r for r in records if r.get("kind") == "eval"]
     last = evaluated[-1] if evaluated else {}
-    figures = result.get("metrics") or last
+    metrics = result.get("metrics") or last
     split = result.get("split") or last.get("split")
     samples = sorted((run_dir / "samples").glob("*.png"))
     manifest = _read_json(run_dir / "run.json", run_files.ShownManifest)
     monitor = (manifest.get("config") or {}).get("monitor")
-    headlines = _headlines(figures, monitor)
+    headlines = _headlines(metrics, monitor)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     environment.filters |= {"number": _number, "label": _label, "leaf": _leaf}
     source = importlib.resources.files("segjax.viz").joinpath("report.html")
@@ -97,8 +97,8 @@ def _render(run_dir: Path) -> str:
         facts=_facts(result, last, split),
         headlines=headlines[:MAX_HEADLINES],
         more=headlines[MAX_HEADLINES:],
-        columns=_columns(figures),
-        rows=_rows(figures),
+        columns=_columns(metrics),
+        rows=_rows(metrics),
         curves=curves(records, monitor=monitor),
         samples=[(p.stem, _data_uri(p)) for p in samples[-MAX_SAMPLES:]],
         num_samples=len(samples),
@@ -125,32 +125,32 @@ def _facts(
 
 
 def _headlines(
-    figures: Mapping[str, Any], monitor: str | None
+    metrics: Mapping[str, Any], monitor: str | None
 ) -> list[tuple[str, Any]]:
     """Figures of the whole data set, the most telling first."""
     counters = {"kind", "step", "epoch", "split", "seconds"}
-    names = [n for n in figures if "/" not in n and n not in counters]
-    names = [n for n in names if _is_figure(figures[n])]
-    return [(n, figures[n]) for n in by_importance(names, monitor=monitor)]
+    names = [n for n in metrics if "/" not in n and n not in counters]
+    names = [n for n in names if _is_figure(metrics[n])]
+    return [(n, metrics[n]) for n in by_importance(names, monitor=monitor)]
 
 
-def _columns(figures: Mapping[str, Any]) -> list[str]:
+def _columns(metrics: Mapping[str, Any]) -> list[str]:
     """Scores that are given per class: the part before the slash."""
-    names = [n.partition("/")[0] for n in figures if "/" in n]
+    names = [n.partition("/")[0] for n in metrics if "/" in n]
     return [n for n in dict.fromkeys(names) if n != "loss"]
 
 
-def _rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a class: its name, colour and a cell for each column."""
-    columns = _columns(figures)
-    keys = [n.partition("/") for n in figures if "/" in n]
+def _rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a class: its name, color and a cell for each column."""
+    columns = _columns(metrics)
+    keys = [n.partition("/") for n in metrics if "/" in n]
     names = list(dict.fromkeys(name for head, _, name in keys if head in columns))
-    colours = palette(max(len(names), 1)).tolist()
+    colors = palette(max(len(names), 1)).tolist()
     rows = []
-    for name, rgb in zip(names, colours, strict=False):
-        values = [figures.get(f"{column}/{name}") for column in columns]
+    for name, rgb in zip(names, colors, strict=False):
+        values = [metrics.get(f"{column}/{name}") for column in columns]
         cells = [(v, _share(v)) for v in values]
-        rows.append({"name": name, "colour": rgb, "cells": cells})
+        rows.append({"name": name, "color": rgb, "cells": cells})
     return rows
 
 

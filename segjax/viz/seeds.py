@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segjax.viz.curves import COLOURS, Records, dress, short, title
+from segjax.viz.curves import COLORS, Records, dress, short, title
 
 _INK = "#22262b"
 _LOSS = "training loss"
@@ -66,9 +66,9 @@ def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
 
     figure = Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
-    colours = COLOURS[: len(panels)]
-    for axes, colour, (name, table) in zip(grid, colours, panels.items(), strict=True):
-        _plot(axes, *table, colour=colour)
+    colors = COLORS[: len(panels)]
+    for axes, color, (name, table) in zip(grid, colors, panels.items(), strict=True):
+        _plot(axes, *table, color=color)
         if name == _LOSS and 0 < 30 * table[1].min() < table[1].max():
             axes.set_yscale("log")
         dress(axes, f"{name}, {count} seeds", ink=_INK)
@@ -77,12 +77,12 @@ def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
     return stream.getvalue()
 
 
-def _plot(axes: Any, steps: NDArray, values: NDArray, *, colour: str) -> None:
+def _plot(axes: Any, steps: NDArray, values: NDArray, *, color: str) -> None:
     mean, low, high = values.mean(0), values.min(0), values.max(0)
     marker = {"marker": "o", "markersize": 3} if len(steps) < 30 else {}
     label = f"mean, {short(mean[-1])} at the end"
-    axes.plot(steps, mean, color=colour, linewidth=1.8, label=label, zorder=3, **marker)
-    thin = {"color": colour, "alpha": 0.5, "linewidth": 0.7}
+    axes.plot(steps, mean, color=color, linewidth=1.8, label=label, zorder=3, **marker)
+    thin = {"color": color, "alpha": 0.5, "linewidth": 0.7}
     axes.plot(steps, values.T, label=["each seed"] + [""] * (len(values) - 1), **thin)
-    band = {"color": colour, "alpha": 0.15, "linewidth": 0}
+    band = {"color": color, "alpha": 0.15, "linewidth": 0}
     axes.fill_between(steps, low, high, label="lowest to highest", **band)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segjax import ops
 from segjax.typing import Array
 from segjax.viz.legend import FONT_SIZE, FRAME, INK, LINE, PAPER, Sheet, legend
-from segjax.viz.overlay import LabelMap, Palette, ValidMap, colour
+from segjax.viz.overlay import LabelMap, Palette, ValidMap, color
 from segjax.viz.rgb import Picture, to_rgb
 
 MIN_SIDE, MAX_SIDE = 256, 1024
@@ -30,13 +30,13 @@ def triptych(
     """Draws image | truth | prediction with captions and a legend.
 
     Where the prediction is smaller than the image, as from a U-Net with valid
-    padding, image and truth are cropped to their centre.
+    padding, image and truth are cropped to their center.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [h, w] class ids, at most as large as the image.
-        palette: [C, 3] colours.
+        palette: [C, 3] colors.
         classes: C names, for the legend of the classes that occur.
         valid: [H, W] False where truth is void; None for all True.
 
@@ -51,12 +51,14 @@ def triptych(
     )
     panels = [
         ("image", fit(to_rgb(image), Image.Resampling.BOX)),
-        ("truth", fit(colour(truth, palette, valid), Image.Resampling.NEAREST)),
-        ("prediction", fit(colour(prediction, palette), Image.Resampling.NEAREST)),
+        ("truth", fit(color(truth, palette, valid), Image.Resampling.NEAREST)),
+        ("prediction", fit(color(prediction, palette), Image.Resampling.NEAREST)),
     ]
-    present = np.union1d(np.asarray(truth)[np.asarray(valid)], np.asarray(prediction))
+    object_mask = np.union1d(
+        np.asarray(truth)[np.asarray(valid)], np.asarray(prediction)
+    )
     names = list(classes)
-    entries = [(names[i], tuple(palette[i].tolist())) for i in present.tolist()]
+    entries = [(names[i], tuple(palette[i].tolist())) for i in object_mask.tolist()]
     return draw_sheet(panels, entries)
 
 
@@ -104,7 +106,7 @@ def draw_sheet(
 
     Args:
         panels: (caption, picture).
-        entries: (name, colour) for the legend; none for no legend.
+        entries: (name, color) for the legend; none for no legend.
     """
     font = ImageFont.load_default(FONT_SIZE)
     width, height = panels[0][1].size

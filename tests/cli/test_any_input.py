@@ -95,7 +95,7 @@ def test_the_same_numbers_train_the_same(trained):
     assert one["metrics"] == two["metrics"]
     assert one["metrics"]["mean_iou"] > 0.6  # The fifth channel is seen.
     digests = [read(run / "run.json")["digests"] for run in trained.values()]
-    for stream in ("initialisation", "augmentation", "arithmetic"):
+    for stream in ("initialization", "augmentation", "arithmetic"):
         assert digests[0][stream] == digests[1][stream]
     assert digests[0]["data"] != digests[1]["data"]  # As they are stored.
 
@@ -192,8 +192,8 @@ def test_all_paths_give_the_probabilities_of_evaluation(
     label = np.asarray(Image.open(tmp_path / "out/a.png"))
     np.testing.assert_array_equal(label, want.argmax(-1))
     assert segjax("evaluate", run).code == 0
-    figures = read(run / "evaluation-test-best.json")["metrics"]
-    assert figures == read(run / "result.json")["metrics"]
+    metrics = read(run / "evaluation-test-best.json")["metrics"]
+    assert metrics == read(run / "result.json")["metrics"]
 
 
 def test_code_of_its_user_is_not_executed_unasked(own_inputs, segjax, tmp_path):

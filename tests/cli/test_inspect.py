@@ -16,21 +16,21 @@ def rows_of(path):
 
 
 @pytest.fixture(scope="module")
-def mislabelled(tmp_path_factory):
+def mislabeled(tmp_path_factory):
     """The scenes of the run with one mask upside down."""
-    folder = write_scenes(tmp_path_factory.mktemp("mislabelled") / "scenes")
+    folder = write_scenes(tmp_path_factory.mktemp("mislabeled") / "scenes")
     path = folder / "masks/07.png"
     Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
     return folder
 
 
-def test_a_wrong_mask_comes_first(segjax, run, mislabelled):
+def test_a_wrong_mask_comes_first(segjax, run, mislabeled):
     splits = ("train", "validation", "test")
     for by in ("loss", "gradient"):
         first = {}
         for split in splits:
             got = segjax(
-                "inspect", run, "--source", mislabelled, "--split", split, "--by", by
+                "inspect", run, "--source", mislabeled, "--split", split, "--by", by
             )
             assert got.code == 0, got.err
             rows = rows_of(run / f"inspection-{split}-best.csv")
@@ -71,9 +71,9 @@ def test_files_of_an_inspection(segjax, run):
 
     got = segjax("evaluate", run, "--checkpoint", "last", "--split", "train")
     assert got.code == 0, got.err
-    figures = json.loads((run / "evaluation-train-last.json").read_text())["metrics"]
+    metrics = json.loads((run / "evaluation-train-last.json").read_text())["metrics"]
     mean = np.mean([float(row["loss"]) for row in rows])
-    assert mean == pytest.approx(figures["loss"], rel=1e-5)
+    assert mean == pytest.approx(metrics["loss"], rel=1e-5)
 
 
 def test_batch_norm_is_ranked_by_loss_alone(segjax, source, tmp_path):

@@ -33,16 +33,18 @@ def mark(run, tmp_path):
     return done
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "verify", "inspect"])
-def test_a_script_that_was_changed_is_executed_if_trusted(segjax, copy, tmp_path, verb):
+@pytest.mark.parametrize("subcommand", ["evaluate", "verify", "inspect"])
+def test_a_script_that_was_changed_is_executed_if_trusted(
+    segjax, copy, tmp_path, subcommand
+):
     done = mark(copy, tmp_path)
     script = copy / "experiment.py"
-    expect_one_error_line(segjax(verb, copy), script, "--trust")
-    got = segjax(verb, copy, "--help")
+    expect_one_error_line(segjax(subcommand, copy), script, "--trust")
+    got = segjax(subcommand, copy, "--help")
     assert got.code == 0
     assert "--trust" in got.out
     assert not done.exists()
-    got = segjax(verb, copy, "--trust", "--help")
+    got = segjax(subcommand, copy, "--trust", "--help")
     assert got.code == 0
     assert "--learning-rate" in got.out
     assert f"note: executing {script}." in got.err
@@ -223,9 +225,13 @@ def in_process(*args, **options):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-@pytest.mark.parametrize("verb", ["evaluate", "train"])
-def test_a_full_standard_output_is_one_line(copy, script, verb):
-    args = [verb, copy] if verb == "evaluate" else [verb, script, "--help"]
+@pytest.mark.parametrize("subcommand", ["evaluate", "train"])
+def test_a_full_standard_output_is_one_line(copy, script, subcommand):
+    args = (
+        [subcommand, copy]
+        if subcommand == "evaluate"
+        else [subcommand, script, "--help"]
+    )
     with open("/dev/full", "w") as full:
         process = in_process(*args, stdout=full)
         _, err = process.communicate(timeout=200)

@@ -91,7 +91,7 @@ def expect_differs(got, stream, *words):
     assert last.startswith(f"differs: {stream}."), got.out
     for word in words:
         assert word in last, last
-    streams = ["initialisation", "data", "augmentation", "arithmetic"]
+    streams = ["initialization", "data", "augmentation", "arithmetic"]
     before = streams[: streams.index(stream)]
     found = results(got)
     assert [found[s] for s in before] == ["equal"] * len(before)
@@ -167,7 +167,7 @@ def test_the_augmentation_was_changed_in_segjax(segjax, run, monkeypatch):
 
 def test_the_seed_was_changed(segjax, run):
     got = segjax("verify", run, "--seed", "3")
-    expect_differs(got, "initialisation", "The seed is 3, that of the run was 0.")
+    expect_differs(got, "initialization", "The seed is 3, that of the run was 0.")
     assert "note: seed: 0 in the run, 3 here" in got.err
 
 
@@ -175,7 +175,7 @@ def test_the_seed_was_changed_in_the_manifest(segjax, run):
     manifest = json.loads((run / "run.json").read_text())
     manifest["flags"]["seed"] = 4
     (run / "run.json").write_text(json.dumps(manifest))
-    expect_differs(segjax("verify", run), "initialisation", "The seed is 4")
+    expect_differs(segjax("verify", run), "initialization", "The seed is 4")
 
 
 def test_the_loss_was_changed_in_the_script(segjax, run):
@@ -203,7 +203,7 @@ def test_the_optimizer_was_changed(segjax, run):
 def test_the_model_was_changed(segjax, run):
     edit(run / "experiment.py", "width=8", "width=12")
     got = segjax("verify", run, "--trust")
-    expect_differs(got, "initialisation", "the model or a version is another")
+    expect_differs(got, "initialization", "the model or a version is another")
     assert "note: model: SimpleCNN" in got.err
 
 

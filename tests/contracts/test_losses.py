@@ -77,7 +77,7 @@ LOSSES = [
     Case(losses.asymmetric_unified_focal, {"rare": (False, True, True)}),
     Case(losses.soft_dice),
     Case(losses.soft_dice, {"smooth": 1e-3, "class_weights": (0.0, 1.0, 3.0)}),
-    Case(losses.generalised_dice),
+    Case(losses.generalized_dice),
     Case(losses.log_cosh_dice),
     Case(losses.jaccard),
     Case(losses.tversky, WEIGHTS),
@@ -258,7 +258,7 @@ def test_one_pixel(case):
     if case.anywhere:
         assert values > 0
         assert grad[0, 0, 0, 1] < 0  # More of the true class is better.
-    else:  # It has neither boundary nor centre line.
+    else:  # It has neither boundary nor center line.
         assert values == 0
         np.testing.assert_array_equal(grad, 0)
 
@@ -278,7 +278,7 @@ def test_perfect_prediction_is_the_minimum(case, batch, rng):
 
 def test_order_of_pixels_does_not_matter(case, batch, rng):
     if not case.anywhere:
-        pytest.skip("a pixel's neighbours matter to it")
+        pytest.skip("a pixel's neighbors matter to it")
     order = rng.permutation(H * W)
     shuffled = [
         x.reshape(B, H * W, *x.shape[3:])[:, order].reshape(x.shape) for x in batch
@@ -297,10 +297,10 @@ def test_order_of_classes_does_not_matter(case, batch):
         for name, value in case.options.items()
         if isinstance(value, tuple)
     }
-    relabelled = np.argsort(order)[labels].astype(np.int32)
+    relabeled = np.argsort(order)[labels].astype(np.int32)
     moved = dataclasses.replace(case, options={**case.options, **options})
     moved = moved if options else case
-    got, _ = _value_and_grad(moved, logits[..., order], relabelled, valid)
+    got, _ = _value_and_grad(moved, logits[..., order], relabeled, valid)
     np.testing.assert_allclose(got, _value_and_grad(case, *batch)[0], rtol=1e-5)
 
 

@@ -422,7 +422,7 @@ def with_objects(rng, size=(SIZE, SIZE)):
         "label": label,
         "masks": masks,
         "boxes": np.zeros((6, 4), np.float32),
-        "present": np.array([True] * 4 + [False] * 2),
+        "object_mask": np.array([True] * 4 + [False] * 2),
     }
 
 
@@ -445,8 +445,8 @@ def test_objects_move_with_their_labels(name, rng):
         wanted = np.stack([got["label"] == i for i in (1, 2, 3, 4, 9, 9)])
         np.testing.assert_array_equal(got["masks"], wanted)
         np.testing.assert_array_equal(got["boxes"], [box_of(m) for m in wanted])
-        np.testing.assert_array_equal(got["present"], wanted.any((1, 2)))
-        lost += 4 - got["present"].sum()
+        np.testing.assert_array_equal(got["object_mask"], wanted.any((1, 2)))
+        lost += 4 - got["object_mask"].sum()
     assert lost > 0 or name != "zoomed in"
 
 

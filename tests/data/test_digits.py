@@ -22,14 +22,14 @@ def test_splits_and_classes(prepared):
 
 
 def test_examples_are_consistent(prepared):
-    counts = []
+    num_objects = []
     for example in list(prepared.splits["validation"])[:100]:
         label, instances = example["label"], example["instances"]
         assert example["image"].shape == (32, 32, 3)
         assert example["image"].dtype == label.dtype == np.uint8
         assert label.max() <= 10
         np.testing.assert_array_equal(label > 0, instances > 0)
-        counts.append(len(example["classes"]))
+        num_objects.append(len(example["classes"]))
         for i, (box, kind) in enumerate(
             zip(example["boxes"], example["classes"], strict=True), start=1
         ):
@@ -37,7 +37,7 @@ def test_examples_are_consistent(prepared):
             tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             np.testing.assert_array_equal(box, tight)
             assert set(label[instances == i]) == {kind}
-    assert set(counts) == {1, 2, 3}
+    assert set(num_objects) == {1, 2, 3}
 
 
 def test_background_dominates(prepared):

@@ -152,8 +152,10 @@ def test_real_data(shared_data, tmp_path):
     assert sizes["train"] + sizes["validation"] == 664
     assert sizes["test"] == 65
     # 4,152 masks in the zip, of which none is empty or hidden by the others.
-    counts = [len(np.unique(e["instances"])) - 1 for e in everything.splits["test"]]
-    assert sum(counts) == 4_152
+    num_objects = [
+        len(np.unique(e["instances"])) - 1 for e in everything.splits["test"]
+    ]
+    assert sum(num_objects) == 4_152
     for example in prepared.splits["test"]:
         nuclei = example["label"] == 1
         assert example["image"][nuclei].mean() > example["image"][~nuclei].mean()

@@ -10,7 +10,7 @@ from segjax.data.objects import Objects, encode_objects
 from segjax.data.pipeline import Pipeline
 
 EYE = np.eye(8, dtype=np.uint8)
-KEYS = ("boxes", "classes", "masks", "present", "crowd", "size")
+KEYS = ("boxes", "classes", "masks", "object_mask", "crowd", "size")
 
 
 def example(rng, size=(12, 10), count=4):
@@ -56,9 +56,9 @@ def by_hand(numbers, label):
 def test_objects_follow_the_crop(rng):
     examples = [example(rng) for _ in range(6)]
     batches = take(pipeline(examples), 9)
-    counts = []
+    num_objects = []
     for batch in batches:
-        assert batch["masks"].dtype == batch["present"].dtype == bool
+        assert batch["masks"].dtype == batch["object_mask"].dtype == bool
         assert batch["boxes"].dtype == np.float32
         assert batch["classes"].dtype == np.int32
         assert "left_out" not in batch
@@ -67,8 +67,8 @@ def test_objects_follow_the_crop(rng):
             # The first channel of the image is the number of the object.
             hand = by_hand(batch["image"][row, ..., 0], batch["label"][row])
             count = len(hand)
-            counts.append(count)
-            assert batch["present"][row].tolist() == [True] * count + [False] * (
+            num_objects.append(count)
+            assert batch["object_mask"][row].tolist() == [True] * count + [False] * (
                 5 - count
             )
             for slot, (class_id, box, mask) in enumerate(hand):
@@ -77,13 +77,13 @@ def test_objects_follow_the_crop(rng):
                 np.testing.assert_array_equal(batch["masks"][row, slot], mask)
             for name in ("boxes", "classes", "masks", "crowd"):
                 assert not batch[name][row, count:].any()
-    assert len(set(counts)) > 2  # Some objects left some crops.
+    assert len(set(num_objects)) > 2  # Some objects left some crops.
 
 
 def test_padding_holds_no_object(rng):
     (batch,) = take(pipeline([example(rng, (6, 9))], size=(8, 16)), 1)
     np.testing.assert_array_equal(batch["size"], [(6, 9)] * 4)
-    assert batch["present"].any()
+    assert batch["object_mask"].any()
     assert not batch["masks"][:, :, 6:].any()
     assert not batch["masks"][:, :, :, 9:].any()
 
@@ -95,13 +95,13 @@ def test_evaluation_has_all_objects(rng):
     for batch in pipe.eval_batches("train", batch_size=2):
         for row, number in enumerate(batch["index"]):
             if batch["weight"][row] == 0:
-                assert not batch["present"][row].any()
+                assert not batch["object_mask"][row].any()
                 continue
             seen.append(number)
             numbers = examples[number]["instances"]
             assert tuple(batch["size"][row]) == numbers.shape
             hand = by_hand(numbers, examples[number]["label"])
-            assert batch["present"][row].sum() == len(hand)
+            assert batch["object_mask"][row].sum() == len(hand)
             height, width = numbers.shape
             for slot, (class_id, box, mask) in enumerate(hand):
                 assert batch["classes"][row, slot] == class_id
@@ -160,7 +160,7 @@ def test_an_image_without_objects():
     image = np.zeros((8, 8, 3), np.uint8)
     none = {"image": image, "label": image[..., 0], "instances": image[..., 0]}
     (batch,) = take(pipeline([none]), 1)
-    assert not batch["present"].any()
+    assert not batch["object_mask"].any()
     assert batch["weight"].all()
 
 

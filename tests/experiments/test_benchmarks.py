@@ -53,12 +53,14 @@ def test_presets_are_what_the_header_says(mask_rcnn):
 def test_objects_fill_their_boxes(work):
     task = work.Task(batch=2, height=64, width=96, objects=3)
     batch = work.scene(task)
-    assert batch["present"].sum() == 6
-    assert not batch["masks"][~batch["present"]].any()
-    assert not batch["boxes"][~batch["present"]].any()
-    assert (batch["classes"] > 0).tolist() == batch["present"].tolist()
+    assert batch["object_mask"].sum() == 6
+    assert not batch["masks"][~batch["object_mask"]].any()
+    assert not batch["boxes"][~batch["object_mask"]].any()
+    assert (batch["classes"] > 0).tolist() == batch["object_mask"].tolist()
     for box, mask in zip(
-        batch["boxes"][batch["present"]], batch["masks"][batch["present"]], strict=True
+        batch["boxes"][batch["object_mask"]],
+        batch["masks"][batch["object_mask"]],
+        strict=True,
     ):
         y, x = np.nonzero(mask)
         assert (box[:2] >= 0).all()
@@ -80,7 +82,7 @@ def test_boxes_of_the_operations(work):
 
 def test_table_names_what_was_compared(mask_rcnn):
     seconds = {"segjax": [0.5, 0.5], "torchvision": [1.0, 2.0]}
-    system = {"figures": {"loss": 1.25}, "peak_bytes": 2e9, "compile_seconds": 3.0}
+    system = {"measured": {"loss": 1.25}, "peak_bytes": 2e9, "compile_seconds": 3.0}
     result = {
         "task": dataclasses.asdict(mask_rcnn.Task(batch=2)),
         "systems": {"segjax": system, "torchvision": system},

@@ -30,10 +30,10 @@ def report(script):
 
 def scored(iou, *, slope=0.0):
     """Figures of a run whose digit d has an IoU of iou - slope * d."""
-    figures = {f"iou/{d}": iou - slope * d for d in range(10)}
-    figures |= {f"recall/{d}": 0.5 for d in range(10)}
+    results = {f"iou/{d}": iou - slope * d for d in range(10)}
+    results |= {f"recall/{d}": 0.5 for d in range(10)}
     ink = {"ink_mean_boundary_iou": 0.8, "ink_mean_hd95_per_image": 1.5}
-    return {**figures, "mean_boundary_iou": 0.25, **ink}
+    return {**results, "mean_boundary_iou": 0.25, **ink}
 
 
 def test_table_by_hand(report):
@@ -82,10 +82,10 @@ def test_ink_does_not_ask_which_digit(report):
         "index": jnp.zeros(1, jnp.int32),
     }
     other = np.where(truth == 1, 2, 0)  # The right place, the wrong digit.
-    figures = metric(jnp.asarray(np.eye(3, dtype=np.float32)[other]), batch).compute()
-    assert figures["iou/0"] == figures["mean_boundary_iou"] == 0
-    assert figures["ink_mean_boundary_iou"] == 1
-    assert figures["ink_mean_hd95_per_image"] == 0
+    results = metric(jnp.asarray(np.eye(3, dtype=np.float32)[other]), batch).compute()
+    assert results["iou/0"] == results["mean_boundary_iou"] == 0
+    assert results["ink_mean_boundary_iou"] == 1
+    assert results["ink_mean_hd95_per_image"] == 0
 
 
 def test_every_loss_of_multiclass_logits_has_a_row(script):
@@ -110,10 +110,10 @@ def test_long_tail_thins_out_the_later_digits(script):
     classes = ("background", *DIGITS)
     dataset = types.SimpleNamespace(splits={"train": examples}, classes=classes)
     whole = script.long_tail(dataset, rarest=1.0)
-    assert len(whole.counts) == 400
+    assert len(whole.pixel_counts) == 400
     thin = script.long_tail(dataset, rarest=0.1)
-    assert thin.counts[:, 1].astype(bool).sum() == 200  # Digit 0 keeps all.
-    assert 5 <= thin.counts[:, 10].astype(bool).sum() <= 40
+    assert thin.pixel_counts[:, 1].astype(bool).sum() == 200  # Digit 0 keeps all.
+    assert 5 <= thin.pixel_counts[:, 10].astype(bool).sum() <= 40
     np.testing.assert_allclose(thin.frequency.sum(), 1)
 
 

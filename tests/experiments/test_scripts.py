@@ -66,7 +66,7 @@ SMALL = {"batch_size": 2, "steps": 10}
 OF_DIGITS = ["simple_cnn", "unet", "fcn", "mask_rcnn"]
 CASES = [
     *[pytest.param(f"digits_{name}", None, {}) for name in OF_DIGITS],
-    pytest.param("digits_mislabelled", None, {"scenes": 16}),
+    pytest.param("digits_mislabeled", None, {"scenes": 16}),
     pytest.param("dsb2018_unet", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32, "teacher": False}),
@@ -77,7 +77,7 @@ CASES = [
     pytest.param("isbi2012_unet", membranes, {}),
     pytest.param("folder_unet", own("masks"), {"size": 32}),
     pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "small": True}),
-    pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "enlarge": 2}),
+    pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "upscale": 2}),
 ]
 
 

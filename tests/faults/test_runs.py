@@ -33,8 +33,8 @@ def original(tmp_path_factory):
         patch.setenv("XDG_DATA_HOME", str(folder / "home"))
         flags = [folder / "scenes.py", "--source", folder / "source"]
         flags += ["--steps", STEPS, "--batch-size", 4, "--width", 4]
-        for verb, more in (("train", []), ("seeds", ["--seeds", 0, 1])):
-            assert call(verb, *flags, *more, "--run", folder / verb) == 0
+        for subcommand, more in (("train", []), ("seeds", ["--seeds", 0, 1])):
+            assert call(subcommand, *flags, *more, "--run", folder / subcommand) == 0
         for split in ("best", "last"):
             run = folder / "train"
             assert call("evaluate", run, "--checkpoint", split) == 0

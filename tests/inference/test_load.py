@@ -196,7 +196,7 @@ def test_objects(tmp_path):
         ),
         roi_heads=models.RoIHeads(
             3, box_width=8, mask_convs=1, mask_width=8, detections_per_img=5,
-            score_thresh=0.0, aligned=True,
+            score_threshold=0.0, aligned=True,
         ),
     )  # fmt: skip
     forward = Forward(module, model_inputs=models.mask_rcnn_inputs)

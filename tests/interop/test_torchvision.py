@@ -172,17 +172,17 @@ def test_start_from():
     fresh = {"params": {"body": {"kernel": np.zeros((2, 2), np.float32)}}}
     fresh["params"]["head"] = {"bias": np.zeros(3, np.float32)}
     loaded = jax.tree.map(lambda x: x + 1, fresh)
-    start = interop.start_from(loaded, leave=["params/head"])
+    start = interop.init_from(loaded, exclude=["params/head"])
     got = jax.jit(start)(fresh)
     np.testing.assert_array_equal(got["params"]["body"]["kernel"], np.ones((2, 2)))
     np.testing.assert_array_equal(got["params"]["head"]["bias"], np.zeros(3))
-    part = interop.start_from({"params": {"body": loaded["params"]["body"]}})(fresh)
+    part = interop.init_from({"params": {"body": loaded["params"]["body"]}})(fresh)
     jax.tree.map(np.testing.assert_array_equal, part, got)
     other = {"params": {"head": {"bias": np.zeros(4, np.float32)}}}
     with pytest.raises(ValueError, match=r"params/head/bias is \[4\] .* has \[3\]"):
-        interop.start_from(other)(fresh)
+        interop.init_from(other)(fresh)
     with pytest.raises(ValueError, match="the model has nothing there"):
-        interop.start_from({"params": {"neck": np.zeros(4)}})(fresh)
+        interop.init_from({"params": {"neck": np.zeros(4)}})(fresh)
 
 
 @pytest.fixture

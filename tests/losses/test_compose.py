@@ -94,7 +94,7 @@ def test_deep_supervision_adds_up_every_size(rng):
     assert list(got) == ["ce", "dice"]
     want = 0
     for weight, x in zip((0.5, 0.3, 0.2), logits, strict=True):
-        step = 8 // x.shape[1]  # The nearest centre, of two the right or lower one.
+        step = 8 // x.shape[1]  # The nearest center, of two the right or lower one.
         pick = slice(step // 2, None, step)
         label, valid = batch["label"][:, pick, pick], batch["valid"][:, pick, pick]
         want = want + weight * 2 * losses.cross_entropy(x, label, valid)

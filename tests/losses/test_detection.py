@@ -29,7 +29,7 @@ def random_arrays(rng, *, unequal=True):
     number = np.array([R, R - 3, R - 5]) if unequal else np.full(B, R)
     objects = np.array([4, P, 0]) if unequal else np.full(B, 4)
     slot = np.arange(R)[None]
-    sampled = slot < number[:, None]
+    proposal_mask = slot < number[:, None]
     classes = np.where(slot < objects[:, None], classes, 0)
     if not unequal:
         kind = np.stack([rng.permutation(row) for row in np.repeat(kind[:1], B, 0)])
@@ -47,10 +47,10 @@ def random_arrays(rng, *, unequal=True):
         "box_deltas": normal(B, R, C, 4),
         "class_targets": classes.astype(np.int32),
         "box_delta_targets": normal(B, R, 4),
-        "sampled": sampled,
+        "proposal_mask": proposal_mask,
         "mask_logits": normal(B, P, M, M),
         "mask_targets": rng.random((B, P, M, M)).astype(np.float32),
-        "mask_sampled": (sampled & (classes > 0))[:, :P],
+        "mask_sampled": (proposal_mask & (classes > 0))[:, :P],
     }
 
 
@@ -74,7 +74,7 @@ def theirs(arrays):
         list(positive.float()),
         list(t["anchor_delta_targets"]),
     )
-    kept = t["sampled"]
+    kept = t["proposal_mask"]
     class_, box = roi_heads.fastrcnn_loss(
         t["class_logits"][kept],
         t["box_deltas"][kept].flatten(1),
@@ -146,14 +146,14 @@ def test_by_hand():
     np.testing.assert_allclose([total, count], [[1 / 72 + 17 / 18], [2]], rtol=1e-6)
     # Logits (0, 0) of two classes: ln 2 a sampled proposal.
     classes = np.int32([[1, 0, 0]])
-    sampled = positive | negative
+    proposal_mask = positive | negative
     logits = np.zeros((1, 3, 2), np.float32)
-    total, count = losses.class_sum(logits, classes, sampled)
+    total, count = losses.class_sum(logits, classes, proposal_mask)
     np.testing.assert_allclose([total, count], [[2 * np.log(2)], [2]], rtol=1e-6)
     # Only the box of the true class is read, and none of background.
     boxes = np.full((1, 3, 2, 4), 7, np.float32)
     boxes[0, 0, 1] = [1, 0, 0, 0]
-    total, count = losses.box_sum(boxes, 0 * deltas, classes, sampled)
+    total, count = losses.box_sum(boxes, 0 * deltas, classes, proposal_mask)
     np.testing.assert_allclose([total, count], [[17 / 18], [2]], rtol=1e-6)
     # Two masks of 2x2, one sampled: the mean over its cells, -log(sigmoid(2)) each.
     masks = np.full((1, 2, 2, 2), 2, np.float32)
@@ -165,9 +165,9 @@ COUNTS = {
     "objectness": lambda a: a["anchor_positive"] | a["anchor_negative"],
     "anchor_deltas": lambda a: a["anchor_positive"],
     "anchor_delta_targets": lambda a: a["anchor_positive"],
-    "class_logits": lambda a: a["sampled"],
-    "box_deltas": lambda a: a["sampled"] & (a["class_targets"] > 0),
-    "box_delta_targets": lambda a: a["sampled"] & (a["class_targets"] > 0),
+    "class_logits": lambda a: a["proposal_mask"],
+    "box_deltas": lambda a: a["proposal_mask"] & (a["class_targets"] > 0),
+    "box_delta_targets": lambda a: a["proposal_mask"] & (a["class_targets"] > 0),
     "mask_logits": lambda a: a["mask_sampled"],
     "mask_targets": lambda a: a["mask_sampled"],
 }
@@ -193,11 +193,13 @@ def _split(arrays):
 def test_what_is_not_sampled_is_never_read(rng):
     arrays = random_arrays(rng)
     broken = dict(arrays)
-    for name, counts in COUNTS.items():
-        mask = counts(arrays)
+    for name, pixel_mask in COUNTS.items():
+        mask = pixel_mask(arrays)
         mask = mask.reshape(mask.shape + (1,) * (arrays[name].ndim - 2))
         broken[name] = np.where(mask, arrays[name], np.float32(np.nan))
-    broken["class_targets"] = np.where(arrays["sampled"], arrays["class_targets"], 99)
+    broken["class_targets"] = np.where(
+        arrays["proposal_mask"], arrays["class_targets"], 99
+    )
     want, want_gradients = _gradients(*_split(arrays))
     got, gradients = _gradients(*_split(broken))
     assert got == want
@@ -214,7 +216,7 @@ def test_without_objects_there_is_no_nan(rng):
     for name in ("rpn_box", "box", "mask"):
         np.testing.assert_array_equal(terms[name], 0)
     assert all(np.all(terms[name] > 0) for name in ("objectness", "class"))
-    for name in ("anchor_negative", "sampled"):  # Nothing sampled at all.
+    for name in ("anchor_negative", "proposal_mask"):  # Nothing sampled at all.
         arrays[name] = np.zeros_like(arrays[name])
     value, gradients = _gradients(*_split(arrays))
     assert value == 0

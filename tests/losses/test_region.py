@@ -77,7 +77,7 @@ def test_log_cosh_dice_equals_the_formula(batch):
     np.testing.assert_allclose(got, dice**2 / 2, rtol=1e-5)
 
 
-def test_generalised_dice_equals_the_formula(batch):
+def test_generalized_dice_equals_the_formula(batch):
     logits, labels, valid = batch
     labels = np.where(labels == 3, 0, labels)  # Class 3 is absent ...
     labels[0] = np.where(labels[0] == 2, 1, labels[0])  # ... and here class 2, too.
@@ -87,15 +87,15 @@ def test_generalised_dice_equals_the_formula(batch):
         weights = 1 / np.maximum(size, 1e-9) ** 2
         weights[size == 0] = weights[size > 0].max()
         want.append(1 - 2 * (weights @ (p * t).sum(0)) / (weights @ (p + t).sum(0)))
-    got = losses.generalised_dice(logits, labels, valid)
+    got = losses.generalized_dice(logits, labels, valid)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_generalised_dice_pays_for_a_class_that_is_only_predicted():
+def test_generalized_dice_pays_for_a_class_that_is_only_predicted():
     labels, valid = jnp.zeros((1, 2, 2), jnp.int32), jnp.ones((1, 2, 2), bool)
     logits = 30 * jax.nn.one_hot(jnp.asarray([[[0, 0], [0, 1]]]), 2)
     # TP = (3, 0), FP = (0, 1), FN = (1, 0), equal weights: 1 - 6 / (7 + 1).
-    got = losses.generalised_dice(logits, labels, valid)
+    got = losses.generalized_dice(logits, labels, valid)
     np.testing.assert_allclose(got, [1 / 4], rtol=1e-6)
 
 

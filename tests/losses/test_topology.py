@@ -11,7 +11,7 @@ CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 def _skeleton(x, iterations):
-    """Algorithm 1 of the paper, by SciPy's grey morphology."""
+    """Algorithm 1 of the paper, by SciPy's gray morphology."""
 
     def erode(x):
         return ndimage.minimum_filter(x, footprint=CROSS, mode="nearest")

@@ -25,7 +25,7 @@ def labels(rng, shape, num_classes=3):
 
 
 def batch(rng, *, examples=5, size=(13, 17), num_classes=3):
-    """Logits near the truth, and a batch whose void pixels are labelled 255."""
+    """Logits near the truth, and a batch whose void pixels are labeled 255."""
     shape = (examples, *size)
     label = labels(rng, shape, num_classes)
     logits = rng.normal(size=(*shape, num_classes)).astype(np.float32)

@@ -25,19 +25,19 @@ def scene(rng, images=7, slots=12, size=(120, 140)):
     detected = np.clip(detected, 0, [width, height, width, height])
     classes = rng.integers(1, 3, (images, slots))  # No tree in truth.
     wrong = rng.random((images, slots)) < 0.1
-    present = rng.random((2, images, slots)) < 0.8
-    present[0, 1:2], present[1, 2:3], present[:, 3:4] = False, False, False
+    object_mask = rng.random((2, images, slots)) < 0.8
+    object_mask[0, 1:2], object_mask[1, 2:3], object_mask[:, 3:4] = False, False, False
     sides = [
         {
             "boxes": detected.astype(np.float32),
             "scores": rng.permutation(images * slots).reshape(images, slots) / 100,
             "classes": np.where(wrong, 3, classes),
-            "present": present[0],
+            "object_mask": object_mask[0],
         },
         {
             "boxes": truth.astype(np.float32),
             "classes": classes,
-            "present": present[1],
+            "object_mask": object_mask[1],
             "crowd": rng.random((images, slots)) < 0.15,
         },
     ]
@@ -48,9 +48,9 @@ def scene(rng, images=7, slots=12, size=(120, 140)):
 
 
 def _random_boxes(rng, shape, size):
-    centre = rng.random((*shape, 2)) * [size[1], size[0]]
+    center = rng.random((*shape, 2)) * [size[1], size[0]]
     half = rng.choice([6, 20, 60], (*shape, 1)) * (0.5 + rng.random((*shape, 2)))
-    boxes = np.concatenate([centre - half, centre + half], axis=-1)
+    boxes = np.concatenate([center - half, center + half], axis=-1)
     return np.clip(boxes, 0, [size[1], size[0]] * 2)
 
 
@@ -73,7 +73,7 @@ def oracle(detections, truth, kind, ids):
 
     annotations, results = [], []
     for i, image_id in enumerate(ids):
-        for n in np.flatnonzero(truth["present"][i]):
+        for n in np.flatnonzero(truth["object_mask"][i]):
             box, rle = one(truth, i, n)
             annotations.append(
                 {
@@ -86,7 +86,7 @@ def oracle(detections, truth, kind, ids):
                     "iscrowd": int(truth["crowd"][i, n]),
                 }
             )
-        for n in np.flatnonzero(detections["present"][i]):
+        for n in np.flatnonzero(detections["object_mask"][i]):
             box, rle = one(detections, i, n)
             shape = {"bbox": box} if kind == "bbox" else {"segmentation": rle}
             results.append(
@@ -116,18 +116,18 @@ def oracle(detections, truth, kind, ids):
 def test_equals_pycocotools(seed, capsys):
     detections, truth, batch = scene(np.random.default_rng(seed))
     got = metrics.AveragePrecision.from_batch(detections, truth, batch, classes=NAMES)
-    figures = got.compute()
+    scores = got.compute()
     assert capsys.readouterr().out == ""
-    assert 0.05 < figures["box_ap"] < 0.95
-    assert 0.05 < figures["mask_ap"] < 0.95
-    assert np.isnan(figures["box_ap/tree"])
-    mean = (figures["box_ap/cat"] + figures["box_ap/dog"]) / 2
-    assert figures["box_ap"] == pytest.approx(mean, abs=1e-12)
+    assert 0.05 < scores["box_ap"] < 0.95
+    assert 0.05 < scores["mask_ap"] < 0.95
+    assert np.isnan(scores["box_ap/tree"])
+    mean = (scores["box_ap/cat"] + scores["box_ap/dog"]) / 2
+    assert scores["box_ap"] == pytest.approx(mean, abs=1e-12)
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         want = oracle(detections, truth, kind, [3, 11, 12, 20, 31, 40, 55])
         for key, value in zip(SUMMARY, want, strict=True):
             value = np.nan if value == -1 else value
-            assert figures[f"{name}_{key}"] == pytest.approx(
+            assert scores[f"{name}_{key}"] == pytest.approx(
                 value, abs=1e-12, nan_ok=True
             ), key
 
@@ -137,16 +137,16 @@ def test_by_hand():
     # is 1/2 up to recall 1/2 and 0 beyond: 51 of the 101 recalls are at most 1/2.
     boxes = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]]], np.float32)
     side = {"boxes": boxes, "classes": np.ones((1, 2), int)}
-    truth = side | {"present": np.ones((1, 2), bool)}
+    truth = side | {"object_mask": np.ones((1, 2), bool)}
     far = boxes + np.array([[0, 50, 0, 50], [0, 0, 0, 0]])[None]
     detections = truth | {"boxes": far, "scores": np.array([[0.9, 0.8]])}
     batch = {"index": np.zeros(1), "weight": np.ones(1)}
     make = functools.partial(metrics.AveragePrecision.from_batch, classes=("cat",))
-    figures = make(detections, truth, batch).compute()
-    assert figures["box_ap50"] == pytest.approx(51 / 101 / 2)
-    assert figures["box_ap/cat"] == figures["box_ap"]
-    assert figures["box_ar100"] == 0.5
-    assert not any(key.startswith("mask") for key in figures)
+    scores = make(detections, truth, batch).compute()
+    assert scores["box_ap50"] == pytest.approx(51 / 101 / 2)
+    assert scores["box_ap/cat"] == scores["box_ap"]
+    assert scores["box_ar100"] == 0.5
+    assert not any(key.startswith("mask") for key in scores)
     crowd = dict(truth, boxes=far, crowd=np.array([[True, False]]))
     # The invention now lies in a crowd: neither right nor wrong.
     assert make(detections, crowd, batch).compute()["box_ap"] == pytest.approx(1)
@@ -172,23 +172,25 @@ def test_any_order_and_any_batching_is_the_same(rng):
 
 def test_empty_sides(rng):
     detections, truth, batch = scene(rng, images=3)
-    none = np.zeros_like(truth["present"])
+    none = np.zeros_like(truth["object_mask"])
     make = functools.partial(metrics.AveragePrecision.from_batch, classes=NAMES)
-    figures = make(detections | {"present": none}, truth, batch).compute()
-    assert figures["box_ap"] == figures["mask_ap"] == figures["box_ar100"] == 0
-    figures = make(detections, truth | {"present": none}, batch).compute()
-    assert np.isnan(list(figures.values())).all()
-    both = make(detections | {"present": none}, truth | {"present": none}, batch)
+    scores = make(detections | {"object_mask": none}, truth, batch).compute()
+    assert scores["box_ap"] == scores["mask_ap"] == scores["box_ar100"] == 0
+    scores = make(detections, truth | {"object_mask": none}, batch).compute()
+    assert np.isnan(list(scores.values())).all()
+    both = make(
+        detections | {"object_mask": none}, truth | {"object_mask": none}, batch
+    )
     assert np.isnan(list(both.compute().values())).all()
 
 
 def test_area_sets_small_and_large(rng):
     detections, truth, batch = scene(rng)
     make = functools.partial(metrics.AveragePrecision.from_batch, classes=NAMES)
-    small = np.full(truth["present"].shape, 5.0)
-    figures = make(detections, truth | {"area": small}, batch).compute()
-    assert np.isnan(figures["box_ap_large"])
-    assert figures["box_ap_small"] > 0
+    small = np.full(truth["object_mask"].shape, 5.0)
+    scores = make(detections, truth | {"area": small}, batch).compute()
+    assert np.isnan(scores["box_ap_large"])
+    assert scores["box_ap_small"] > 0
 
 
 def test_message(rng):

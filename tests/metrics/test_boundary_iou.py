@@ -28,7 +28,7 @@ def test_equals_a_transcription(rng):
     metric = metrics.boundary_iou(scenes.NAMES, fraction=0.03)
     width = 2  # 0.03 * hypot(40, 60) = 2.16.
     got = jax.jit(metric)(logits, batch)
-    figures, per_image = got.compute(), got.per_image()
+    scores, per_image = got.compute(), got.per_image()
     predicted, ious, sums = logits.argmax(-1), [], np.zeros((2, 2))
     for i in range(5):
         row = []
@@ -45,10 +45,10 @@ def test_equals_a_transcription(rng):
         np.testing.assert_allclose(
             per_image[f"boundary_iou_per_image/{name}"], want[:, c], rtol=1e-12
         )
-        assert figures[f"boundary_iou/{name}"] == pytest.approx(sums[0, c] / sums[1, c])
-    assert figures["mean_boundary_iou"] == pytest.approx((sums[0] / sums[1]).mean())
+        assert scores[f"boundary_iou/{name}"] == pytest.approx(sums[0, c] / sums[1, c])
+    assert scores["mean_boundary_iou"] == pytest.approx((sums[0] / sums[1]).mean())
     mean = np.nanmean(np.nanmean(want, axis=1))
-    assert figures["mean_boundary_iou_per_image"] == pytest.approx(mean)
+    assert scores["mean_boundary_iou_per_image"] == pytest.approx(mean)
 
 
 def test_empty_sides():

@@ -26,23 +26,23 @@ def expected_calibration_error(probs, labels, num_bins=15):
 def test_equals_the_formulas(rng):
     logits, batch = scenes.batch(rng, examples=6, size=(30, 33))
     got = jax.jit(metrics.calibration(NAMES))(3 * logits, batch)
-    figures, per_image = got.compute(), got.per_image()
+    scores, per_image = got.compute(), got.per_image()
     probs = scipy.special.softmax(3 * logits.astype(np.float64), axis=-1)
     valid = batch["valid"]
     want = expected_calibration_error(probs[valid], batch["label"][valid])
     assert want > 0.02
-    assert figures["ece"] == pytest.approx(want, abs=8e-6)
+    assert scores["ece"] == pytest.approx(want, abs=8e-6)
     # scikit-learn 1.7 and later scales the multi-class score to [0, 2] by default.
     brier = np.mean(
         ((probs[valid] - np.eye(3)[batch["label"][valid]]) ** 2).sum(axis=-1)
     )
-    assert figures["brier"] == pytest.approx(brier, abs=2e-5)
+    assert scores["brier"] == pytest.approx(brier, abs=2e-5)
     images = [
         expected_calibration_error(probs[i][valid[i]], batch["label"][i][valid[i]])
         for i in range(6)
     ]
     np.testing.assert_allclose(per_image["ece_per_image"], images, atol=8e-6)
-    assert figures["ece_per_image"] == pytest.approx(np.mean(images), abs=8e-6)
+    assert scores["ece_per_image"] == pytest.approx(np.mean(images), abs=8e-6)
 
 
 def test_binary_brier_is_twice_sklearn(rng):
@@ -88,8 +88,8 @@ def test_bins_hold_their_upper_edge():
 def test_nothing_counted_is_nan(rng):
     logits, batch = scenes.batch(rng)
     batch["valid"] = np.zeros_like(batch["valid"])
-    figures = metrics.calibration(NAMES)(logits, batch).compute()
-    assert np.isnan(list(figures.values())).all()
+    scores = metrics.calibration(NAMES)(logits, batch).compute()
+    assert np.isnan(list(scores.values())).all()
 
 
 def test_too_large():

@@ -16,11 +16,11 @@ def test_combined_gives_the_figures_of_all(rng):
     both = metrics.combine(metrics.semantic(NAMES), images=per_image)
     compiled = jax.jit(both)
     parts = [compiled(*scenes.rows(logits, batch, [i])) for i in range(5)]
-    figures = functools.reduce(lambda a, b: a.merge(b), parts).compute()
+    scores = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     want = metrics.semantic(NAMES)(logits, batch).compute()
     named = per_image(logits, batch).compute()
     want |= {f"images_{k}": v for k, v in named.items()}
-    assert figures == pytest.approx(want, nan_ok=True)
+    assert scores == pytest.approx(want, nan_ok=True)
 
 
 def test_combine_refuses_one_key_twice(rng):
@@ -51,8 +51,8 @@ def test_on_host_makes_the_metric_after_the_device(rng):
         return jax.device_get(metric(*own)).with_batch(own[1])
 
     one, two, third = (part(rows) for rows in ([0, 1], [3, 4], [2]))
-    figures = one.merge(two).compute()
-    assert figures["largest"] == pytest.approx(logits[[0, 1, 3]].max((1, 2, 3)).mean())
+    scores = one.merge(two).compute()
+    assert scores["largest"] == pytest.approx(logits[[0, 1, 3]].max((1, 2, 3)).mean())
     for merged in (one.merge(two).merge(third), third.merge(two.merge(one))):
         want = logits[:4].max((1, 2, 3)).mean()
         assert merged.compute() == {"largest": pytest.approx(want)}

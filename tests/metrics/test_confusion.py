@@ -26,8 +26,8 @@ def _count(predicted, truth, valid):
 
 def test_scores_by_hand():
     # Truth 0 0 0 0 1 1 against 0 0 0 1 1 0: one cat hit, one missed, one made up.
-    counts = np.array([[3, 1], [1, 1]])
-    scores = metrics.Confusion(counts, ("sky", "cat")).compute()
+    matrix = np.array([[3, 1], [1, 1]])
+    scores = metrics.Confusion(matrix, ("sky", "cat")).compute()
     assert scores == pytest.approx(
         {
             "iou/sky": 3 / 5,
@@ -69,8 +69,8 @@ def test_counts_equal_sklearn(size, seed):
     want = sklearn.metrics.confusion_matrix(
         truth[valid], predicted[valid], labels=range(C)
     )
-    np.testing.assert_array_equal(got.counts, want)
-    assert got.counts.dtype == jnp.int32
+    np.testing.assert_array_equal(got.matrix, want)
+    assert got.matrix.dtype == jnp.int32
 
 
 def test_scores_equal_sklearn(rng):
@@ -108,8 +108,8 @@ def test_scores_equal_sklearn(rng):
 
 
 def test_absent_class_is_nan_and_left_out():
-    counts = np.diag([5, 0, 5])
-    scores = metrics.Confusion(counts, ("a", "b", "c")).compute()
+    matrix = np.diag([5, 0, 5])
+    scores = metrics.Confusion(matrix, ("a", "b", "c")).compute()
     assert np.isnan(scores["iou/b"])
     assert np.isnan(scores["dice/b"])
     assert scores["mean_iou"] == scores["mean_dice"] == scores["mean_accuracy"] == 1
@@ -117,8 +117,8 @@ def test_absent_class_is_nan_and_left_out():
 
 def test_one_side_empty_scores_zero():
     # b is never predicted, c is made up, d is seen on neither side.
-    counts = np.array([[4, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    scores = metrics.Confusion(counts, ("a", "b", "c", "d")).compute()
+    matrix = np.array([[4, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    scores = metrics.Confusion(matrix, ("a", "b", "c", "d")).compute()
     for score in ("iou", "dice", "precision", "recall"):
         assert scores[f"{score}/b"] == scores[f"{score}/c"] == 0
         assert np.isnan(scores[f"{score}/d"])
@@ -137,14 +137,14 @@ def test_nothing_counted_is_nan():
 def test_merge_is_exact_past_int32():
     one = metrics.Confusion(np.array([[2**31 - 1]], np.int32), ("a",))
     both = one.merge(one)
-    assert both.counts == 2**32 - 2
-    assert both.merge(one).counts == 3 * (2**31 - 1)
+    assert both.matrix == 2**32 - 2
+    assert both.merge(one).matrix == 3 * (2**31 - 1)
 
 
 def test_merge_refuses_other_classes():
-    counts = np.zeros((1, 1), np.int32)
+    matrix = np.zeros((1, 1), np.int32)
     with pytest.raises(ValueError, match=r"same classes, got \('a',\) and \('b',\)"):
-        metrics.Confusion(counts, ("a",)).merge(metrics.Confusion(counts, ("b",)))
+        metrics.Confusion(matrix, ("a",)).merge(metrics.Confusion(matrix, ("b",)))
 
 
 @settings(max_examples=20, deadline=None)
@@ -161,8 +161,8 @@ def test_any_order_and_any_batching_is_the_same(data):
     left = functools.reduce(lambda a, b: a.merge(b), parts)
     right = functools.reduce(lambda a, b: b.merge(a), reversed(parts))
     whole = _count(*arrays)
-    np.testing.assert_array_equal(left.counts, whole.counts)
-    np.testing.assert_array_equal(right.counts, whole.counts)
+    np.testing.assert_array_equal(left.matrix, whole.matrix)
+    np.testing.assert_array_equal(right.matrix, whole.matrix)
     assert left.compute() == whole.compute()
 
 
@@ -187,9 +187,9 @@ def test_batches_of_four_equal_one_of_ten(rng):
         return metric(logits[rows % 10], part)
 
     merged = padded(0).merge(padded(4)).merge(padded(8))
-    np.testing.assert_array_equal(merged.counts, whole.counts)
+    np.testing.assert_array_equal(merged.matrix, whole.matrix)
     assert merged.compute() == whole.compute()
-    assert merged.counts.sum() == batch["valid"].sum()
+    assert merged.matrix.sum() == batch["valid"].sum()
 
 
 def test_the_largest_logit_wins(rng):
@@ -215,7 +215,7 @@ def test_labels_of_any_integer_dtype(dtype):
     label = (np.arange(2 * 19 * 4) % 19).reshape(2, 19, 4).astype(dtype)
     valid = np.ones(label.shape, bool)
     found = metrics.Confusion.from_batch(label, label, valid, classes=names)
-    np.testing.assert_array_equal(found.counts, 8 * np.eye(19))
+    np.testing.assert_array_equal(found.matrix, 8 * np.eye(19))
     batch = {"index": np.arange(2), "weight": np.ones(2, np.float32)}
     images = metrics.ImageConfusion.from_batch(
         label, label, valid, batch, classes=names

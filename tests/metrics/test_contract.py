@@ -25,7 +25,7 @@ METRICS = {
     "boundary_iou": metrics.boundary_iou(NAMES),
     "ranking": metrics.ranking(NAMES),
     "calibration": metrics.calibration(NAMES),
-    "centreline": metrics.centreline(NAMES),
+    "centerline": metrics.centerline(NAMES),
     "objects": metrics.objects(*OBJECTS),
     "regions": metrics.regions(*OBJECTS),
     "best_threshold_rand": metrics.best_threshold_rand(),
@@ -97,8 +97,8 @@ def test_what_does_not_count_is_never_read(metric):
 def test_nothing_counted_is_nan_or_zero_counts(metric):
     logits, batch = _scene(0)
     for name in ("valid", "weight"):
-        figures = metric(logits, batch | {name: np.zeros_like(batch[name])}).compute()
-        for key, value in figures.items():
+        scores = metric(logits, batch | {name: np.zeros_like(batch[name])}).compute()
+        for key, value in scores.items():
             counted = key.split("@")[0] in ("tp", "fp", "fn")
             assert value == 0 if counted else np.isnan(value), key
 
@@ -126,9 +126,9 @@ OVERLAPS = (
 )
 
 
-def _of_class_one(figures):
+def _of_class_one(scores):
     """The overlap scores and distances of class 1, by score."""
-    for key, value in figures.items():
+    for key, value in scores.items():
         score, _, name = key.removeprefix("all_").partition("/")
         score = score.partition("@")[0].removesuffix("_per_image")
         if name in ("", "cat", "object") and score in (*OVERLAPS, *DISTANCES):
@@ -139,8 +139,8 @@ def _of_class_one(figures):
     ("predicted", "true"), [(False, False), (True, False), (False, True), (True, True)]
 )
 def test_empty_sides_score_alike_throughout(metric, predicted, true):
-    figures = metric(*_one_side(predicted, true)).compute()
-    for score, value in _of_class_one(figures):
+    scores = metric(*_one_side(predicted, true)).compute()
+    for score, value in _of_class_one(scores):
         if not predicted and not true:
             assert np.isnan(value), score
         elif score in DISTANCES:
@@ -154,5 +154,5 @@ def test_empty_sides_score_alike_throughout(metric, predicted, true):
 def test_every_metric_has_an_overlap_or_is_known_not_to():
     without = {"ranking", "calibration", "best_threshold_rand"}
     for name, compiled in COMPILED.items():
-        figures = compiled(*_one_side(True, True)).compute()
-        assert bool(list(_of_class_one(figures))) == (name not in without), name
+        scores = compiled(*_one_side(True, True)).compute()
+        assert bool(list(_of_class_one(scores))) == (name not in without), name

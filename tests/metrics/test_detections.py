@@ -22,7 +22,7 @@ def batch(images=2):
     return {
         "boxes": np.tile(BOXES, (images, 1, 1)),
         "classes": np.tile(np.array([1, 2, 0], np.int32), (images, 1)),
-        "present": np.tile([True, True, False], (images, 1)),
+        "object_mask": np.tile([True, True, False], (images, 1)),
         "masks": masks,
         "valid": np.ones((images, *SIZE), bool),
         "index": np.arange(images, dtype=np.int32),
@@ -36,18 +36,18 @@ def outputs(images=2, *, boxes=BOXES, classes=(1, 2, 0), scores=(0.9, 0.8, 0.0))
         boxes=jnp.tile(boxes, (images, 1, 1)),
         classes=np.tile(np.asarray(classes, np.int32), (images, 1)),
         scores=np.tile(np.asarray(scores, np.float32), (images, 1)),
-        present=np.tile(np.asarray(scores) > 0, (images, 1)),
+        object_mask=np.tile(np.asarray(scores) > 0, (images, 1)),
         masks=np.ones((images, 3, 28, 28), np.float32),
         aligned=False,
     )
 
 
-def figures(found, true):
+def scores(found, true):
     return metrics.detections(CLASSES)(found, true).compute()
 
 
 def test_perfect_detections_score_one():
-    got = figures(outputs(), batch())
+    got = scores(outputs(), batch())
     for name in ("box_ap", "mask_ap50", "box_ap/bar", "f1@0.75", "dsb2018_score@0.50"):
         assert got[name] == pytest.approx(1), name
 
@@ -65,11 +65,11 @@ def test_masks_are_pasted_as_they_lie():
             for masks, boxes in zip(true["masks"], true["boxes"], strict=True)
         ]
         found.boxes, found.masks, found.aligned = true["boxes"], np.array(cut), aligned
-        assert (figures(found, true)["mask_ap"] == pytest.approx(1)) == aligned
+        assert (scores(found, true)["mask_ap"] == pytest.approx(1)) == aligned
 
 
 def test_a_wrong_class_counts_in_precision_and_not_in_matching():
-    got = figures(outputs(classes=(2, 2, 0)), batch())
+    got = scores(outputs(classes=(2, 2, 0)), batch())
     assert got["box_ap/square"] == 0
     # Half of the detections called bars are right, the surer half wrong: precision
     # is 1/2 at every recall.
@@ -78,24 +78,24 @@ def test_a_wrong_class_counts_in_precision_and_not_in_matching():
 
 
 def test_an_unsure_detection_is_left_out_of_matching():
-    got = figures(outputs(scores=(0.9, 0.3, 0.0)), batch())
+    got = scores(outputs(scores=(0.9, 0.3, 0.0)), batch())
     assert got["recall@0.50"] == 0.5
     assert got["box_ap"] == pytest.approx(1)
 
 
 def test_no_detection_and_no_object():
-    got = figures(outputs(scores=(0, 0, 0)), batch())
+    got = scores(outputs(scores=(0, 0, 0)), batch())
     assert got["mask_ap"] == 0
     assert got["f1@0.50"] == 0
-    nothing = batch() | {"present": np.zeros((2, 3), bool)}
-    got = figures(outputs(scores=(0, 0, 0)), nothing)
+    nothing = batch() | {"object_mask": np.zeros((2, 3), bool)}
+    got = scores(outputs(scores=(0, 0, 0)), nothing)
     assert np.isnan(got["mask_ap"])
     assert np.isnan(got["f1@0.50"])
 
 
 def test_finding_a_crowd_is_not_wrong():
     crowd = batch() | {"crowd": np.tile([False, True, False], (2, 1))}
-    got = figures(outputs(), crowd)
+    got = scores(outputs(), crowd)
     assert got["box_ap"] == pytest.approx(1)
     assert got["precision@0.50"] == 1
     assert got["fn@0.50"] == 0
@@ -118,4 +118,4 @@ def test_messages():
         metrics.detections(("background",))
     bare = {k: v for k, v in batch().items() if k != "masks"}
     with pytest.raises(ValueError, match="max_objects=N"):
-        figures(outputs(), bare)
+        scores(outputs(), bare)

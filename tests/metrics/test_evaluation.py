@@ -17,7 +17,7 @@ METRIC = metrics.combine(
     metrics.boundary_iou(NAMES),
     metrics.ranking(NAMES),
     metrics.calibration(NAMES),
-    metrics.centreline(NAMES),
+    metrics.centerline(NAMES),
     metrics.objects(metrics.Matching.from_batch, metrics.Panoptic.of_objects),
     all=metrics.semantic(NAMES),
 )
@@ -49,7 +49,7 @@ def test_four_devices_equal_one_image_at_a_time(rng):
     evaluate = train.make_evaluator(
         train.make_forward(Scale()), objective, METRIC, train.make_mesh()
     )
-    figures = evaluate(state, iter(batches))
+    scores = evaluate(state, iter(batches))
     metric = scenes.compiled(METRIC)
     parts = [
         metric(*scenes.rows(2 * batch["image"], batch, [i]))
@@ -58,6 +58,6 @@ def test_four_devices_equal_one_image_at_a_time(rng):
     ]
     want = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     assert len(want) > 100
-    found = {k: figures[k] for k in want}
+    found = {k: scores[k] for k in want}
     assert found == pytest.approx(want, rel=1e-5, abs=1e-6, nan_ok=True)
-    assert figures.keys() - want.keys() == {"loss", "loss/ce"}
+    assert scores.keys() - want.keys() == {"loss", "loss/ce"}

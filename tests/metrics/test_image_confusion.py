@@ -24,14 +24,14 @@ def test_per_image_figures_are_means_of_single_images(rng):
         metrics.semantic(NAMES)(*scenes.rows(logits, batch, [i])).compute()
         for i in range(5)
     ]
-    figures, per_image = got.compute(), got.per_image()
+    scores, per_image = got.compute(), got.per_image()
     for key in singles[0]:
         name, slash, label = key.partition("/")
         key = f"{name}_per_image{slash}{label}"
         want = np.array([s[name + slash + label] for s in singles])
         np.testing.assert_allclose(per_image[key], want, rtol=1e-12)
-        assert figures[key] == pytest.approx(np.nanmean(want))
-    assert len(singles[0]) * 2 == len(figures)
+        assert scores[key] == pytest.approx(np.nanmean(want))
+    assert len(singles[0]) * 2 == len(scores)
 
 
 def test_padding_and_void_do_not_count(rng):
@@ -54,10 +54,10 @@ def test_absent_class_is_left_out_of_the_image():
         "weight": np.ones(2, np.float32),
         "index": np.arange(2, dtype=np.int32),
     }
-    figures = metrics.semantic_per_image(("a", "b"))(logits, batch).compute()
-    assert figures["iou_per_image/b"] == 0  # Seen in the second image only.
-    assert figures["mean_iou_per_image"] == pytest.approx((1 + (1 / 2 + 0) / 2) / 2)
-    assert figures["mean_iou"] == pytest.approx((3 / 4 + 0) / 2)
+    scores = metrics.semantic_per_image(("a", "b"))(logits, batch).compute()
+    assert scores["iou_per_image/b"] == 0  # Seen in the second image only.
+    assert scores["mean_iou_per_image"] == pytest.approx((1 + (1 / 2 + 0) / 2) / 2)
+    assert scores["mean_iou"] == pytest.approx((3 / 4 + 0) / 2)
 
 
 def test_take_repeats_images(rng):

@@ -79,16 +79,16 @@ def test_matching_equals_masks_at_all_thresholds(rng):
         ("dsb2018_score", tp / (tp + fp + fn)),
     ):
         np.testing.assert_allclose(found[name], want, rtol=1e-12)
-    figures = got.compute()
-    assert figures["tp@0.50"] == tp[0]
-    assert figures["recall@0.75"] == pytest.approx(tp[5] / (tp[5] + fn[5]))
-    assert figures["mean_dsb2018_score"] == pytest.approx((tp / sums.sum(0)).mean())
+    found = got.compute()
+    assert found["tp@0.50"] == tp[0]
+    assert found["recall@0.75"] == pytest.approx(tp[5] / (tp[5] + fn[5]))
+    assert found["mean_dsb2018_score"] == pytest.approx((tp / sums.sum(0)).mean())
     want = np.array(scores)
     assert np.isnan(want).sum() == 1  # Both sides empty.
     assert want[:2].tolist() == [0, 0]  # One side empty.
     per_image = got.per_image()["mean_dsb2018_score_per_image"]
     np.testing.assert_allclose(per_image, want, rtol=1e-12)
-    mean = figures["mean_dsb2018_score_per_image"]
+    mean = found["mean_dsb2018_score_per_image"]
     assert mean == pytest.approx(np.nanmean(want))
 
 
@@ -106,7 +106,7 @@ def aggregated_jaccard(predicted, truth, valid):
     predicted, truth = (np.where(valid, x, 0) for x in (predicted, truth))
     p_ids = np.unique(predicted[predicted > 0])
     hit = union = 0
-    used = set()
+    matched = set()
     for t in np.unique(truth[truth > 0]):
         a, best = truth == t, (0.0, None)
         for p in p_ids:
@@ -119,8 +119,8 @@ def aggregated_jaccard(predicted, truth, valid):
             continue
         b = predicted == best[1]
         hit, union = hit + (a & b).sum(), union + (a | b).sum()
-        used.add(best[1])
-    union += sum((predicted == p).sum() for p in p_ids if p not in used)
+        matched.add(best[1])
+    union += sum((predicted == p).sum() for p in p_ids if p not in matched)
     return hit, union
 
 
@@ -183,7 +183,7 @@ def test_the_best_threshold_is_that_of_the_mean(rng):
     logits, batch = scenes.batch(rng, size=(20, 22), num_classes=2)
     thresholds = (0.3, 0.5, 0.7)
     metric = scenes.compiled(metrics.best_threshold_rand(thresholds=thresholds))
-    figures = metric(logits, batch).compute()
+    found = metric(logits, batch).compute()
     valid = batch["valid"]
     truth = metrics.components((batch["label"] == 1) & valid)
     probs = jax.nn.softmax(logits)[..., 1]
@@ -194,14 +194,14 @@ def test_the_best_threshold_is_that_of_the_mean(rng):
         means.append(scores["v_rand_per_image"])
     best = int(np.argmax(means))
     assert len(set(means)) == 3
-    assert figures["best_v_rand_per_image"] == pytest.approx(means[best])
-    assert figures["best_v_rand_threshold"] == thresholds[best]
+    assert found["best_v_rand_per_image"] == pytest.approx(means[best])
+    assert found["best_v_rand_threshold"] == thresholds[best]
 
 
 def test_components_reach():
     mask = np.array([[[1, 0, 1], [0, 1, 0]]], bool)
     assert metrics.components(mask).max() == 3
-    assert metrics.components(mask, reach=2).max() == 1
+    assert metrics.components(mask, connectivity=2).max() == 1
     noise = np.random.default_rng(0).random((2, 20, 20)) < 0.5
     for got, one in zip(metrics.components(noise), noise, strict=True):
         np.testing.assert_array_equal(got, scipy.ndimage.label(one)[0])
@@ -223,14 +223,14 @@ def test_objects_inside_a_compiled_evaluation(rng):
     metric = scenes.compiled(metrics.objects(*MAKES))
     parts = [metric(*scenes.rows(logits, batch, [i, i + 1])) for i in (0, 3)]
     parts = [*parts, metric(*scenes.rows(logits, batch, [2]))]
-    figures = functools.reduce(lambda a, b: a.merge(b), parts).compute()
+    found = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     valid = batch["valid"][:4]
     predicted = metrics.components((logits[:4].argmax(-1) == 1) & valid)
     rows = {k: batch[k][:4] for k in ("index", "weight")}
     want = {}
     for make in MAKES:
         want |= make(predicted, truth[:4], valid, rows).compute()
-    assert figures == pytest.approx(want, nan_ok=True)
+    assert found == pytest.approx(want, nan_ok=True)
     again = scenes.compiled(metrics.regions(*MAKES))(logits, batch).compute()
     truth = metrics.components((batch["label"] == 1) & batch["valid"])[:4]
     want = metrics.Matching.from_batch(predicted, truth, valid, rows).compute()

@@ -65,14 +65,14 @@ def test_equals_a_transcription(rng):
             np.testing.assert_allclose(got.rows.values[name][i], want, rtol=1e-12)
     tp, fp, fn, iou = np.sum(images, axis=0)
     assert min(tp.sum(), fp.sum(), fn.sum()) > 3
-    figures = got.compute()
-    assert figures["pq/dog"] == pytest.approx((iou / (tp + fp / 2 + fn / 2))[2])
-    assert figures["pq"] == pytest.approx((iou / (tp + fp / 2 + fn / 2)).mean())
-    assert figures["rq"] == pytest.approx((tp / (tp + fp / 2 + fn / 2)).mean())
-    assert figures["sq"] == pytest.approx((iou / tp).mean())
+    scores = got.compute()
+    assert scores["pq/dog"] == pytest.approx((iou / (tp + fp / 2 + fn / 2))[2])
+    assert scores["pq"] == pytest.approx((iou / (tp + fp / 2 + fn / 2)).mean())
+    assert scores["rq"] == pytest.approx((tp / (tp + fp / 2 + fn / 2)).mean())
+    assert scores["sq"] == pytest.approx((iou / tp).mean())
     for name in NAMES:
-        parts = figures[f"sq/{name}"] * figures[f"rq/{name}"]
-        assert figures[f"pq/{name}"] == pytest.approx(parts)
+        parts = scores[f"sq/{name}"] * scores[f"rq/{name}"]
+        assert scores[f"pq/{name}"] == pytest.approx(parts)
     assert got.per_image()["pq_per_image"][0] == pytest.approx(1)
 
 

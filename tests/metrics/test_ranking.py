@@ -49,25 +49,25 @@ def evenly_mixed(truth, bins):
 def test_equals_oracles_on_binned_scores(rng):
     logits, batch = scenes.batch(rng)
     got = jax.jit(metrics.ranking(NAMES, num_bins=64, limit=4.0))(logits, batch)
-    figures, bound = got.compute(), got.bin_error()
+    scores, bound = got.compute(), got.bin_error()
     valid, odds = batch["valid"], np.asarray(log_odds(logits))
     for c, name in enumerate(NAMES):
         truth, score = batch["label"][valid] == c, odds[valid][:, c]
         bins = np.clip(np.floor((score + 4) * 8), 0, 63)
-        auc = figures[f"auc_roc/{name}"]
+        auc = scores[f"auc_roc/{name}"]
         want = sklearn.metrics.roc_auc_score(truth, bins)
         assert auc == pytest.approx(want, abs=1e-12)
         gap = abs(auc - sklearn.metrics.roc_auc_score(truth, score))
         assert 0 < gap <= bound[f"auc_roc/{name}"] < 0.1
-        ap = figures[f"pixel_average_precision/{name}"]
+        ap = scores[f"pixel_average_precision/{name}"]
         worst, want, best = evenly_mixed(truth, bins)
         assert ap == pytest.approx(want, abs=1e-12)
         gap = bound[f"pixel_average_precision/{name}"]
         assert gap == pytest.approx(max(best - want, want - worst), abs=1e-12)
         exact = sklearn.metrics.average_precision_score(truth, score)
         assert 0 < abs(ap - exact) <= gap
-    mean = np.mean([figures[f"auc_roc/{name}"] for name in NAMES])
-    assert figures["mean_auc_roc"] == pytest.approx(mean)
+    mean = np.mean([scores[f"auc_roc/{name}"] for name in NAMES])
+    assert scores["mean_auc_roc"] == pytest.approx(mean)
 
 
 def test_equals_sklearn_where_no_bin_is_shared(rng):
@@ -80,11 +80,11 @@ def test_equals_sklearn_where_no_bin_is_shared(rng):
         "weight": np.ones(1, np.float32),
     }
     got = jax.jit(metrics.ranking(("a", "b"), num_bins=64, limit=32.0))(logits, batch)
-    figures, arguments = got.compute(), (batch["label"].ravel(), odds.ravel())
+    scores, arguments = got.compute(), (batch["label"].ravel(), odds.ravel())
     want = sklearn.metrics.roc_auc_score(*arguments)
-    assert figures["auc_roc/b"] == pytest.approx(want, abs=1e-12)
+    assert scores["auc_roc/b"] == pytest.approx(want, abs=1e-12)
     want = sklearn.metrics.average_precision_score(*arguments)
-    assert figures["pixel_average_precision/b"] == pytest.approx(want, abs=1e-12)
+    assert scores["pixel_average_precision/b"] == pytest.approx(want, abs=1e-12)
     assert max(got.bin_error().values()) == pytest.approx(0, abs=1e-12)
 
 
@@ -95,18 +95,18 @@ def test_the_default_bins_are_close(rng):
     valid = batch["valid"]
     truth, score = batch["label"][valid] == 1, logits[valid]
     score = scipy.special.softmax(score.astype(np.float64), axis=-1)[:, 1]
-    figures = got.compute()
+    scores = got.compute()
     want = sklearn.metrics.roc_auc_score(truth, score)
-    assert figures["auc_roc/cat"] == pytest.approx(want, abs=1e-4)
+    assert scores["auc_roc/cat"] == pytest.approx(want, abs=1e-4)
     want = sklearn.metrics.average_precision_score(truth, score)
-    assert figures["pixel_average_precision/cat"] == pytest.approx(want, abs=1e-3)
+    assert scores["pixel_average_precision/cat"] == pytest.approx(want, abs=1e-3)
 
 
 def test_bounds_are_reached_within_one_bin():
     # Two hits and three misses in one bin: best 1, worst (1/4 + 2/5) / 2.
-    counts = np.zeros((1, 2, 4), np.int64)
-    counts[0, :, 2] = 3, 2
-    got = metrics.Ranking(counts, ("a",))
+    histogram = np.zeros((1, 2, 4), np.int64)
+    histogram[0, :, 2] = 3, 2
+    got = metrics.Ranking(histogram, ("a",))
     assert got.compute()["auc_roc/a"] == 0.5
     assert got.bin_error()["auc_roc/a"] == 0.5
     # Evenly mixed: 3/4 of a miss before the first hit, 9/4 before the second.
@@ -120,13 +120,13 @@ def test_empty_sides(rng):
     logits, batch = scenes.batch(rng)
     batch["label"] = np.where(batch["label"] == 2, 0, batch["label"])
     metric = jax.jit(metrics.ranking(NAMES))
-    figures = metric(logits, batch).compute()
-    assert np.isnan(figures["auc_roc/dog"])
-    assert np.isnan(figures["pixel_average_precision/dog"])
-    assert np.isfinite(figures["mean_auc_roc"])
+    scores = metric(logits, batch).compute()
+    assert np.isnan(scores["auc_roc/dog"])
+    assert np.isnan(scores["pixel_average_precision/dog"])
+    assert np.isfinite(scores["mean_auc_roc"])
     batch["valid"] = np.zeros_like(batch["valid"])
-    figures = metric(logits, batch).compute()
-    assert np.isnan(list(figures.values())).all()
+    scores = metric(logits, batch).compute()
+    assert np.isnan(list(scores.values())).all()
 
 
 def test_messages(rng):

@@ -45,11 +45,11 @@ def test_figure_intervals_resample_images(rng):
     got = metrics.figure_intervals(metric, resamples=300, seed=1)
     assert got.keys() == metric.compute().keys()
     draws = np.random.default_rng(1).integers(0, 12, (300, 12))
-    counts = {k: np.asarray(v) for k, v in metric.rows.values.items()}
+    overlap = {k: np.asarray(v) for k, v in metric.rows.values.items()}
     ious = []
     for draw in draws:
         hit, truth, predicted = (
-            counts[k][draw].sum(0) for k in ("hit", "truth", "predicted")
+            overlap[k][draw].sum(0) for k in ("hit", "truth", "predicted")
         )
         ious.append((hit / (truth + predicted - hit)).mean())
     low, high = np.percentile(ious, [2.5, 97.5])

@@ -111,18 +111,18 @@ def test_metric_equals_brute_force_over_classes_and_images(rng):
         for key in KEYS:
             seen = [row[key] for row in rows if not np.isnan(row[key])]
             means[key] += [np.mean(seen)] if seen else []
-    figures = got.compute()
+    scores = got.compute()
     for key in KEYS:
         want = np.mean(means[key])
-        assert figures[f"mean_{key}_per_image"] == pytest.approx(want, rel=1e-5)
+        assert scores[f"mean_{key}_per_image"] == pytest.approx(want, rel=1e-5)
 
 
 def test_messages(rng):
     mask = jnp.ones((3, 3), bool)
     with pytest.raises(ValueError, match=r"tolerance must be 0 or above, got -1.0"):
         metrics.surface_scores(mask, mask, tolerance=-1.0)
-    with pytest.raises(ValueError, match="skip must leave a class of 3, got 3"):
-        metrics.surface(scenes.NAMES, skip=3)
+    with pytest.raises(ValueError, match="needs a class besides the background"):
+        metrics.surface(["background"])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])

@@ -25,7 +25,7 @@ def small_mask_rcnn():
             post_nms_top_n_test=32,
         ),
         roi_heads=models.RoIHeads(10, box_width=128, mask_convs=2, aligned=True),
-        enlarge=2,
+        upscale=2,
         dtype=jnp.bfloat16,
     )
 
@@ -55,7 +55,7 @@ OURS = {
     "image_only": forward.image_only,
     "mask_rcnn_inputs": models.mask_rcnn_inputs,
     "resnet18": models.resnet18,
-    "infinity": models.RPN(score_thresh=float("-inf")),
+    "infinity": models.RPN(score_threshold=float("-inf")),
 }
 
 

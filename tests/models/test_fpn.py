@@ -43,13 +43,13 @@ def test_what_does_not_count_changes_nothing(maps, variables):
     sizes = ((16, 16), (8, 8), (4, 4), (2, 2))
     maps = [x[:, : s[0] // 2, : s[1] // 2] for x, s in zip(maps, sizes, strict=True)]
     want = apply(variables, maps)
-    padded, counts = [], []
+    padded, pixel_masks = [], []
     for x, (height, width) in zip(maps, sizes, strict=True):
         pads = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0))
         padded.append(np.pad(x, pads, constant_values=7))
         size = np.array([x.shape[1:3]] * 2, np.int32)
-        counts.append(region.top_left(size, height, width))
-    got = apply(variables, padded, counts=counts)
+        pixel_masks.append(region.top_left(size, height, width))
+    got = apply(variables, padded, pixel_masks=pixel_masks)
     for x, y in zip(got, want, strict=True):
         assert np.std(y) > 0.1
         x = x[:, : y.shape[1], : y.shape[2]]

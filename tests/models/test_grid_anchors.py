@@ -25,7 +25,7 @@ def test_valid_anchors_are_those_of_the_image_alone(size):
         sizes=[[32.0], [64.0], [128.0], [256.0], [512.0]],
         aspect_ratios=RATIOS,
     )
-    assert sum(got.counts) == got.boxes.shape[1] == len(got.ids)
+    assert sum(got.num_anchors) == got.boxes.shape[1] == len(got.ids)
     boxes = np.asarray(got.boxes)[0][np.asarray(got.valid)[0]]
     np.testing.assert_array_equal(boxes, np.concatenate(alone))
 

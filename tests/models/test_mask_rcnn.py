@@ -21,7 +21,7 @@ def tiny():
             box_width=16,
             mask_convs=1,
             mask_width=8,
-            score_thresh=0.0,
+            score_threshold=0.0,
             detections_per_img=6,
             batch_size_per_image=16,
         ),
@@ -65,7 +65,7 @@ def scene(size, objects, *, shape=(H, W), slots=N, seed=0):
         "boxes": np.full((1, slots, 4), 3, np.float32),
         "classes": np.full((1, slots), 99, np.int32),
         "masks": np.ones((1, slots, *shape), bool),
-        "present": np.zeros((1, slots), bool),
+        "object_mask": np.zeros((1, slots), bool),
         "weight": np.ones(1, np.float32),
     }
     batch["image"][0, : size[0], : size[1]] = image
@@ -77,7 +77,7 @@ def scene(size, objects, *, shape=(H, W), slots=N, seed=0):
         batch["boxes"][0, i] = [*low, *high]
         batch["masks"][0, i] = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1
         batch["classes"][0, i] = 1 + i % (CLASSES - 1)
-        batch["present"][0, i] = True
+        batch["object_mask"][0, i] = True
     return batch
 
 
@@ -128,7 +128,7 @@ def test_one_compilation_and_finite_for_any_scene(train, detect, variables):
             for name in ("box", "mask", "rpn_box"):
                 assert (terms[name][0] > 0) == (objects > 0)
         outputs = detect(variables, batch["image"], batch["size"])
-        boxes = np.asarray(outputs.boxes)[np.asarray(outputs.present)]
+        boxes = np.asarray(outputs.boxes)[np.asarray(outputs.object_mask)]
         assert len(boxes) == 6
         assert boxes.min() >= 0
         assert (np.max(boxes, axis=0) <= [size[1], size[0]] * 2).all()
@@ -141,7 +141,9 @@ def test_padding_changes_no_loss_and_no_gradient(train, variables):
     batch = scene((90, 80), 3)
     terms, grads = train(variables, batch)
     # What is in rows that hold nothing is not read.
-    other = batch | {"boxes": np.where(batch["present"][..., None], batch["boxes"], 40)}
+    other = batch | {
+        "boxes": np.where(batch["object_mask"][..., None], batch["boxes"], 40)
+    }
     assert_close(train(variables, other), (terms, grads), rtol=1e-6)
     more = scene((90, 80), 3, shape=(128, 160), slots=N + 5)
     more_terms, more_grads = train(variables, more)
@@ -151,7 +153,7 @@ def test_padding_changes_no_loss_and_no_gradient(train, variables):
 
 
 @pytest.mark.slow
-def test_padding_and_neighbours_change_no_detection(detect, variables):
+def test_padding_and_neighbors_change_no_detection(detect, variables):
     scenes = [scene(size, 2, shape=(128, 160), seed=i) for i, size in enumerate(SIZES)]
     image, size = (np.concatenate([s[k] for s in scenes]) for k in ("image", "size"))
     together = models.instances(detect(variables, image, size))
@@ -178,11 +180,11 @@ def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
     """Boxes come back in the pixels of the image given; masks lie in them."""
     batch, larger = scene_and_twice_as_large()
     want = detect(variables, larger["image"], larger["size"])
-    double = tiny().clone(enlarge=2)
+    double = tiny().clone(upscale=2)
     got = jax.jit(lambda v, x, n: double.apply(v, x, size=n))(
         variables, batch["image"], batch["size"]
     )
-    assert np.asarray(want.present).sum() == 6
+    assert np.asarray(want.object_mask).sum() == 6
     np.testing.assert_array_equal(got.size, [[45, 40]])
     want = want.replace(boxes=want.boxes / 2, size=got.size)
     assert_close(got, want, atol=1e-5)
@@ -197,7 +199,7 @@ def test_enlarged_learns_the_same_as_from_a_larger_image(train, variables):
     outputs = jax.jit(
         lambda v, batch: (
             tiny()
-            .clone(enlarge=2)
+            .clone(upscale=2)
             .apply(
                 v,
                 **models.mask_rcnn_inputs(batch),
@@ -220,7 +222,7 @@ def test_sizes_are_those_of_the_array_unless_given():
         scores=(2, 6),
         classes=(2, 6),
         masks=(2, 6, 28, 28),
-        present=(2, 6),
+        object_mask=(2, 6),
         size=(2, 2),
     )
 

@@ -84,7 +84,7 @@ def test_detections(torchvision, version, rng):
     model = getattr(models, version.replace("maskrcnn", "mask_rcnn"))(CLASSES)
     model = model.clone(
         rpn=model.rpn.clone(post_nms_top_n_test=50),
-        roi_heads=model.roi_heads.clone(score_thresh=0.0, detections_per_img=20),
+        roi_heads=model.roi_heads.clone(score_threshold=0.0, detections_per_img=20),
     )
     _, variables = imported(model, network)
     detect = jax.jit(lambda v, image, size: model.apply(v, image, size=size))
@@ -167,7 +167,7 @@ def test_losses_and_gradients(torchvision, rng):
         "boxes": np.zeros((1, slots, 4), np.float32),
         "classes": np.zeros((1, slots), np.int32),
         "masks": np.ones((1, slots, *shape), bool),
-        "present": np.arange(slots)[None] < 3,
+        "object_mask": np.arange(slots)[None] < 3,
         "weight": np.ones(1, np.float32),
     }
     batch["image"][0, : size[0], : size[1]] = image

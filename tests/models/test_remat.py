@@ -85,8 +85,8 @@ def test_loss_gradients_and_statistics_are_the_same(name, random_variables, rng)
     rest, options = random_variables(plain), {}
     if name == "resnet18":
         # Without the right half. Norms of few pixels are exact in float64 only.
-        counts = np.broadcast_to(np.arange(32) < 16, (2, 32, 32))[..., None]
-        options = {"counts": counts.copy()}
+        pixel_mask = np.broadcast_to(np.arange(32) < 16, (2, 32, 32))[..., None]
+        options = {"pixel_mask": pixel_mask.copy()}
         image, rest = jax.tree.map(np.float64, (image, rest))
     params = rest.pop("params")
     results, convolutions = [], []

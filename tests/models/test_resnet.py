@@ -48,12 +48,12 @@ def test_padding_changes_nothing(norm, train, random_variables, rng):
     image = rng.normal(size=(2, 32, 64, 3)).astype(np.float32)
     padded = np.full((2, 64, 96, 3), 9, np.float32)
     padded[:, :32, :64] = image
-    counts = region.top_left(np.array([[32, 64]] * 2, np.int32), 64, 96)
+    pixel_mask = region.top_left(np.array([[32, 64]] * 2, np.int32), 64, 96)
     apply = jax.jit(
         functools.partial(model.apply, train=train, mutable=["batch_stats"])
     )
     want, want_stats = apply(variables, image)
-    got, got_stats = apply(variables, padded, counts=counts)
+    got, got_stats = apply(variables, padded, pixel_mask=pixel_mask)
     # The coarsest maps have two cells, whose variance amplifies rounding.
     for x, y in zip(got[:3], want[:3], strict=True):
         assert np.std(y) > 0.1

@@ -88,7 +88,7 @@ def test_clip_to_a_traced_size():
 
 
 def test_encoding_by_hand():
-    # The target is twice as wide, and its centre 1 box width right, 1/2 height down.
+    # The target is twice as wide, and its center 1 box width right, 1/2 height down.
     boxes, targets = np.float32([[0, 0, 4, 8]]), np.float32([[2, 4, 10, 12]])
     want = [[10 * 1, 10 * 0.5, 5 * np.log(2), 0]]
     np.testing.assert_allclose(encode(targets, boxes, weights=WEIGHTS), want, rtol=1e-6)

@@ -140,7 +140,7 @@ def test_pasting_undoes_cropping(rng):
     assert ops.mask_iou(masks, back)[0, 0] > 0.93
 
 
-def test_aligned_paste_interpolates_at_pixel_centres(rng):
+def test_aligned_paste_interpolates_at_pixel_centers(rng):
     probs = rng.random((30, M, M)).astype(np.float32)
     boxes = boxes_of_all_kinds(rng)
     want = np.zeros((30, H, W))
@@ -192,8 +192,8 @@ def test_aligned_pasting_brings_small_objects_back_whole(seed):
     """Up to 28 pixels a side not one pixel is lost; torchvision's way loses some."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:H, :W] + 0.5
-    centre, radii = rng.uniform(15, 20, (2, 8, 1, 1)), rng.uniform(2, 14, (2, 8, 1, 1))
-    masks = ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 1
+    center, radii = rng.uniform(15, 20, (2, 8, 1, 1)), rng.uniform(2, 14, (2, 8, 1, 1))
+    masks = ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2 < 1
     boxes = np.asarray(ops.masks_to_boxes(masks))
     cut = crop(masks, np.arange(8, dtype=np.int32), boxes, size=28, aligned=True)
     back = ops.paste_masks_on_host(cut, boxes, size=(H, W), aligned=True) >= 0.5

@@ -24,17 +24,19 @@ def random_iou(rng, *, levels=10):
 
 def test_by_hand():
     iou = np.float32([[0.8, 0.5, 0.1, 0.0], [0.1, 0.6, 0.2, 0.2]])
-    present, valid = np.ones(2, bool), np.ones(4, bool)
-    got = match(iou, present, valid, **THRESHOLDS)
+    object_mask, valid = np.ones(2, bool), np.ones(4, bool)
+    got = match(iou, object_mask, valid, **THRESHOLDS)
     np.testing.assert_array_equal(got.index, [0, 1, 1, 1])
     np.testing.assert_array_equal(got.positive, [True, False, False, False])
     np.testing.assert_array_equal(got.negative, [False, False, True, True])
     # The second object has nothing above 0.7: its best box is positive all the same.
-    got = match_every_object(iou, present, valid, **THRESHOLDS)
+    got = match_every_object(iou, object_mask, valid, **THRESHOLDS)
     np.testing.assert_array_equal(got.positive, [True, True, False, False])
     np.testing.assert_array_equal(got.negative, [False, False, True, True])
     # Without that box the best are two that tie.
-    got = match_every_object(iou, present, np.array([1, 0, 1, 1], bool), **THRESHOLDS)
+    got = match_every_object(
+        iou, object_mask, np.array([1, 0, 1, 1], bool), **THRESHOLDS
+    )
     np.testing.assert_array_equal(got.positive, [True, False, True, True])
     assert not np.any(got.negative)
     # A slot without an object matches nothing.
@@ -81,10 +83,12 @@ def test_equals_torchvision(every, seed, objects, boxes):
         0.7, 0.3, allow_low_quality_matches=every
     )
     want = matcher(torch.tensor(iou[np.ix_(rows, columns)])).numpy()
-    present, valid = np.isin(np.arange(N), rows), np.isin(np.arange(A), columns)
+    object_mask, valid = np.isin(np.arange(N), rows), np.isin(np.arange(A), columns)
     # What does not count may be anything.
-    iou = np.where(present[:, None] & valid[None], iou, np.float32(np.nan))
-    got = (match_every_object if every else match)(iou, present, valid, **THRESHOLDS)
+    iou = np.where(object_mask[:, None] & valid[None], iou, np.float32(np.nan))
+    got = (match_every_object if every else match)(
+        iou, object_mask, valid, **THRESHOLDS
+    )
     np.testing.assert_array_equal(got.positive[columns], want >= 0)
     np.testing.assert_array_equal(got.negative[columns], want == -1)
     matched = np.asarray(got.index)[columns][want >= 0]
@@ -93,13 +97,13 @@ def test_equals_torchvision(every, seed, objects, boxes):
 
 
 def test_message():
-    iou, present, valid = (
+    iou, object_mask, valid = (
         np.zeros((1, 2), np.float32),
         np.ones(1, bool),
         np.ones(2, bool),
     )
     with pytest.raises(ValueError, match=r"at most foreground, got 0.5 and 0.3"):
-        ops.match(iou, present, valid, foreground=0.3, background=0.5)
+        ops.match(iou, object_mask, valid, foreground=0.3, background=0.5)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "positive_fraction"))

@@ -62,7 +62,7 @@ def test_what_is_within_reach_is_exact(rng):
     instances = np.where(
         rng.random((3, 30, 40)) > 0.99, rng.integers(1, 9, (30, 40)), 0
     )
-    got = np.stack(ops.two_nearest(instances.astype(np.int32), reach=5.5))
+    got = np.stack(ops.two_nearest(instances.astype(np.int32), max_distance=5.5))
     want = np.stack([_by_brute_force(one) for one in instances], axis=1)
     assert (got >= want - 1e-5).all()
     near = want <= 5.5

@@ -81,12 +81,12 @@ def random_set(seed, count, *, levels, far, padded):
 
 
 def check(got, want):
-    index, present = (np.asarray(x) for x in got)
+    index, object_mask = (np.asarray(x) for x in got)
     assert index.dtype == np.int32
-    assert present.sum() == len(want)
-    np.testing.assert_array_equal(index[present], want)
-    np.testing.assert_array_equal(index[~present], 0)
-    assert present[: len(want)].all()
+    assert object_mask.sum() == len(want)
+    np.testing.assert_array_equal(index[object_mask], want)
+    np.testing.assert_array_equal(index[~object_mask], 0)
+    assert object_mask[: len(want)].all()
 
 
 @pytest.mark.slow
@@ -194,11 +194,11 @@ def test_vmap_equals_one_by_one():
     sets = [random_set(seed, 12, levels=3, far=12, padded=16)[:3] for seed in range(5)]
     boxes, scores, valid = (np.stack(x) for x in zip(*sets, strict=True))
     run = functools.partial(ops.nms, iou_threshold=0.4, max_outputs=16)
-    index, present = jax.jit(jax.vmap(run))(boxes, scores, valid)
+    index, object_mask = jax.jit(jax.vmap(run))(boxes, scores, valid)
     for i in range(5):
         want = nms(boxes[i], scores[i], valid[i], jnp.float32(0.4), 16)
         np.testing.assert_array_equal(index[i], want[0])
-        np.testing.assert_array_equal(present[i], want[1])
+        np.testing.assert_array_equal(object_mask[i], want[1])
 
 
 def test_gradients_pass_by():
@@ -206,10 +206,10 @@ def test_gradients_pass_by():
     boxes = np.float32([[0, 0, 4, 4], [1, 0, 5, 4]])
 
     def loss(boxes, scores):
-        index, present = ops.nms(
+        index, object_mask = ops.nms(
             boxes, scores, jnp.ones(2, bool), iou_threshold=0.5, max_outputs=2
         )
-        return jnp.sum(jnp.where(present, scores[index], 0))
+        return jnp.sum(jnp.where(object_mask, scores[index], 0))
 
     gradients = jax.grad(loss, argnums=(0, 1))(boxes, np.float32([0.2, 0.7]))
     np.testing.assert_array_equal(gradients[0], np.zeros((2, 4)))

@@ -50,7 +50,7 @@ def test_depth_to_space_by_hand():
 
 
 @pytest.mark.parametrize("size", [(7, 9), (3, 2), (1, 11)])
-def test_bilinear_equals_scipy_at_pixel_centres(rng, size):
+def test_bilinear_equals_scipy_at_pixel_centers(rng, size):
     x = rng.normal(size=(4, 5)).astype(np.float32)
     rows, columns = [
         (np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(size, x.shape, strict=True)

@@ -131,7 +131,7 @@ def test_by_hand():
         sampling_ratio=1,
         aligned=True,
     )
-    # Pixel centres are at 0.5: the sample at y = 3 lies between features 2 and 3.
+    # Pixel centers are at 0.5: the sample at y = 3 lies between features 2 and 3.
     np.testing.assert_allclose(got[0, :, 0, 0], [2.5, 4.5])
     np.testing.assert_allclose(got[0, 0, :, 1], [1.5, 3.5])
 

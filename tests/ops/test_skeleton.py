@@ -13,7 +13,7 @@ CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 def _transcribed(x, iterations):
-    """Algorithm 1 of the paper on one channel, by SciPy's grey morphology."""
+    """Algorithm 1 of the paper on one channel, by SciPy's gray morphology."""
 
     def erode(x):
         return ndimage.minimum_filter(x, footprint=CROSS, mode="nearest")
@@ -40,7 +40,7 @@ def test_equals_the_paper(rng):
                 np.testing.assert_allclose(got[b, :, :, c], want, atol=1e-5)
 
 
-def test_a_bar_shrinks_to_its_centre_line():
+def test_a_bar_shrinks_to_its_center_line():
     bar = np.zeros((1, 9, 20, 1), np.float32)
     bar[0, 2:7, 2:18] = 1
     line = np.asarray(ops.soft_skeleton(bar, iterations=4))[0, :, :, 0]
@@ -67,7 +67,7 @@ def test_gradient_equals_central_differences(rng):
 
 
 def test_ties_share_the_gradient():
-    # Of a flat image every neighbour is the largest; what comes in goes out.
+    # Of a flat image every neighbor is the largest; what comes in goes out.
     grad = jax.grad(lambda x: jnp.sum(skeleton._largest(x, (1, 2))))(
         jnp.ones((1, 7, 7, 1))
     )

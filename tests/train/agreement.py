@@ -26,7 +26,7 @@ NORMS = {
 
 
 class Tiny(nn.Module):
-    """Two normalised convolutions: little to compile."""
+    """Two normalized convolutions: little to compile."""
 
     norm: models.layers.Norm
     axis_name: str | None = None

@@ -26,7 +26,7 @@ def events(folder):
 
 def test_scalars_and_pictures(tmp_path):
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    with train.Board(tmp_path / "board") as board:
+    with train.TensorBoardWriter(tmp_path / "board") as board:
         board.add_scalar("loss", 0.5, 7)
         board.add_image("sample", picture, 9)
     first, scalar, image = events(tmp_path / "board")
@@ -41,7 +41,7 @@ def test_scalars_and_pictures(tmp_path):
 
 def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
     """TensorBoard drops events whose step is that of the mark, or above it."""
-    with train.Board(tmp_path) as board:
+    with train.TensorBoardWriter(tmp_path) as board:
         board.forget_after(20)
     mark = events(tmp_path)[-1]
     assert mark.session_log.status == event_pb2.SessionLog.START
@@ -49,7 +49,10 @@ def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
 
 
 def test_two_boards_at_once_write_two_files(tmp_path):
-    with train.Board(tmp_path) as one, train.Board(tmp_path) as two:
+    with (
+        train.TensorBoardWriter(tmp_path) as one,
+        train.TensorBoardWriter(tmp_path) as two,
+    ):
         one.add_scalar("a", 1.0, 1)
         two.add_scalar("b", 2.0, 1)
     tags = {v.tag for event in events(tmp_path) for v in event.summary.value}
@@ -57,7 +60,7 @@ def test_two_boards_at_once_write_two_files(tmp_path):
 
 
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
-    with train.Board(tmp_path) as board:
+    with train.TensorBoardWriter(tmp_path) as board:
 
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")

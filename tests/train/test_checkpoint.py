@@ -80,8 +80,8 @@ def files_of(checkpoint):
 def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
     assert checkpoints.best is None
     assert checkpoints.newest_whole() == (None, [])
-    figures = (None, 0.2, 0.9, 0.5, 0.1, float("nan"))
-    for step, iou in enumerate(figures):
+    metrics = (None, 0.2, 0.9, 0.5, 0.1, float("nan"))
+    for step, iou in enumerate(metrics):
         checkpoints.save(state_of(step=step), {} if iou is None else {"iou": iou})
     assert checkpoints.steps == [2, 4, 5]
     assert (checkpoints.best, checkpoints.last) == (2, 5)

@@ -17,7 +17,7 @@ from segjax import data, losses, models, ops, train
 from segjax.train import digests, loop, parallel
 from tests.scenes import Around, dataset, experiment
 
-STREAMS = ("initialisation", "data", "augmentation", "arithmetic")
+STREAMS = ("initialization", "data", "augmentation", "arithmetic")
 
 
 def fit(folder, made, **kwargs):
@@ -63,7 +63,7 @@ def test_five_updates_of_each_stream(trained):
     assert found["steps"] == 5
     for stream in ("data", "augmentation", "arithmetic"):
         assert len({json.dumps(d) for d in found[stream]}) == 5
-    assert len(found["initialisation"]) == len(found["program"]) == 16
+    assert len(found["initialization"]) == len(found["program"]) == 16
 
 
 def test_they_are_what_they_say(trained, mirrored):
@@ -74,7 +74,7 @@ def test_they_are_what_they_say(trained, mirrored):
     state = train.init_state(
         mirrored.model, mirrored.optimizer, seed=0, image_shape=(16, 16, 3)
     )
-    assert digests.state_digest(state) == found["initialisation"]
+    assert digests.state_digest(state) == found["initialization"]
     step = parallel.jit_step(loop.step_of(mirrored))
     start = jax.device_put(state, parallel.replicated(parallel.make_mesh()))
     after, scalars = step(jax.tree.map(jnp.copy, start), batches[0])
@@ -121,8 +121,8 @@ def test_reader_processes_do_not_change_the_data(trained, mirrored):
 @pytest.mark.parametrize(
     ("change", "stream"),
     [
-        ({"config": {"seed": 1}}, "initialisation"),
-        ({"model": models.SimpleCNN(num_classes=3, width=8)}, "initialisation"),
+        ({"config": {"seed": 1}}, "initialization"),
+        ({"model": models.SimpleCNN(num_classes=3, width=8)}, "initialization"),
         ({"data": data.Pipeline(dataset=inverted(), multiple=16)}, "data"),
         ({"augment": None}, "augmentation"),
         ({"optimizer": optax.adam(1.001e-2)}, "arithmetic"),
@@ -136,7 +136,7 @@ def test_the_first_stream_that_differs(trained, mirrored, change, stream):
     made = dataclasses.replace(mirrored, **change)
     found = train.differences(trained[1]["digests"], train.replay(made, steps=2))
     assert found[0].stream == stream
-    assert found[0].step == (None if stream == "initialisation" else 1)
+    assert found[0].step == (None if stream == "initialization" else 1)
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_any_bit_of_a_batch_changes_its_digest(batch):
     assert digests.batch_digest(other) != before
 
 
-def test_parameters_collections_and_key_are_the_initialisation(rng):
+def test_parameters_collections_and_key_are_the_initialization(rng):
     trees = [{"a": rng.normal(size=(2, 3)).astype(np.float32)} for _ in range(3)]
     state = train.TrainState(jnp.zeros((), jnp.int32), *trees, jax.random.key(0))
     before = digests.state_digest(state)
@@ -267,7 +267,7 @@ class Breaks(Around):
 
 
 def test_nothing_is_gathered_where_nothing_is_asked_for(batch):
-    found = digests.FirstSteps()
+    found = digests.DigestRecorder()
     assert list(found.batches([batch])) == [batch]
     found.rows([{"loss": 1.0}])
     assert found.found == {
@@ -278,7 +278,7 @@ def test_nothing_is_gathered_where_nothing_is_asked_for(batch):
 def test_a_loss_that_is_not_finite_is_null(tmp_path):
     row = {"loss": np.float32(np.nan), "digest/batch": 1}
     row |= {"digest/gradients": 2, "digest/params": 3}
-    found = digests.FirstSteps(steps=1)
+    found = digests.DigestRecorder(steps=1)
     found.rows([row, row])
     assert found.found["arithmetic"] == [
         {"loss": None, "gradients": "00000002", "parameters": "00000003"}

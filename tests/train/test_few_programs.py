@@ -41,7 +41,7 @@ class Boxes(nn.Module):
             boxes=box[:, None].astype(jnp.float32),
             scores=jnp.full((rows, 1), 0.9),
             classes=jnp.ones((rows, 1), jnp.int32),
-            present=jnp.ones((rows, 1), bool),
+            object_mask=jnp.ones((rows, 1), bool),
             masks=jnp.ones((rows, 1, 4, 4)),
             size=size,
             aligned=True,

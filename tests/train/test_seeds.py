@@ -126,7 +126,7 @@ def test_digests_are_those_of_a_run_alone(alone, whole):
         json.loads((run / "run.json").read_text())["digests"]
         for run in (alone[0], whole[0] / "seed-1")
     )
-    for stream in ("initialisation", "data", "augmentation"):
+    for stream in ("initialization", "data", "augmentation"):
         assert own[stream] == mine[stream]
 
 

@@ -86,7 +86,7 @@ def test_nothing_to_plot():
     assert viz.curves([{"kind": "train", "step": 1, "loss": math.nan}]) is None
 
 
-def test_is_repeatable_and_takes_the_colours_of_its_page():
+def test_is_repeatable_and_takes_the_colors_of_its_page():
     svg = viz.curves(RECORDS)
     assert svg == viz.curves(RECORDS)
     assert svg.startswith("<svg")

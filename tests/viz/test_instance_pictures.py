@@ -21,19 +21,19 @@ def black(size=(64, 80)):
     return np.zeros((*size, 3), np.uint8)
 
 
-def count(picture, colour):
-    return (picture == np.asarray(colour, np.uint8)).all(-1).sum()
+def count(picture, color):
+    return (picture == np.asarray(color, np.uint8)).all(-1).sum()
 
 
 def test_outlines_and_boxes_are_where_the_objects_are():
     got = viz.instances(black(), objects(1), classes=NAMES)
     assert got.shape == (256, 320, 3)  # Four times as large.
-    colour = viz.palette(2)[1]
+    color = viz.palette(2)[1]
     # Below the caption's plate: the mask's outline and the box on it.
-    assert (got[80 + 39, 20 : 20 + 28] == colour).all()
+    assert (got[80 + 39, 20 : 20 + 28] == color).all()
     assert not got[200:].any()
     inside = got[100, 32].astype(int)
-    np.testing.assert_allclose(inside, 0.45 * colour, atol=1)
+    np.testing.assert_allclose(inside, 0.45 * color, atol=1)
 
 
 def test_first_lies_on_top():

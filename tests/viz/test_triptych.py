@@ -17,8 +17,8 @@ def _triptych(height=32, width=32, *, predicted=None, **options):
     )
 
 
-def _has(picture, colour):
-    return (picture == np.asarray(colour, np.uint8)).all(-1).sum()
+def _has(picture, color):
+    return (picture == np.asarray(color, np.uint8)).all(-1).sum()
 
 
 def test_small_images_are_enlarged_without_smoothing():
@@ -37,7 +37,7 @@ def test_legend_names_the_classes_that_occur():
     assert not _has(got, PALETTE[2])
 
 
-def test_void_is_grey():
+def test_void_is_gray():
     valid = np.ones((32, 32), bool)
     valid[:, :4] = False
     assert _has(_triptych(valid=valid), (150, 150, 150)) >= 4 * 8 * 256
@@ -51,7 +51,7 @@ def test_any_size(height, width):
     assert got.shape[0] >= 150
 
 
-def test_smaller_prediction_meets_the_centre():
+def test_smaller_prediction_meets_the_center():
     got = _triptych(64, 64, predicted=(32, 32))
     assert got.shape == _triptych(32, 32).shape
     # Half of the middle is class 1 too.

@@ -3,10 +3,10 @@
 The compiled train step maps them over the batch. An example has `image` float32
 [H, W, K], preprocessed, `label` int32 [H, W] and `valid` bool [H, W]. Where it has
 `masks` bool [N, H, W] they move along, `boxes` are found anew, and objects of which
-nothing is left are no longer `present`. The maps {name: [H, W, ...]} in `linear` and
-`nearest` move along too, read between pixels or at the nearest one. What else it has is
-passed on. Everything random comes from the key, so that a result depends on neither the
-other examples nor their number.
+nothing is left are no longer `object_mask`. The maps {name: [H, W, ...]} in `linear`
+and `nearest` move along too, read between pixels or at the nearest one. What else it
+has is passed on. Everything random comes from the key, so that a result depends on
+neither the other examples nor their number.
 """
 
 from segjax.data.augment.color import blur as blur

@@ -61,25 +61,29 @@ def move(
     moved = {name: change(example[name]) for name in _PIXELS}
     moved |= jax.tree.map(change, maps_of(example))
     if "masks" in example:
-        moved |= found(jax.vmap(change)(example["masks"]), example["present"])
+        moved |= found(jax.vmap(change)(example["masks"]), example["object_mask"])
     if "size" in example:
         moved["size"] = whole(example) if size is None else size
     return {**example, **moved}
 
 
-def found(masks: Array, present: Array) -> Example:
+def found(masks: Array, object_mask: Array) -> Example:
     """Objects after their masks have moved.
 
     Args:
         masks: bool [N, H, W].
-        present: bool [N] slots that held an object.
+        object_mask: bool [N] slots that held an object.
 
     Returns:
-        `masks`, their `boxes`, and `present` without the objects of which nothing is
-        left in the image.
+        `masks`, their `boxes`, and `object_mask` without the objects of which nothing
+        is left in the image.
     """
-    present = present & jnp.any(masks, axis=(1, 2))
-    return {"masks": masks, "boxes": ops.masks_to_boxes(masks), "present": present}
+    object_mask = object_mask & jnp.any(masks, axis=(1, 2))
+    return {
+        "masks": masks,
+        "boxes": ops.masks_to_boxes(masks),
+        "object_mask": object_mask,
+    }
 
 
 def whole(example: Example) -> Array:

@@ -58,7 +58,7 @@ def resample(
     if "masks" in example:
         last = jnp.moveaxis(example["masks"], 0, -1)  # One lookup for all of them.
         masks = jnp.moveaxis(nearest(last), -1, 0)
-        read |= found(masks, example["present"])
+        read |= found(masks, example["object_mask"])
     if "size" in example:
         read["size"] = whole(example)
     return {**example, **read}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segjax.data.builders import coco_json, coco_shapes, files, shares
+from segjax.data.builders import coco_json, coco_shapes, files, splits
 from segjax.data.builders.sources import Tree
 from segjax.files import limits
 
@@ -60,12 +60,12 @@ def find(tree: Tree) -> dict[str, tuple[str, str]]:
     """
     found: dict[str, tuple[str, str]] = {}
     for name in tree.folders(""):
-        split = shares.SPLITS.get(name.lower())
+        split = splits.SPLITS.get(name.lower())
         if split and (path := _only_json(tree, name)):
             found[split] = (path, _image_folder(tree, name))
     for path in tree.files("annotations"):
         name = path.rpartition("/")[2].removesuffix(".json").removeprefix("instances_")
-        split = shares.SPLITS.get(name.lower().rstrip("0123456789"))
+        split = splits.SPLITS.get(name.lower().rstrip("0123456789"))
         folder = next((f for f in (name, f"images/{name}") if tree.files(f)), None)
         if split and folder and path.endswith(".json"):
             found[split] = (path, folder)

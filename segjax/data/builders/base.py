@@ -1,4 +1,4 @@
-"""What every builder shares: how examples are encoded, digested and shown.
+"""What every builder splits: how examples are encoded, digested and shown.
 
 TFDS writes and reads ArrayRecord without TensorFlow as long as it never encodes or
 decodes an image itself: images enter as PNG bytes and leave as PNG bytes, and the

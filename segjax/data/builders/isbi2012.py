@@ -39,9 +39,9 @@ def isbi2012(
     size = SLICES // FOLDS
     start, stop = fold * size, (fold + 1) * size
     # TFDS rejects empty slices, so the first and the last fold have one part.
-    around = [f"labelled[:{start}]"] * (start > 0)
-    around += [f"labelled[{stop}:]"] * (stop < SLICES)
-    splits = {"train": "+".join(around), "validation": f"labelled[{start}:{stop}]"}
+    around = [f"labeled[:{start}]"] * (start > 0)
+    around += [f"labeled[{stop}:]"] * (stop < SLICES)
+    splits = {"train": "+".join(around), "validation": f"labeled[{start}:{stop}]"}
     return dataset.view(directory, f"isbi2012/fold{fold}", splits)
 
 
@@ -49,7 +49,7 @@ class Isbi2012(base.Builder, skip_registration=True):
     """Reads `train/image/N.png` and `train/label/N.png`, N = 0 to 29."""
 
     VERSION = tfds.core.Version("1.0.0")
-    DESCRIPTION = "ISBI 2012 EM segmentation challenge, the labelled slices."
+    DESCRIPTION = "ISBI 2012 EM segmentation challenge, the labeled slices."
     FEATURES = base.SEMANTIC
     PARTS = ("isbi2012",)
     FOLDERS = ("train/image", "train/label")
@@ -70,7 +70,7 @@ class Isbi2012(base.Builder, skip_registration=True):
                 f"{tree.shown('train/image')} holds {len(found)} slices: needed 0.png "
                 f"to {SLICES - 1}.png, which the folds count on; download it again."
             )
-        return {"labelled": [found[str(n)] for n in range(SLICES)]}
+        return {"labeled": [found[str(n)] for n in range(SLICES)]}
 
     def make(self, item):
         """Reads one pair; 255 is cell, 0 is membrane."""

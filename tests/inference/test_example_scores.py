@@ -243,7 +243,7 @@ def test_detectors_are_traced_in_batches_too():
         "boxes": np.zeros((rows, 2, 4), np.float32),
         "classes": np.zeros((rows, 2), np.int32),
         "masks": np.zeros((rows, 2, 32, 32), bool),
-        "present": np.zeros((rows, 2), bool),
+        "object_mask": np.zeros((rows, 2), bool),
         "weight": np.ones(rows, np.float32),
         "index": np.arange(rows, dtype=np.int32),
     }

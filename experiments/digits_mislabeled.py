@@ -1,10 +1,10 @@
 """U-Net on scenes of handwritten digits, 3 % of whose training labels are wrong.
 
-    segjax train experiments/digits_mislabelled.py --run runs/mislabelled
-    segjax inspect runs/mislabelled --checkpoint last
+    segjax train experiments/digits_mislabeled.py --run runs/mislabeled
+    segjax inspect runs/mislabeled --checkpoint last
 
 Which labels are wrong is known here, so that one can count how many of them a ranking
-finds. `tests/experiments/test_digits_mislabelled.py` does.
+finds. `tests/experiments/test_digits_mislabeled.py` does.
 
 Result: of the 180 wrong ones 99 % are among the 10 % with the highest loss (98 % of the
 renamed, all of the exchanged) and 92 % among the highest 3 %; by gradient norm 77 % are
@@ -25,7 +25,7 @@ from segjax import cli, data, losses, metrics, models, train
 
 
 @dataclasses.dataclass(frozen=True)
-class Mislabelled(Sequence):
+class Mislabeled(Sequence):
     """The first examples of a split, some with wrong labels.
 
     Half of the wrong ones have the label map of another of them (`exchanged`); in the
@@ -102,10 +102,10 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         scenes: Training scenes.
         wrong: Share of them whose labels are wrong.
-        seed: Seeds initialisation and the data order.
+        seed: Seeds initialization and the data order.
     """
     digits = data.digits()
-    known = Mislabelled(digits.splits["train"], scenes, wrong)
+    known = Mislabeled(digits.splits["train"], scenes, wrong)
     dataset = dataclasses.replace(
         digits,
         name="digits with wrong labels",

@@ -1,4 +1,4 @@
-"""The verbs, on a run that a user could have made."""
+"""The subcommands, on a run that a user could have made."""
 
 import json
 import subprocess
@@ -28,10 +28,10 @@ def test_train_fills_the_run_folder(run):
 def test_evaluate_repeats_the_number_of_the_run(segjax, run):
     got = segjax("evaluate", run)
     assert got.code == 0, got.err
-    figures = json.loads((run / "evaluation-test-best.json").read_text())
+    metrics = json.loads((run / "evaluation-test-best.json").read_text())
     final = json.loads((run / "result.json").read_text())
-    assert figures["metrics"] == final["metrics"]
-    assert figures["step"] == final["best_step"]
+    assert metrics["metrics"] == final["metrics"]
+    assert metrics["step"] == final["best_step"]
     assert f"{final['metrics']['mean_iou']:.4f}" in got.out
 
 
@@ -50,9 +50,9 @@ def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
     got = segjax("train", path, "--source", source, "--steps", 10, "--run", folder)
     assert got.code == 0, got.err
     assert segjax("evaluate", folder).code == 0
-    figures = json.loads((folder / "evaluation-test-best.json").read_text())
+    metrics = json.loads((folder / "evaluation-test-best.json").read_text())
     final = json.loads((folder / "result.json").read_text())
-    assert figures["metrics"] == final["metrics"]
+    assert metrics["metrics"] == final["metrics"]
 
 
 def test_evaluate_another_split_and_checkpoint(segjax, run):

@@ -1,8 +1,8 @@
 """Draws what is in results/: speed beside PyTorch, and how cost grows.
 
-    python experiments/benchmarks/figures.py
+    python experiments/benchmarks/plots.py
 
-docs/speed.png has the figures of all throughput-MACHINE.json, every system and network
+docs/speed.png has the results of all throughput-MACHINE.json, every system and network
 of them; docs/growth-MACHINE.png those of one growth-MACHINE.json. Nothing is measured
 here: throughput.py and growth.py do that, and say how. A picture holds a digest of what
 it was drawn from, by which a test finds one that is out of date.
@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segjax.viz.curves import COLOURS
+from segjax.viz.curves import COLORS
 
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 INK = "#22262b"
 BASE = "torch"
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = COLOURS
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = COLORS
 SYSTEMS = {
     "segjax": ("segjax", BLUE),
     BASE: ("PyTorch, channels last", VERMILLION),
@@ -51,7 +51,7 @@ def load(folder: pathlib.Path, kind: str) -> dict[str, Result]:
     paths = sorted(folder.glob(f"{kind}-*.json"))
     if not paths:
         sys.exit(
-            f"error: figures need {kind}-MACHINE.json in {folder}, got none. Run "
+            f"error: results need {kind}-MACHINE.json in {folder}, got none. Run "
             f"python experiments/benchmarks/{kind}.py first."
         )
     return {
@@ -118,7 +118,7 @@ def _save(figure: Figure, path: pathlib.Path, found: Mapping[str, Any]) -> None:
     figure.savefig(stream, dpi=110)
     source = PngInfo()
     source.add_text("Source", digest(found))
-    # A hundred colours suffice, and a third of the bytes.
+    # A hundred colors suffice, and a third of the bytes.
     picture = (
         Image.open(stream)
         .convert("RGB")
@@ -133,7 +133,7 @@ def _bars(axes: Any, results: list[Result]) -> None:
     names += sorted({n for r in results for n in r["systems"]} - set(names))
     thick = 0.84 / len(names)
     for i, name in enumerate(names):
-        label, colour = SYSTEMS.get(name, (name, ORANGE))
+        label, color = SYSTEMS.get(name, (name, ORANGE))
         places, shares, texts = [], [], []
         for row, result in enumerate(results):
             if name not in result["systems"]:
@@ -143,7 +143,7 @@ def _bars(axes: Any, results: list[Result]) -> None:
             places.append(row + (i - (len(names) - 1) / 2) * thick)
             shares.append(share)
             texts.append(f"{share:.2f}x   {pace:.3g} images/s")
-        bars = axes.barh(places, shares, 0.9 * thick, color=colour, label=label)
+        bars = axes.barh(places, shares, 0.9 * thick, color=color, label=label)
         for text in axes.bar_label(bars, texts, padding=4, fontsize=8, color=INK):
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.axvline(1, color=INK, linewidth=0.6)
@@ -158,13 +158,13 @@ def _lines(axes: Any, result: Result) -> None:
     x, exponents = result["values"], result["exponents"]
     first = len(x) - result["points_of_the_exponents"]
     series = {"time": result["seconds"], "memory": result["bytes"]}
-    for (name, y), colour in zip(series.items(), (BLUE, GREEN), strict=True):
+    for (name, y), color in zip(series.items(), (BLUE, GREEN), strict=True):
         y = [value / y[0] for value in y]
         due = exponents[name]["expected"]
-        line = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.6}
+        line = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.6}
         axes.loglog(x, y, label=name, base=2, **line)
         ends = [y[first] * (end / x[first]) ** due for end in (x[first], x[-1])]
-        thin = {"color": colour, "linestyle": "--", "linewidth": 0.9}
+        thin = {"color": color, "linestyle": "--", "linewidth": 0.9}
         label = f"{name}, as the mathematics has it"
         axes.loglog((x[first], x[-1]), ends, label=label, base=2, **thin)
     more = any(exponents[name]["worse"] for name in series)

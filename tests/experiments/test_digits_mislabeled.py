@@ -12,16 +12,16 @@ import pytest
 from segjax.data.builders import digits
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
-SCRIPT = EXPERIMENTS / "digits_mislabelled.py"
+SCRIPT = EXPERIMENTS / "digits_mislabeled.py"
 SCENES = 3_000
 
 
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import digits_mislabelled
+    import digits_mislabeled
 
-    return digits_mislabelled
+    return digits_mislabeled
 
 
 class Scenes:
@@ -33,7 +33,7 @@ class Scenes:
 
 def test_which_labels_are_wrong_and_how(script):
     original = Scenes()
-    examples = script.Mislabelled(original, 200, 0.06)
+    examples = script.Mislabeled(original, 200, 0.06)
     assert len(examples) == 200
     assert len(set(examples.wrong)) == 12
     for i in range(200):
@@ -69,7 +69,7 @@ def test_inspect_finds_the_wrong_labels(script, tmp_path, monkeypatch):
     with (run / "inspection-train-last.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == SCENES
-    known = script.Mislabelled(Scenes(), SCENES, 0.03)
+    known = script.Mislabeled(Scenes(), SCENES, 0.03)
     assert len(known.wrong) == 0.03 * SCENES
     for column in ("loss", "gradient_norm"):
         assert np.isfinite([float(row[column]) for row in rows]).all()

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def seeds(segjax, script, source, folder):
-    """Calls the verb into one folder, which the first call fills."""
+    """Calls the subcommand into one folder, which the first call fills."""
 
     def call(*args):
         flags = ["--source", source, "--run", folder, "--steps", "12"]
@@ -34,7 +34,7 @@ def seeds(segjax, script, source, folder):
 
 @pytest.fixture
 def trained(seeds, folder):
-    """What the verb printed; the folder is filled once."""
+    """What the subcommand printed; the folder is filled once."""
     printed = folder.parent / "printed.txt"
     if not printed.exists():
         got = seeds()
@@ -72,8 +72,8 @@ def test_numbers_are_numpys(trained, folder):
     written = json.loads((folder / "seeds.json").read_text())
     assert written["seeds"] == list(SEEDS)
     found = results(folder)
-    assert written["figures"].keys() == found[0]["metrics"].keys()
-    for name, one in written["figures"].items():
+    assert written["metrics"].keys() == found[0]["metrics"].keys()
+    for name, one in written["metrics"].items():
         values = [result["metrics"][name] for result in found]
         assert one["values"] == values
         assert one["mean"] == pytest.approx(np.mean(values), rel=1e-12)
@@ -82,7 +82,7 @@ def test_numbers_are_numpys(trained, folder):
         assert (one["low"], one["high"]) == (interval.low, interval.high)
         assert min(values) - 1e-9 < one["low"] <= one["mean"] + 1e-9
         assert one["mean"] - 1e-9 < one["high"] < max(values) + 1e-9
-    values = written["figures"]["mean_iou"]["values"]
+    values = written["metrics"]["mean_iou"]["values"]
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in trained
     for seed, value in zip(SEEDS, values, strict=True):
         (line,) = [x for x in trained.splitlines() if x.startswith(f"│ {seed}  ")]
@@ -109,14 +109,14 @@ def test_a_class_that_a_seed_never_saw_is_left_out():
         {"metrics": {"iou/cat": x}, "split": "test", "seed": i}
         for i, x in enumerate([0.5, math.nan, 0.7])
     ]
-    one = seeds_table.figures(runs)["iou/cat"]
+    one = seeds_table.statistics(runs)["iou/cat"]
     assert one["mean"] == pytest.approx(0.6)
     assert one["std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
 
 
 def test_one_seed_has_no_deviation():
     result = {"metrics": {"mean_iou": 0.5}, "split": "test", "seed": 1, "best_step": 3}
-    found = seeds_table.figures([result])
+    found = seeds_table.statistics([result])
     assert found["mean_iou"]["mean"] == 0.5
     assert math.isnan(found["mean_iou"]["std"])
     console = Console(width=100, record=True)

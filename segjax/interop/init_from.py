@@ -8,23 +8,23 @@ import jax.numpy as jnp
 from segjax.typing import Array, PyTree
 
 
-def start_from(
-    variables: PyTree, *, leave: Sequence[str] = ()
+def init_from(
+    variables: PyTree, *, exclude: Sequence[str] = ()
 ) -> Callable[[PyTree], PyTree]:
     """A function from fresh variables to the same with imported ones in their place.
 
-    To train a detector for other classes, leave the layers that know of classes; to
+    To train a detector for other classes, exclude the layers that know of classes; to
     train one on an imported ResNet, name its place:
 
-        start_from(interop.load("coco"), leave=[
+        init_from(interop.load("coco"), exclude=[
             "params/roi_heads/box/score", "params/roi_heads/box/delta",
             "params/roi_heads/mask/logits"])
         body = interop.load("resnet18")
-        start_from({name: {"body": tree} for name, tree in body.items()})
+        init_from({name: {"body": tree} for name, tree in body.items()})
 
     Args:
         variables: Collections, such as `load` gives; parts of them will do.
-        leave: Beginnings of paths that stay as they are, whatever `variables` has
+        exclude: Beginnings of paths that stay as they are, whatever `variables` has
             there.
 
     Returns:
@@ -32,7 +32,7 @@ def start_from(
         It raises a ValueError that names the first array which the model has not, or
         has in another shape.
     """
-    loaded = {name: x for name, x in _named(variables) if not _under(name, leave)}
+    loaded = {name: x for name, x in _named(variables) if not _under(name, exclude)}
 
     def start(fresh: PyTree) -> PyTree:
         here = dict(_named(fresh))
@@ -41,7 +41,7 @@ def start_from(
                 has = list(here[name].shape) if name in here else "nothing"
                 raise ValueError(
                     f"{name} is {list(x.shape)} in what is loaded, the model has {has} "
-                    f"there. Give the model that was imported, or leave={[name]}."
+                    f"there. Give the model that was imported, or exclude={[name]}."
                 )
         return jax.tree.map_with_path(
             lambda path, x: jnp.asarray(loaded.get(_name(path), x), x.dtype),

@@ -10,11 +10,11 @@ RESULTS = BENCHMARKS / "results"
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def plots(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import figures
+    import plots
 
-    return figures
+    return plots
 
 
 def panel(expected: float, measured: float, worse: bool, over: str) -> dict:
@@ -31,9 +31,9 @@ def panel(expected: float, measured: float, worse: bool, over: str) -> dict:
     }
 
 
-def test_every_system_and_network_has_its_bar(figures):
-    machines = figures.load(RESULTS, "throughput")
-    panels = figures.speed(machines).axes
+def test_every_system_and_network_has_its_bar(plots):
+    machines = plots.load(RESULTS, "throughput")
+    panels = plots.speed(machines).axes
     assert len(panels) == len(machines)
     for axes, found in zip(panels, machines.values(), strict=True):
         results = found["results"]
@@ -50,7 +50,7 @@ def test_every_system_and_network_has_its_bar(figures):
         assert axes.get_xlim()[1] > max(due)  # No bar is cut off.
 
 
-def test_systems_and_networks_without_a_name_are_drawn_too(figures):
+def test_systems_and_networks_without_a_name_are_drawn_too(plots):
     task = {"network": "new", "mode": "other", "batch": 1, "size": 8, "dtype": "int8"}
     systems = {"torch": {"images_a_second": 4.0}, "rival": {"images_a_second": 8.0}}
     found = {
@@ -59,14 +59,14 @@ def test_systems_and_networks_without_a_name_are_drawn_too(figures):
         "versions": {"jax": "1"},
         "results": [{"task": task, "systems": systems}],
     }
-    (axes,) = figures.speed({"2-a-gpu": found}).axes
+    (axes,) = plots.speed({"2-a-gpu": found}).axes
     widths = {bars.get_label(): bars[0].get_width() for bars in axes.containers}
     assert widths == {"PyTorch, channels last": 1.0, "rival": 2.0}
     assert axes.get_yticklabels()[0].get_text().startswith("new, other")
     assert axes.get_title("left").startswith("2 x A GPU")
 
 
-def test_growth_marks_what_is_more_than_due(figures):
+def test_growth_marks_what_is_more_than_due(plots):
     found = {
         "date": "2026-01-01",
         "devices": ["cpu:0 cpu"],
@@ -75,9 +75,9 @@ def test_growth_marks_what_is_more_than_due(figures):
         "versions": {"jax": "1"},
         "results": [panel(1, 1.29, False, "batch"), panel(1, 1.31, True, "width")],
     }
-    one, other, *rest = figures.growth(found).axes
-    assert other._left_title.get_color() == figures.VERMILLION
-    assert one._left_title.get_color() == figures.INK
+    one, other, *rest = plots.growth(found).axes
+    assert other._left_title.get_color() == plots.VERMILLION
+    assert one._left_title.get_color() == plots.INK
     assert not any(axes.axison for axes in rest)
     time, due, memory, _ = one.lines
     assert time.get_ydata().tolist() == [1, 2, 4, 12]
@@ -85,32 +85,32 @@ def test_growth_marks_what_is_more_than_due(figures):
     assert memory.get_ydata().tolist() == [1, 2, 4, 8]
 
 
-def test_nothing_measured_is_one_line(figures, tmp_path):
+def test_nothing_measured_is_one_line(plots, tmp_path):
     with pytest.raises(SystemExit) as ended:
-        figures.main(results=tmp_path, out=tmp_path)
-    assert str(ended.value).startswith("error: figures need throughput-MACHINE.json")
+        plots.main(results=tmp_path, out=tmp_path)
+    assert str(ended.value).startswith("error: plots need throughput-MACHINE.json")
     assert "throughput.py first" in str(ended.value)
     assert "\n" not in str(ended.value)
 
 
-def test_pictures_are_drawn_from_the_committed_results(figures):
-    pictures = {"speed.png": figures.load(RESULTS, "throughput")}
-    for machine, found in figures.load(RESULTS, "growth").items():
+def test_pictures_are_drawn_from_the_committed_results(plots):
+    pictures = {"speed.png": plots.load(RESULTS, "throughput")}
+    for machine, found in plots.load(RESULTS, "growth").items():
         pictures[f"growth-{machine}.png"] = found
     for name, found in pictures.items():
         with Image.open(ROOT / "docs" / name) as picture:
             source = picture.text["Source"]
-        assert source == figures.digest(found), f"{name}: run figures.py"
+        assert source == plots.digest(found), f"{name}: run plots.py"
         assert (ROOT / "docs" / name).stat().st_size < 150_000
     assert "(docs/speed.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_command_writes_pictures(figures, tmp_path):
+def test_command_writes_pictures(plots, tmp_path):
     text = (RESULTS / "throughput-cpu-2-cores.json").read_text(encoding="utf-8")
     found = json.loads(text)
     (tmp_path / "throughput-here.json").write_text(text, encoding="utf-8")
     found["results"] = [panel(2, 2.0, False, "image side")]
     (tmp_path / "growth-here.json").write_text(json.dumps(found), encoding="utf-8")
-    figures.main(results=tmp_path, out=tmp_path)
+    plots.main(results=tmp_path, out=tmp_path)
     for name in ("speed.png", "growth-here.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -53,13 +53,13 @@ class Shared:
         """
         if "validation" in splits:
             return dict(splits)
-        drawn = share_out(
+        drawn = assign(
             splits["train"], validation=self.validation, test=test, seed=self.seed
         )
         return dict(splits) | dict(drawn)
 
 
-def share_out(
+def assign(
     items: Sequence[Any], *, validation: float, test: float, seed: int
 ) -> Mapping[str, list[Any]]:
     """Holds items out for validation and test, and keeps the order of each part.
@@ -74,20 +74,20 @@ def share_out(
         Splits that have an item, by name.
     """
     order = np.random.default_rng(seed).permutation(len(items))
-    counts = [
+    sizes = [
         max(1, round(len(items) * share)) if share > 0 and len(items) >= 3 else 0
         for share in (validation, test)
     ]
-    parts = np.split(order, np.cumsum(counts))
+    parts = np.split(order, np.cumsum(sizes))
     splits = zip(("validation", "test", "train"), parts, strict=True)
     return {k: [items[i] for i in sorted(v)] for k, v in splits if len(v)}
 
 
-def check_shares(validation: float, test: float) -> None:
-    """Raises a ValueError unless the shares leave some for training."""
+def check_fractions(validation: float, test: float) -> None:
+    """Raises a ValueError unless the fractions leave some for training."""
     if not 0 <= validation < 1 or not 0 <= test < 1 or validation + test >= 1:
         raise ValueError(
-            f"validation and test must be shares that leave some for training, got "
+            f"validation and test must be fractions that leave some for training, got "
             f"{validation} and {test}."
         )
 
