@@ -116,10 +116,10 @@ class Bench:
 
     def apart(self, one: str, other: str) -> float:
         """The largest difference of a figure of two runs."""
-        a, b = (self._figures(name) for name in (one, other))
+        a, b = (self._metrics_of(name) for name in (one, other))
         return max(abs(a[k] - b[k]) for k in a if a[k] is not None)
 
-    def _figures(self, name: str) -> dict[str, Any]:
+    def _metrics_of(self, name: str) -> dict[str, Any]:
         return json.loads((self.folder / name / "result.json").read_text())["metrics"]
 
 

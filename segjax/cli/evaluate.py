@@ -17,7 +17,7 @@ class EvaluateOptions:
 
     Attributes:
         split: What to score: test where the data has one, unless given.
-        checkpoint: The best by the monitored figure, or the last.
+        checkpoint: The best by the monitored metric, or the last.
     """
 
     split: str | None = None
@@ -54,7 +54,7 @@ def main(args: Sequence[str]) -> None:
 
 def _whole(metrics: Mapping[str, float], title: str) -> Table:
     """Figures that are not a class's."""
-    table = Table("figure", title=Text(title))
+    table = Table("metric", title=Text(title))
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         if "/" not in name or name.startswith("loss/"):
@@ -63,7 +63,7 @@ def _whole(metrics: Mapping[str, float], title: str) -> Table:
 
 
 def _by_class(metrics: Mapping[str, float], classes: Sequence[str]) -> Table:
-    """A row a class, a column a figure, such as iou of `iou/sky`."""
+    """A row a class, a column a metric, such as iou of `iou/sky`."""
     heads = dict.fromkeys(n.partition("/")[0] for n in metrics if "/" in n)
     heads = [h for h in heads if any(f"{h}/{c}" in metrics for c in classes)]
     table = Table("class")

@@ -41,7 +41,7 @@ class InspectOptions:
         top: How many of them to draw.
         by: What to rank by: an image's loss, or the norm of the gradient of its loss
             with respect to all parameters.
-        checkpoint: The best by the monitored figure, or the last.
+        checkpoint: The best by the monitored metric, or the last.
     """
 
     split: str = "train"

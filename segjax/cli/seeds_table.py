@@ -17,15 +17,15 @@ _COLUMNS = 4
 
 
 def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
-    """Statistics of each figure over seeds.
+    """Statistics of each metric over seeds.
 
     Args:
         results: `result.json` of each seed.
 
     Returns:
-        By the figure's name: `values`, one a seed; `mean`; `std`, with S - 1 in the
+        By the metric's name: `values`, one a seed; `mean`; `std`, with S - 1 in the
         denominator, NaN for one seed; `low` and `high`, the ends of the 95 % interval
-        of the mean. A seed whose figure is NaN, a class that was never seen, is left
+        of the mean. A seed whose metric is NaN, a class that was never seen, is left
         out.
     """
     names = dict.fromkeys(name for result in results for name in result["metrics"])
@@ -60,10 +60,10 @@ def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table
 
 
 def over_seeds(found: Statistics, *, split: str) -> Table:
-    """A row a figure of the whole split: mean, deviation and interval."""
+    """A row a metric of the whole split: mean, deviation and interval."""
     count = len(next(iter(found.values()))["values"])
     title = Text(f"{split}, {count} seeds")
-    table = Table("figure", title=title, title_justify="left")
+    table = Table("metric", title=title, title_justify="left")
     table.add_column("mean ± std", justify="right")
     table.add_column("95 % interval of the mean", justify="right")
     for name, one in found.items():

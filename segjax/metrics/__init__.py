@@ -31,8 +31,8 @@ from segjax.metrics.rand import rand_scores as rand_scores
 from segjax.metrics.rand import v_rand as v_rand
 from segjax.metrics.ranking import Ranking as Ranking
 from segjax.metrics.ranking import ranking as ranking
-from segjax.metrics.resample import figure_differences as figure_differences
-from segjax.metrics.resample import figure_intervals as figure_intervals
+from segjax.metrics.resample import metric_differences as metric_differences
+from segjax.metrics.resample import metric_intervals as metric_intervals
 from segjax.metrics.rows import PerImage as PerImage
 from segjax.metrics.rows import Rows as Rows
 from segjax.metrics.statistics import Comparison as Comparison

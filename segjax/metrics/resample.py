@@ -10,7 +10,7 @@ from segjax.metrics.statistics import Interval, check_confidence
 Figures = dict[str, float]
 
 
-def figure_intervals(
+def metric_intervals(
     metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
     """Bootstrap intervals (percentile) of all scores of a metric, over images.
@@ -26,7 +26,7 @@ def figure_intervals(
         seed: Of the resampling; one seed gives one answer.
 
     Returns:
-        An interval for each key; draws in which a figure is NaN are left out of it.
+        An interval for each key; draws in which a metric is NaN are left out of it.
 
     Raises:
         ValueError: If confidence is not between 0 and 1, or there is no image.
@@ -39,7 +39,7 @@ def figure_intervals(
     return _intervals(metric.compute(), draws, confidence)
 
 
-def figure_differences(
+def metric_differences(
     a: Any, b: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
     """Bootstrap intervals (percentile) of a's scores less b's, over images.
@@ -49,7 +49,7 @@ def figure_differences(
     difference would hold on other images; nothing about other seeds.
 
     Args:
-        a: A metric as for `figure_intervals`.
+        a: A metric as for `metric_intervals`.
         b: Another of the same kind, over the same images.
         confidence: Share of such intervals that hold the true difference.
         resamples: Each costs two `compute`.
@@ -67,7 +67,7 @@ def figure_differences(
         a.rows.without_padding().index, b.rows.without_padding().index
     ):
         raise ValueError(
-            f"figure_differences needs the same images on both sides, got "
+            f"metric_differences needs the same images on both sides, got "
             f"{a.num_images} and {b.num_images} with other indices. Evaluate both "
             f"systems on one split."
         )

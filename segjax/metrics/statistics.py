@@ -12,10 +12,10 @@ _MOST_EXACT = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A figure and where it could as well have been.
+    """A metric and where it could as well have been.
 
     Attributes:
-        value: The figure.
+        value: The metric.
         low: Lower end of the interval.
         high: Upper end.
     """
@@ -120,7 +120,7 @@ def compare(
     of all patterns up to 16 pairs, else of `resamples` random ones and the one seen.
 
     Over images of one run, it says whether the difference would hold on other images;
-    over seeds, with one figure a run, whether it would hold for other seeds. Neither
+    over seeds, with one metric a run, whether it would hold for other seeds. Neither
     says the other.
 
     Args:

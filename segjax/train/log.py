@@ -288,7 +288,7 @@ def metrics_line(metrics: Mapping[str, float], *, monitor: str) -> str:
 
     Args:
         metrics: Of an evaluation.
-        monitor: The figure that picks the best checkpoint; always shown.
+        monitor: The metric that picks the best checkpoint; always shown.
     """
     parts = []
     if "pixel_accuracy" in metrics:

@@ -209,7 +209,7 @@ class Recorder:
     def assess(self, state: TrainState, number: int) -> None:
         """Evaluates and saves the state after the update `number`."""
         split, monitor = evaluation_split(self.data.splits), self.config.monitor
-        metrics = self._figures(state, split)
+        metrics = self._evaluate(state, split)
         epoch = number / self.epoch_steps
         self.log.eval(number, metrics, split=split, epoch=epoch)
         loss = _means([{"loss": x} for x in self._losses])["loss"]
@@ -254,7 +254,7 @@ class Recorder:
         step, split = int(state.step), final_split(self.data.splits)
         if self._saved_model != step:
             self._save_model(state, step)
-        metrics = self._figures(state, split)
+        metrics = self._evaluate(state, split)
         epoch = step / self.epoch_steps
         self.log.eval(step, metrics, split=split, epoch=epoch, final=True)
         line = metrics_line(metrics, monitor=self.config.monitor)
@@ -349,7 +349,7 @@ class Recorder:
                 self.saw(batch)
                 yield batch
 
-    def _figures(self, state: TrainState, split: str) -> dict[str, float]:
+    def _evaluate(self, state: TrainState, split: str) -> dict[str, float]:
         images, size = self.data.num_examples(split), self.config.batch_size
 
         def done(batches: int) -> None:

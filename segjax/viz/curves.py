@@ -47,7 +47,7 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
             eval records' names without a slash whose values lie in [0, 1]. The legend
             gives the last value; of long losses and norms, which are drawn smoothed,
             the mean of the last thirtieth.
-        monitor: The figure that picks the best checkpoint, drawn first.
+        monitor: The metric that picks the best checkpoint, drawn first.
 
     Returns:
         An `<svg>` element that refers to nothing outside itself and uses
@@ -111,7 +111,7 @@ def _scores(evaluated: Records, monitor: str | None) -> Series:
     longest = max(map(len, splits.values()), default=0)
     splits = {k: v for k, v in splits.items() if len(v) > 1 or longest == 1}
     for split, records in splits.items():
-        # "step" and "epoch" count; the rest without a slash is a figure.
+        # "step" and "epoch" count; the rest without a slash is a metric.
         names = dict.fromkeys(k for r in records for k in r if "/" not in k)
         names = [n for n in names if n not in ("step", "epoch", "loss")]
         names = by_importance(names, monitor=monitor)

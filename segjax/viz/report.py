@@ -130,7 +130,7 @@ def _headlines(
     """Figures of the whole data set, the most telling first."""
     counters = {"kind", "step", "epoch", "split", "seconds"}
     names = [n for n in metrics if "/" not in n and n not in counters]
-    names = [n for n in names if _is_figure(metrics[n])]
+    names = [n for n in names if _is_number(metrics[n])]
     return [(n, metrics[n]) for n in by_importance(names, monitor=monitor)]
 
 
@@ -154,7 +154,7 @@ def _rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_figure(x: Any) -> bool:
+def _is_number(x: Any) -> bool:
     return x is None or (isinstance(x, int | float) and not isinstance(x, bool))
 
 

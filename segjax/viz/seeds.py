@@ -14,7 +14,7 @@ _LOSS = "training loss"
 
 
 def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
-    """Plots the training loss and the monitored figure of several seeds.
+    """Plots the training loss and the monitored metric of several seeds.
 
     A strong line is the mean over seeds, the band reaches from the lowest seed to the
     highest, and a thin line is a seed. Only steps that all seeds have are drawn.
@@ -22,7 +22,7 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
     Args:
         runs: Lines of each seed's metrics.jsonl (`read_records`), by seed; at least
             one.
-        monitor: The figure of `eval` records that picks the best checkpoint.
+        monitor: The metric of `eval` records that picks the best checkpoint.
 
     Returns:
         A PNG on white; None where the seeds have no step in common.

@@ -42,7 +42,7 @@ def test_mean_interval_of_little():
 def test_figure_intervals_resample_images(rng):
     logits, batch = scenes.batch(rng, examples=12)
     metric = metrics.semantic_per_image(scenes.NAMES)(logits, batch)
-    got = metrics.figure_intervals(metric, resamples=300, seed=1)
+    got = metrics.metric_intervals(metric, resamples=300, seed=1)
     assert got.keys() == metric.compute().keys()
     draws = np.random.default_rng(1).integers(0, 12, (300, 12))
     overlap = {k: np.asarray(v) for k, v in metric.rows.values.items()}
@@ -68,18 +68,18 @@ def test_figure_differences_draw_the_same_images(rng):
     metric = metrics.semantic_per_image(scenes.NAMES)
     better = logits + 0.4 * np.eye(3, dtype=np.float32)[batch["label"] % 3]
     a, b = metric(better, batch), metric(logits, batch)
-    got = metrics.figure_differences(a, b, resamples=200)
+    got = metrics.metric_differences(a, b, resamples=200)
     assert got.keys() == a.compute().keys()
     found = got["mean_iou"]
     assert found.value == a.compute()["mean_iou"] - b.compute()["mean_iou"]
     assert 0 < found.low < found.value < found.high
     # Apart, the same difference is far less certain.
-    alone = [metrics.figure_intervals(x, resamples=200)["mean_iou"] for x in (a, b)]
+    alone = [metrics.metric_intervals(x, resamples=200)["mean_iou"] for x in (a, b)]
     assert found.high - found.low < 0.7 * sum(x.high - x.low for x in alone)
-    same = metrics.figure_differences(a, a, resamples=20)
+    same = metrics.metric_differences(a, a, resamples=20)
     assert all((x.low, x.high) == (0, 0) for x in same.values() if x.value == 0)
     with pytest.raises(ValueError, match="same images on both sides, got 10 and 9"):
-        metrics.figure_differences(a, b.take(range(9)))
+        metrics.metric_differences(a, b.take(range(9)))
 
 
 def test_compare_equals_all_sign_patterns():
@@ -148,4 +148,4 @@ def test_messages():
         statistics.mean_interval([1, 2], confidence=95.0)
     empty = metrics.PerImage.from_batch({}, {"index": np.zeros(0), "weight": []})
     with pytest.raises(ValueError, match="at least one image"):
-        metrics.figure_intervals(empty)
+        metrics.metric_intervals(empty)

@@ -78,7 +78,7 @@ def test_needs_nothing_from_outside(run):
     assert set(re.findall(r'([\w:]+)="https?://', source)) <= {"xmlns", "xmlns:xlink"}
 
 
-def test_contains_the_figures(run):
+def test_contains_the_metrics(run):
     text = _Page(viz.write_report(run)).text
     for wanted in ("0.8765", "0.9123", "0.9500", "0.7632", "0.8657", "1,500", "2024"):
         assert wanted in text
