@@ -134,7 +134,7 @@ def mask_rcnn(
     )
 
 
-def start_from_body(weights: pathlib.Path) -> train.Start:
+def start_from_body(weights: pathlib.Path) -> train.InitFrom:
     """Fresh variables with an imported ResNet as the body."""
     loaded = interop.load(weights)
     return interop.init_from({name: {"body": tree} for name, tree in loaded.items()})

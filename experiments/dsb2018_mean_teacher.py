@@ -136,7 +136,9 @@ def mean_teacher(
         batch = prepare(augment_key)(batch)
         seen = train.augmented(view, one, batch)
         variables = {"params": state.extra, **state.model_state}
-        logits, _ = forward.apply(variables, seen, train=True, rngs=train.streams(one))
+        logits, _ = forward.apply(
+            variables, seen, train=True, rngs=train.rng_streams(one)
+        )
         batch = train.augmented(view, two, batch) | {"teacher": jax.nn.softmax(logits)}
         new, logged = train.minimize(loss_fn, optimizer, state, batch, key=two)
         extra = optax.incremental_update(new.params, state.extra, 1 - decay)

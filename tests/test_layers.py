@@ -13,7 +13,9 @@ PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
     "files": {"typing"},
-    "run_files": set(),
+    "multihost": {"typing"},
+    "signals": set(),
+    "run_folder": {"typing", "files"},
     "ops": {"typing"},
     "forward": {"typing", "ops"},
     "model_file": {"typing", "files", "ops", "forward", "models"},
@@ -22,12 +24,12 @@ LAYERS = {
     "models": {"typing", "ops"},
     "data": {"typing", "ops", "files"},
     "train": {
-        *("typing", "files", "ops", "forward", "model_file", "run_files"),
-        *("metrics.mean", "metrics.combine"),
+        *("typing", "files", "ops", "forward", "model_file", "run_folder"),
+        *("multihost", "signals", "metrics.mean", "metrics.combine"),
     },
     "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
     "interop": {"typing", "ops", "files"},
-    "viz": {"typing", "ops", "run_files"},
+    "viz": {"typing", "ops", "run_folder.schema"},
 }
 ONLY = {
     "flax.linen": {"models"},

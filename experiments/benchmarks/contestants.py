@@ -295,7 +295,7 @@ def forget_peak() -> None:
 def main() -> None:
     """Builds what the first argument says, then answers requests until they end."""
     from segjax.cli import process
-    from segjax.train import memory
+    from segjax.train import loop
 
     # As `segjax train` does, for every system: see there what it gives on a CPU.
     process.keep_freed_memory()
@@ -304,7 +304,7 @@ def main() -> None:
     task = dataclasses.replace(task, widths=tuple(task.widths))
     makes = {"segjax": segjax_run, "plain": plain_run}
     run, facts = makes.get(task.system, torch_run)(task)
-    memory.give_back_freed()
+    loop.trim_memory()
     run(2)
     forget_peak()
     print(json.dumps(facts), flush=True)

@@ -26,7 +26,7 @@ from segjax import cli
 from segjax.cli import scripts
 from segjax import train
 told("imports of the command")
-load, step_done = scripts.load, train.Recorder.step_done
+load, after_step = scripts.load, train.Recorder.after_step
 from segjax.train import loop
 fit = loop.fit
 def loaded(path, **rest):
@@ -40,7 +40,7 @@ def first(self, state, scalars, number):
     float(scalars["loss"])
     told("data, initialization, compilation, first step")
     os._exit(0)
-scripts.load, train.Recorder.step_done, loop.fit = loaded, first, fitted
+scripts.load, train.Recorder.after_step, loop.fit = loaded, first, fitted
 cli.main(["train", *sys.argv[2:]])
 """
 

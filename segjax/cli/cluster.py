@@ -121,7 +121,7 @@ def leave(work: Callable[[], int]) -> int:
         if any(word in str(error) for word in _PEER_IS_GONE):
             print(
                 "error: another process of this run ended. See what it said, start "
-                "all again and go on with --resume.",
+                "all again and continue with --resume.",
                 file=sys.stderr,
             )
         else:

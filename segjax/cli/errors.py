@@ -13,8 +13,8 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from segjax.train.record import NonFiniteError
-from segjax.train.signals import Stopped
+from segjax.signals import Stopped
+from segjax.train.recorder import NonFiniteError
 
 USER_ERROR, NON_FINITE = 2, 3
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def exit_code(work: Callable[[], None]) -> int:
         work()
         sys.stdout.flush()  # A full disk says so here, or never.
     except Stopped as stopped:
-        _say(f"{stopped}; go on with --resume.")
+        _say(f"{stopped}; continue with --resume.")
         return 128 + stopped.signum
     except KeyboardInterrupt:
         atexit.register(_hush)

@@ -35,13 +35,13 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
     folder.mkdir(exist_ok=True)
     split = training.final_split(experiment.data.splits)
     batches = experiment.data.eval_batches(split, batch_size=1)
-    board = training.TensorBoardWriter(run / "tensorboard")
-    with contextlib.closing(batches), board:
+    tensorboard = training.TensorBoardWriter(run / "tensorboard")
+    with contextlib.closing(batches), tensorboard:
         first = itertools.islice(batches, experiment.config.samples)
         for number, batch in enumerate(first):
             picture = paint(batch)
             Image.fromarray(picture).save(folder / f"{number:02d}.png")
-            board.add_image(f"samples/{number:02d}", picture, step)
+            tensorboard.add_image(f"samples/{number:02d}", picture, step)
 
 
 def _painter(

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import tyro
 
-from segjax import models, run_files
+from segjax import models
 from segjax import train as training
 from segjax.cli import flags, scripts
+from segjax.run_folder import schema
 
 Which = Literal["best", "last"]
 
@@ -55,7 +56,7 @@ def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str)
         prog: The command, for messages.
 
     Raises:
-        ValueError: If the folder holds no run, no script or no whole checkpoint.
+        ValueError: If the folder holds no run, no script or no intact checkpoint.
     """
     experiment, chosen = rebuild(folder, manifest_of(folder), options, args, prog=prog)
     state = state_of(experiment, folder, chosen.checkpoint)
@@ -86,7 +87,7 @@ def rebuild(
         (the experiment, the subcommand's options).
 
     Raises:
-        ValueError: If the script is not this user's own (`training.is_ours`) and
+        ValueError: If the script is not this user's own (`training.is_trusted`) and
             --trust is not given.
     """
     if not _may_execute(folder, manifest, options, args, prog=prog):
@@ -113,7 +114,7 @@ def _may_execute(
         ValueError: If the script is not to be executed.
     """
     script = folder / training.SCRIPT
-    if "--trust" in args or training.is_ours(script, manifest):
+    if "--trust" in args or training.is_trusted(script, manifest):
         print(f"note: executing {script}.", file=sys.stderr)
         return True
     if {"-h", "--help"} & set(args):
@@ -160,7 +161,7 @@ def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
             f"{folder} was not made by a script, so its experiment cannot be built "
             f"again. Add its script as {folder / training.SCRIPT}."
         )
-    return run_files.read(folder / "run.json", run_files.Manifest)
+    return schema.read(folder / "run.json", schema.Manifest)
 
 
 def folder_argument(args: Sequence[str], subcommand: str) -> pathlib.Path:
@@ -192,7 +193,7 @@ def state_of(
         if not isinstance(which, int) and step is not None:
             _check_kept(experiment, run, checkpoints.steps, which)
         if step is None:
-            _, problems = checkpoints.newest_whole()
+            _, problems = checkpoints.newest_intact()
             raise ValueError(
                 f"{problems[0]}. Train again into another --run."
                 if problems
@@ -215,7 +216,7 @@ def _check_kept(
     if reached > last:
         raise ValueError(
             f"{run / 'checkpoints' / str(reached)}, with which the run ended, is "
-            f"missing. Restore it, or go on by segjax train ... --resume."
+            f"missing. Restore it, or continue by segjax train ... --resume."
         )
     best = _best_logged(experiment, run / "metrics.jsonl") if which == "best" else None
     # A later one than the last is not yet saved where training was killed.
@@ -230,7 +231,7 @@ def _reached(path: pathlib.Path) -> int:
     """The step at which a finished run ended; 0 if it has not."""
     if not path.exists():
         return 0
-    result = run_files.read(path, run_files.Result)
+    result = schema.read(path, schema.Result)
     return result["stopped"]["step"] if "stopped" in result else result.get("steps", 0)
 
 
@@ -240,7 +241,7 @@ def _best_logged(experiment: training.Experiment, path: pathlib.Path) -> int | N
     sign = 1.0 if config.mode == "max" else -1.0
     scores = {
         record["step"]: sign * record[config.monitor]
-        for record in run_files.read_log(path)
+        for record in schema.read_log(path)
         if record["kind"] == "eval"
         and record.get("split") == split
         and not record.get("final")

@@ -15,7 +15,7 @@ import msgspec
 import tyro
 
 from segjax.cli import flags as flag_reader
-from segjax.train.config import Experiment
+from segjax.train.experiment import Experiment
 
 Build = Callable[..., Experiment]
 

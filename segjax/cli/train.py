@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from segjax import data, interop, model_file, run_files
+from segjax import data, interop, model_file, multihost
 from segjax import train as training
 from segjax.cli import cluster, pictures, process, runs, scripts
-from segjax.train import agree
+from segjax.run_folder import schema
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,9 @@ def train(
         print(runs.summary(experiment))
         return
     # All processes of a run, or the one: the first draws, prints and names the folder.
-    run = pathlib.Path(agree.of_the_first(str(options.run or _new_run(script))))
+    run = pathlib.Path(
+        multihost.broadcast_from_first(str(options.run or _new_run(script)))
+    )
     first = jax.process_index() == 0
     if options.resume and first:
         _say_changes(run, build, keywords)
@@ -147,7 +149,7 @@ def _say_changes(
     path = run / "run.json"
     if not path.exists():
         return
-    manifest = run_files.read(path, run_files.Manifest)
+    manifest = schema.read(path, schema.Manifest)
     before = scripts.from_json(build, manifest["flags"])
     for name, value in keywords.items():
         if name in before and str(before[name]) != str(value):

@@ -1,71 +1,146 @@
-"""One short step, compiled once, and the loop around it."""
+"""Training: the step, the loop around it, and the runs that it writes."""
 
-from segjax.forward import Forward as Forward
-from segjax.forward import image_only as image_only
-from segjax.forward import loss_terms as loss_terms
-from segjax.forward import make_forward as make_forward
-from segjax.train.accumulate import value_and_grad as value_and_grad
-from segjax.train.board import TensorBoardWriter as TensorBoardWriter
-from segjax.train.checkpoint import Checkpoints as Checkpoints
-from segjax.train.config import Experiment as Experiment
-from segjax.train.config import TrainConfig as TrainConfig
-from segjax.train.digests import STREAMS as STREAMS
-from segjax.train.digests import Difference as Difference
-from segjax.train.digests import differences as differences
-from segjax.train.ema import averaged_params as averaged_params
-from segjax.train.ema import variables as variables
-from segjax.train.ema import with_ema as with_ema
-from segjax.train.environment import code_digests as code_digests
-from segjax.train.environment import file_digest as file_digest
-from segjax.train.environment import run_environment as run_environment
-from segjax.train.evaluate import make_eval_step as make_eval_step
-from segjax.train.evaluate import make_evaluator as make_evaluator
-from segjax.train.lock import locked as locked
-from segjax.train.loop import abstract_state_of as abstract_state_of
-from segjax.train.loop import data_spec as data_spec
-from segjax.train.loop import evaluator as evaluator
-from segjax.train.loop import initializer as initializer
-from segjax.train.loop import open_checkpoints as open_checkpoints
-from segjax.train.loop import step_of as step_of
-from segjax.train.loop import train as train
-from segjax.train.manifest import SCRIPT as SCRIPT
-from segjax.train.manifest import write_json as write_json
-from segjax.train.ownership import is_ours as is_ours
-from segjax.train.parallel import AXIS as AXIS
-from segjax.train.parallel import jit_step as jit_step
-from segjax.train.parallel import make_mesh as make_mesh
-from segjax.train.parallel import pmap_step as pmap_step
-from segjax.train.parallel import split_for_pmap as split_for_pmap
-from segjax.train.parallel import to_devices as to_devices
-from segjax.train.record import NonFiniteError as NonFiniteError
-from segjax.train.record import Recorder as Recorder
-from segjax.train.record import SeedDivergedError as SeedDivergedError
-from segjax.train.record import evaluation_split as evaluation_split
-from segjax.train.record import final_split as final_split
-from segjax.train.replay import replay as replay
-from segjax.train.saving import SaveError as SaveError
-from segjax.train.seed_folders import seed_folder as seed_folder
-from segjax.train.seeds import train_seeds as train_seeds
-from segjax.train.signals import Stopped as Stopped
-from segjax.train.state import Start as Start
-from segjax.train.state import TrainState as TrainState
-from segjax.train.state import abstract_state as abstract_state
-from segjax.train.state import batch_spec as batch_spec
-from segjax.train.state import init_state as init_state
-from segjax.train.state import make_init as make_init
-from segjax.train.step import Step as Step
-from segjax.train.step import Update as Update
-from segjax.train.step import as_step as as_step
-from segjax.train.step import make_train_step as make_train_step
-from segjax.train.step import skip_nonfinite as skip_nonfinite
-from segjax.train.step import supervised_step as supervised_step
-from segjax.train.update import apply_gradients as apply_gradients
-from segjax.train.update import augmented as augmented
-from segjax.train.update import fields_of as fields_of
-from segjax.train.update import learning_rates as learning_rates
-from segjax.train.update import make_loss as make_loss
-from segjax.train.update import make_prepare as make_prepare
-from segjax.train.update import minimize as minimize
-from segjax.train.update import step_keys as step_keys
-from segjax.train.update import streams as streams
-from segjax.train.update import total as total
+from segjax.forward import Forward, image_only, loss_terms, make_forward
+from segjax.run_folder import (
+    SCRIPT,
+    SaveError,
+    code_digests,
+    file_digest,
+    is_trusted,
+    locked,
+    run_environment,
+    write_json,
+)
+from segjax.signals import Stopped
+from segjax.train.checkpoint import Checkpoints
+from segjax.train.evaluate import make_eval_step, make_evaluator
+from segjax.train.experiment import (
+    Experiment,
+    TrainConfig,
+    abstract_state_of,
+    build_step,
+    data_spec,
+    evaluation_split,
+    evaluator,
+    final_split,
+    initializer,
+    open_checkpoints,
+)
+from segjax.train.loop import train, train_seeds
+from segjax.train.metric_writer import TensorBoardWriter
+from segjax.train.multi_seed import seed_folder
+from segjax.train.recorder import NonFiniteError, Recorder, SeedDivergedError
+from segjax.train.replay import replay
+from segjax.train.reproducibility import STREAMS, Difference, differences
+from segjax.train.sharding import (
+    AXIS,
+    jit_step,
+    make_mesh,
+    pmap_step,
+    split_for_pmap,
+    to_devices,
+)
+from segjax.train.state import (
+    InitFrom,
+    TrainState,
+    abstract_state,
+    averaged_params,
+    batch_spec,
+    init_state,
+    make_init,
+    variables,
+    with_ema,
+)
+from segjax.train.step import (
+    Step,
+    Update,
+    as_step,
+    make_train_step,
+    skip_nonfinite,
+    supervised_step,
+    value_and_grad,
+)
+from segjax.train.step_parts import (
+    apply_gradients,
+    augmented,
+    fields_of,
+    global_sum,
+    learning_rates,
+    make_loss,
+    make_prepare,
+    minimize,
+    rng_streams,
+    step_keys,
+)
+
+__all__ = [
+    "AXIS",
+    "SCRIPT",
+    "STREAMS",
+    "Checkpoints",
+    "Difference",
+    "Experiment",
+    "Forward",
+    "InitFrom",
+    "NonFiniteError",
+    "Recorder",
+    "SaveError",
+    "SeedDivergedError",
+    "Step",
+    "Stopped",
+    "TensorBoardWriter",
+    "TrainConfig",
+    "TrainState",
+    "Update",
+    "abstract_state",
+    "abstract_state_of",
+    "apply_gradients",
+    "as_step",
+    "augmented",
+    "averaged_params",
+    "batch_spec",
+    "build_step",
+    "code_digests",
+    "data_spec",
+    "differences",
+    "evaluation_split",
+    "evaluator",
+    "fields_of",
+    "file_digest",
+    "final_split",
+    "global_sum",
+    "image_only",
+    "init_state",
+    "initializer",
+    "is_trusted",
+    "jit_step",
+    "learning_rates",
+    "locked",
+    "loss_terms",
+    "make_eval_step",
+    "make_evaluator",
+    "make_forward",
+    "make_init",
+    "make_loss",
+    "make_mesh",
+    "make_prepare",
+    "make_train_step",
+    "minimize",
+    "open_checkpoints",
+    "pmap_step",
+    "replay",
+    "rng_streams",
+    "run_environment",
+    "seed_folder",
+    "skip_nonfinite",
+    "split_for_pmap",
+    "step_keys",
+    "supervised_step",
+    "to_devices",
+    "train",
+    "train_seeds",
+    "value_and_grad",
+    "variables",
+    "with_ema",
+    "write_json",
+]

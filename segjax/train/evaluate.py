@@ -1,4 +1,4 @@
-"""Evaluation: counts on the device, sums on the host, one division at the end."""
+"""Evaluation: metrics per batch on the device, merged on the host."""
 
 import collections
 import functools
@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
+from segjax import multihost
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
-from segjax.train import agree, ema
-from segjax.train.parallel import (
+from segjax.train.sharding import (
     make_mesh,
     replicated,
     split_over,
@@ -19,6 +19,7 @@ from segjax.train.parallel import (
     to_host,
 )
 from segjax.train.state import TrainState
+from segjax.train.state import variables as state_variables
 from segjax.typing import Batch, MetricFn, Objective, PyTree
 
 Evaluator = Callable[..., dict[str, float]]
@@ -26,7 +27,7 @@ Evaluator = Callable[..., dict[str, float]]
 
 
 class EvaluationStoppedError(Exception):
-    """A signal came during an evaluation, which was left at the next batch.
+    """A signal stopped an evaluation before its next batch.
 
     Attributes:
         signum: The signal.
@@ -44,12 +45,12 @@ def make_eval_step(
 
     Args:
         forward: The model with its preprocessing.
-        objective: What training minimizes.
-        metric: `(outputs, batch) -> Metric`; weight-0 examples must not count.
+        objective: The objective of training.
+        metric: `(outputs, batch) -> Metric`, which leaves out examples of weight 0.
 
     Returns:
-        The step, not compiled. `step` is the number of updates done, for objectives
-        that change while training.
+        The function, not compiled. `step` is the number of updates, for objectives that
+        change during training.
     """
 
     def eval_step(variables: PyTree, batch: Batch, step: Any = 0):
@@ -71,47 +72,47 @@ def make_evaluator(
     metric: MetricFn,
     mesh: jax.sharding.Mesh | None = None,
     *,
-    variables: Callable[[TrainState], PyTree] = ema.variables,
+    variables: Callable[[TrainState], PyTree] = state_variables,
 ) -> Evaluator:
-    """Compiles evaluation over all devices.
+    """Builds the compiled evaluation over all devices.
 
     Args:
         forward: The model with its preprocessing.
-        objective: What training minimizes.
-        metric: `(outputs, batch) -> Metric`. What it makes on the host
-            (`metrics.on_host`) is made by each process of its own share of the images.
+        objective: The objective of training.
+        metric: `(outputs, batch) -> Metric`. Each process computes the host part
+            (`metrics.on_host`) from its own images.
         mesh: All devices unless given.
-        variables: What is evaluated of a state: averaged parameters where the
-            optimizer keeps them, unless given.
+        variables: `state -> variables` to evaluate: by default averaged parameters, if
+            the optimizer has them.
 
     Returns:
         `(state, host batches, *, stop=None, done=None) -> metrics`: those of the
-        metric, and `loss` with its terms as means over examples, where the objective
-        has any for outputs outside of training. `stop`, asked before each batch,
-        returns a signal or None; a signal raises EvaluationStoppedError. `done` is
-        called with the batches done. An empty stream is a ValueError.
+        metric, and `loss` with its terms as means over examples, if the objective has
+        terms for outputs outside of training. `stop` is called before each batch; if
+        it returns a signal, EvaluationStoppedError is raised. `done` is called with the
+        number of finished batches. No batch at all is a ValueError.
     """
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
     eval_step = make_eval_step(forward, objective, metric)
 
-    @functools.cache
-    def compiled() -> Callable:
-        return jax.jit(
-            eval_step, in_shardings=(same, split, same), out_shardings=outs[0]
-        )
+    programs: list[Callable] = []  # One, compiled for the first batch.
 
-    outs: list[PyTree] = []
+    def evaluate(used: PyTree, batch: PyTree, step: Any) -> PyTree:
+        if not programs:
+            outputs = jax.eval_shape(eval_step, used, batch, step)
+            out = _shardings(outputs, same, split)
+            programs.append(
+                jax.jit(eval_step, in_shardings=(same, split, same), out_shardings=out)
+            )
+        return programs[0](used, batch, step)
 
-    def parts(evaluated: PyTree, batches: Iterable[Batch], step: Any) -> Iterator[Any]:
+    def results(used: PyTree, batches: Iterable[Batch], step: Any) -> Iterator[Any]:
         for batch in batches:
-            # As it is on the host where that will do: what the program does not read,
-            # such as masks that only the host compares, then does not travel.
+            # jit copies only the arrays that the program reads: masks that only the
+            # host compares are not copied to the device.
             placed = to_device(batch, mesh) if jax.process_count() > 1 else dict(batch)
-            if not outs:
-                found = jax.eval_shape(eval_step, evaluated, placed, step)
-                outs.append(_shardings(found, same, split))
-            yield compiled()(evaluated, placed, step), batch
+            yield evaluate(used, placed, step), batch
 
     def run(
         state: TrainState,
@@ -122,12 +123,12 @@ def make_evaluator(
     ) -> dict[str, float]:
         watched = _watched(batches, stop, done)
         merged = None
-        for made, batch in _fetched(parts(variables(state), watched, state.step)):
+        for made, batch in _fetched(results(variables(state), watched, state.step)):
             new = with_batch(made, forward.host_truth(batch))
             merged = new if merged is None else _merge(merged, new)
         if merged is None:
             raise ValueError("Evaluation needs at least one example, got none.")
-        found, means = map_on_host(_over_processes, merged)
+        found, means = map_on_host(_merge_processes, merged)
         losses = {name: mean.compute()["mean"] for name, mean in means.items()}
         whole = {"loss": sum(losses.values())} if losses else {}
         return {**whole, **losses, **found.compute()}
@@ -136,13 +137,13 @@ def make_evaluator(
 
 
 def _shardings(outputs: PyTree, same: Any, split: Any) -> PyTree:
-    """Arrays that only the host reads stay where their images are."""
+    """Keeps outputs that only the host reads on the devices of their images."""
     split_all = map_on_host(lambda x: jax.tree.map(lambda _: split, x), outputs)
     return jax.tree.map(lambda x: x if x is split else same, split_all)
 
 
-def _over_processes(part: OnHost) -> OnHost:
-    return functools.reduce(lambda a, b: a.merge(b), agree.of_each(part))
+def _merge_processes(part: OnHost) -> OnHost:
+    return functools.reduce(lambda a, b: a.merge(b), multihost.gather(part))
 
 
 def _watched(
@@ -161,7 +162,7 @@ def _watched(
 def _fetched(
     parts: Iterable[tuple[PyTree, Batch]], *, ahead: int = 2
 ) -> Iterator[tuple[PyTree, Batch]]:
-    """Results on the host, in order, while the device works on those after them."""
+    """Fetches results in order while the device computes later ones."""
     waiting: collections.deque[tuple[PyTree, Batch]] = collections.deque()
     for part in parts:
         waiting.append(part)

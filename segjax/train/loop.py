@@ -1,39 +1,46 @@
-"""The loop: batches in, run folder out."""
+"""The training loop: from an experiment to a run folder, for one seed or many."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from segjax.train import (
-    agree,
-    check,
-    digests,
-    going_on,
-    manifest,
-    memory,
-    parallel,
-    saved_model,
-    together,
-)
+from segjax import multihost
+from segjax.run_folder import manifest
+from segjax.run_folder.lock import locked
+from segjax.run_folder.resume import check_steps, check_unchanged
+from segjax.signals import Stopped, stop_requests
+from segjax.train import multi_seed, reproducibility, sharding
 from segjax.train.checkpoint import Checkpoints
-from segjax.train.config import Experiment
-from segjax.train.evaluate import EvaluationStoppedError, Evaluator, make_evaluator
-from segjax.train.lock import locked
-from segjax.train.log import NullWriter, RunLog
-from segjax.train.record import NonFiniteError, Recorder, SeedDivergedError
-from segjax.train.signals import Stopped, stop_requests
-from segjax.train.state import Spec, TrainState, batch_spec, make_init
-from segjax.train.step import Step, as_step, skip_nonfinite
-from segjax.typing import Batch, Data, Key, PyTree
+from segjax.train.evaluate import EvaluationStoppedError, Evaluator
+from segjax.train.experiment import (
+    Experiment,
+    build_step,
+    check_batch_size,
+    check_labels,
+    evaluator,
+    host_batches,
+    initializer,
+    open_checkpoints,
+)
+from segjax.train.metric_writer import MetricWriter, NullWriter, line_console
+from segjax.train.recorder import (
+    NonFiniteError,
+    Recorder,
+    SeedDivergedError,
+    model_writer,
+)
+from segjax.train.state import TrainState, batch_spec
+from segjax.typing import Batch, PyTree
 
 
 def train(
@@ -49,179 +56,246 @@ def train(
     """Trains an experiment into a run folder.
 
     Batches are split over all devices of all processes, each of which calls this; the
-    first one writes the logs. Each evaluation saves a checkpoint; the best
-    and the last are kept. At the end the best one is evaluated on the split `test`
-    where the data has one, else on the split that picked it.
+    first process writes the logs. A checkpoint is saved with each evaluation; the best
+    and the last ones are kept. At the end the best one is evaluated on the split
+    `test` if the data has one, else on the split that picked it.
 
     Args:
-        experiment: What to train.
+        experiment: The experiment.
         run: The run folder; new, unless `resume`.
-        resume: Go on from the newest whole checkpoint of `run`; the console says
-            which, and which were damaged.
-        flags: What the experiment was built from, for `run.json`.
-        script: Where `experiment` was defined; a copy of it is kept in the run.
+        resume: Continue from the newest intact checkpoint of `run`; the console shows
+            which one, and which ones are damaged.
+        flags: The keywords the experiment was built with, for `run.json`.
+        script: The file that defines the experiment; it is copied into the run.
         console: Where to print; standard output unless given.
         allow_changes: Resume with other data or another script than those of the
             run, and note both in `run.json`.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
-        ValueError: Where the run folder, the flags or a checkpoint do not fit, or
-            another process writes the run.
+        ValueError: If the run folder, the flags or a checkpoint do not fit, or another
+            process writes the run.
         NonFiniteError: If training diverges; the last good checkpoint is kept.
         SaveError: If a checkpoint could not be written, as on a full disk.
         Stopped: On SIGTERM or Ctrl-C, after saving.
     """
+    check_batch_size(experiment)
+    return _train_all(
+        [experiment],
+        [run],
+        resume=resume,
+        flags=[flags or {}],
+        script=script,
+        console=console,
+        allow_changes=allow_changes,
+    )[0]
+
+
+def train_seeds(
+    experiments: Sequence[Experiment],
+    *,
+    run: pathlib.Path,
+    resume: bool = False,
+    flags: Mapping[str, Any] | None = None,
+    script: pathlib.Path | None = None,
+    console: Console | None = None,
+    allow_changes: bool = False,
+) -> list[dict[str, Any]]:
+    """Trains an experiment with several seeds at once, by one program.
+
+    Each seed has the initialization, data order, crops and augmentation of a single
+    run, and its own run folder, RUN/seed-SEED. Seeds are split over the devices,
+    batches are not; `multi_seed.SeedStep` says how closely the numbers match those of
+    single runs. If a callback stops a seed, the others continue.
+
+    Args:
+        experiments: The same experiment with different seeds.
+        run: The folder of the seeds' runs; new, unless `resume`.
+        resume: Continue from the newest step of which every seed has an intact
+            checkpoint.
+        flags: The keywords the experiments were built with, without the seed.
+        script: The file that defines them; it is copied into each run.
+        console: Where to print; standard output unless given.
+        allow_changes: As in `train`.
+
+    Returns:
+        The content of `result.json` of each seed.
+
+    Raises:
+        ValueError: As `train`; or if two experiments have the same seed, or differ in
+            a program (initialization, step or evaluation).
+        SeedDivergedError: If a seed diverges. All stop; what was saved is kept.
+        Stopped: On SIGTERM or Ctrl-C, after saving all.
+    """
+    multi_seed.check_experiments(experiments, run, resume=resume)
+    experiments = multi_seed.share_equal_data(experiments)
+    seeds = [experiment.config.seed for experiment in experiments]
+    return _train_all(
+        experiments,
+        [multi_seed.seed_folder(run, seed) for seed in seeds],
+        resume=resume,
+        flags=[{**(flags or {}), "seed": seed} for seed in seeds],
+        script=script,
+        console=console,
+        allow_changes=allow_changes,
+        more={"seeds_together": seeds},
+    )
+
+
+def _train_all(
+    experiments: Sequence[Experiment],
+    folders: Sequence[pathlib.Path],
+    *,
+    resume: bool,
+    flags: Sequence[Mapping[str, Any]],
+    script: pathlib.Path | None,
+    console: Console | None,
+    allow_changes: bool,
+    more: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Trains one or many seeds, each into its own run folder."""
     began = time.perf_counter()
-    config = experiment.config
-    mesh = parallel.make_mesh()
-    parallel.check_divides(
-        config.batch_size, mesh.size, micro_batches=config.accumulate
-    )
-    check.batch_fits(config.batch_size, experiment.data.num_examples("train"))
-    agree.on_the_first(lambda: manifest.open_run(run, resume=resume))
-    same: dict[str, Any] = {}
-    first_process = jax.process_index() == 0
-    if console is None or not first_process:
-        console = Console(highlight=False, quiet=not first_process)
-    with (
-        locked(run),
-        open_checkpoints(experiment, run) as checkpoints,
-    ):
-        first = 0
+    if console is None or jax.process_index() > 0:
+        console = Console(highlight=False, quiet=jax.process_index() > 0)
+    runs = [
+        _Run(*parts, script=script)
+        for parts in zip(experiments, folders, flags, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        kept = [run.open_checkpoints(stack, resume=resume) for run in runs]
+        first = None
         if resume:
-            first = _first_step(run, checkpoints, console)
-            going_on.check_steps(run, config, first)
-            agree.on_the_first(
-                lambda: same.update(
-                    going_on.check_same(
-                        run, experiment, script=script, allow_changes=allow_changes
-                    )
+            first = multi_seed.resume_step(folders, kept, console)
+            for run in runs:
+                multihost.run_on_first(
+                    functools.partial(run.check, first, allow_changes=allow_changes)
                 )
-            )
-        log: RunLog = NullWriter()
-        begin: Callable[[], None] | None = None
-        if first_process:
-            log = RunLog(run, config=config, first_step=first, console=console)
-            begin = manifest.beginning(
-                run,
-                experiment,
-                resumed_at=first if resume else None,
-                flags=flags or {},
-                script=script,
-                resumed_with=same,
-            )
-        with log, stop_requests() as stop:
-            recorder = Recorder(
-                experiment,
-                checkpoints,
-                log,
-                evaluator(experiment),
-                digests.first_steps(run, first=first),
-                saved_model.writer(experiment, run) if first_process else None,
-                begin_run=begin,
-            )
-            stop = agree.on_stopping(stop, mesh)
-            (state,) = fit([experiment], [recorder], first=first, stop=stop)
-            with leaving(recorder, config.steps):
-                result = recorder.final(state)
-    result |= {"seconds": round(time.perf_counter() - began, 1)}
-    if skipped := getattr(experiment.data, "skipped", ()):
-        # A metric that was measured without some of the data says so.
-        result["skipped_records"] = [str(record) for record in skipped]
-    if first_process:
-        manifest.write_json(run / "result.json", result)
-    return result
+        evaluate = evaluator(experiments[0])
+        logs = _logs(stack, experiments, folders, console, first_step=first or 0)
+        recorders = [
+            run.recorder(evaluate, log, resumed_at=first, more=more)
+            for run, log in zip(runs, logs, strict=True)
+        ]
+        stop = stack.enter_context(stop_requests())
+        stop = multihost.agreed_stop(stop, sharding.make_mesh())
+        states = fit(experiments, recorders, first=first or 0, stop=stop)
+        with as_stopped(experiments[0].config.steps):
+            results = [
+                recorder.evaluate_best(state)
+                for recorder, state in zip(recorders, states, strict=True)
+            ]
+    seconds = round(time.perf_counter() - began, 1)
+    return [
+        run.write_result(result | {"seconds": seconds})
+        for run, result in zip(runs, results, strict=True)
+    ]
 
 
-def open_checkpoints(experiment: Experiment, run: pathlib.Path) -> Checkpoints:
-    """The checkpoints of a run, ranked as its configuration says."""
-    config = experiment.config
-    folder = run / "checkpoints"
-    return Checkpoints(folder, monitor=config.monitor, mode=config.mode)
+@dataclasses.dataclass
+class _Run:
+    """One experiment and its run folder."""
 
+    experiment: Experiment
+    folder: pathlib.Path
+    flags: Mapping[str, Any]
+    script: pathlib.Path | None
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-def host_batches(experiment: Experiment, first: int) -> Generator[Batch, None, None]:
-    """This process's share of the training batches after the first `first`."""
-    return experiment.data.train_batches(
-        batch_size=experiment.config.batch_size,
-        seed=experiment.config.seed,
-        first_batch=first,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    def open_checkpoints(
+        self, stack: contextlib.ExitStack, *, resume: bool
+    ) -> Checkpoints:
+        """Creates and locks the folder; the stack unlocks it."""
+        multihost.run_on_first(lambda: manifest.open_folder(self.folder, resume=resume))
+        stack.enter_context(locked(self.folder))
+        self.checkpoints = open_checkpoints(self.experiment, self.folder)
+        return stack.enter_context(self.checkpoints)
 
-
-def evaluator(
-    experiment: Experiment, mesh: jax.sharding.Mesh | None = None
-) -> Evaluator:
-    """`make_evaluator` of an experiment's parts."""
-    return make_evaluator(
-        experiment.forward,
-        experiment.objective,
-        experiment.metric,
-        mesh,
-        variables=step_of(experiment).variables,
-    )
-
-
-def step_of(experiment: Experiment) -> Step:
-    """The train step of an experiment, not compiled."""
-    step = as_step(experiment.step(experiment))
-    return skip_nonfinite(step) if experiment.config.skip_nonfinite else step
-
-
-def initializer(experiment: Experiment, spec: Spec) -> Callable[[Key], TrainState]:
-    """`key -> first state` of an experiment whose stored batches are as `spec` says."""
-    return make_init(
-        experiment.forward,
-        experiment.optimizer,
-        spec=spec,
-        init_from=experiment.init_from,
-        complete=step_of(experiment).init,
-    )
-
-
-def data_spec(data: Data) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """`batch_spec` of what data yield for training, read off one batch."""
-    with contextlib.closing(data.train_batches(batch_size=1, seed=0)) as batches:
-        return batch_spec(next(batches))
-
-
-def abstract_state_of(experiment: Experiment, spec: Spec) -> TrainState:
-    """Shapes and dtypes of an experiment's states, with nothing computed."""
-    bare = dataclasses.replace(experiment, init_from=None)
-    return jax.eval_shape(initializer(bare, spec), jax.random.key(0))
-
-
-def _first_step(run: pathlib.Path, checkpoints: Checkpoints, console: Console) -> int:
-    """The step of the newest whole checkpoint; says which, and which are damaged."""
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    agree.on_the_first(lambda: going_on.check_log(run))
-    step, problems = checkpoints.newest_whole()
-    if step is None and problems:
-        raise ValueError(
-            f"{run} has no whole checkpoint to go on from: {'; '.join(problems)}. "
-            f"Start another --run."
+    def check(self, first: int, *, allow_changes: bool) -> None:
+        """Raises a ValueError if the run cannot be resumed; changes no file."""
+        check_steps(self.folder, total=self.experiment.config.steps, done=first)
+        self.changes = check_unchanged(
+            self.folder,
+            self.experiment,
+            script=self.script,
+            allow_changes=allow_changes,
         )
-    for problem in problems:
-        say(f"{problem}; it is not used.")
-    if step is None:
-        agree.on_the_first(lambda: going_on.check_nothing_lost(run))
-        say(f"{run} ended before its first checkpoint; starting over.")
-        return 0
-    say(f"Going on from the checkpoint of step {step}.")
-    return step
+
+    def recorder(
+        self,
+        evaluate: Evaluator,
+        log: MetricWriter,
+        *,
+        resumed_at: int | None,
+        more: Mapping[str, Any] | None,
+    ) -> Recorder:
+        """Builds the recorder of the run; only the first process writes files."""
+        writes = jax.process_index() == 0
+        begin = functools.partial(self.write_manifest, resumed_at, more)
+        return Recorder(
+            self.experiment,
+            self.checkpoints,
+            log,
+            evaluate,
+            reproducibility.digest_recorder(self.folder, first=resumed_at or 0),
+            model_writer(self.experiment, self.folder) if writes else None,
+            begin_run=begin if writes else None,
+        )
+
+    def write_manifest(
+        self, resumed_at: int | None, more: Mapping[str, Any] | None
+    ) -> None:
+        """Writes `run.json`, or adds the resume to it."""
+        options = {"flags": self.flags, "script": self.script}
+        if resumed_at is None:
+            manifest.write_manifest(self.folder, self.experiment, more=more, **options)
+        else:
+            manifest.append_resume(
+                self.folder, step=resumed_at, more=self.changes, **options
+            )
+
+    def write_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Writes `result.json`, which lists the records that were skipped."""
+        if skipped := getattr(self.experiment.data, "skipped", ()):
+            result["skipped_records"] = [str(record) for record in skipped]
+        if jax.process_index() == 0:
+            manifest.write_json(self.folder / "result.json", result)
+        return result
+
+
+def _logs(
+    stack: contextlib.ExitStack,
+    experiments: Sequence[Experiment],
+    folders: Sequence[pathlib.Path],
+    console: Console,
+    *,
+    first_step: int,
+) -> list[MetricWriter]:
+    """A metric writer for each seed, closed by the stack; the first shows the bar."""
+    if jax.process_index() > 0:
+        return [NullWriter() for _ in experiments]
+    several = len(experiments) > 1
+    return [
+        stack.enter_context(
+            MetricWriter(
+                folder,
+                config=experiment.config,
+                first_step=first_step,
+                console=console if number == 0 else line_console(console),
+                name=f"Seed {experiment.config.seed}" if several else "",
+                heartbeat=30.0 if number == 0 else 0.0,
+            )
+        )
+        for number, (experiment, folder) in enumerate(
+            zip(experiments, folders, strict=True)
+        )
+    ]
 
 
 @contextlib.contextmanager
-def leaving(recorder: Recorder, number: int) -> Iterator[None]:
-    """Turns a signal that came in the final evaluation into `Stopped`."""
+def as_stopped(number: int) -> Iterator[None]:
+    """Converts a signal during an evaluation, at step `number`, into `Stopped`."""
     try:
         yield
     except EvaluationStoppedError as error:
@@ -236,81 +310,80 @@ def fit(
     stop: Callable[[], int | None],
     last: int | None = None,
 ) -> list[TrainState]:
-    """Trains one or many seeds of an experiment; a list of one is a list.
+    """Trains one or many seeds of an experiment.
 
     Args:
-        experiments: The same but for their seed.
-        recorders: One each. `replay` gives some that write nothing.
-        first: Updates done before.
-        stop: The signal received so far, or None.
-        last: Updates in total; those of the configuration unless given.
+        experiments: They differ only in their seed.
+        recorders: One for each; those of `replay` write nothing.
+        first: The number of updates done before.
+        stop: Returns the signal received so far, or None.
+        last: The total number of updates; `config.steps` unless given.
 
     Returns:
-        The last state of each seed.
+        The final state of each seed.
 
     Raises:
         Stopped: On a signal, after saving.
         NonFiniteError: If training diverges.
     """
-    config = experiments[0].config
-    last = config.steps if last is None else last
-    form = together.form_of(step_of(experiments[0]), seeds=len(experiments))
+    last = experiments[0].config.steps if last is None else last
+    step = multi_seed.seed_step(build_step(experiments[0]), seeds=len(experiments))
     with contextlib.ExitStack() as stack:
         streams = []
         for experiment, recorder in zip(experiments, recorders, strict=True):
             host = host_batches(experiment, first)
             stack.enter_context(contextlib.closing(host))
-            streams.append(recorder.first_steps.batches(host))
+            streams.append(recorder.digests.batches(host))
         rows = zip(*streams, strict=True)
-        recorders[0].log.doing("reading the first batch")
+        recorders[0].log.status("reading the first batch")
         row = next(rows)
         for experiment, recorder, batch in zip(
             experiments, recorders, row, strict=True
         ):
-            check.label_range(batch, len(experiment.data.classes))
-            recorder.saw(batch)
+            check_labels(batch, len(experiment.data.classes))
+            recorder.note_images(batch)
             recorder.stop = stop
-        states = _first_states(experiments, recorders, row, first)
-        with leaving(recorders[0], first):
+        states = _initial_states(experiments, recorders, row, first)
+        with as_stopped(first):
             recorders[0].check_monitor(states[0])
             for recorder, state in zip(recorders, states, strict=True):
-                recorder.begin(state, first)
+                recorder.begin(state)
             for recorder, state in zip(recorders, states, strict=True):
-                recorder.go_on(state, first)
+                recorder.finish_evaluation(state, first)
         if first >= last or all(r.stop_reason for r in recorders):
             return states
-        batches = parallel.put_ahead(form.put_batches, itertools.chain([row], rows))
-        run = _Run(experiments, recorders, form, stop)
-        return run.train(states, batches, first, last)
+        batches = sharding.prefetch(step.pack_batches, itertools.chain([row], rows))
+        loop = _Loop(experiments, recorders, step, stop)
+        return loop.run(states, batches, first, last)
 
 
-def _first_states(
+def _initial_states(
     experiments: Sequence[Experiment],
     recorders: Sequence[Recorder],
     row: Sequence[Batch],
     first: int,
 ) -> list[TrainState]:
-    """States of checkpoint `first`, or those that the experiments begin with."""
-    check.same_but_for_seed(experiments, row)
-    recorders[0].log.doing("compiling the initialization")
+    """The states of checkpoint `first`, or fresh ones."""
+    multi_seed.check_same_programs(experiments, row)
+    recorders[0].log.status("compiling the initialization")
     init = initializer(experiments[0], batch_spec(row[0]))
-    mesh = parallel.make_mesh()
+    mesh = sharding.make_mesh()
     states = []
     for experiment, recorder in zip(experiments, recorders, strict=True):
         state = init(jax.random.key(experiment.config.seed))
-        states.append(recorder.start(parallel.replicate(state, mesh), first))
+        states.append(recorder.restore(sharding.replicate(state, mesh), first))
     return states
 
 
-class _Run:
-    """The loop of `fit` from its first update on."""
+class _Loop:
+    """Updates, with everything that happens between two of them."""
 
-    def __init__(self, experiments, recorders, form: together.Together, stop):
-        self.recorders, self.form, self.stop = recorders, form, stop
-        self.beside = digests.Beside(experiments[0])
-        self.done: dict[int, TrainState] = {}  # Seeds that a callback has ended.
+    def __init__(self, experiments, recorders, step: multi_seed.SeedStep, stop):
+        self.recorders, self.step, self.stop = recorders, step, stop
+        self.step_digests = reproducibility.StepDigests(experiments[0])
+        self.done: dict[int, TrainState] = {}  # Seeds that a callback stopped.
 
-    def train(
+    def run(
         self,
         states: list[TrainState],
         batches: Iterator[tuple[PyTree, ...]],
@@ -321,14 +394,14 @@ class _Run:
         for place, (recorder, state) in enumerate(zip(recorders, states, strict=True)):
             if recorder.stop_reason:
                 self.done[place] = jax.tree.map(jnp.copy, state)
-        groups = self.form.put(states)
-        states.clear()  # The step takes the groups, which may share arrays with them.
-        step = self._compiled(groups, batch)
+        groups = self.step.pack(states)
+        states.clear()  # The step is given the groups, which may share their arrays.
+        compiled = self._compile(groups, batch)
         for recorder in recorders:
             recorder.log.start_clock(first)
         batches = itertools.chain([batch], batches)
         for number in range(first + 1, last + 1):
-            groups, metrics = self._step(step, groups, next(batches), number)
+            groups, metrics = self._update(compiled, groups, next(batches), number)
             self._record(groups, metrics, number)
             if len(self.done) == len(recorders):
                 break
@@ -340,30 +413,30 @@ class _Run:
             for place in range(len(recorders))
         ]
 
-    def _compiled(self, groups: PyTree, batch: PyTree) -> Callable:
-        """Ahead of time: another shape is an error, not a wait."""
-        self.recorders[0].log.doing("compiling the train step")
-        lowered = self.form.step.lower(groups, batch)
+    def _compile(self, groups: PyTree, batch: PyTree) -> Callable:
+        """Compiles ahead of time, so that another shape is an error, not a delay."""
+        self.recorders[0].log.status("compiling the train step")
+        lowered = self.step.update.lower(groups, batch)
         for recorder in self.recorders:
-            recorder.first_steps.program(lowered)
-        step = lowered.compile()
-        memory.give_back_freed()
-        return step
+            recorder.digests.program(lowered)
+        compiled = lowered.compile()
+        trim_memory()
+        return compiled
 
-    def _step(self, step, groups, batch, number):
-        """One update, with digests beside it in the first ones."""
-        looked_at = {
-            place: self.beside.before(
-                self.form.take(groups, place), self.form.take(batch, place)
+    def _update(self, compiled, groups, batch, number):
+        """One update; the first ones are digested, by programs beside the step."""
+        digests = {
+            place: self.step_digests.before(
+                self.step.unpack(groups, place), self.step.unpack(batch, place)
             )
             for place, recorder in enumerate(self.recorders)
-            if recorder.first_steps.wants(number)
+            if recorder.digests.wants(number)
         }
-        groups, metrics = step(groups, batch)
+        groups, metrics = compiled(groups, batch)
         metrics = list(metrics)
-        for place, digest in looked_at.items():
-            state = self.form.take(groups, place)
-            metrics[place] |= digest | self.beside.after(state, metrics[place])
+        for place, before in digests.items():
+            state = self.step.unpack(groups, place)
+            metrics[place] |= before | self.step_digests.after(state, metrics[place])
         return groups, metrics
 
     def _record(self, groups: PyTree, metrics: Sequence, number: int) -> None:
@@ -372,7 +445,7 @@ class _Run:
                 continue
             try:
                 state = functools.partial(self._state, groups, place)
-                recorder.step_done(state, metrics[place], number)
+                recorder.after_step(state, metrics[place], number)
             except EvaluationStoppedError as error:
                 rest = range(place, len(self.recorders))
                 self._save(groups, number, rest, interrupted=True)
@@ -382,7 +455,7 @@ class _Run:
             if recorder.stop_reason:
                 state = self._state(groups, place)
                 self.done[place] = jax.tree.map(jnp.copy, state)
-        if self.recorders[0].due(number):
+        if self.recorders[0].is_due(number):
             for recorder in self.recorders:
                 recorder.log.start_clock(number)
 
@@ -398,14 +471,26 @@ class _Run:
                 raise self._named(error, place) from error.__cause__
 
     def _named(self, error: NonFiniteError, place: int) -> NonFiniteError:
-        """Says which of several seeds it was that diverged."""
+        """Adds the seed to the error if there are several."""
         if len(self.recorders) == 1:
             return error
         return SeedDivergedError(self.recorders[place].config.seed, error)
 
     def _state(self, groups: PyTree, place: int) -> TrainState:
-        """A seed's state where evaluation wants it: on all devices."""
-        state = self.form.take(groups, place)
-        if self.form.batch_is_split:
+        """The state of a seed, on all devices as evaluation needs it."""
+        state = self.step.unpack(groups, place)
+        if self.step.batch_is_split:
             return state
-        return jax.device_put(state, parallel.replicated(parallel.make_mesh()))
+        return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+
+
+def trim_memory() -> None:
+    """Returns freed memory to the operating system; does nothing without glibc.
+
+    Compiling a U-Net's step leaves 350 MB that are not used again.
+    """
+    try:
+        trim = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)

@@ -1,4 +1,4 @@
-"""The first updates of a run, made again without writing anything."""
+"""Repeats the first updates of a run without writing a file, for `segjax verify`."""
 
 import contextlib
 import itertools
@@ -7,68 +7,68 @@ from typing import Any
 
 import jax
 
-from segjax.train import parallel
-from segjax.train.config import Experiment
-from segjax.train.digests import DigestRecorder, batch_digest
-from segjax.train.log import NullWriter
+from segjax.train import sharding
+from segjax.train.experiment import Experiment
 from segjax.train.loop import fit
-from segjax.train.record import Recorder
+from segjax.train.metric_writer import NullWriter
+from segjax.train.recorder import Recorder
+from segjax.train.reproducibility import DigestRecorder, batch_digest
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
 
 
-class _Silent(Recorder):
-    """A recorder of updates that leave nothing behind but their digests."""
+class _NullRecorder(Recorder):
+    """A recorder that keeps only digests."""
 
     def __init__(self, experiment: Experiment, steps: int):
         self.config, self.log, self.stop_reason = experiment.config, NullWriter(), None
-        self.first_steps = DigestRecorder(steps=steps)
+        self.digests = DigestRecorder(steps=steps)
 
-    def start(self, state: TrainState, first: int) -> TrainState:
-        self.first_steps.state(state)
+    def restore(self, state: TrainState, first: int) -> TrainState:
+        self.digests.state(state)
         return state
 
-    def step_done(self, state, metrics: Mapping[str, Array], number) -> None:
-        self.first_steps.rows([jax.device_get(metrics)])
+    def after_step(self, state, metrics: Mapping[str, Array], number) -> None:
+        self.digests.rows([jax.device_get(metrics)])
 
-    def saw(self, batch: Batch) -> None: ...
+    def note_images(self, batch: Batch) -> None: ...
 
-    def begin(self, state: TrainState, first: int) -> None: ...
+    def begin(self, state: TrainState) -> None: ...
 
     def check_monitor(self, state: TrainState) -> None: ...
 
-    def go_on(self, state: TrainState, first: int) -> None: ...
+    def finish_evaluation(self, state: TrainState, first: int) -> None: ...
 
-    def due(self, number: int) -> bool:
+    def is_due(self, number: int) -> bool:
         return False
 
 
 def replay(experiment: Experiment, *, steps: int, processes: int = 1) -> dict[str, Any]:
-    """Makes the first updates as `train` does, and returns their digests.
+    """Computes the first updates as `train` does, and returns their digests.
 
     Args:
-        experiment: What the run trained, built again.
-        steps: Updates to make; at least 1.
-        processes: Processes that the run had. Its batches' digests are those of what
-            the first of them read.
+        experiment: The experiment of the run, built again.
+        steps: The number of updates, at least 1.
+        processes: The number of processes of the run. The digests of its batches are
+            those of the first process.
 
     Returns:
-        What `DigestRecorder.found` describes.
+        As `DigestRecorder.found`.
     """
     config = experiment.config
-    parallel.check_divides(
-        config.batch_size, parallel.make_mesh().size, micro_batches=config.accumulate
+    sharding.check_divides(
+        config.batch_size, sharding.make_mesh().size, micro_batches=config.accumulate
     )
-    silent = _Silent(experiment, steps)
-    fit([experiment], [silent], first=0, last=steps, stop=lambda: None)
-    digests = silent.first_steps.found
+    recorder = _NullRecorder(experiment, steps)
+    fit([experiment], [recorder], first=0, last=steps, stop=lambda: None)
+    digests = recorder.digests.found
     if (jax.process_count(), jax.process_index()) != (processes, 0):
-        digests |= {"data": _first_share(experiment, steps, processes)}
+        digests |= {"data": _data_of_first(experiment, steps, processes)}
     return digests
 
 
-def _first_share(experiment: Experiment, steps: int, processes: int) -> list[str]:
-    """Digests of what the first of some processes reads."""
+def _data_of_first(experiment: Experiment, steps: int, processes: int) -> list[str]:
+    """Digests of the batches that the first of several processes reads."""
     config = experiment.config
     share = experiment.data.train_batches(
         batch_size=config.batch_size,

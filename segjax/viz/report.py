@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segjax import run_files
+from segjax.run_folder import schema
 from segjax.viz.curves import by_importance, curves, title
 from segjax.viz.palette import palette
 
@@ -70,7 +70,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         Records by step.
     """
     records = {}
-    for record in run_files.read_log_leniently(path):
+    for record in schema.read_log_leniently(path):
         records[record["kind"], record.get("split"), record["step"]] = record
     return sorted(records.values(), key=lambda record: record["step"])
 
@@ -79,13 +79,13 @@ def _render(run_dir: Path) -> str:
     import jinja2
 
     records = read_records(run_dir / "metrics.jsonl")
-    result = _read_json(run_dir / "result.json", run_files.Result)
+    result = _read_json(run_dir / "result.json", schema.Result)
     evaluated = [r for r in records if r.get("kind") == "eval"]
     last = evaluated[-1] if evaluated else {}
     metrics = result.get("metrics") or last
     split = result.get("split") or last.get("split")
     samples = sorted((run_dir / "samples").glob("*.png"))
-    manifest = _read_json(run_dir / "run.json", run_files.ShownManifest)
+    manifest = _read_json(run_dir / "run.json", schema.ShownManifest)
     monitor = (manifest.get("config") or {}).get("monitor")
     headlines = _headlines(metrics, monitor)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
@@ -108,7 +108,7 @@ def _render(run_dir: Path) -> str:
 
 def _read_json(path: Path, kind: type) -> dict[str, Any]:
     """An object from a file; empty if there is no file."""
-    return run_files.read(path, kind) if path.exists() else {}
+    return schema.read(path, kind) if path.exists() else {}
 
 
 def _facts(

@@ -14,7 +14,7 @@ from PIL import Image
 import segjax as package
 from segjax import model_file, models
 from segjax.forward import Forward
-from segjax.train.manifest import manifest
+from segjax.run_folder import manifest
 from tests.cli.conftest import expect_one_error_line
 from tests.scenes import experiment
 
@@ -86,7 +86,7 @@ def test_images_folders_and_globs(segjax, cnn, tmp_path):
 def test_code_of_a_user_s_own_runs_only_where_trusted(segjax, tmp_path):
     run = write_run(tmp_path / "run", Mine())
     (run / "experiment.py").write_text(SCRIPT)
-    found = manifest(experiment(), flags={}, script=None)
+    found = manifest.describe(experiment(), flags={}, script=None)
     (run / "run.json").write_text(json.dumps(found))
     images = save_images(tmp_path / "images", [(16, 16, 3)])
     got = segjax("predict", run, images, "--out", tmp_path / "out")

@@ -75,7 +75,7 @@ def test_another_checkpoint_is_never_taken_for_the_best(segjax, copy, damage):
     elif damage == "arrays":
         os.truncate(path / "arrays/state/_METADATA", 10)
     else:
-        (path / "digests.json").write_bytes(b"{")
+        (path / "checksums.json").write_bytes(b"{")
     expect_one_error_line(segjax("evaluate", copy), path)
 
 
@@ -93,7 +93,7 @@ def test_a_script_that_is_no_python(segjax, tmp_path):
 
 def test_the_last_is_the_users_choice(segjax, copy):
     steps = sorted(int(p.name) for p in (copy / "checkpoints").iterdir())
-    (copy / f"checkpoints/{steps[0]}/digests.json").unlink()
+    (copy / f"checkpoints/{steps[0]}/checksums.json").unlink()
     got = segjax("evaluate", copy)
     expect_one_error_line(got, f"checkpoints/{steps[0]}", "--checkpoint last")
     assert segjax("evaluate", copy, "--checkpoint", "last").code == 0

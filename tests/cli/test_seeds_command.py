@@ -99,7 +99,7 @@ def test_resume_with_more_steps(seeds, trained, folder, tmp_path):
     shutil.copytree(folder, run)
     got = seeds("--resume", "--steps", "15", "--run", run)
     assert got.code == 0, got.err
-    assert "Going on from the checkpoints of step 12." in got.out
+    assert "Continuing from the checkpoints of step 12." in got.out
     assert {r["steps"] for r in results(run)} == {15}
     assert json.loads((run / "seeds.json").read_text())["steps"] == 15
 

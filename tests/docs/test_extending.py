@@ -35,7 +35,7 @@ def states(example, steps):
     from segjax import train
 
     experiment = example["experiment"]
-    step = train.step_of(experiment)
+    step = train.build_step(experiment)
     batches = experiment.data.train_batches(
         batch_size=experiment.config.batch_size, seed=experiment.config.seed
     )

@@ -99,7 +99,9 @@ def test_step_and_evaluation_trace(
     pipeline = experiment.data
     state = train.abstract_state_of(experiment, train.data_spec(pipeline))
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as batches:
-        after, scalars = jax.eval_shape(train.step_of(experiment), state, next(batches))
+        after, scalars = jax.eval_shape(
+            train.build_step(experiment), state, next(batches)
+        )
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(
         lambda x: x.shape, state
     )

@@ -37,7 +37,7 @@ import optax
 
 from segjax import cli, data, losses, metrics, models, train
 from segjax.data import augment
-from segjax.train import seal
+from segjax.run_folder import integrity
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", 0))
 SAVE_SECONDS = float(os.environ.get("SAVE_SECONDS", 0))
@@ -51,8 +51,8 @@ def slower(function, seconds):
     return slow if seconds else function
 
 
-train.Recorder.step_done = slower(train.Recorder.step_done, STEP_SECONDS)
-seal.publish = slower(seal.publish, SAVE_SECONDS)
+train.Recorder.after_step = slower(train.Recorder.after_step, STEP_SECONDS)
+integrity.publish = slower(integrity.publish, SAVE_SECONDS)
 
 
 def experiment(
@@ -123,8 +123,8 @@ class Training:
         """The step that it says it goes on from; None before it says so."""
         if not self.resumes:
             return 0
-        found = re.search(r"Going on from the checkpoint of step (\d+)", self.output)
-        if "starting over" in self.output:
+        found = re.search(r"Continuing from the checkpoint of step (\d+)", self.output)
+        if "restarting" in self.output:
             return 0
         return int(found[1]) if found else None
 

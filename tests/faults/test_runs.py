@@ -176,7 +176,7 @@ def unfinished(run, random_):
     newest = checkpoints_of(run)[-1]
     part = newest.with_name("99.part")
     shutil.copytree(newest, part)
-    (part / "digests.json").unlink()
+    (part / "checksums.json").unlink()
 
 
 def torn_log(run, random_):

@@ -13,7 +13,7 @@ from PIL import Image
 import segjax
 from segjax import inference, model_file, models, ops, viz
 from segjax.forward import Forward
-from segjax.train.manifest import manifest
+from segjax.run_folder import manifest
 from tests.scenes import experiment
 
 CLASSES = ["background", "square", "bar"]
@@ -258,7 +258,7 @@ def foreign(tmp_path):
     """A run of a user's own module."""
     write_run(tmp_path, Forward(Mine()))
     (tmp_path / "experiment.py").write_text(SCRIPT)
-    found = manifest(experiment(), flags={"width": 5}, script=None)
+    found = manifest.describe(experiment(), flags={"width": 5}, script=None)
     (tmp_path / "run.json").write_text(json.dumps(found))
     return tmp_path
 

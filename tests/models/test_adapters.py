@@ -57,7 +57,7 @@ KEY = jax.random.key(3)
 def in_training(model, variables, image, key):
     apply = jax.jit(
         lambda v, k: model.apply(
-            v, image=image, train=True, rngs=train.streams(k), mutable=["state"]
+            v, image=image, train=True, rngs=train.rng_streams(k), mutable=["state"]
         )
     )
     return apply(variables, key)
@@ -107,7 +107,7 @@ def test_streams_of_nnx_differ():
             return self.one(image) - self.two(image)
 
     model, ones = models.from_nnx(Twice), jnp.ones((1, 8, 8, 1))
-    rngs = train.streams(KEY)
+    rngs = train.rng_streams(KEY)
     got = model.apply({"params": {}}, image=ones, train=True, rngs=rngs)
     assert np.asarray(got != 0).mean() > 0.2
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from segjax import losses, models, train
-from segjax.train import parallel
+from segjax.train import sharding
 
 WAYS = ("jit", "pmap", "jit_accumulated", "pmap_accumulated")
 NORMS = {
@@ -86,7 +86,7 @@ def three_steps(norm, way, devices=None):
         state = jax.tree.map(jnp.copy, first_state(norm))
     else:
         step = train.jit_step(step, mesh)
-        state = parallel.replicate(first_state(norm), mesh)
+        state = sharding.replicate(first_state(norm), mesh)
         rows = 16 // jax.process_count()
         here = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
         mine = {k: v[here] for k, v in batch().items()}

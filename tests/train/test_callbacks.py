@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from segjax import losses, train
-from segjax.train.log import Heartbeat
+from segjax.train.metric_writer import Heartbeat
 from tests.scenes import Around, experiment
 from tests.train.test_loop import records, silent
-from tests.train.test_record import lines
+from tests.train.test_recorder import lines
 
 
 def changed(made, **parts):

@@ -17,8 +17,9 @@ import optax
 import pytest
 
 from segjax import train
-from segjax.train import arrays, parallel, seal
-from segjax.train.saving import saving
+from segjax.run_folder import arrays, integrity
+from segjax.run_folder.errors import saving
+from segjax.train import sharding
 
 
 def state_of(width=3, step=0, optimizer=None):
@@ -79,7 +80,7 @@ def files_of(checkpoint):
 
 def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
     assert checkpoints.best is None
-    assert checkpoints.newest_whole() == (None, [])
+    assert checkpoints.newest_intact() == (None, [])
     metrics = (None, 0.2, 0.9, 0.5, 0.1, float("nan"))
     for step, iou in enumerate(metrics):
         checkpoints.save(state_of(step=step), {} if iou is None else {"iou": iou})
@@ -88,7 +89,7 @@ def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
     assert sorted(p.name for p in folder.iterdir()) == ["2", "4", "5"]
     with opened(folder) as again:
         assert (again.steps, again.best) == ([2, 4, 5], 2)
-        assert again.newest_whole() == (5, [])
+        assert again.newest_intact() == (5, [])
 
 
 def test_every_leaf_comes_back_as_it_was(checkpoints):
@@ -103,10 +104,10 @@ def test_every_leaf_comes_back_as_it_was(checkpoints):
 @pytest.mark.parametrize("devices", [1, 4])
 def test_what_was_restored_tells_where_to_restore_to(checkpoints, devices):
     """Orbax gives a key the sharding of its two words, which no scalar may have."""
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    mesh = sharding.make_mesh(jax.devices()[:devices])
     for step in (0, 1):
-        checkpoints.save(parallel.replicate(state_of(step=step), mesh), {"iou": 0.5})
-    newest = checkpoints.restore(1, parallel.replicate(state_of(), mesh))
+        checkpoints.save(sharding.replicate(state_of(step=step), mesh), {"iou": 0.5})
+    newest = checkpoints.restore(1, sharding.replicate(state_of(), mesh))
     assert_equal(checkpoints.restore(0, newest), state_of(step=0))
 
 
@@ -118,8 +119,8 @@ def test_a_kept_step_is_left_alone(checkpoints):
 
 
 def test_the_state_may_be_donated_while_it_is_written(checkpoints):
-    mesh = parallel.make_mesh()
-    state = jax.device_put(state_of(width=2**18), parallel.replicated(mesh))
+    mesh = sharding.make_mesh()
+    state = jax.device_put(state_of(width=2**18), sharding.replicated(mesh))
     expected = jax.device_get(state.params)
     spoil = jax.jit(
         lambda s: jax.tree.map(lambda x: x * 0 - 1, s.params), donate_argnums=0
@@ -142,8 +143,8 @@ def test_shapes_alone_are_enough_to_restore(checkpoints):
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (2, 4)])
 def test_the_number_of_devices_may_change(checkpoints, before, after):
     def on(devices, state):
-        mesh = parallel.make_mesh(jax.devices()[:devices])
-        return jax.device_put(state, parallel.replicated(mesh))
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        return jax.device_put(state, sharding.replicated(mesh))
 
     checkpoints.save(on(before, state_of(step=3)), {})
     back = checkpoints.restore(3, on(after, state_of()))
@@ -185,7 +186,7 @@ def delete(path):
 @pytest.mark.parametrize("damage", [truncate, flip, delete])
 def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
     names = [p.relative_to(copy / "3") for p in files_of(copy / "3")]
-    assert {"digests.json", "_METADATA", "manifest.ocdbt"} <= {n.name for n in names}
+    assert {"checksums.json", "_METADATA", "manifest.ocdbt"} <= {n.name for n in names}
     damaged = 0
     for name in names:
         path = copy / "3" / name
@@ -194,7 +195,7 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
             continue  # Nothing to cut off or flip.
         damage(path)
         with opened(copy) as kept:
-            step, problems = kept.newest_whole()
+            step, problems = kept.newest_intact()
             assert step == kept.last == 2
             assert len(problems) == 1
             assert f"{copy}/3 is damaged: {name.as_posix()} " in problems[0]
@@ -205,24 +206,26 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
         damaged += 1
     assert damaged >= 9
     with opened(copy) as kept:
-        assert kept.newest_whole() == (3, [])
+        assert kept.newest_intact() == (3, [])
 
 
 def test_every_single_bit_of_the_digests_counts(copy):
-    path = copy / "3" / seal.SEAL
+    path = copy / "3" / integrity.CHECKSUMS
     whole = path.read_bytes()
     for bit in range(0, 8 * len(whole), 7):  # 7 and 8 have no common factor.
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        with pytest.raises(seal.DamagedError, match=r"digests.json is not what was"):
-            seal.check(copy / "3")
+        with pytest.raises(
+            integrity.DamagedError, match=r"checksums.json is not what was"
+        ):
+            integrity.verify(copy / "3")
 
 
 def test_an_unknown_file_is_damage_too(copy):
     (copy / "3/arrays/state/d/0123").write_bytes(b"x")
     with opened(copy) as kept:
-        step, problems = kept.newest_whole()
+        step, problems = kept.newest_intact()
     assert step == 2
     assert "arrays/state/d/0123 does not belong to it" in problems[0]
 
@@ -239,48 +242,39 @@ def test_restoring_a_damaged_checkpoint_says_so(copy):
 def test_a_damaged_best_is_not_the_best(copy):
     delete(copy / "1/arrays/state/manifest.ocdbt")
     with opened(copy) as kept:
-        step, problems = kept.newest_whole()
+        step, problems = kept.newest_intact()
         assert (step, kept.best) == (3, 3)
         assert f"{copy}/1 is damaged" in problems[0]
 
 
 def test_damaged_ones_are_replaced_when_their_step_comes_again(copy):
-    delete(copy / "3/digests.json")
-    flip(copy / "1/digests.json")
+    delete(copy / "3/checksums.json")
+    flip(copy / "1/checksums.json")
     with opened(copy) as kept:
-        assert kept.newest_whole()[0] == 2
+        assert kept.newest_intact()[0] == 2
         kept.save(state_of(step=3), {"iou": 0.7})
         assert kept.steps == [2, 3]
         assert_equal(kept.restore(3, state_of()), state_of(step=3))
     assert sorted(p.name for p in copy.iterdir()) == ["2", "3"]
     with opened(copy) as kept:
-        assert kept.newest_whole() == (3, [])
+        assert kept.newest_intact() == (3, [])
 
 
 def test_without_a_whole_one_there_is_none(copy):
     for step in (1, 2, 3):
-        truncate(copy / f"{step}/digests.json")
+        truncate(copy / f"{step}/checksums.json")
     with opened(copy) as kept:
-        step, problems = kept.newest_whole()
+        step, problems = kept.newest_intact()
     assert step is None
     assert [p.split(" is damaged")[0] for p in problems] == [
         f"{copy}/{step}" for step in (3, 2, 1)
     ]
 
 
-def test_an_earlier_layout_is_told_apart(folder):
-    (folder / "40").mkdir(parents=True)
-    (folder / "40/commit_success.txt").touch()
-    with opened(folder) as kept:
-        step, problems = kept.newest_whole()
-    assert step is None
-    assert "an earlier segjax, which this one cannot read" in problems[0]
-
-
 def test_what_was_not_finished_is_swept_at_the_next_save_and_not_before(copy):
     (copy / "9.part/arrays").mkdir(parents=True)
     with opened(copy) as kept:
-        assert kept.newest_whole() == (3, [])
+        assert kept.newest_intact() == (3, [])
         assert (copy / "9.part").exists()  # Reading leaves a writer's work alone.
         kept.save(state_of(step=4), {})
     assert sorted(p.name for p in copy.iterdir()) == ["1", "3", "4"]
@@ -292,17 +286,17 @@ def full(*_):
 
 def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(copy, monkeypatch):
     kept = opened(copy)
-    monkeypatch.setattr(seal, "_sync", full)
+    monkeypatch.setattr(os, "fsync", full)
     kept.save(state_of(step=4), {"iou": 1.0})
     message = (
-        r"4 could not be written: No space left on device\. The last whole one: 3\."
+        r"4 could not be written: No space left on device\. The last intact one: 3\."
     )
     with pytest.raises(train.SaveError, match=message):
         kept.close()
     assert sorted(p.name for p in copy.iterdir()) == ["1", "2", "3"]
     monkeypatch.undo()
     with opened(copy) as again:
-        assert again.newest_whole() == (3, [])
+        assert again.newest_intact() == (3, [])
 
 
 @pytest.fixture
@@ -327,10 +321,10 @@ def test_a_full_disk_is_one_clear_line(small_disk):
     with pytest.raises(train.SaveError) as error:
         assert kept.last
     assert "No space left" in str(error.value)
-    assert "The last whole one: 1." in str(error.value)
+    assert "The last intact one: 1." in str(error.value)
     assert [p.name for p in (small_disk / "checkpoints").iterdir()] == ["1"]
     with opened(small_disk / "checkpoints") as again:
-        assert again.newest_whole() == (1, [])
+        assert again.newest_intact() == (1, [])
 
 
 def test_arrays_that_fail_late_stay_silent(small_disk, monkeypatch):
@@ -352,16 +346,16 @@ def test_arrays_that_fail_late_stay_silent(small_disk, monkeypatch):
 
 
 def test_the_record_is_plain_json(three):
-    record = json.loads((three / "3/digests.json").read_text())["sealed"]
-    assert record["facts"]["step"] == 3
-    assert record["facts"]["progress"] == {"rows": [3]}
+    record = json.loads((three / "3/checksums.json").read_text())["record"]
+    assert record["metadata"]["step"] == 3
+    assert record["metadata"]["progress"] == {"rows": [3]}
     files = {str(p.relative_to(three / "3")) for p in files_of(three / "3")}
-    assert record["files"].keys() == files - {"digests.json"}
+    assert record["files"].keys() == files - {"checksums.json"}
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "a folder", "of another step"])
 def test_the_best_is_not_guessed_where_a_record_is_damaged(copy, damage):
-    path = copy / "1/digests.json"
+    path = copy / "1/checksums.json"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "of another step":
@@ -378,7 +372,7 @@ def test_the_best_is_not_guessed_where_a_record_is_damaged(copy, damage):
 
 
 def test_a_last_that_is_damaged_is_not_replaced_by_an_earlier_one(copy):
-    (copy / "3/digests.json").unlink()
+    (copy / "3/checksums.json").unlink()
     with opened(copy) as checkpoints:
         with pytest.raises(ValueError, match=r"/3 is damaged: .*--resume"):
             checkpoints.pick("last")
@@ -388,7 +382,7 @@ def test_a_save_that_was_paused_for_hours_is_finished(tmp_path, monkeypatch):
     now = time.time
     late = [0.0]
     monkeypatch.setattr(time, "time", lambda: now() + late[0])
-    wait = arrays.begin_writing(tmp_path / "arrays", state_of())
+    wait = arrays.start_writing(tmp_path / "arrays", state_of())
     late[0] = 5 * 3600.0
     wait()
     assert_equal(arrays.read(tmp_path / "arrays", state_of()), state_of())

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from segjax import train
-from segjax.train import lock
+from segjax.run_folder import lock
 
 HOLD = f"""
 import importlib.util, pathlib, sys, time

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import segjax
-from segjax.train import environment, manifest
+from segjax.run_folder import environment, manifest
 from tests.scenes import experiment
 
 
@@ -31,7 +31,7 @@ def checkout(tmp_path):
 
 def begin(run, script):
     run.mkdir()
-    manifest.begin_run(run, experiment(), flags={"a": 1}, script=script)
+    manifest.write_manifest(run, experiment(), flags={"a": 1}, script=script)
     return json.loads((run / "run.json").read_text())
 
 
@@ -85,8 +85,8 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
 def test_resumes_are_listed_and_nothing_else_is_changed(tmp_path, checkout):
     run = tmp_path / "run"
     before = begin(run, checkout)
-    manifest.note_resume(run, step=3, flags={"a": 2})
-    manifest.note_resume(run, step=7, flags={"a": 3})
+    manifest.append_resume(run, step=3, flags={"a": 2})
+    manifest.append_resume(run, step=7, flags={"a": 3})
     after = json.loads((run / "run.json").read_text())
     resumes = after.pop("resumes")
     assert after | {"resumes": []} == before

@@ -15,11 +15,11 @@ import pytest
 
 from segjax import data, metrics, models, train
 from segjax.data.builders import digits
-from segjax.train import parallel, together
+from segjax.train import multi_seed, sharding
 from tests.docs.blocks import defined
 from tests.scenes import experiment, relative_difference
 from tests.train.test_loop import records, silent
-from tests.train.test_record import lines, stop_at  # noqa: F401
+from tests.train.test_recorder import lines, stop_at  # noqa: F401
 
 STEPS, STOP = 12, 5
 SGD = optax.sgd(0.1, momentum=0.9)
@@ -126,8 +126,10 @@ def begin(made):
 def alone(made, devices=1, wrap=None):
     """The state of one seed after three updates, by a program of its own."""
     (state,), batches = begin([made])
-    mesh = parallel.make_mesh(jax.devices()[:devices])
-    step = parallel.jit_step(train.step_of(made), mesh) if wrap is None else wrap(made)
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    step = (
+        sharding.jit_step(train.build_step(made), mesh) if wrap is None else wrap(made)
+    )
     for (batch,) in batches:
         if wrap is not None:
             batch = train.split_for_pmap(batch, devices)
@@ -144,13 +146,13 @@ def test_seeds_of_one_program_are_those_of_a_run_alone(method):
     """Unrolled on one device: bit for bit."""
     made = [make(method, seed=seed) for seed in (0, 1)]
     states, batches = begin(made)
-    mesh = together.mesh_of_seeds(2, jax.devices()[:1])
-    form = together.unrolled(train.step_of(made[0]), mesh=mesh)
-    groups = form.put(states)
+    mesh = multi_seed.mesh_of_seeds(2, jax.devices()[:1])
+    form = multi_seed.unrolled(train.build_step(made[0]), mesh=mesh)
+    groups = form.pack(states)
     for row in batches:
-        groups, _ = form.step(groups, form.put_batches(row))
+        groups, _ = form.update(groups, form.pack_batches(row))
     for place, one in enumerate(made):
-        state = jax.device_get(_bare(form.take(groups, place)))
+        state = jax.device_get(_bare(form.unpack(groups, place)))
         assert_equal(state, alone(one)[0])
 
 

@@ -70,14 +70,16 @@ def test_a_damaged_checkpoint_is_named_and_the_end_is_the_same(run, whole):
     assert said[0].startswith(f"{run}/checkpoints/{newest} is damaged: ")
     assert "arrays/state/_METADATA has 100 bytes of" in said[0]
     assert said[0].endswith("; it is not used.")
-    assert said[1] == f"Going on from the checkpoint of step {before}."
+    assert said[1] == f"Continuing from the checkpoint of step {before}."
     assert_same(run, whole)
 
 
 def test_without_a_whole_checkpoint_there_is_an_error(run):
-    for path in run.glob("checkpoints/*/digests.json"):
+    for path in run.glob("checkpoints/*/checksums.json"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"no whole .* digests.json is missing; .*St"):
+    with pytest.raises(
+        ValueError, match=r"no intact .* checksums.json is missing; .*St"
+    ):
         resume(run)
 
 
@@ -86,7 +88,7 @@ def test_killed_before_its_first_checkpoint_a_run_starts_over(run, whole):
     # It wrote nothing else by then.
     (run / "metrics.jsonl").unlink()
     (run / "result.json").unlink()
-    assert resume(run)[0].endswith("ended before its first checkpoint; starting over.")
+    assert resume(run)[0].endswith("ended before its first checkpoint; restarting.")
     assert_same(run, whole)
 
 
@@ -173,7 +175,7 @@ def test_killed_while_it_first_saved_a_run_starts_over(run, whole):
     shutil.rmtree(run / "checkpoints")
     (run / "result.json").unlink()
     (run / "checkpoints/0.part").mkdir(parents=True)
-    assert resume(run)[0].endswith("starting over.")
+    assert resume(run)[0].endswith("restarting.")
     assert_same(run, whole)
 
 

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from segjax import data, models, train
-from segjax.train import digests, seed_folders
+from segjax.train import multi_seed, reproducibility
 from tests.scenes import Around, dataset, experiment
 
 SEEDS = (3, 0, 1, 7)
@@ -31,7 +31,7 @@ class Watched(Around):
     def train_batches(self, *, first_batch=0, **options):
         stream = self.inner.train_batches(first_batch=first_batch, **options)
         for number, batch in enumerate(stream, first_batch + 1):
-            self.seen.append(digests.batch_digest(batch))
+            self.seen.append(reproducibility.batch_digest(batch))
             yield self.before(number, batch)
 
 
@@ -194,7 +194,7 @@ def test_resume_from_the_newest_step_that_all_have(whole, tmp_path):
     )
     printed = console.file.getvalue()
     assert "seed-7/checkpoints/20 is damaged" in printed.replace("\n", "")
-    assert "Going on from the checkpoints of step 16." in printed
+    assert "Continuing from the checkpoints of step 16." in printed
     for seed in SEEDS:
         assert_same_run(run / f"seed-{seed}", whole[0] / f"seed-{seed}")
 
@@ -206,8 +206,8 @@ def test_resume_without_a_common_step(whole, tmp_path):
     for folder in (run / "seed-0/checkpoints").iterdir():
         if folder.name != "16":
             shutil.rmtree(folder)
-    (run / "seed-3/checkpoints/20/digests.json").unlink()
-    with pytest.raises(ValueError, match=r"no step of which all.*seed 0 has 16"):
+    (run / "seed-3/checkpoints/20/checksums.json").unlink()
+    with pytest.raises(ValueError, match=r"no step of which all.*seed-0 has 16"):
         together(run, resume=True)
 
 
@@ -235,7 +235,7 @@ def test_equal_data_is_kept_once():
     shared = [made(seed, dataset_=scenes) for seed in (0, 1)]
     other = Watched(made(2).data)  # With the same fingerprint, and other batches.
     experiments = [*shared, made(2, watched=other)]
-    found = seed_folders.with_data_of_first(experiments)
+    found = multi_seed.share_equal_data(experiments)
     assert found[0].data is found[1].data
     assert shared[0].data is not shared[1].data
     assert found[2].data is other

@@ -14,7 +14,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from segjax import data, models, ops, train
-from segjax.train import together
+from segjax.train import multi_seed
 from tests.docs.blocks import defined
 from tests.scenes import experiment
 
@@ -82,14 +82,14 @@ def program(made, seeds=1, vmapped=False):
     batch = next(made.data.train_batches(batch_size=8, seed=0))
     spec = train.batch_spec(batch)
     state = train.initializer(made, spec)(jax.random.key(0))
-    step = train.step_of(made)
-    form = together.form_of(step, seeds=seeds)
+    step = train.build_step(made)
+    form = multi_seed.seed_step(step, seeds=seeds)
     if vmapped:
-        form = together.vmapped(
-            step, mesh=together.mesh_of_seeds(seeds, jax.devices()[:1]), seeds=seeds
+        form = multi_seed.vmapped(
+            step, mesh=multi_seed.mesh_of_seeds(seeds, jax.devices()[:1]), seeds=seeds
         )
-    groups = form.put([state] * seeds), form.put_batches([batch] * seeds)
-    return jax.make_jaxpr(form.step)(*groups).jaxpr
+    groups = form.pack([state] * seeds), form.pack_batches([batch] * seeds)
+    return jax.make_jaxpr(form.update)(*groups).jaxpr
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

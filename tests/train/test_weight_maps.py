@@ -95,7 +95,7 @@ def test_the_step_weighs_by_the_moved_map():
     batch = next(experiment.data.train_batches(batch_size=4, seed=0))
     init = train.initializer(experiment, train.batch_spec(batch))
     state = init(jax.random.key(0))
-    _, scalars = jax.jit(train.step_of(experiment).update)(state, batch)
+    _, scalars = jax.jit(train.build_step(experiment).update)(state, batch)
     key, _ = train.step_keys(state)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
     coins = np.asarray(jax.vmap(jax.random.bernoulli)(keys))

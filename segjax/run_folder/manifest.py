@@ -1,4 +1,4 @@
-"""The run folder: who may write it, and what `run.json` says of the run."""
+"""`run.json`: what is needed to repeat a run, and every time it was resumed."""
 
 import datetime
 import json
@@ -7,22 +7,21 @@ import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from segjax import run_files
-from segjax.train import ownership
-from segjax.train.config import Experiment
-from segjax.train.environment import code_digests, run_environment
-from segjax.train.lock import LOCK
-from segjax.train.saving import saving
+from segjax.files import writing
+from segjax.run_folder import schema, signature
+from segjax.run_folder.environment import code_digests, run_environment
+from segjax.run_folder.errors import saving
+from segjax.run_folder.lock import LOCK
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
 
 
-def open_run(run: pathlib.Path, *, resume: bool) -> None:
-    """Makes a run folder, or checks that there is one to go on with.
+def open_folder(run: pathlib.Path, *, resume: bool) -> None:
+    """Creates a run folder, or checks that there is one to resume.
 
     Raises:
         ValueError: If the folder has a run and `resume` is False, or the other way
@@ -31,15 +30,15 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
     started = (run / "run.json").exists()
     if resume and not started:
         raise ValueError(
-            f"--resume needs a run to go on with, {run} has none. "
+            f"--resume needs a run to continue, {run} has none. "
             f"Leave --resume out to start one there."
         )
     if started and not resume:
         raise ValueError(
-            f"{run} has a run already. Go on with it by --resume, "
+            f"{run} has a run already. Continue it by --resume, "
             f"or choose another folder by --run."
         )
-    # A run that was killed before it wrote anything has left its lock.
+    # A run that was killed before it wrote anything leaves its lock.
     if not resume and run.is_dir() and any(p.name != LOCK for p in run.iterdir()):
         raise ValueError(
             f"{run} is not empty and no run. Choose another folder by --run."
@@ -52,64 +51,36 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
         ) from error
 
 
-def beginning(
+def write_manifest(
     run: pathlib.Path,
-    experiment: Experiment,
-    *,
-    resumed_at: int | None,
-    flags: Mapping[str, Any],
-    script: pathlib.Path | None,
-    more: Mapping[str, Any] | None = None,
-    resumed_with: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """What writes `run.json` of a new run, or adds a resume to it, when called.
-
-    Args:
-        run: The run folder.
-        experiment: What will be trained.
-        resumed_at: Updates done before; None for a new run.
-        flags: What the experiment was built from.
-        script: Where it was defined; None in a notebook.
-        more: JSON values to add to the manifest of a new run.
-        resumed_with: JSON values to add to the note of a resume.
-    """
-    if resumed_at is not None:
-        return lambda: note_resume(
-            run, step=resumed_at, flags=flags, script=script, more=resumed_with
-        )
-    return lambda: begin_run(run, experiment, flags=flags, script=script, more=more)
-
-
-def begin_run(
-    run: pathlib.Path,
-    experiment: Experiment,
+    experiment: Any,
     *,
     flags: Mapping[str, Any],
     script: pathlib.Path | None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `run.json`, and keeps a copy of the script, from which the run is rebuilt.
+    """Writes `run.json` of a new run, and a copy of the script.
 
     Args:
-        run: The run folder, new.
-        experiment: What will be trained.
-        flags: What it was built from.
-        script: Where it was defined; none in a notebook.
+        run: The run folder.
+        experiment: A `train.Experiment`.
+        flags: The keywords it was built with.
+        script: The file that defines it; None in a notebook.
         more: JSON values to add.
     """
-    found = manifest(experiment, flags=flags, script=script) | dict(more or {})
+    found = describe(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
         with saving(run / SCRIPT):
             shutil.copyfile(script, run / SCRIPT)
-        signature = ownership.signature(run / SCRIPT, str(found["script"]))
-        found |= {} if signature is None else {"signature": signature}
+        signed = signature.sign(run / SCRIPT, str(found["script"]))
+        found |= {} if signed is None else {"signature": signed}
     write_json(run / "run.json", found)
 
 
-def manifest(
-    experiment: Experiment, *, flags: Mapping[str, Any], script: pathlib.Path | None
+def describe(
+    experiment: Any, *, flags: Mapping[str, Any], script: pathlib.Path | None
 ) -> dict[str, Any]:
-    """What a reader needs to repeat the run, as plain JSON values."""
+    """Returns what is needed to repeat a run, as plain JSON values."""
     data = experiment.data
     return {
         "started": _now(),
@@ -131,7 +102,7 @@ def manifest(
     }
 
 
-def note_resume(
+def append_resume(
     run: pathlib.Path,
     *,
     step: int,
@@ -139,16 +110,16 @@ def note_resume(
     script: pathlib.Path | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds to `run.json` when, where and with what a run went on.
+    """Adds the time, flags, code and environment of a resume to `run.json`.
 
     Args:
         run: The run folder.
-        step: Updates done before.
-        flags: What the experiment was built from this time.
-        script: Where it was defined this time; as in the beginning unless given.
+        step: The number of updates done before.
+        flags: The keywords the experiment was built with this time.
+        script: The file that defines it this time; as in the beginning unless given.
         more: JSON values to add.
     """
-    found = run_files.read(run / "run.json", run_files.Manifest)
+    found = schema.read(run / "run.json", schema.Manifest)
     if script is None and found["script"] is not None:
         script = pathlib.Path(found["script"])
     resume = {
@@ -165,19 +136,17 @@ def note_resume(
 
 
 def write_json(path: pathlib.Path, value: Mapping) -> None:
-    """Writes atomically: a reader sees the old file or the new one.
+    """Writes JSON atomically: a reader sees the old file or the new one.
 
-    NaN, the score of a class that was never seen, becomes null: JSON has no NaN.
+    NaN, the score of a class without pixels, becomes null: JSON has no NaN.
     """
-    part = path.with_name(path.name + ".part")
     text = json.dumps(without_nan(value), indent=2, allow_nan=False)
     with saving(path):
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
+        writing.replace(path, f"{text}\n".encode())
 
 
 def without_nan(value: Any) -> Any:
-    """The same JSON value with None in place of NaN and infinities."""
+    """Replaces NaN and infinities in a JSON value by None."""
     if isinstance(value, Mapping):
         return {k: without_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

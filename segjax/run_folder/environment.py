@@ -1,4 +1,4 @@
-"""Where a run takes place: code, versions, devices, settings that change numbers."""
+"""The environment of a run: code, versions, devices and numeric settings."""
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ _JAX_OPTIONS = (
     "jax_enable_x64 jax_default_matmul_precision jax_default_prng_impl "
     "jax_threefry_partitionable jax_random_seed_offset"
 )
-"""JAX's own settings that change numbers."""
+"""JAX settings that change numeric results."""
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def run_environment() -> dict[str, Any]:
-    """What may change rounding without a change of code, as plain JSON values."""
+    """Returns what may change rounding without a change of code, as JSON values."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
@@ -36,10 +36,11 @@ def run_environment() -> dict[str, Any]:
 
 
 def code_digests(script: pathlib.Path | None) -> dict[str, Any]:
-    """Digests of segjax and of the script, and the script's commit where it has one.
+    """Returns digests of segjax and of the script, and the script's Git commit.
 
     Args:
-        script: Where the experiment was defined; the working folder unless given.
+        script: The file that defines the experiment; None for none, and the commit
+            of the working folder.
     """
     package = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
@@ -53,19 +54,19 @@ def code_digests(script: pathlib.Path | None) -> dict[str, Any]:
 
 
 def file_digest(path: pathlib.Path) -> str | None:
-    """The first 16 digits of a file's SHA-256; None where there is no such file."""
+    """Returns 16 digits of a file's SHA-256; None if there is no such file."""
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _jax_options() -> list[str]:
-    """Those that this version of JAX has."""
+    """The settings that this version of JAX has."""
     return [name for name in _JAX_OPTIONS.split() if hasattr(jax.config, name)]
 
 
 def _cpu() -> str:
-    """The processor's name, as Linux gives it."""
+    """The name of the processor, from /proc on Linux."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(x.split(": ", 1)[1] for x in lines if x.startswith("model name"))
@@ -74,7 +75,7 @@ def _cpu() -> str:
 
 
 def _cores() -> int | None:
-    """Cores that this process may use: XLA splits its sums over them."""
+    """The number of cores for this process; XLA splits its sums over them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

@@ -9,14 +9,14 @@ import pytest
 
 from segjax import data, losses, models, train
 from segjax.data.builders import digits
-from segjax.train import parallel, together
-from segjax.train.loop import step_of
+from segjax.train import multi_seed, sharding
+from segjax.train.experiment import build_step
 from tests.scenes import experiment
 
 SEEDS, STEPS = 4, 20
 FORMS = {
-    "unrolled": lambda step, mesh: together.unrolled(step, mesh=mesh),
-    "vmapped": lambda step, mesh: together.vmapped(step, mesh=mesh, seeds=SEEDS),
+    "unrolled": lambda step, mesh: multi_seed.unrolled(step, mesh=mesh),
+    "vmapped": lambda step, mesh: multi_seed.vmapped(step, mesh=mesh, seeds=SEEDS),
 }
 
 
@@ -39,8 +39,8 @@ def start(made):
 def alone(made):
     """Last states of the seeds, each trained by a program of its own on one device."""
     states, streams = start(made)
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    step = parallel.jit_step(step_of(made[0]), mesh)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    step = sharding.jit_step(build_step(made[0]), mesh)
     for i, stream in enumerate(streams):
         for _ in range(STEPS):
             states[i], _ = step(states[i], next(stream))
@@ -51,19 +51,19 @@ def alone(made):
 def at_once(made, form, devices):
     """Last states of the seeds, trained by one program."""
     states, streams = start(made)
-    mesh = together.mesh_of_seeds(SEEDS, jax.devices()[:devices])
-    form = FORMS[form](step_of(made[0]), mesh)
-    groups = form.put(states)
+    mesh = multi_seed.mesh_of_seeds(SEEDS, jax.devices()[:devices])
+    form = FORMS[form](build_step(made[0]), mesh)
+    groups = form.pack(states)
     for _ in range(STEPS):
-        groups, scalars = form.step(
-            groups, form.put_batches([next(s) for s in streams])
+        groups, scalars = form.update(
+            groups, form.pack_batches([next(s) for s in streams])
         )
     for stream in streams:
         stream.close()
-    assert [int(form.take(groups, i).step) for i in range(SEEDS)] == [STEPS] * SEEDS
+    assert [int(form.unpack(groups, i).step) for i in range(SEEDS)] == [STEPS] * SEEDS
     assert len(scalars) == SEEDS
     assert {s["loss"].shape for s in scalars} == {()}
-    return jax.device_get([form.take(groups, i).params for i in range(SEEDS)])
+    return jax.device_get([form.unpack(groups, i).params for i in range(SEEDS)])
 
 
 def difference(a, b):
@@ -141,11 +141,11 @@ def test_each_device_has_its_seeds():
     trees = [{"x": np.full(3, i)} for i in range(4)]
     step = lambda state, batch: (state, {})  # noqa: E731
     for make in FORMS.values():
-        form = make(step, together.mesh_of_seeds(4, jax.devices()[:4]))
-        (group,) = form.put(trees)
+        form = make(step, multi_seed.mesh_of_seeds(4, jax.devices()[:4]))
+        (group,) = form.pack(trees)
         seen = {s.device: s.data.tolist() for s in group["x"].addressable_shards}
         assert list(seen.values()) == [[[i] * 3] for i in range(4)]
-        np.testing.assert_array_equal(form.take((group,), 2)["x"], [2, 2, 2])
+        np.testing.assert_array_equal(form.unpack((group,), 2)["x"], [2, 2, 2])
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_each_device_has_its_seeds():
     [(4, 4, 4), (8, 4, 4), (6, 4, 3), (5, 4, 1), (2, 4, 2)],
 )
 def test_devices_that_divide_the_seeds(seeds, devices, used):
-    assert together.mesh_of_seeds(seeds, jax.devices()[:devices]).size == used
+    assert multi_seed.mesh_of_seeds(seeds, jax.devices()[:devices]).size == used
 
 
 def test_the_form_suits_the_device(monkeypatch):
     step = lambda state, batch: (state, {})  # noqa: E731
-    mesh = together.mesh_of_seeds(4, jax.devices()[:2])
-    assert together.fastest(step, mesh=mesh, seeds=4).rows == 2  # Unrolled.
+    mesh = multi_seed.mesh_of_seeds(4, jax.devices()[:2])
+    assert multi_seed.fastest(step, mesh=mesh, seeds=4).rows == 2  # Unrolled.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert together.fastest(step, mesh=mesh, seeds=4).rows == 4  # Vmapped.
+    assert multi_seed.fastest(step, mesh=mesh, seeds=4).rows == 4  # Vmapped.

@@ -1,4 +1,4 @@
-"""What ends a run whose files cannot be written, as on a full disk."""
+"""Errors of writing a run folder, such as a full disk, as one line."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ class SaveError(Exception):
 
 
 @contextlib.contextmanager
-def saving(path: pathlib.Path, *, after: str = "") -> Iterator[None]:
-    """Turns a system's refusal to write into a SaveError, which is one line.
+def saving(path: pathlib.Path, *, note: str = "") -> Iterator[None]:
+    """Converts the operating system's write errors into a SaveError.
 
     Args:
-        path: What is written inside the block.
-        after: A sentence about what is left.
+        path: The file or folder that the block writes.
+        note: A sentence to add, such as which checkpoint is left.
     """
     try:
         yield
@@ -26,13 +26,13 @@ def saving(path: pathlib.Path, *, after: str = "") -> Iterator[None]:
         if reason is None:
             raise
         raise SaveError(
-            f"{path} could not be written: {reason}. {after}"
-            f"Mend the cause, then go on with --resume."
+            f"{path} could not be written: {reason}. {note}"
+            f"Fix the cause, then continue with --resume."
         ) from error
 
 
 def _reason(error: Exception) -> str | None:
-    """`No space left on device` of an OSError, or of what TensorStore makes of one."""
+    """`No space left on device` of an OSError, also where TensorStore wraps it."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, TimeoutError):
         error = cause

@@ -1,7 +1,7 @@
-"""The JSON files of a run folder, read as something that anybody may have written.
+"""Reads the JSON files of a run folder, which may come from anybody.
 
-Sizes, nesting and the types of the entries that segjax uses are checked in one place;
-entries that it does not know are kept.
+Sizes, nesting and the types of the entries that segjax uses are checked; unknown
+entries are kept.
 """
 
 import json
@@ -17,7 +17,7 @@ MAX_LOG_BYTES = 2**30
 """The largest `metrics.jsonl`."""
 
 MAX_DEPTH = 32
-"""Objects and arrays in each other."""
+"""The deepest nesting of objects and arrays."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Scalar = float | int | str | bool | None
@@ -40,7 +40,7 @@ class Code(TypedDict, total=False):
 
 
 class Config(TypedDict, total=False):
-    """Numbers of the loop."""
+    """`TrainConfig`."""
 
     skip_nonfinite: int
     monitor: str
@@ -88,7 +88,7 @@ class Manifest(TypedDict):
 
 
 class Stopped(TypedDict):
-    """Where a callback ended a run."""
+    """The step at which a callback stopped a run."""
 
     step: int
 
@@ -106,7 +106,7 @@ class Result(TypedDict, total=False):
 
 
 class ShownManifest(TypedDict, total=False):
-    """What the report needs of `run.json`; it shows the rest as it is."""
+    """The part of `run.json` that the report reads; the rest is shown as it is."""
 
     config: Config
 
@@ -167,7 +167,7 @@ def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def read_log_leniently(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of `metrics.jsonl` that can be read; for pictures of them."""
+    """Reads the valid records of `metrics.jsonl` and skips the rest; for plots."""
     if not path.exists():
         return []
     lines = _bytes(path, MAX_LOG_BYTES).split(b"\n")
@@ -175,7 +175,7 @@ def read_log_leniently(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
-    """A line of `metrics.jsonl` as a record; None if it is none."""
+    """Parses a line of `metrics.jsonl`; None if it is not a record."""
     try:
         record = msgspec.convert(msgspec.json.decode(line), dict[str, Scalar])
     except (ValueError, RecursionError):

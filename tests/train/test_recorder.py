@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from segjax import train
-from segjax.train.log import cut_back
+from segjax.train.metric_writer import truncate_log
 from tests.scenes import experiment
 from tests.train.test_loop import records, silent
 
@@ -26,14 +26,14 @@ def stop_at(monkeypatch):
     """Sends SIGTERM to this process right after an update."""
 
     def arrange(step):
-        done = train.Recorder.step_done
+        done = train.Recorder.after_step
 
-        def step_done(self, state, scalars, number):
+        def after_step(self, state, scalars, number):
             done(self, state, scalars, number)
             if number == step:
                 signal.raise_signal(signal.SIGTERM)
 
-        monkeypatch.setattr(train.Recorder, "step_done", step_done)
+        monkeypatch.setattr(train.Recorder, "after_step", after_step)
 
     with monkeypatch.context():
         yield arrange
@@ -77,12 +77,12 @@ def test_cut_back(tmp_path):
     path.write_text(
         kept + '{"kind": "train", "step": 8}\n{"step": 3, "final": true}\n{"ste'
     )
-    cut_back(path, 4)
+    truncate_log(path, 4)
     assert path.read_text() == kept
     before = path.stat().st_mtime_ns
-    cut_back(path, 4)
+    truncate_log(path, 4)
     assert path.stat().st_mtime_ns == before
-    cut_back(tmp_path / "none.jsonl", 4)
+    truncate_log(tmp_path / "none.jsonl", 4)
     assert not (tmp_path / "none.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""The parts that steps are made of: batches, losses, keys, and applied gradients."""
+"""Building blocks of train steps: loss, preparation, keys, gradient update."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from segjax.typing import Array, Augmentation, Batch, Field, Key, Objective, PyT
 
 
 def make_loss(forward: Forward, objective: Objective) -> Callable:
-    """Builds the loss of a computed batch: what a step differentiates.
+    """Builds the loss of a computed batch, which a step differentiates.
 
     Args:
         forward: The model with its preprocessing.
@@ -24,14 +24,14 @@ def make_loss(forward: Forward, objective: Objective) -> Callable:
 
     Returns:
         `(params, model_state, batch, *, key, step, count=None) -> (loss, (terms,
-        model_state))`: `batch` is prepared and augmented, `key` for dropout and the
-        model's other streams; sums are divided by `count`, the examples of weight 1 in
-        the batch unless given.
+        model_state))`: `batch` is prepared and augmented, `key` seeds dropout and the
+        model's other random streams; sums are divided by `count`, by default the
+        number of examples of weight 1 in the batch.
     """
 
     def loss_fn(params, model_state, batch, *, key, step=None, count=None):
         outputs, new_state = forward.apply(
-            {"params": params, **model_state}, batch, train=True, rngs=streams(key)
+            {"params": params, **model_state}, batch, train=True, rngs=rng_streams(key)
         )
         weight = batch["weight"]  # [B], 0 for the padding of a short batch.
         count = jnp.maximum(jnp.sum(weight), 1) if count is None else count
@@ -53,12 +53,12 @@ def make_prepare(
     *,
     fields: Mapping[str, Field] | None = None,
 ) -> Callable[[Key], Callable[[Batch], dict[str, Any]]]:
-    """Builds `key -> stored batch -> computed batch`: preprocessed and augmented.
+    """Builds `key -> stored batch -> computed batch`, preprocessed and augmented.
 
     Args:
         forward: The model with its preprocessing.
         augment: `(key, example) -> example`, or None.
-        fields: How further entries of the batch move with the image.
+        fields: How augmentation moves further entries of the batch.
     """
 
     def with_key(key: Key) -> Callable[[Batch], dict[str, Any]]:
@@ -76,16 +76,16 @@ def augmented(
     *,
     fields: Mapping[str, Field] | None = None,
 ) -> dict[str, Any]:
-    """Applies an augmentation to each example under a key of its own.
+    """Applies an augmentation to each example, with its own key.
 
     Args:
         augment: `(key, example) -> example`, or None.
-        key: One for the step; example i uses `fold_in(key, batch["index"][i])`.
-        batch: What `Forward.prepare` returned.
-        fields: How further entries move with the image.
+        key: The step's key; example i uses `fold_in(key, batch["index"][i])`.
+        batch: The result of `Forward.prepare`.
+        fields: How augmentation moves further entries of the batch.
 
     Returns:
-        The batch, with the same names.
+        A batch with the same entries.
     """
     if augment is None:
         return dict(batch)
@@ -104,15 +104,15 @@ def apply_gradients(
     value: Array | None = None,
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> TrainState:
-    """The state after one update of the parameters, its step counted.
+    """Applies one update to the parameters and increments the step.
 
     Args:
         optimizer: Any optax transformation.
         state: The state before.
-        grads: Of the whole batch, in the parameters' structure.
-        model_state: Collections after the forward pass; as before unless given.
-        value: The loss, for optimizers that want it.
-        value_fn: `params -> loss`, for optimizers that search along a line.
+        grads: The gradient of the whole batch, in the structure of the parameters.
+        model_state: Collections after the forward pass; None leaves them unchanged.
+        value: The loss, for optimizers that use it.
+        value_fn: `params -> loss`, for optimizers with a line search.
     """
     update = optax.with_extra_args_support(optimizer).update
     updates, opt_state = update(
@@ -135,19 +135,19 @@ def minimize(
     *,
     key: Key,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update on a computed batch: the gradient of a loss, given to the optimizer.
+    """Computes the gradient of a loss on a computed batch and applies one update.
 
-    For steps that run under jit, where the batch is whole.
+    For steps under jit, not for mapped axes.
 
     Args:
-        loss_fn: Of `make_loss`, or like it.
+        loss_fn: As `make_loss` returns it.
         optimizer: Any optax transformation.
         state: The state before.
         batch: Preprocessed and augmented.
         key: For dropout and the model's other random streams.
 
     Returns:
-        (the state after it, metrics as those of `make_train_step`).
+        (the new state, metrics as those of `make_train_step`).
     """
     options = {"key": key, "step": state.step}
     (loss, (terms, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -161,26 +161,26 @@ def minimize(
         value=loss,
         value_fn=lambda params: loss_fn(params, state.model_state, batch, **options)[0],
     )
-    return new, logged(loss, terms, grads, new.opt_state)
+    return new, step_metrics(loss, terms, grads, new.opt_state)
 
 
-def logged(
+def step_metrics(
     loss: Array, terms: Mapping[str, Array], grads: PyTree, opt_state: PyTree
 ) -> dict[str, Array]:
-    """What a step tells: `loss`, `loss/<term>`, `grad_norm`, and the learning rate."""
+    """Returns `loss`, `loss/<term>`, `grad_norm` and the learning rate."""
     metrics = {"loss": loss, **{f"loss/{name}": x for name, x in terms.items()}}
     metrics["grad_norm"] = optax.tree.norm(grads)
     return metrics | learning_rates(opt_state)
 
 
 def learning_rates(opt_state: PyTree) -> dict[str, Array]:
-    """The learning rate where `optax.inject_hyperparams` keeps it in the state.
+    """Returns the learning rates that `optax.inject_hyperparams` keeps in the state.
 
     Returns:
-        `learning_rate`; numbered `learning_rate/0`, ... of several; empty for none.
+        `learning_rate`; `learning_rate/0`, ... if there are several; empty for none.
     """
     found = optax.tree.get_all_with_path(opt_state, "learning_rate")
-    # A schedule's own state has the same name; it is no number.
+    # The state of a schedule has the same name, but is not a scalar.
     rates = [jnp.float32(x) for _, x in found if getattr(x, "shape", None) == ()]
     if len(rates) == 1:
         return {"learning_rate": rates[0]}
@@ -188,9 +188,10 @@ def learning_rates(opt_state: PyTree) -> dict[str, Array]:
 
 
 def step_keys(state: TrainState, axis_name: str | None = None) -> tuple[Key, Key]:
-    """The keys of a step: for augmentation, and for the model, which differs by device.
+    """Returns the step's keys: one for augmentation, one for the model.
 
-    Under jit there is one program, and dropout is drawn for the batch as a whole.
+    On a mapped axis the model's key differs by device; under jit dropout is drawn for
+    the whole batch at once.
     """
     augment_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
     if axis_name:
@@ -198,38 +199,38 @@ def step_keys(state: TrainState, axis_name: str | None = None) -> tuple[Key, Key
     return augment_key, key
 
 
-def streams(key: Key) -> dict[str, Key]:
-    """The random streams of a model's call: dropout, and one for all other names.
+def rng_streams(key: Key) -> dict[str, Key]:
+    """Returns the random streams of a model: dropout, and one for all other names.
 
-    Linen draws a stream that is not given from `params`.
+    Linen derives a missing stream from `params`.
     """
     return {"dropout": key, "params": jax.random.fold_in(key, 2**31)}
 
 
-def total(x: Array, axis_name: str | None) -> Array:
-    """The sum of an array, in its own dtype, over a mapped axis too if there is one."""
+def global_sum(x: Array, axis_name: str | None) -> Array:
+    """Sums an array in its own dtype, also over a mapped axis if there is one."""
     x = jnp.sum(x, dtype=x.dtype)
     return jax.lax.psum(x, axis_name) if axis_name else x
 
 
-def over_axis(
+def summed_over_axis(
     value_fn: Callable[[PyTree], Array], axis_name: str | None
 ) -> Callable[[PyTree], Array]:
-    """The sum over a mapped axis of each device's loss, with the gradient of the sum.
+    """Sums a loss over the devices of a mapped axis, with the gradient of the sum.
 
-    The gradient of `psum` itself would be each device's own, times their number: a line
-    search would then take another way on each device, and wait for the others forever.
+    The gradient of `psum` would be each device's own times the number of devices. A
+    line search would then decide differently on each device, and deadlock.
     """
     if axis_name is None:
-        return lambda params: total(value_fn(params), None)
+        return lambda params: global_sum(value_fn(params), None)
 
     @jax.custom_vjp
     def summed(params: PyTree) -> Array:
-        return total(value_fn(params), axis_name)
+        return global_sum(value_fn(params), axis_name)
 
     def forward(params: PyTree) -> tuple[Array, PyTree]:
         value, grads = jax.value_and_grad(value_fn)(params)
-        return total(value, axis_name), jax.lax.psum(grads, axis_name)
+        return global_sum(value, axis_name), jax.lax.psum(grads, axis_name)
 
     def backward(grads: PyTree, cotangent: Array) -> tuple[PyTree]:
         return (jax.tree.map(lambda g: g * cotangent, grads),)
@@ -239,12 +240,12 @@ def over_axis(
 
 
 def fields_of(experiment: Any) -> Mapping[str, Field]:
-    """The further entries that an experiment's data declare; none unless they do."""
+    """Returns the further batch entries that an experiment's data declare, if any."""
     return getattr(experiment.data, "fields", {})
 
 
 def check_batch(batch: Batch) -> None:
-    """Shapes and dtypes, once a compilation; nothing of it is left in the program."""
+    """Checks shapes and dtypes while the step is traced."""
     chex.assert_rank([batch["image"], batch["weight"], batch["index"]], [4, 1, 1])
     chex.assert_equal_shape_prefix(list(batch.values()), 1)
     chex.assert_type(

@@ -14,29 +14,28 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from segjax.train.state import TrainState
 from segjax.typing import PyTree
 
 _STATE = "state"
 _INDEX = "manifest.ocdbt"
 """The file of OCDBT, Orbax's format of arrays, that names the others."""
 _WAIT_SECONDS = 7 * 24 * 3600
-"""Orbax gives up a save after this; a process may be paused in the middle of one."""
+"""Timeout of a save: the process may be paused in the middle of one, for days."""
 _PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
-"""Paths that TensorStore takes as they are."""
+"""Paths that TensorStore reads literally."""
 
 
-def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]:
-    """Copies a state to the host, and starts to write it.
+def start_writing(folder: pathlib.Path, state: PyTree) -> Callable[[], None]:
+    """Copies a state to the host and starts to write it in the background.
 
-    Every process calls it; each array is written once, by a process that has it.
+    Every process calls this; each array is written once, by a process that has it.
 
     Args:
-        folder: New; its parents are made.
-        state: May be donated as soon as this returns.
+        folder: A new folder; its parents are created.
+        state: The state; it may be donated as soon as this returns.
 
     Returns:
-        A function that waits for the end and raises what went wrong, for any thread.
+        A function that waits for the end and raises errors; callable in any thread.
     """
     links = contextlib.ExitStack()
     path = links.enter_context(_plain_path(folder))
@@ -57,10 +56,10 @@ def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]
     return wait
 
 
-def read(folder: pathlib.Path, like: TrainState) -> TrainState:
-    """Loads a state; shapes, dtypes and shardings of `like` are those of the result.
+def read(folder: pathlib.Path, like: PyTree) -> PyTree:
+    """Loads a state with the shapes, dtypes and shardings of `like`.
 
-    Without a sharding, as in `jax.eval_shape`, arrays go to the first local device.
+    Leaves without a sharding, as of `jax.eval_shape`, go to the first local device.
     """
     template = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
@@ -70,7 +69,7 @@ def read(folder: pathlib.Path, like: TrainState) -> TrainState:
 
 
 def _sharding(x: Any) -> jax.sharding.Sharding:
-    """Where an array is to go; a key that Orbax restored says so of its two words."""
+    """The target of a leaf. A key that Orbax restored has the sharding of its words."""
     found = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if x.ndim == 0 and isinstance(found, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(found.mesh, jax.sharding.PartitionSpec())
@@ -78,7 +77,7 @@ def _sharding(x: Any) -> jax.sharding.Sharding:
 
 
 def leaves(tree: PyTree) -> dict[str, str]:
-    """Leaf names, such as `params/conv/kernel`, to dtype and shape."""
+    """Maps leaf names, such as `params/conv/kernel`, to dtype and shape."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (
             f"{leaf.dtype}{list(leaf.shape)}"
@@ -87,14 +86,12 @@ def leaves(tree: PyTree) -> dict[str, str]:
     }
 
 
-def check_same(
-    stored: Mapping[str, str], like: TrainState, *, path: pathlib.Path
-) -> None:
+def check_same(stored: Mapping[str, str], like: PyTree, *, path: pathlib.Path) -> None:
     """Raises a ValueError that names the first leaf in which two states differ.
 
     Args:
-        stored: `leaves` of what was saved.
-        like: What is to be loaded.
+        stored: `leaves` of the saved state.
+        like: The state that is to be loaded.
         path: The checkpoint, for the message.
     """
     wanted = leaves(like)
@@ -111,24 +108,24 @@ def check_same(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Orbax's own telling of an error, page by page, out of the terminal.
+    """Keeps Orbax's own reports of a failed save, pages long, out of the terminal.
 
-    After the first array that fails Orbax closes its event loop: TensorStore reports
-    the others, which end later, to a loop that is gone, and those that were not begun
-    are warned of whenever Python collects them.
+    After the first array that fails Orbax closes its event loop. TensorStore reports
+    the arrays that fail later to that closed loop, and Python warns of those that were
+    never started when it collects them.
     """
 
-    def others(record: logging.LogRecord) -> bool:
+    def not_orbax(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    def tell(unraisable) -> None:
+    def report(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
     logger = logging.getLogger("absl")
     before = sys.unraisablehook
-    logger.addFilter(others)
-    sys.unraisablehook = tell
+    logger.addFilter(not_orbax)
+    sys.unraisablehook = report
     try:
         yield
     except Exception:
@@ -136,15 +133,15 @@ def quiet() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = before
-        logger.removeFilter(others)
+        logger.removeFilter(not_orbax)
 
 
 @contextlib.contextmanager
 def _plain_path(folder: pathlib.Path) -> Iterator[str]:
-    """A path that leads to a folder and means nothing else to TensorStore.
+    """Yields a path to a folder that TensorStore does not misread.
 
-    It reads brackets and backslashes as a pattern or an escape, and writes nothing;
-    such a folder is reached by a link from a temporary one.
+    TensorStore takes brackets and backslashes for patterns and escapes, and then writes
+    nothing without an error; such a folder is reached through a symbolic link.
     """
     path = str(folder.absolute())
     if _PLAIN.fullmatch(path):

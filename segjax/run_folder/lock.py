@@ -1,4 +1,4 @@
-"""One writer a run folder."""
+"""The lock of a run folder: one process writes it at a time."""
 
 import contextlib
 import errno
@@ -11,21 +11,21 @@ from collections.abc import Iterator
 
 import jax
 
-from segjax.train.saving import saving
+from segjax.run_folder.errors import saving
 
 LOCK = "lock"
-"""The file of a run folder that its writer holds."""
+"""The file that the writer of a run folder locks."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def locked(run: pathlib.Path) -> Iterator[None]:
-    """Holds a run folder for this process, the first of those that train together.
+    """Locks a run folder for this process, or for the first of a distributed run.
 
-    The system frees it when the process ends, however that may be, `kill -9` included:
-    the file stays, the lock does not. On a file system without locks there is a
-    warning instead.
+    The operating system releases the lock when the process ends in any way, `kill -9`
+    included; the file stays. On a file system without locks there is a warning
+    instead.
 
     Args:
         run: The run folder, which exists.

@@ -1,32 +1,40 @@
-"""What one run writes while it trains: lines, evaluations, checkpoints, the model."""
+"""Logging, evaluation and saving of one run, called after every update."""
 
 import contextlib
 import math
+import pathlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from segjax.train import agree
+from segjax import model_file, multihost
+from segjax.run_folder.errors import saving
 from segjax.train.checkpoint import Checkpoints
-from segjax.train.config import Experiment, OnStep
-from segjax.train.digests import DigestRecorder
 from segjax.train.evaluate import Evaluator
-from segjax.train.log import RunLog, metrics_line
+from segjax.train.experiment import (
+    Experiment,
+    OnStep,
+    build_step,
+    evaluation_split,
+    final_split,
+)
+from segjax.train.metric_writer import MetricWriter, metrics_line
+from segjax.train.reproducibility import DigestRecorder
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
 
 Stop = Callable[[], int | None]
 SaveModel = Callable[[TrainState, int, Mapping[str, Any]], None]
-"""`(state, step, image)`: writes the model of a run; `image` is what `saw` noted."""
+"""`(state, step, image)`: writes the model of a run; `image` describes its input."""
 
 
 class NonFiniteError(ArithmeticError):
     """The loss or its gradient became infinite or NaN.
 
     Attributes:
-        step: The update at which it was.
+        step: The number of the update.
     """
 
     def __init__(self, step: int, name: str, value: float, kept: int | None):
@@ -41,8 +49,8 @@ class SeedDivergedError(NonFiniteError):
     """The loss or the gradient of one of several seeds became infinite or NaN.
 
     Attributes:
-        seed: Which.
-        step: The update at which it was.
+        seed: The seed of the run.
+        step: The number of the update.
     """
 
     def __init__(self, seed: int, error: NonFiniteError):
@@ -53,37 +61,38 @@ class SeedDivergedError(NonFiniteError):
 class Recorder:
     """Logs, evaluates and saves one run; called after every update.
 
-    What it has not yet written goes into each checkpoint (`progress`), so that a run
-    that was stopped between two lines of its log goes on to write the same lines.
+    Values that are not in the log yet are saved in each checkpoint (`progress`), so
+    that a run that was stopped between two lines of its log writes the same lines
+    after a resume.
 
     Attributes:
-        stop: Asked before each batch of an evaluation: the signal received, or None.
-        stop_reason: Why a callback ended the run; None while it goes on.
+        stop: Called before each batch of an evaluation; returns a signal or None.
+        stop_reason: The reason of a callback to stop the run; None while it continues.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         checkpoints: Checkpoints,
-        log: RunLog,
+        log: MetricWriter,
         evaluate: Evaluator,
-        first_steps: DigestRecorder | None = None,
+        digests: DigestRecorder | None = None,
         save_model: SaveModel | None = None,
         begin_run: Callable[[], None] | None = None,
     ):
-        """A recorder at the first step.
+        """Creates a recorder before the first step.
 
         Args:
-            experiment: What is trained.
-            checkpoints: Of the run.
-            log: Of the run.
-            evaluate: What `make_evaluator` returned.
-            first_steps: What gathers the digests of the first updates, if anything.
-            save_model: Writes the model of the best state, if anything.
-            begin_run: Writes what the run folder says of the run or its resume, once
-                all that is checked before training was found right.
+            experiment: The experiment.
+            checkpoints: The checkpoints of the run.
+            log: The metric writer of the run.
+            evaluate: The result of `make_evaluator`.
+            digests: Records digests of the first updates, for `segjax verify`.
+            save_model: Writes the model of the best state; see `model_writer`.
+            begin_run: Writes or extends `run.json`; called after all checks, before
+                the first update.
         """
-        self.first_steps = DigestRecorder() if first_steps is None else first_steps
+        self.digests = DigestRecorder() if digests is None else digests
         self.experiment = experiment
         self.config, self.data = experiment.config, experiment.data
         self.checkpoints, self.log, self.evaluate = checkpoints, log, evaluate
@@ -96,24 +105,24 @@ class Recorder:
         self._rows: list[dict[str, float]] = []  # Since the last line of the log.
         self._losses: list[float] = []  # Since the last evaluation.
         self._skipped = 0
-        self._interrupted = False  # A signal left the evaluation of `first` undone.
+        self._interrupted = False  # A signal stopped the evaluation of the first step.
         self._saved_model: int | None = None
         self._image: dict[str, Any] = {}
 
-    def start(self, state: TrainState, first: int) -> TrainState:
-        """The state to begin with: that of checkpoint `first`, or the one given.
+    def restore(self, state: TrainState, first: int) -> TrainState:
+        """Returns the state of checkpoint `first`, or the given one in a new run.
 
         Args:
-            state: As the experiment begins, where it is to be.
-            first: The step to go on from; 0 in a new run.
+            state: The initial state, on its devices.
+            first: The step to resume from; 0 in a new run.
 
         Raises:
             ValueError: If the checkpoint is of another model or optimizer.
         """
-        self.first_steps.state(state)
+        self.digests.state(state)
         last = self.checkpoints.last
         if last is not None and last < first and self.checkpoints.ended:
-            first = last  # Other seeds went on.
+            first = last  # A callback stopped this seed; others continued.
         if first not in self.checkpoints.steps:
             return state
         progress = self.checkpoints.progress(first)
@@ -125,12 +134,12 @@ class Recorder:
         return self.checkpoints.restore(first, state)
 
     def check_monitor(self, state: TrainState) -> None:
-        """Evaluates one batch, so that a wrong `monitor` is found before training.
+        """Evaluates one batch, so that a wrong `monitor` is noticed before training.
 
         Raises:
-            ValueError: If evaluation gives no such metric.
+            ValueError: If the evaluation has no such metric.
         """
-        self.log.doing("compiling the evaluation")
+        self.log.status("compiling the evaluation")
         split = evaluation_split(self.data.splits)
         batches = self._eval_batches(split)
         with contextlib.closing(batches):
@@ -142,22 +151,22 @@ class Recorder:
                 f"monitor needs one of {names}, got {self.config.monitor}."
             )
 
-    def begin(self, state: TrainState, first: int) -> None:
-        """Writes for the first time, when everything was checked.
+    def begin(self, state: TrainState) -> None:
+        """Writes `run.json`, opens the log and, in a new run, saves the first state.
+
+        Nothing in the run folder is changed before.
 
         Args:
-            state: What `start` returned; saved in a new run, so that there is something
-                good to return to from the start.
-            first: The step to go on from; 0 in a new run.
+            state: The result of `restore`.
         """
         if self._begin_run is not None:
             self._begin_run()
-        self.log.begin()
+        self.log.open()
         if not self.checkpoints.steps:
             self.checkpoints.save(state, {})
 
-    def saw(self, batch: Batch) -> None:
-        """Notes what the images of a host batch are like, for the saved model."""
+    def note_images(self, batch: Batch) -> None:
+        """Records channels, dtype and value range of a host batch for `model.json`."""
         image = np.asarray(batch["image"])[np.asarray(batch["weight"]) > 0]
         if image.size:
             low, high = float(image.min()), float(image.max())
@@ -168,53 +177,53 @@ class Recorder:
                 "high": max(high, self._image.get("high", high)),
             }
 
-    def go_on(self, state: TrainState, first: int) -> None:
-        """Makes up for an evaluation that a signal had interrupted."""
+    def finish_evaluation(self, state: TrainState, first: int) -> None:
+        """Repeats the evaluation of step `first` if a signal interrupted it."""
         if self._interrupted:
-            self.assess(state, first)
+            self.evaluate_and_save(state, first)
 
-    def step_done(
+    def after_step(
         self,
         state: Callable[[], TrainState],
         metrics: Mapping[str, Array],
         number: int,
     ) -> None:
-        """Logs, evaluates and saves after the update `number` if it is time to.
+        """Logs, evaluates and saves if update `number` requires it.
 
         Args:
-            state: Returns the state after it.
-            metrics: Of the update, on the device.
-            number: Of the update.
+            state: Returns the state after the update.
+            metrics: The metrics of the update, on the device.
+            number: The number of the update.
 
         Raises:
-            EvaluationStoppedError: If a signal came during an evaluation.
-            NonFiniteError: If a loss or gradient since the last line of the log was
-                not finite, more often than the configuration lets pass.
+            EvaluationStoppedError: If a signal stopped an evaluation.
+            NonFiniteError: If more losses or gradients than `skip_nonfinite` were not
+                finite.
         """
         self._pending.append(metrics)
-        self.log.tick(number)
-        if number % self.config.log_every == 0 or self.due(number):
+        self.log.set_progress(number)
+        if number % self.config.log_every == 0 or self.is_due(number):
             self._collect(number)
             self._write_line(number)
-        if self.due(number):
-            self.assess(state(), number)
+        if self.is_due(number):
+            self.evaluate_and_save(state(), number)
         elif self.stop_reason:
             self.save(state(), number)
 
-    def due(self, number: int) -> bool:
-        """Whether an evaluation and a checkpoint follow the update `number`."""
+    def is_due(self, number: int) -> bool:
+        """Returns whether an evaluation and a checkpoint follow update `number`."""
         every = self.config.eval_every or self.epoch_steps
         return number % every == 0 or number == self.config.steps
 
-    def assess(self, state: TrainState, number: int) -> None:
-        """Evaluates and saves the state after the update `number`."""
+    def evaluate_and_save(self, state: TrainState, number: int) -> None:
+        """Evaluates and saves the state after update `number`."""
         split, monitor = evaluation_split(self.data.splits), self.config.monitor
         metrics = self._evaluate(state, split)
         epoch = number / self.epoch_steps
-        self.log.eval(number, metrics, split=split, epoch=epoch)
+        self.log.write_eval(number, metrics, split=split, epoch=epoch)
         loss = _means([{"loss": x} for x in self._losses])["loss"]
         self._losses.clear()
-        self._ask_on_eval()
+        self._call_on_eval()
         progress, again = self._progress(), self._interrupted
         self._interrupted = False
         best = self.checkpoints.save(state, metrics, progress=progress, replace=again)
@@ -222,32 +231,28 @@ class Recorder:
             self._save_model(state, number)
         epochs = self.config.steps / self.epoch_steps
         line = metrics_line(metrics, monitor=monitor)
-        self.log.say(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
+        self.log.print_line(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
         self.log.start_clock(number)
 
     def save(
         self, state: TrainState, number: int, *, interrupted: bool = False
     ) -> None:
-        """Saves between evaluations, as a stopped run does.
+        """Saves without an evaluation, when a run is stopped.
 
         Args:
-            state: After the update `number`.
-            number: Of the update.
-            interrupted: Whether an evaluation is due that was not finished.
+            state: The state after update `number`.
+            number: The number of the update.
+            interrupted: Whether an evaluation of this state was stopped.
 
         Raises:
-            NonFiniteError: As `step_done`; nothing is saved then.
+            NonFiniteError: As `after_step`; nothing is saved then.
         """
         self._collect(number)
         progress = self._progress() | ({"interrupted": True} if interrupted else {})
         self.checkpoints.save(state, {}, progress=progress)
 
-    def final(self, state: TrainState) -> dict[str, Any]:
-        """Evaluates the best checkpoint on the split that training never saw.
-
-        Returns:
-            What `result.json` says of it.
-        """
+    def evaluate_best(self, state: TrainState) -> dict[str, Any]:
+        """Evaluates the best checkpoint on the final split; returns `result.json`."""
         reached, best = int(state.step), self.checkpoints.best
         if best is not None and best != reached:
             state = self.checkpoints.restore(best, state)
@@ -256,9 +261,11 @@ class Recorder:
             self._save_model(state, step)
         metrics = self._evaluate(state, split)
         epoch = step / self.epoch_steps
-        self.log.eval(step, metrics, split=split, epoch=epoch, final=True)
+        self.log.write_eval(step, metrics, split=split, epoch=epoch, final=True)
         line = metrics_line(metrics, monitor=self.config.monitor)
-        self.log.say(f"{split.capitalize()}  {line}  (best checkpoint: step {step})")
+        self.log.print_line(
+            f"{split.capitalize()}  {line}  (best checkpoint: step {step})"
+        )
         stopped = {"stopped": {"step": reached, "reason": self.stop_reason}}
         return {
             "metrics": metrics,
@@ -273,42 +280,42 @@ class Recorder:
             self.save_model(state, step, self._image)
             self._saved_model = step
 
-    def _ask_on_eval(self) -> None:
-        if (ask := self.experiment.on_eval) is None:
+    def _call_on_eval(self) -> None:
+        if (on_eval := self.experiment.on_eval) is None:
             return
-        # The first process has the records.
-        here = jax.process_index() == 0
-        reason = agree.of_the_first(ask(self.log.evaluations) if here else None)
-        self._end(reason)
+        # Only the first process has the records.
+        first = jax.process_index() == 0
+        reason = on_eval(self.log.evaluations) if first else None
+        self._stop(multihost.broadcast_from_first(reason))
 
-    def _ask_on_step(
-        self, ask: OnStep, rows: Sequence[Mapping[str, float]], number: int
+    def _call_on_step(
+        self, on_step: OnStep, rows: Sequence[Mapping[str, float]], number: int
     ) -> None:
         reason = None
         if jax.process_index() == 0:
             for step, row in enumerate(rows, number - len(rows) + 1):
-                said = ask(step, row)
+                said = on_step(step, row)
                 reason = reason or said
-        self._end(agree.of_the_first(reason))
+        self._stop(multihost.broadcast_from_first(reason))
 
-    def _end(self, reason: Any) -> None:
+    def _stop(self, reason: Any) -> None:
         if not isinstance(reason, str | None):
             raise ValueError(
                 f"A callback needs to return None or a reason to stop, got {reason!r}."
             )
         if reason and self.stop_reason is None:
             self.stop_reason = reason
-            self.log.say(f"Stopping: {reason}")
+            self.log.print_line(f"Stopping: {reason}")
 
     def _progress(self) -> dict[str, Any]:
         found = {"rows": self._rows, "losses": self._losses, "skipped": self._skipped}
         return found | ({"stop_reason": self.stop_reason} if self.stop_reason else {})
 
     def _collect(self, number: int) -> None:
-        """Fetches the metrics of the updates up to `number`, and checks them."""
+        """Fetches and checks the metrics of the updates up to `number`."""
         rows = jax.device_get(self._pending)
         self._pending.clear()
-        self.first_steps.rows(rows)
+        self.digests.rows(rows)
         for step, row in enumerate(rows, number - len(rows) + 1):
             metrics = {
                 k: float(v) for k, v in row.items() if not k.startswith("digest/")
@@ -316,8 +323,10 @@ class Recorder:
             self._check(step, metrics)
             self._rows.append(metrics)
             self._losses.append(metrics["loss"])
-        if (ask := self.experiment.on_step) is not None:
-            self._ask_on_step(ask, self._rows[-len(rows) :] if rows else [], number)
+        if (on_step := self.experiment.on_step) is not None:
+            self._call_on_step(
+                on_step, self._rows[-len(rows) :] if rows else [], number
+            )
 
     def _check(self, step: int, metrics: Mapping[str, float]) -> None:
         for name in ("loss", "grad_norm"):
@@ -330,12 +339,12 @@ class Recorder:
             return
 
     def _write_line(self, number: int) -> None:
-        """Writes the means since the last line; updates left out do not count."""
+        """Logs means since the last line, without skipped updates."""
         means = _means(self._rows)
         if self._skipped:
             means["skipped"] = float(self._skipped)
         self._rows.clear()
-        self.log.train(number, means)
+        self.log.write_train(number, means)
 
     def _eval_batches(self, split: str) -> Generator[Batch, None, None]:
         batches = self.data.eval_batches(
@@ -346,7 +355,7 @@ class Recorder:
         )
         with contextlib.closing(batches):
             for batch in batches:
-                self.saw(batch)
+                self.note_images(batch)
                 yield batch
 
     def _evaluate(self, state: TrainState, split: str) -> dict[str, float]:
@@ -354,26 +363,36 @@ class Recorder:
 
         def done(batches: int) -> None:
             seen = min(batches * size, images)
-            self.log.doing(f"evaluating {split}: {seen}/{images} images")
+            self.log.status(f"evaluating {split}: {seen}/{images} images")
 
         batches = self._eval_batches(split)
         return self.evaluate(state, batches, stop=self.stop, done=done)
 
 
-def evaluation_split(splits: Sequence[str]) -> str:
-    """The split that picks the best checkpoint: validation, else test, else train."""
-    return next(s for s in ("validation", "test", "train") if s in splits)
+def model_writer(experiment: Experiment, run: pathlib.Path) -> SaveModel:
+    """Returns a function that writes `RUN/model.json` and its variables."""
+    data, forward = experiment.data, experiment.forward
+    variables = build_step(experiment).variables
 
+    def save(state: TrainState, step: int, image: Mapping[str, Any]) -> None:
+        facts = {
+            "classes": list(data.classes),
+            "image": dict(image),
+            "task": experiment.task or getattr(experiment.model, "task", "semantic"),
+            "multiple": getattr(data, "multiple", 32),
+            "max_shapes": getattr(data, "max_shapes", 8),
+            "step": step,
+        }
+        with saving(run / "model.json"):
+            model_file.write(run, forward, jax.device_get(variables(state)), facts)
 
-def final_split(splits: Sequence[str]) -> str:
-    """The split that is reported: test, which picks nothing, else the one above."""
-    return "test" if "test" in splits else evaluation_split(splits)
+    return save
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the updates that were not left out; NaN if there is none.
+    """Returns means over the finite updates, NaN if there are none.
 
-    The learning rate is that of the last one.
+    The learning rate is that of the last update.
     """
     names = [k for k in ("loss", "grad_norm") if k in rows[0]]
     finite = [row for row in rows if all(math.isfinite(row[k]) for k in names)]

@@ -1,12 +1,12 @@
-"""Folders that appear whole or not at all, and in which damage is noticed.
+"""Folders that are written atomically, with checksums by which damage is detected.
 
-One is written as NAME.part, sealed (every file's size and digest on record, all of it
-on the disk), and then renamed to NAME. Removing goes the other way round.
+A folder is written as NAME.part; the size and SHA-256 of every file are recorded in
+it, everything is synced to the disk, and the folder is renamed to NAME. To remove a
+folder, it is first renamed back.
 """
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,59 +14,61 @@ from typing import Any, TypedDict
 
 import msgspec
 
-SEAL = "digests.json"
-"""The file of a sealed folder that describes the others, and itself."""
+from segjax.files import writing
+
+CHECKSUMS = "checksums.json"
+"""The file with the size and SHA-256 of the others, and of itself."""
 _PART = ".part"
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 
 
 class _Record(TypedDict):
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     files: dict[str, tuple[int, str]]
 
 
 class DamagedError(ValueError):
-    """A file of a sealed folder is not what was written; the message names it."""
+    """A file of a folder is not what was written; the message names it."""
 
 
-def part_of(folder: pathlib.Path) -> pathlib.Path:
-    """Where a folder is written: beside itself, NAME.part."""
+def part_path(folder: pathlib.Path) -> pathlib.Path:
+    """Returns NAME.part, the path under which a folder is written first."""
     return folder.with_name(folder.name + _PART)
 
 
-def publish(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Seals `part_of(folder)`, whose files are complete, and gives it its name.
+def commit(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
+    """Writes the checksums of `part_path(folder)` and renames it to `folder`.
 
     Args:
-        folder: Its final path; what is there is removed first.
-        facts: JSON values to keep beside the digests.
+        folder: The final path; what is there is removed first.
+        metadata: JSON values to store with the checksums.
     """
-    part = part_of(folder)
-    _seal(part, facts)
+    part = part_path(folder)
+    _write_checksums(part, metadata)
     if folder.exists():
         shutil.rmtree(folder)
     part.rename(folder)
-    _sync(folder.parent)
+    writing.sync(folder.parent)
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes a folder; one that is half removed has no name that counts."""
-    part = part_of(folder)
+    """Removes a folder; an interrupted removal leaves NAME.part, which is ignored."""
+    part = part_path(folder)
     folder.rename(part)
     shutil.rmtree(part, ignore_errors=True)
 
 
-def sweep(parent: pathlib.Path) -> None:
-    """Removes what was not finished under `parent`, which may be missing.
+def remove_unfinished(parent: pathlib.Path) -> None:
+    """Removes all NAME.part under `parent`, which may be missing.
 
-    What cannot be removed, as a file that is open on a network file system, is left.
+    Files that cannot be removed, as those open on a network file system, are left.
     """
     for part in parent.glob(f"*{_PART}"):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def check(folder: pathlib.Path) -> None:
-    """Reads every byte of a sealed folder.
+def verify(folder: pathlib.Path) -> None:
+    """Reads every byte of a folder and compares it with the checksums.
 
     Raises:
         DamagedError: If a file is missing, cut, changed, unreadable or unknown; the
@@ -89,60 +91,60 @@ def check(folder: pathlib.Path) -> None:
             raise DamagedError(f"{name} is not what was written")
 
 
-def facts(folder: pathlib.Path) -> dict[str, Any]:
-    """What `publish` was given. Raises DamagedError if the seal itself is damaged."""
-    return _record(folder)["facts"]
+def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what `commit` was given; DamagedError if the checksum file is damaged."""
+    return _record(folder)["metadata"]
 
 
-def _seal(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+def _write_checksums(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
     files = {}
     for path in _files(folder):
         files[_name(path, folder)] = _size_and_digest(path)
-        _sync(path)
-    path = folder / SEAL
-    path.write_bytes(_text({"facts": dict(facts), "files": files}))
-    _sync(path)
+        writing.sync(path)
+    path = folder / CHECKSUMS
+    path.write_bytes(_serialize({"metadata": dict(metadata), "files": files}))
+    writing.sync(path)
     for path in folder.rglob("*"):
         if path.is_dir():
-            _sync(path)
-    _sync(folder)
+            writing.sync(path)
+    writing.sync(folder)
 
 
 def _record(folder: pathlib.Path) -> dict[str, Any]:
     try:
-        raw = _read(folder / SEAL)
+        raw = _read(folder / CHECKSUMS)
     except FileNotFoundError:
-        raise DamagedError(f"{SEAL} is missing") from None
+        raise DamagedError(f"{CHECKSUMS} is missing") from None
     except OSError as error:
-        raise DamagedError(f"{SEAL} is unreadable ({error.strerror})") from error
+        raise DamagedError(f"{CHECKSUMS} is unreadable ({error.strerror})") from error
     try:
-        record = json.loads(raw)["sealed"]
+        record = json.loads(raw)["record"]
         msgspec.convert(record, _Record)
     except (ValueError, KeyError, TypeError, RecursionError):
         record = None
-    # Written again it must be the same, byte for byte: its own digest is in it.
-    if record is None or _text(record) != raw:
-        raise DamagedError(f"{SEAL} is not what was written")
+    # Serialized again it must have the same bytes: its own digest is part of it.
+    if record is None or _serialize(record) != raw:
+        raise DamagedError(f"{CHECKSUMS} is not what was written")
     return record
 
 
 def _read(path: pathlib.Path) -> bytes:
     size = path.stat().st_size
-    if size > _MOST_BYTES or not (path.is_file() or path.is_dir()):
-        raise DamagedError(f"{SEAL} is not what was written")
+    if size > _MAX_BYTES or not (path.is_file() or path.is_dir()):
+        raise DamagedError(f"{CHECKSUMS} is not what was written")
     return path.read_bytes()
 
 
-def _text(record: Mapping[str, Any]) -> bytes:
+def _serialize(record: Mapping[str, Any]) -> bytes:
     body = json.dumps(record, sort_keys=True)
     digest = hashlib.sha256(body.encode()).hexdigest()
-    whole = {"sealed": record, "sha256": digest}
+    whole = {"record": record, "sha256": digest}
     return (json.dumps(whole, sort_keys=True, indent=1) + "\n").encode()
 
 
 def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for path in sorted(folder.rglob("*")):
-        if not path.is_dir() and path != folder / SEAL:
+        if not path.is_dir() and path != folder / CHECKSUMS:
             yield path
 
 
@@ -156,11 +158,3 @@ def _size_and_digest(path: pathlib.Path) -> list[Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return [file.tell(), digest]
-
-
-def _sync(path: pathlib.Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,10 +26,10 @@ def events(folder):
 
 def test_scalars_and_pictures(tmp_path):
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    with train.TensorBoardWriter(tmp_path / "board") as board:
-        board.add_scalar("loss", 0.5, 7)
-        board.add_image("sample", picture, 9)
-    first, scalar, image = events(tmp_path / "board")
+    with train.TensorBoardWriter(tmp_path / "tensorboard") as tensorboard:
+        tensorboard.add_scalar("loss", 0.5, 7)
+        tensorboard.add_image("sample", picture, 9)
+    first, scalar, image = events(tmp_path / "tensorboard")
     assert first.file_version == "brain.Event:2"
     (value,) = scalar.summary.value
     assert (scalar.step, value.tag, value.simple_value) == (7, "loss", 0.5)
@@ -41,8 +41,8 @@ def test_scalars_and_pictures(tmp_path):
 
 def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
     """TensorBoard drops events whose step is that of the mark, or above it."""
-    with train.TensorBoardWriter(tmp_path) as board:
-        board.forget_after(20)
+    with train.TensorBoardWriter(tmp_path) as tensorboard:
+        tensorboard.drop_after(20)
     mark = events(tmp_path)[-1]
     assert mark.session_log.status == event_pb2.SessionLog.START
     assert mark.step == 21
@@ -60,12 +60,12 @@ def test_two_boards_at_once_write_two_files(tmp_path):
 
 
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
-    with train.TensorBoardWriter(tmp_path) as board:
+    with train.TensorBoardWriter(tmp_path) as tensorboard:
 
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(board._events, "write_event", full)
+        monkeypatch.setattr(tensorboard._events, "write_event", full)
         for step in range(20):  # More than tensorboardX's queue holds.
-            with pytest.raises(train.SaveError, match=r"No space left on device\. Me"):
-                board.add_scalar("loss", 1.0, step)
+            with pytest.raises(train.SaveError, match=r"No space left on device\. Fix"):
+                tensorboard.add_scalar("loss", 1.0, step)

@@ -1,4 +1,4 @@
-"""Digests of how a run began, each stream apart, so that what differs has a name."""
+"""Digests of the first updates of a run, by which `segjax verify` compares runs."""
 
 import dataclasses
 import hashlib
@@ -10,31 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import ops, run_files
-from segjax.train import agree
-from segjax.train.manifest import without_nan, write_json
+from segjax import multihost, ops
+from segjax.run_folder import schema
+from segjax.run_folder.manifest import without_nan, write_json
 from segjax.train.state import TrainState
-from segjax.train.update import fields_of, make_prepare, step_keys
+from segjax.train.step_parts import fields_of, make_prepare, step_keys
 from segjax.typing import Array, Batch
 
 STEPS = 5
-"""Updates whose digests `run.json` keeps."""
+"""The number of updates whose digests are in `run.json`."""
 
 STREAMS = ("initialization", "data", "augmentation", "arithmetic")
-"""In the order in which one feeds the next."""
+"""In the order of computation: each feeds the next."""
 
 
-class Beside:
-    """Digests of what a step works on, by programs of their own.
-
-    They run beside the step in the first updates; nothing of them is in its program.
-    """
+class StepDigests:
+    """Computes digests of a step's input and result, outside of the step's program."""
 
     def __init__(self, experiment: Any):
-        """Compiles nothing yet.
+        """Builds the programs, which are compiled when first called.
 
         Args:
-            experiment: Whose preprocessing and augmentation are applied once more.
+            experiment: Its preprocessing and augmentation are applied a second time.
         """
         prepare = make_prepare(
             experiment.forward, experiment.augment, fields=fields_of(experiment)
@@ -50,9 +47,9 @@ class Beside:
         self._of_tree = jax.jit(ops.digest)
 
     def before(self, state: TrainState, batch: Batch) -> dict[str, Array]:
-        """Digests a batch as the step prepares it, `index` included.
+        """Digests a batch after preprocessing and augmentation, `index` included.
 
-        The sum over its examples does not depend on how the batch is split.
+        The sum over examples does not depend on how the batch is split over devices.
         """
         bare = dataclasses.replace(
             state, params=None, model_state=None, opt_state=None, extra=None
@@ -62,7 +59,7 @@ class Beside:
     def after(
         self, state: TrainState, metrics: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Digests the state that an update made, and the norm of its gradient."""
+        """Digests the state after an update, and the norm of its gradient."""
         rest = (state.model_state, state.opt_state, state.extra)
         return {
             "digest/gradients": self._of_tree(metrics.get("grad_norm", ())),
@@ -72,18 +69,18 @@ class Beside:
 
 
 class DigestRecorder:
-    """Gathers the digests of the first updates while they are made.
+    """Records the digests of the first updates of a run.
 
-    `Beside` computes those of augmentation and arithmetic; the loop passes the rest
-    by. Nothing waits for the device: what the log fetches is looked at.
+    Those of augmentation and arithmetic come from `StepDigests`, through the metrics
+    that the log fetches anyway, so nothing waits for the device.
     """
 
     def __init__(self, run: pathlib.Path | None = None, *, steps: int = 0):
-        """A collection for one run.
+        """Creates an empty recorder.
 
         Args:
             run: The run folder whose `run.json` gets the digests; None writes none.
-            steps: Updates to look at; 0 looks at nothing.
+            steps: The number of updates to record; 0 records nothing.
         """
         self._run, self._steps = run, steps
         self._once: dict[str, str] = {}  # program, initialization
@@ -92,13 +89,13 @@ class DigestRecorder:
 
     @property
     def found(self) -> dict[str, Any]:
-        """The digests so far, as `run.json` has them: plain JSON values.
+        """The digests so far, as JSON values for `run.json`.
 
-        `program` is the step as it is given to XLA, `initialization` the first state;
-        the others have an entry a step: `data` is the batch as it was read (by the
-        first process, where there are several), `augmentation` the batch as the model
-        saw it, and `arithmetic` has the loss, the norm of the gradients, and parameters
-        and all other state after the update.
+        `program` is the step's program before compilation, `initialization` the first
+        state; the others have one entry per step: `data` the stored batch (of the first
+        process, if there are several), `augmentation` the batch that the model sees,
+        and `arithmetic` the loss, the norm of the gradient, and parameters and all
+        other state after the update.
         """
         found = {
             "steps": len(self._rows),
@@ -110,11 +107,11 @@ class DigestRecorder:
         return without_nan(found)
 
     def wants(self, number: int) -> bool:
-        """Whether the update `number` is one of those to look at."""
+        """Returns whether update `number` is recorded."""
         return number <= self._steps
 
     def batches(self, host: Iterable[Batch]) -> Generator[Batch, None, None]:
-        """Passes batches through, and digests the first of them."""
+        """Yields the same batches, and digests the first ones."""
         for batch in host:
             if len(self._batches) < self._steps:
                 self._batches.append(batch_digest(batch))
@@ -126,45 +123,45 @@ class DigestRecorder:
             self._once["initialization"] = state_digest(state)
 
     def program(self, lowered: jax.stages.Lowered) -> None:
-        """Digests the step."""
+        """Digests the program of the step."""
         if self._steps:
             self._once["program"] = program_digest(lowered)
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the scalars of the next updates, on the host; writes what is new."""
+        """Takes host metrics of the next updates, and writes new digests."""
         new = rows[: self._steps - len(self._rows)]
         self._rows += new
         if new and self._run is not None:
             path = self._run / "run.json"
-            manifest = run_files.read(path, run_files.Manifest)
+            manifest = schema.read(path, schema.Manifest)
             write_json(path, manifest | {"digests": self.found})
 
 
-def first_steps(run: pathlib.Path, *, first: int) -> DigestRecorder:
-    """What gathers the digests of a run; nothing where it has them or is under way.
+def digest_recorder(run: pathlib.Path, *, first: int) -> DigestRecorder:
+    """Returns the recorder of a run; it records nothing if the run has digests.
 
     Args:
-        run: The run folder. All processes compute, and the first one writes.
-        first: Updates done before.
+        run: The run folder. All processes compute, the first one writes.
+        first: The number of updates done before; nothing is recorded if there are any.
     """
     if first:
         return DigestRecorder()
     here, path = jax.process_index() == 0, run / "run.json"
     has_them = False
     if here and path.exists():
-        has_them = "digests" in run_files.read(path, run_files.Manifest)
-    steps = 0 if agree.of_the_first(has_them) else STEPS
+        has_them = "digests" in schema.read(path, schema.Manifest)
+    steps = 0 if multihost.broadcast_from_first(has_them) else STEPS
     return DigestRecorder(run if here else None, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Where a stream first differs.
+    """The first difference of a stream.
 
     Attributes:
         stream: One of `STREAMS`.
-        step: The update, from 1; None for what is before the first.
-        what: Which of its digests, such as loss.
+        step: The number of the update, from 1; None before the first update.
+        what: The name of the digest, such as loss.
     """
 
     stream: str
@@ -175,18 +172,18 @@ class Difference:
 def differences(
     recorded: Mapping[str, Any], replayed: Mapping[str, Any]
 ) -> list[Difference]:
-    """The first difference of each stream that differs, in the order of `STREAMS`.
+    """Returns the first difference of each stream that differs, in `STREAMS` order.
 
     Args:
-        recorded: `digests` of a run's `run.json`.
-        replayed: The same of a replay; its steps are compared.
+        recorded: `digests` of `run.json`.
+        replayed: Those of a replay, of at most as many steps.
     """
     found = []
     if recorded["initialization"] != replayed["initialization"]:
         found.append(Difference("initialization", None, "state"))
     for stream in STREAMS[1:]:
         there, here = (_named(digests[stream]) for digests in (recorded, replayed))
-        pairs = zip(there, here, strict=False)  # Of a replay of fewer steps.
+        pairs = zip(there, here, strict=False)  # The replay may have fewer steps.
         for step, (one, other) in enumerate(pairs, 1):
             names = [name for name in one if one[name] != other.get(name)]
             if names:
@@ -196,17 +193,17 @@ def differences(
 
 
 def batch_digest(batch: Batch) -> str:
-    """SHA-256 of a host batch: names, dtypes, shapes and bytes; 16 digits."""
+    """Returns 16 digits of the SHA-256 of a host batch, with names, dtypes, shapes."""
     return _sha256(sorted(batch.items()))
 
 
 def state_digest(state: TrainState) -> str:
-    """SHA-256 of parameters, collections and key; 16 digits.
+    """Returns 16 digits of the SHA-256 of parameters, collections, key and `extra`.
 
-    The optimizer's state is left out: it does not depend on random numbers, and
-    another optimizer is a difference of the arithmetic.
+    The optimizer's state is not included: it does not depend on random numbers, and a
+    different optimizer shows in the arithmetic.
     """
-    # The key of this process alone: unpacking one of all is a program for all.
+    # Of this process's copy: unpacking a global key would be a collective program.
     key = jax.random.key_data(state.key.addressable_data(0))
     drawn = (state.params, state.model_state, key)
     drawn = drawn if state.extra is None else (*drawn, state.extra)
@@ -215,10 +212,10 @@ def state_digest(state: TrainState) -> str:
 
 
 def program_digest(lowered: jax.stages.Lowered) -> str:
-    """SHA-256 of the StableHLO text, which has no places in files; 16 digits.
+    """Returns 16 digits of the SHA-256 of a program's StableHLO, without file names.
 
-    It is the same in every process and at every path, and changes with the code of
-    model, loss, augmentation and optimizer, with shapes, and with JAX's version.
+    It is the same in every process and folder, and changes with the code of model,
+    loss, augmentation and optimizer, with shapes, and with JAX's version.
     """
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()[:16]
 

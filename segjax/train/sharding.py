@@ -1,4 +1,4 @@
-"""Parallelism: next to the step, not inside it."""
+"""Meshes, copies to devices, and the compiled forms of a step: jit and pmap."""
 
 import collections
 import functools
@@ -17,23 +17,23 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A 1-D mesh over all devices of all processes, or over the given ones."""
+    """Returns a 1-D mesh over all devices of all processes, or over the given ones."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of the state: a copy on each device."""
+    """Returns the sharding of the state: a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_over(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its first axis over the devices."""
+    """Returns the sharding of a batch: its first axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Copies arrays that each process has to all devices of the mesh."""
+    """Copies arrays, which every process has, to all devices of the mesh."""
     sharding = replicated(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -48,12 +48,12 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def check_divides(batch_size: int, devices: int, *, micro_batches: int = 1) -> None:
-    """Raises a ValueError unless each device gets as many images, in each micro-batch.
+    """Raises a ValueError unless images divide evenly over devices and micro-batches.
 
     Args:
         batch_size: Images per update.
-        devices: Of all processes.
-        micro_batches: In which each device does its share.
+        devices: The number of devices of all processes.
+        micro_batches: The number of micro-batches of an update.
     """
     parts = devices * micro_batches
     if batch_size % parts:
@@ -65,14 +65,14 @@ def check_divides(batch_size: int, devices: int, *, micro_batches: int = 1) -> N
 
 
 def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
-    """One program over the whole batch, split over the mesh by the compiler.
+    """Compiles one program over the whole batch, which XLA splits over the mesh.
 
     Args:
         step: `(state, batch) -> (state, scalars)`, built without `axis_name`.
         mesh: All devices unless given.
 
     Returns:
-        The compiled step. It takes ownership of the state that it is given.
+        The compiled step. The state passed to it is donated.
     """
     mesh = make_mesh() if mesh is None else mesh
     return jax.jit(
@@ -84,7 +84,7 @@ def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
 
 
 def pmap_step(step: Callable) -> Callable:
-    """One program per device. Batch leaves are [devices, B / devices, ...].
+    """Compiles one program per device; batch leaves are [devices, B / devices, ...].
 
     The state has no device axis, so checkpoints do not depend on the device count.
 
@@ -93,7 +93,7 @@ def pmap_step(step: Callable) -> Callable:
             model with batch norm needs `axis_name=AXIS` too.
 
     Returns:
-        The compiled step. It takes ownership of the state that it is given.
+        The compiled step. The state passed to it is donated.
     """
     return jax.pmap(
         step,
@@ -105,13 +105,13 @@ def pmap_step(step: Callable) -> Callable:
 
 
 def split_for_pmap(batch: Batch, devices: int) -> PyTree:
-    """[B, ...] leaves to [devices, B / devices, ...]."""
+    """Reshapes [B, ...] leaves to [devices, B / devices, ...]."""
     check_divides(len(batch["image"]), devices)
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), dict(batch))
 
 
 def to_device(batch: Batch, mesh: Mesh) -> PyTree:
-    """Copies this process's share of a global batch to the mesh, split by rows."""
+    """Copies this process's part of a global batch to the mesh, split by rows."""
     sharding = split_over(mesh)
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)  # All arrays in one call.
@@ -122,7 +122,7 @@ def to_device(batch: Batch, mesh: Mesh) -> PyTree:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Fetches arrays; of those split over processes, the rows that this one has."""
+    """Fetches arrays; if they are split over processes, the rows of this process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
 
@@ -140,28 +140,28 @@ def to_host(tree: PyTree) -> PyTree:
 def to_devices(
     batches: Iterable[Batch], mesh: Mesh, *, ahead: int = 2
 ) -> Iterator[PyTree]:
-    """Copies batches to the mesh before they are asked for.
+    """Copies batches to the mesh ahead of their use.
 
     Args:
-        batches: This process's share of each global batch, on the host.
+        batches: This process's part of each global batch, on the host.
         mesh: Where the global batch goes, split by its first axis.
-        ahead: See `put_ahead`.
+        ahead: See `prefetch`.
 
     Yields:
         Global batches of device arrays, in the same order.
     """
-    return put_ahead(functools.partial(to_device, mesh=mesh), batches, ahead=ahead)
+    return prefetch(functools.partial(to_device, mesh=mesh), batches, ahead=ahead)
 
 
-def put_ahead(
+def prefetch(
     put: Callable[[Any], PyTree], items: Iterable[Any], *, ahead: int = 2
 ) -> Iterator[PyTree]:
-    """Calls `put` on items before they are asked for.
+    """Calls `put` on items ahead of their use.
 
     Args:
-        put: Copies to devices. Copies are asynchronous, so two in advance hide the
-            transfer behind a step.
-        items: In order.
+        put: Copies an item to devices. Copies are asynchronous, so two in advance hide
+            the transfer behind a step.
+        items: What is to be copied.
         ahead: Items put in advance.
     """
     source = iter(items)

@@ -1,4 +1,4 @@
-"""Leaving in order: SIGTERM and Ctrl-C become a question asked between two steps."""
+"""SIGTERM and Ctrl-C: training stops after the current step, and saves."""
 
 import contextlib
 import signal
@@ -24,9 +24,10 @@ class Stopped(Exception):
 def stop_requests() -> Iterator[Callable[[], int | None]]:
     """Yields a function that returns the signal received so far, or None.
 
-    A second signal ends the process at once, as the system does it: Python's own
-    Ctrl-C would first wait for a checkpoint that is being written. Outside the main
-    thread signals cannot be caught, and the function always returns None.
+    A second signal ends the process immediately by the operating system's default
+    action: Python's own handling of Ctrl-C would first wait for a checkpoint that is
+    being written. Outside the main thread signals cannot be caught, and the function
+    always returns None.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

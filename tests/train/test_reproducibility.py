@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from segjax import data, losses, models, ops, train
-from segjax.train import digests, loop, parallel
+from segjax.train import experiment as experiment_parts
+from segjax.train import reproducibility, sharding
 from tests.scenes import Around, dataset, experiment
 
 STREAMS = ("initialization", "data", "augmentation", "arithmetic")
@@ -38,12 +39,12 @@ def lowered(made):
     state = train.init_state(
         made.model, made.optimizer, seed=0, image_shape=batch["image"].shape[1:]
     )
-    return parallel.jit_step(loop.step_of(made)).lower(state, batch)
+    return sharding.jit_step(experiment_parts.build_step(made)).lower(state, batch)
 
 
 def host(made, count):
     """The first batches that training reads."""
-    with contextlib.closing(loop.host_batches(made, 0)) as batches:
+    with contextlib.closing(experiment_parts.host_batches(made, 0)) as batches:
         return list(itertools.islice(batches, count))
 
 
@@ -70,13 +71,13 @@ def test_they_are_what_they_say(trained, mirrored):
     """Each stream computed again, apart from the step and its scalars."""
     found = trained[1]["digests"]
     batches = host(mirrored, 2)
-    assert [digests.batch_digest(b) for b in batches] == found["data"][:2]
+    assert [reproducibility.batch_digest(b) for b in batches] == found["data"][:2]
     state = train.init_state(
         mirrored.model, mirrored.optimizer, seed=0, image_shape=(16, 16, 3)
     )
-    assert digests.state_digest(state) == found["initialization"]
-    step = parallel.jit_step(loop.step_of(mirrored))
-    start = jax.device_put(state, parallel.replicated(parallel.make_mesh()))
+    assert reproducibility.state_digest(state) == found["initialization"]
+    step = sharding.jit_step(experiment_parts.build_step(mirrored))
+    start = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
     after, scalars = step(jax.tree.map(jnp.copy, start), batches[0])
     assert float(scalars["loss"]) == found["arithmetic"][0]["loss"]
     stored = f"{int(ops.digest(after.params)):08x}"
@@ -103,7 +104,7 @@ def test_a_replay_by_one_process_of_a_run_by_two(mirrored):
         batch_size=config.batch_size, seed=0, process_index=0, process_count=2
     )
     with contextlib.closing(share):
-        first = [digests.batch_digest(next(share)) for _ in range(2)]
+        first = [reproducibility.batch_digest(next(share)) for _ in range(2)]
     alone = train.replay(mirrored, steps=2)
     found = train.replay(mirrored, steps=2, processes=2)
     assert found["data"] == first != alone["data"]
@@ -114,7 +115,7 @@ def test_a_replay_by_one_process_of_a_run_by_two(mirrored):
 def test_reader_processes_do_not_change_the_data(trained, mirrored):
     pipeline = dataclasses.replace(mirrored.data, workers=2)
     made = dataclasses.replace(mirrored, data=pipeline)
-    found = [digests.batch_digest(b) for b in host(made, 5)]
+    found = [reproducibility.batch_digest(b) for b in host(made, 5)]
     assert found == trained[1]["digests"]["data"]
 
 
@@ -170,31 +171,31 @@ def test_the_step_of_a_difference(trained, stream):
 
 
 def test_any_bit_of_a_batch_changes_its_digest(batch):
-    before = digests.batch_digest(batch)
+    before = reproducibility.batch_digest(batch)
     for name in batch:
         x = batch[name].copy()
         x.reshape(-1).view(np.uint8)[-1] ^= 1
-        assert digests.batch_digest(batch | {name: x}) != before
-    assert digests.batch_digest(dict(reversed(batch.items()))) == before
+        assert reproducibility.batch_digest(batch | {name: x}) != before
+    assert reproducibility.batch_digest(dict(reversed(batch.items()))) == before
     other = batch | {"image": batch["image"].reshape(8, 8, 32, 3)}
-    assert digests.batch_digest(other) != before
+    assert reproducibility.batch_digest(other) != before
     other = batch | {"weight": batch["weight"].view(np.int32)}
-    assert digests.batch_digest(other) != before
+    assert reproducibility.batch_digest(other) != before
 
 
 def test_parameters_collections_and_key_are_the_initialization(rng):
     trees = [{"a": rng.normal(size=(2, 3)).astype(np.float32)} for _ in range(3)]
     state = train.TrainState(jnp.zeros((), jnp.int32), *trees, jax.random.key(0))
-    before = digests.state_digest(state)
+    before = reproducibility.state_digest(state)
     nudged = [
         dataclasses.replace(state, key=jax.random.key(9)),
         dataclasses.replace(state, params=_nudge(state.params)),
         dataclasses.replace(state, model_state=_nudge(state.model_state)),
     ]
-    found = {digests.state_digest(other) for other in nudged}
+    found = {reproducibility.state_digest(other) for other in nudged}
     assert len(found | {before}) == 4
     again = dataclasses.replace(state, opt_state=_nudge(state.opt_state))
-    assert digests.state_digest(again) == before
+    assert reproducibility.state_digest(again) == before
 
 
 def _nudge(tree):
@@ -221,7 +222,7 @@ def test_the_program_does_not_know_where_its_code_stands(tmp_path):
         names = {}
         exec(compile(path.read_text(), str(path), "exec"), names)
         found.append(
-            digests.program_digest(lowered(experiment(augment=names["turned"])))
+            reproducibility.program_digest(lowered(experiment(augment=names["turned"])))
         )
     assert found[0] == found[1] != found[2]
     text = lowered(experiment()).as_text()
@@ -267,7 +268,7 @@ class Breaks(Around):
 
 
 def test_nothing_is_gathered_where_nothing_is_asked_for(batch):
-    found = digests.DigestRecorder()
+    found = reproducibility.DigestRecorder()
     assert list(found.batches([batch])) == [batch]
     found.rows([{"loss": 1.0}])
     assert found.found == {
@@ -278,7 +279,7 @@ def test_nothing_is_gathered_where_nothing_is_asked_for(batch):
 def test_a_loss_that_is_not_finite_is_null(tmp_path):
     row = {"loss": np.float32(np.nan), "digest/batch": 1}
     row |= {"digest/gradients": 2, "digest/params": 3}
-    found = digests.DigestRecorder(steps=1)
+    found = reproducibility.DigestRecorder(steps=1)
     found.rows([row, row])
     assert found.found["arithmetic"] == [
         {"loss": None, "gradients": "00000002", "parameters": "00000003"}

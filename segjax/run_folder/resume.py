@@ -1,12 +1,11 @@
-"""What a resume checks before it changes anything."""
+"""Checks before a run is resumed; none of them changes a file."""
 
 import pathlib
 from typing import Any
 
-from segjax import run_files
-from segjax.train.config import Experiment, TrainConfig
-from segjax.train.environment import file_digest
-from segjax.train.manifest import SCRIPT
+from segjax.run_folder import schema
+from segjax.run_folder.environment import file_digest
+from segjax.run_folder.manifest import SCRIPT
 
 _NAMES = {
     "data": "the data (fingerprint)",
@@ -17,18 +16,18 @@ _NAMES = {
 
 def check_log(run: pathlib.Path) -> None:
     """Raises a ValueError if a line of `metrics.jsonl` is damaged, by its number."""
-    run_files.read_log(run / "metrics.jsonl")
+    schema.read_log(run / "metrics.jsonl")
 
 
-def check_nothing_lost(run: pathlib.Path) -> None:
-    """Raises a ValueError if a run that has no checkpoint had some.
+def check_not_trained(run: pathlib.Path) -> None:
+    """Raises a ValueError if a run without checkpoints was trained: they are missing.
 
-    A run that was killed during its first save has an unfinished one, and may have
-    logged the updates made meanwhile; one that never saved has logged nothing.
+    A run that was killed during its first save has an unfinished checkpoint, and may
+    have logged the updates made meanwhile; one that never saved has logged nothing.
     """
     checkpoints = run / "checkpoints"
     unfinished = any(checkpoints.glob("*.part"))
-    records = run_files.read_log(run / "metrics.jsonl")
+    records = schema.read_log(run / "metrics.jsonl")
     trained = any(record["step"] > 0 for record in records) and not unfinished
     if trained or (run / "result.json").exists():
         raise ValueError(
@@ -37,39 +36,39 @@ def check_nothing_lost(run: pathlib.Path) -> None:
         )
 
 
-def check_steps(run: pathlib.Path, config: TrainConfig, first: int) -> None:
-    """Raises a ValueError if a run has done more updates than it is to have."""
-    if config.steps < first:
+def check_steps(run: pathlib.Path, *, total: int, done: int) -> None:
+    """Raises a ValueError if a run has more updates already than it shall have."""
+    if total < done:
         raise ValueError(
-            f"--steps is the total, and {run} has done {first} already, got "
-            f"{config.steps}. Give --steps {first} or more."
+            f"--steps is the total, and {run} has done {done} already, got {total}. "
+            f"Give --steps {done} or more."
         )
 
 
-def check_same(
+def check_unchanged(
     run: pathlib.Path,
-    experiment: Experiment,
+    experiment: Any,
     *,
     script: pathlib.Path | None,
     allow_changes: bool,
 ) -> dict[str, Any]:
-    """Compares data and scripts with those that a run was last trained with.
+    """Compares the data and the script with those of the last time a run was trained.
 
     Args:
         run: The run folder.
-        experiment: What is to be trained now.
-        script: Where it was defined; not compared if None.
-        allow_changes: Go on where they differ.
+        experiment: A `train.Experiment`, the one to be trained now.
+        script: The file that defines it; not compared if None.
+        allow_changes: Accept differences.
 
     Returns:
-        What to add to `resumes`: the digests of now, and `changed`, `{name: [before,
+        What to add to `resumes`: the current digests, and `changed`, `{name: [before,
         now]}` of those that differ.
 
     Raises:
         ValueError: If they differ and `allow_changes` is False, or `run.json` is
             damaged.
     """
-    found = run_files.read(run / "run.json", run_files.Manifest)
+    found = schema.read(run / "run.json", schema.Manifest)
     before = _digests(found)
     now = {
         "data": experiment.data.fingerprint(),
@@ -79,7 +78,7 @@ def check_same(
     changed = {
         name: [was, now[name]]
         for name, was in before.items()
-        # A script that is gone from the run is missed by what needs it.
+        # A missing script is reported by the commands that need it.
         if was is not None and now[name] is not None and was != now[name]
     }
     if changed and not allow_changes:
@@ -88,14 +87,14 @@ def check_same(
             for name, (was, is_) in changed.items()
         )
         raise ValueError(
-            f"{run} would go on with something else: {what}. Restore it, or give "
+            f"{run} would continue with something else: {what}. Restore it, or give "
             f"--allow-changes, which notes both in run.json."
         )
     return {"digests": now} | ({"changed": changed} if changed else {})
 
 
 def _digests(manifest: dict[str, Any]) -> dict[str, str | None]:
-    """Those that hold now: of the beginning, then of each resume."""
+    """The latest digests in a manifest: of the start, replaced by those of resumes."""
     script = manifest["code"].get("script")
     found = {"data": manifest["data"]["fingerprint"]}
     found |= {"script": script, "kept_script": script}
