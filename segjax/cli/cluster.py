@@ -1,36 +1,52 @@
-"""`--distributed`: joining the other processes of a run, and leaving them."""
+"""`--distributed`: connects the processes of a run, and ends them after an error."""
 
+import concurrent.futures
 import os
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
-
-from segjax.cli.roll_call import Place, call_roll
+import numpy as np
+from jax.experimental import multihost_utils
 
 FLAG = "--distributed"
 _FORM = f"{FLAG} HOST:PORT COUNT RANK"
 _PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Gloo")
 
 
-def join(args: Sequence[str], *, timeout: float = 300.0) -> None:
-    """Joins the processes that `--distributed` among the arguments tells of.
+class Place(NamedTuple):
+    """One process of a distributed run.
 
-    Comes before the first computation, so before an experiment script is imported.
-    `--distributed` alone takes the place from Slurm, Open MPI, Kubernetes or Cloud
-    TPU, as JAX finds it. With HOST:PORT COUNT RANK the processes first call the roll
-    on that port: JAX itself ends the process with a stack trace where one is missing
-    or has other numbers. Does nothing without the flag, or if joined already.
+    Attributes:
+        address: HOST:PORT of process 0.
+        count: The number of processes.
+        rank: The number of this one, from 0.
+    """
+
+    address: str
+    count: int
+    rank: int
+
+
+def join(args: Sequence[str], *, timeout: float = 300.0) -> None:
+    """Connects this process to the others if the arguments have `--distributed`.
+
+    Must run before the first computation, hence before a script is imported. Without
+    values, the place comes from Slurm, Open MPI, Kubernetes or Cloud TPU, as JAX
+    detects them. Does nothing without the flag, or if connected already.
 
     Args:
         args: The command line, before it is parsed.
-        timeout: Seconds to wait for the others.
+        timeout: Seconds to wait for the other processes.
 
     Raises:
-        ValueError: If the flag is wrong, no cluster is found, a process does not
-            come in time, or one was told another COUNT or the same RANK.
+        ValueError: If the flag is wrong, no cluster is detected, the port is taken, a
+            process is missing after `timeout`, or the counts differ.
     """
     if FLAG not in args or jax.distributed.is_initialized():
         return
@@ -40,28 +56,68 @@ def join(args: Sequence[str], *, timeout: float = 300.0) -> None:
         if value.startswith("-"):
             break
         values.append(value)
-    # Its notifier would swallow SIGTERM; the loop saves and leaves by itself.
+    # Its notifier takes SIGTERM for itself; the training loop handles it.
     jax.config.update("jax_enable_preemption_service", False)
-    if values:
-        place = parse(values)
-        call_roll(place, timeout=timeout)
-        _initialize(
-            timeout,
-            coordinator_address=f"{place.host}:{place.port}",
-            num_processes=place.count,
-            process_id=place.rank,
-            cluster_detection_method="deactivate",
-        )
-    else:
-        _initialize(timeout)
+    if not values:
+        return _initialize(timeout)
+    place = parse(values)
+    if place.rank == 0:
+        _check_port(int(place.address.rpartition(":")[2]))
+    _initialize(
+        timeout,
+        coordinator_address=place.address,
+        num_processes=place.count,
+        process_id=place.rank,
+        cluster_detection_method="deactivate",
+    )
+    counts = multihost_utils.process_allgather(np.int32(place.count)).ravel().tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(f"{FLAG} needs the same COUNT in all processes, got {counts}.")
+
+
+def _check_port(port: int) -> None:
+    """Raises a ValueError if the port is in use.
+
+    JAX would share it with another run on this machine, and break both.
+    """
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise ValueError(
+            f"{FLAG} needs port {port} here, and cannot have it: "
+            f"{os.strerror(error.errno or 0)}. Give all processes another HOST:PORT."
+        ) from error
 
 
 def _initialize(timeout: float, **place) -> None:
+    """Calls `jax.distributed.initialize` in a thread.
+
+    JAX waits in C++, without Ctrl-C, and aborts the process after its own timeout.
+    """
+    joined = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            jax.distributed.initialize(
+                **place, initialization_timeout=int(timeout) + 60
+            )
+            joined.set_result(None)
+        except Exception as error:
+            joined.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        jax.distributed.initialize(**place, initialization_timeout=int(timeout))
+        joined.result(timeout)
+    except TimeoutError as error:
+        raise ValueError(
+            f"{FLAG} waited {timeout:g} s, and a process is missing. Start all of them "
+            f"with the same HOST:PORT and COUNT, and each RANK from 0 to COUNT - 1 once."
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f"{FLAG} failed: {error}") from error
     except RuntimeError as error:
-        if "before" not in str(error):
-            raise ValueError(f"{FLAG} failed: {error}") from error
         raise ValueError(
             f"{FLAG} must come before the first computation, and the script made one "
             f"when it was imported. Move it into a function."
@@ -74,10 +130,10 @@ def _initialize(timeout: float, **place) -> None:
 
 
 def parse(values: Sequence[str]) -> Place:
-    """Reads HOST:PORT COUNT RANK, apart or joined by commas.
+    """Parses HOST:PORT COUNT RANK, separate or joined by commas.
 
     Raises:
-        ValueError: If they are not three, not numbers, or out of range.
+        ValueError: If there are not three values, or they are out of range.
     """
     parts = [part for value in values for part in value.split(",") if part]
     if len(parts) != 3:
@@ -89,9 +145,9 @@ def parse(values: Sequence[str]) -> Place:
             f"{FLAG} needs HOST:PORT and two numbers, got {' '.join(parts)}. "
             f"For the first of two processes give {FLAG} HOST:1234 2 0."
         )
-    place = Place(host.strip("[]"), *map(int, numbers))
-    if not 0 < place.port < 2**16:
-        raise ValueError(f"{FLAG} needs a port in 1 to 65535, got {place.port}.")
+    place = Place(parts[0], *map(int, parts[1:]))
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"{FLAG} needs a port in 1 to 65535, got {port}.")
     if not 0 <= place.rank < place.count:
         raise ValueError(
             f"{FLAG} needs RANK in 0 to COUNT - 1, got rank {place.rank} of "
@@ -101,17 +157,17 @@ def parse(values: Sequence[str]) -> Place:
 
 
 def leave(work: Callable[[], int]) -> int:
-    """Runs the command; where it fails, ends this process without the others.
+    """Runs the command; if it fails in a distributed run, ends the process at once.
 
-    JAX's clean end waits for all processes. Where one failed, the others wait for it
-    in a collective, and nobody would end before a timeout of minutes. Once it is
-    gone, theirs fail at once on a CPU, and after JAX's heartbeat elsewhere.
+    JAX's shutdown waits for all processes, while the others wait for this one in a
+    collective, for minutes. Once it has ended, they fail immediately on a CPU, and
+    after JAX's heartbeat timeout elsewhere.
 
     Args:
         work: Returns the exit code: 2 for a user's mistake.
 
     Returns:
-        The exit code, unless this is one of several processes and failed.
+        The exit code, unless the process was ended.
     """
     try:
         code = work()
@@ -130,6 +186,6 @@ def leave(work: Callable[[], int]) -> int:
     if code in (1, 2) and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(1.0)  # Others that fail for the same reason say so themselves.
+        time.sleep(1.0)  # Time for the others to report the same error.
         os._exit(code)
     return code

@@ -1,12 +1,24 @@
-"""Joining the processes of a run: the flag, the roll call, and what goes wrong."""
+"""`--distributed`: its values, and what is said when processes do not fit together."""
 
-import concurrent.futures
+import re
 import socket
-import time
+import subprocess
+import sys
 
 import pytest
 
-from segjax.cli import cluster, roll_call
+from segjax.cli import cluster
+
+JOIN = """
+import sys
+from segjax.cli import cluster, errors
+
+def work():
+    cluster.join(["--distributed", *sys.argv[2:]], timeout=float(sys.argv[1]))
+    print("joined")
+
+sys.exit(cluster.leave(lambda: errors.exit_code(work)))
+"""
 
 
 def free_port():
@@ -15,31 +27,39 @@ def free_port():
         return sock.getsockname()[1]
 
 
-def roll(*places, timeout=10.0):
-    """Calls the roll from a thread a process; returns each one's error or None."""
-    port = free_port()
+def join(*places, port=None, timeout=60.0):
+    """Starts a process for each (rank, count); returns exit codes and what they say."""
+    port = free_port() if port is None else port
+    started = []
+    for rank, count in places:
+        values = [f"127.0.0.1:{port}", str(count), str(rank)]
+        command = [sys.executable, "-c", JOIN, str(timeout), *values]
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    outputs = [process.communicate(timeout=120) for process in started]
+    return [
+        (process.returncode, out if process.returncode == 0 else lines_of(error))
+        for process, (out, error) in zip(started, outputs, strict=True)
+    ]
 
-    def one(place):
-        rank, count = place
-        try:
-            here = roll_call.Place("127.0.0.1", port, count, rank)
-            roll_call.call_roll(here, timeout=timeout)
-        except ValueError as error:
-            return str(error)
 
-    with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
-        return list(pool.map(one, places))
+def lines_of(error):
+    """What segjax says, without the log lines of JAX and gloo."""
+    return "".join(x for x in error.splitlines(True) if re.match("error: |Trace", x))
 
 
 @pytest.mark.parametrize(
     "values", [["gpu1:1234", "4", "3"], ["gpu1:1234,4,3"], ["gpu1:1234,", "4,3"]]
 )
 def test_place_is_read_apart_or_joined(values):
-    assert cluster.parse(values) == roll_call.Place("gpu1", 1234, 4, 3)
+    assert cluster.parse(values) == cluster.Place("gpu1:1234", 4, 3)
 
 
 def test_an_ipv6_host_is_read():
-    assert cluster.parse(["[::1]:1234", "2", "0"]).host == "::1"
+    assert cluster.parse(["[::1]:1234", "2", "0"]).address == "[::1]:1234"
 
 
 @pytest.mark.parametrize(
@@ -64,59 +84,33 @@ def test_without_the_flag_nothing_happens():
     cluster.join(["--steps", "3"])
 
 
-def test_all_come():
-    assert roll((0, 3), (1, 3), (2, 3)) == [None, None, None]
+@pytest.mark.slow
+def test_all_join():
+    for code, out in join((0, 2), (1, 2)):
+        assert code == 0
+        assert out.endswith("joined\n")
 
 
 @pytest.mark.slow
-def test_one_is_told_another_count():
-    here, there, wrong = roll((0, 3), (1, 3), (2, 4))
-    assert here == wrong
-    assert "rank 0 was told 3 and rank 2 4" in here
-    assert there is not None  # It does not wait for the rest of its time.
-
-
-def test_two_have_one_rank():
-    answers = roll((0, 3), (1, 3), (1, 3))
-    assert all("1 came twice" in answer for answer in answers)
-
-
-def test_one_does_not_come():
-    here, there = roll((0, 3), (2, 3), timeout=0.5)
+def test_different_counts():
+    (code, here), (other, there) = join((0, 2), (1, 3))
+    assert code == other == 2
     assert here == there
-    assert "waited 0.5 s for 3 processes, and rank 1 did not come" in here
+    assert "needs the same COUNT in all processes, got [2, 3]" in here
 
 
-def test_process_0_does_not_come():
-    (answer,) = roll((1, 2), timeout=0.5)
-    assert "needs process 0 at 127.0.0.1:" in answer
-    assert "Connection refused" in answer
-
-
-def test_strangers_are_ignored():
-    port = free_port()
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = roll_call.Place("127.0.0.1", port, 2, 0)
-        called = pool.submit(roll_call.call_roll, first, timeout=10.0)
-        for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b""):
-            with _connected(port) as stranger:
-                stranger.sendall(greeting)
-        second = roll_call.Place("127.0.0.1", port, 2, 1)
-        pool.submit(roll_call.call_roll, second, timeout=10.0).result()
-        called.result()
-
-
-def _connected(port):
-    for _ in range(100):
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=0.1)
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-    raise TimeoutError
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_is_missing(rank):
+    ((code, said),) = join((rank, 2), timeout=1.0)
+    assert code == 2
+    assert "waited 1 s, and a process is missing" in said
+    assert said.count("\n") == 1
 
 
 def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
+        place = ["--distributed", f"127.0.0.1:{port}", "2", "0"]
         with pytest.raises(ValueError, match=f"needs port {port} here"):
-            roll_call.call_roll(roll_call.Place("127.0.0.1", port, 2, 0), timeout=1.0)
+            cluster.join(place, timeout=1.0)
