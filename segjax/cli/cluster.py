@@ -113,7 +113,7 @@ def _initialize(timeout: float, **place) -> None:
     except TimeoutError as error:
         raise ValueError(
             f"{FLAG} waited {timeout:g} s, and a process is missing. Start all of them "
-            f"with the same HOST:PORT and COUNT, and each RANK from 0 to COUNT - 1 once."
+            f"with the same HOST:PORT and COUNT, and RANK from 0 to COUNT - 1."
         ) from error
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(f"{FLAG} failed: {error}") from error
