@@ -91,7 +91,7 @@ class Bench:
         self.folder, self.experiment, self.steps = folder, experiment, steps
 
     def seconds(self, subcommand: str, *flags: str, name: str, cache: str) -> float:
-        """Wall time of `segjax VERB` in a fresh process."""
+        """Wall time of `segjax SUBCOMMAND` in a fresh process."""
         command = [
             sys.executable,
             "-m",

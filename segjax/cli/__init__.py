@@ -1,4 +1,4 @@
-"""The command line: `segjax VERB ...`, and `cli.run` for scripts."""
+"""The command line: `segjax SUBCOMMAND ...`, and `cli.run` for scripts."""
 
 from segjax.cli.main import main as main
 from segjax.cli.main import run as run

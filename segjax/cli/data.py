@@ -51,8 +51,8 @@ def _list() -> None:
     Console(markup=False, emoji=False).print(table)
 
 
-def _later(function: Callable) -> Callable[..., Callable]:
-    """A function with the same flags that returns the call instead of making it."""
+def _delayed(function: Callable) -> Callable[..., Callable]:
+    """Returns a function with the same flags that delays the call."""
 
     @functools.wraps(function)
     def later(*args, **options):
@@ -63,9 +63,9 @@ def _later(function: Callable) -> Callable[..., Callable]:
 
 
 def _prepare(name: str, flags: Sequence[str]) -> None:
-    """The data set's own keywords are the flags."""
+    """Prepares a data set; its own keywords are the flags."""
     prog = f"segjax data prepare {name}"
-    prepare = cli_flags.read(_later(_DATASETS[name]), flags, prog=prog)
+    prepare = cli_flags.read(_delayed(_DATASETS[name]), flags, prog=prog)
     dataset = prepare()  # Outside of `read`, which keeps standard error to itself.
     table = Table("split", title=f"{dataset.name}: {len(dataset.classes)} classes")
     table.add_column("examples", justify="right")

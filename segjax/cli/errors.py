@@ -1,4 +1,4 @@
-"""From exceptions to what a person reads: one line, and an exit code."""
+"""Converts exceptions into one line on standard error and an exit code."""
 
 import atexit
 import contextlib
@@ -42,35 +42,35 @@ def exit_code(work: Callable[[], None]) -> int:
         work()
         sys.stdout.flush()  # A full disk says so here, or never.
     except Stopped as stopped:
-        _say(f"{stopped}; continue with --resume.")
+        _print(f"{stopped}; continue with --resume.")
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        atexit.register(_hush)
-        _say("interrupted.")
+        atexit.register(_silence_threads)
+        _print("interrupted.")
         return 128 + signal.SIGINT
     except BrokenPipeError:
         _write_no_more()  # The reader of our output left, as `head` does.
         return 128 + signal.SIGPIPE
     except Exception as error:
         if _was_interrupted(error):
-            atexit.register(_hush)
-            _say("interrupted.")
+            atexit.register(_silence_threads)
+            _print("interrupted.")
             return 128 + signal.SIGINT
         line = None if os.environ.get("SEGJAX_TRACEBACK") else message(error)
         if line is None:
             raise
-        _say(f"error: {line}")
+        _print(f"error: {line}")
         return NON_FINITE if isinstance(error, NonFiniteError) else USER_ERROR
     return 0
 
 
-def _hush() -> None:
-    """Keeps threads of libraries, which lost their work, quiet while Python ends."""
+def _silence_threads() -> None:
+    """Silences the threads of libraries while Python exits after an interruption."""
     sys.unraisablehook = threading.excepthook = lambda _: None
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether a library caught Ctrl-C and raised something else for it."""
+    """Whether a library caught Ctrl-C and raised another exception for it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):
@@ -149,16 +149,16 @@ def _stdout_is_full() -> bool:
 
 
 def _printable(text: str) -> str:
-    """One line, without what would steer a terminal."""
+    """Joins lines and replaces control characters, which could steer a terminal."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def _write_no_more() -> None:
-    """Sends standard output nowhere, so that Python's end does not fail on it."""
+    """Redirects standard output to /dev/null, so that Python's exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)

@@ -16,8 +16,8 @@ class EvaluateOptions:
     """Flags of `segjax evaluate` beside those of the experiment.
 
     Attributes:
-        split: What to score: test where the data has one, unless given.
-        checkpoint: The best by the monitored metric, or the last.
+        split: The split to evaluate; by default test, if the data has one.
+        checkpoint: The best checkpoint by the monitored metric, or the last one.
     """
 
     split: str | None = None
@@ -53,7 +53,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _whole(metrics: Mapping[str, float], title: str) -> Table:
-    """Figures that are not a class's."""
+    """A table of the metrics over all classes."""
     table = Table("metric", title=Text(title))
     table.add_column("value", justify="right")
     for name, value in metrics.items():
@@ -63,7 +63,7 @@ def _whole(metrics: Mapping[str, float], title: str) -> Table:
 
 
 def _by_class(metrics: Mapping[str, float], classes: Sequence[str]) -> Table:
-    """A row a class, a column a metric, such as iou of `iou/sky`."""
+    """A table with one row per class and one column per metric, such as iou."""
     heads = dict.fromkeys(n.partition("/")[0] for n in metrics if "/" in n)
     heads = [h for h in heads if any(f"{h}/{c}" in metrics for c in classes)]
     table = Table("class")

@@ -1,4 +1,4 @@
-"""Flags read by tyro, whose messages become one line without a frame."""
+"""Reads flags with tyro and turns its error boxes into one line."""
 
 import contextlib
 import io
@@ -15,18 +15,18 @@ _MOST_SUGGESTIONS = 3
 
 
 def read(target: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
-    """Calls something with keywords, or a dataclass, from a command line.
+    """Calls a function or dataclass with the arguments of a command line.
 
     Args:
-        target: What is called; its signature and docstring are the flags.
+        target: A callable; its signature and docstring define the flags.
         args: The command line.
         prog: The command, for messages.
 
     Returns:
-        What `target` returned.
+        The result of `target`.
 
     Raises:
-        ValueError: If a flag is wrong or missing; one line, with what was meant.
+        ValueError: If a flag is wrong or missing; one line, with a suggestion.
         SystemExit: With code 0, after --help.
     """
     said = io.StringIO()
@@ -42,7 +42,7 @@ def read(target: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
 
 
 def _one_line(box: str, prog: str) -> str:
-    """Such as `Unrecognized options: --stpes. Perhaps you meant --steps INT. ...`."""
+    """Joins the lines of a tyro message, with its suggestions."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in box.splitlines()]
     lines = [_FRAME.sub("", x).strip() for x in lines if not x.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
@@ -64,7 +64,7 @@ def _one_line(box: str, prog: str) -> str:
 
 @contextlib.contextmanager
 def _wide() -> Iterator[None]:
-    """Lets tyro fold no line, which would break words."""
+    """Keeps tyro from wrapping lines, which would break words."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:

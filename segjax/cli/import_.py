@@ -30,15 +30,15 @@ _COUNTER = "num_batches_tracked"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What `segjax import` reads and writes.
+    """Flags of `segjax import`.
 
     Attributes:
-        checkpoint: torchvision's state dict: .safetensors, or .pth, which needs
+        checkpoint: A state dict of torchvision: .safetensors, or .pth, which needs
             PyTorch.
-        model: The network that it was saved from.
-        out: Folder to make, for interop.load.
-        epsilon: Of the batch norms that are frozen. Unless given, 1e-5; but 0 for
-            torchvision's own maskrcnn_resnet50_fpn on COCO, which was trained so.
+        model: The network of the checkpoint.
+        out: The folder to create, for interop.load.
+        epsilon: The epsilon of frozen batch norms. By default 1e-5, but 0 for
+            torchvision's own maskrcnn_resnet50_fpn on COCO, which was trained with it.
     """
 
     checkpoint: Annotated[pathlib.Path, tyro.conf.Positional]
@@ -55,7 +55,7 @@ class ImportOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Reads a checkpoint of torchvision's and writes a folder of variables."""
+    """Converts a checkpoint of torchvision into a folder of variables."""
     options: ImportOptions = flags.read(ImportOptions, args, prog="segjax import")
     state = interop.read_tensors(options.checkpoint)
     epsilon = options.epsilon
@@ -83,7 +83,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _model(name: str, state: Mapping[str, np.ndarray]) -> Any:
-    """The network, with as many classes as the checkpoint has."""
+    """Builds the network, with as many classes as the checkpoint has."""
     if name in _BODIES:
         return _BODIES[name]()
     if _CLASSES not in state:
@@ -95,13 +95,13 @@ def _model(name: str, state: Mapping[str, np.ndarray]) -> Any:
 
 
 def _shapes(model: Any) -> Any:
-    """The model's variables, with nothing computed."""
+    """Returns the shapes of the model's variables without computing them."""
     image = jnp.zeros((1, 64, 64, 3))
     return jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
 
 
 def _is_coco_v1(name: str, state: Mapping[str, np.ndarray]) -> bool:
-    """Saved from frozen norms, which count no batches, with the classes of COCO."""
+    """Whether a checkpoint has frozen batch norms and the classes of COCO."""
     frozen = not any(key.endswith(_COUNTER) for key in state)
     classes = state.get(_CLASSES, np.empty(0))
     return name == "maskrcnn_resnet50_fpn" and frozen and len(classes) == 91

@@ -37,11 +37,11 @@ class InspectOptions:
     """Flags of `segjax inspect` beside those of the experiment.
 
     Attributes:
-        split: Whose images to rank.
-        top: How many of them to draw.
-        by: What to rank by: an image's loss, or the norm of the gradient of its loss
-            with respect to all parameters.
-        checkpoint: The best by the monitored metric, or the last.
+        split: The split whose images are ranked.
+        top: The number of images to draw.
+        by: Rank by an image's loss, or by the norm of the gradient of its loss with
+            respect to all parameters.
+        checkpoint: The best checkpoint by the monitored metric, or the last one.
     """
 
     split: str = "train"
@@ -77,7 +77,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _scores(run: runs.Run) -> dict[str, np.ndarray]:
-    """Each image's place in the split, its loss and, where it has one, gradient."""
+    """Computes index, loss and, if defined, gradient norm of each image."""
     experiment, data, options = run.experiment, run.experiment.data, run.options
     variables = training.variables(run.state)
     build = inference.make_example_scores
@@ -93,13 +93,13 @@ def _scores(run: runs.Run) -> dict[str, np.ndarray]:
 
 
 def _score_names(scores: Columns) -> list[str]:
-    """The loss, its terms, the gradient."""
+    """Names of the loss, its terms and the gradient norm."""
     losses = sorted(name for name in scores if name.startswith("loss"))
     return [*losses, *(name for name in scores if name == "gradient_norm")]
 
 
 def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
-    """The examples' names, where data come from a `Pipeline`; else empty."""
+    """Returns the examples' names if the data are a `Pipeline`, else empty ones."""
     if not isinstance(data, datasets.Pipeline):
         return [""] * len(indices)
     examples = data.dataset.splits[split]
@@ -116,14 +116,14 @@ def _write_csv(path: pathlib.Path, columns: Columns) -> None:
 
 
 def _cell(value: object) -> object:
-    """Text that a spreadsheet would execute gets a quote before it, as OWASP says."""
+    """Prefixes text that a spreadsheet would execute with a quote, as OWASP advises."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
-    """The first of the ranking as a sheet and as a page."""
+    """Draws the highest ranked images as a PNG sheet and an HTML page."""
     options = run.options
     palette = viz.palette(len(run.experiment.data.classes))
     cards, legends = zip(*_cards(run, columns, palette), strict=True)
@@ -151,7 +151,7 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
 def _cards(
     run: runs.Run, columns: Columns, palette: np.ndarray
 ) -> Iterator[tuple[viz.Card, tuple[str, ...]]]:
-    """A card for each of the first, and the classes of its legend."""
+    """Yields a card for each of the highest ranked images, and its legend's classes."""
     draw = _drawer(run, palette)
     top = columns["index"][: run.options.top].tolist()
     found = _find(run.experiment.data, run.options.split, set(top))
@@ -175,9 +175,9 @@ def _cards(
 def _drawer(
     run: runs.Run, palette: np.ndarray
 ) -> Callable[[Batch], tuple[np.ndarray, tuple[str, ...]]]:
-    """`stored batch of one -> (image | with truth | with prediction, legend)`.
+    """Builds `stored batch of one -> (image | truth | prediction, legend)`.
 
-    Of objects there is no legend: each has a color of its own.
+    Objects have no legend: each is drawn in its own color.
     """
     classes = run.experiment.data.classes
     variables = training.variables(run.state)
@@ -198,7 +198,7 @@ def _drawer(
 
 
 def _find(data: Data, split: str, indices: set[int]) -> dict[int, Batch]:
-    """Stored batches of one example, by their place in the split."""
+    """Reads examples by their index in the split, as stored batches of one."""
     found = {}
     with contextlib.closing(data.eval_batches(split, batch_size=1)) as batches:
         for batch in batches:
@@ -211,7 +211,7 @@ def _find(data: Data, split: str, indices: set[int]) -> dict[int, Batch]:
 
 
 def _table(columns: Columns, title: str) -> Table:
-    """The first of the ranking."""
+    """A table of the highest ranked images."""
     table = Table("rank", title=title)
     for name in columns:
         justify = "left" if name == "name" else "right"

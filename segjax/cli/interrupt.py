@@ -1,6 +1,6 @@
-"""Ctrl-C: one line and exit code 130, from the first moment, and never swallowed.
+"""Ctrl-C ends every command with one line and exit code 130, also while importing.
 
-Imports nothing heavy: it is installed before the libraries are imported.
+This module imports nothing heavy: it is active before the libraries are imported.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def handled() -> Iterator[Handler]:
 
 
 def leave() -> None:
-    """Says `interrupted.` and ends the process, without asking Python."""
+    """Prints `interrupted.` and ends the process immediately."""
     show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
     with contextlib.suppress(OSError):
         os.write(2, show_cursor + b"interrupted.\n")

@@ -1,4 +1,4 @@
-"""`segjax VERB ...`: one file a subcommand, each with `main(args)`."""
+"""`segjax SUBCOMMAND ...`: each subcommand is a module with `main(args)`."""
 
 import difflib
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from segjax.cli import interrupt
 
-_VERBS = {
+_SUBCOMMANDS = {
     "train": "train an experiment script into a run folder",
     "seeds": "train several seeds at once, with mean, deviation and interval",
     "evaluate": "score a run's best or last checkpoint",
@@ -23,7 +23,7 @@ _VERBS = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The `segjax` command; ends the process with an exit code."""
+    """Runs the `segjax` command and exits the process."""
     with interrupt.handled() as handler:
         sys.exit(_main(list(sys.argv[1:] if args is None else args), handler))
 
@@ -38,9 +38,11 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
 
         print(f"segjax {__version__}")
         return 0
-    if subcommand not in _VERBS:
-        near = difflib.get_close_matches(subcommand, _VERBS, 1)
-        hint = f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_VERBS)}"
+    if subcommand not in _SUBCOMMANDS:
+        near = difflib.get_close_matches(subcommand, _SUBCOMMANDS, 1)
+        hint = (
+            f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_SUBCOMMANDS)}"
+        )
         print(
             f"error: segjax has no subcommand {subcommand!r}. {hint}.", file=sys.stderr
         )
@@ -55,7 +57,7 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
 
 
 def run(build: Callable, args: Sequence[str] | None = None) -> None:
-    """Trains an experiment from its own script: `segjax train SCRIPT ...`.
+    """Trains an experiment from its own script, like `segjax train SCRIPT ...`.
 
     Args:
         build: The script's function `experiment(*, ...) -> train.Experiment`.
@@ -83,11 +85,11 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
 
 def _usage() -> str:
     subcommands = "\n".join(
-        f"  {subcommand:<10} {text}" for subcommand, text in _VERBS.items()
+        f"  {subcommand:<10} {text}" for subcommand, text in _SUBCOMMANDS.items()
     )
     return (
-        f"usage: segjax VERB ...\n\n{subcommands}\n\n"
-        f"segjax VERB --help says more. Start with\n"
+        f"usage: segjax SUBCOMMAND ...\n\n{subcommands}\n\n"
+        f"segjax SUBCOMMAND --help says more. Start with\n"
         f"  segjax train experiments/digits_unet.py"
     )
 

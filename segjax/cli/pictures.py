@@ -1,4 +1,4 @@
-"""What a run looks like: sample pictures and the report."""
+"""Draws the sample images and the report of a run."""
 
 import contextlib
 import itertools
@@ -16,16 +16,16 @@ from segjax.typing import Batch, PyTree
 
 
 def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) -> None:
-    """Writes RUN/samples/*.png, and the same pictures for TensorBoard.
+    """Writes RUN/samples/*.png, and the same images for TensorBoard.
 
-    The first images of the split that is reported, as the best checkpoint sees them:
-    image, truth and prediction side by side. Of several processes all read the
-    checkpoint, and the first one draws.
+    They show image, truth and prediction of the best checkpoint side by side, for the
+    first images of the final split. Of several processes all read the checkpoint, and
+    the first one draws.
 
     Args:
-        experiment: What was trained.
+        experiment: The experiment.
         run: The run folder.
-        step: Of the best checkpoint, as `result.json` has it.
+        step: The step of the best checkpoint, as in `result.json`.
     """
     state = runs.state_of(experiment, run, step)
     if jax.process_index() > 0:
@@ -47,7 +47,7 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
 def _painter(
     experiment: training.Experiment, variables: PyTree
 ) -> Callable[[Batch], np.ndarray]:
-    """`stored batch of one -> image | truth | prediction`, by what the model gives."""
+    """Builds `stored batch of one -> image | truth | prediction`."""
     predict = inference.make_predictor(experiment.forward, variables)
     classes = experiment.data.classes
     colors = viz.palette(len(classes))
@@ -72,7 +72,7 @@ def _painter(
 
 
 def true_objects(batch: Batch, row: int) -> dict[str, np.ndarray]:
-    """The objects of one row, with masks of the image's size: see `viz.instances`."""
+    """Returns the objects of one row, with masks of the image's size."""
     height, width = np.asarray(batch["size"][row]).tolist()
     object_mask = np.asarray(batch["object_mask"][row])
     true = {
@@ -82,10 +82,10 @@ def true_objects(batch: Batch, row: int) -> dict[str, np.ndarray]:
 
 
 def unpadded(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, label, valid) of one row of a stored batch, without its padding.
+    """Returns (image, label, valid) of one row of a stored batch, without its padding.
 
-    A batch without `size` is cut where its last valid pixels are. One without `label`
-    has label 0 and nothing valid.
+    A batch without `size` is cropped to its valid pixels. One without `label` has label
+    0 and no valid pixel.
     """
     image = np.asarray(batch["image"][row])
     label = batch["label"][row] if "label" in batch else np.zeros(image.shape[:2], int)
@@ -112,5 +112,5 @@ def _size(batch: Batch, row: int, valid: np.ndarray) -> tuple[int, int]:
 
 
 def write_report(run: pathlib.Path) -> pathlib.Path:
-    """Writes RUN/report.html from what the folder holds."""
+    """Writes RUN/report.html from the files of the run."""
     return viz.write_report(run)

@@ -21,13 +21,13 @@ class PredictOptions:
     """Flags of `segjax predict`.
 
     Attributes:
-        out: Folder to write: NAME.png with class ids, NAME_overlay.png to look at. Of
-            a model that detects: NAME.png with numbered objects, NAME.json with their
-            boxes, classes and scores.
-        trust: Execute the run's experiment.py where the model has code of its own.
-            Models of segjax's own parts need no code.
-        max_pixels: Height times width that an image may have. A network takes it in
-            one piece, and a small file can hold a huge image.
+        out: The folder to write: NAME.png with class ids, NAME_overlay.png to look at.
+            For a detector: NAME.png with numbered objects, NAME.json with their boxes,
+            classes and scores.
+        trust: Execute the run's experiment.py if the model needs its code. Models made
+            of segjax's own parts need none.
+        max_pixels: The largest height times width of an image. A network reads it as a
+            whole, and a small file can contain a huge image.
     """
 
     out: pathlib.Path
@@ -36,7 +36,7 @@ class PredictOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Segments images of any size; exits with 1 if some could not be."""
+    """Segments images of any size; exits with 1 if some failed."""
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."
@@ -83,7 +83,7 @@ def _load(folder: pathlib.Path, *, trust: bool) -> inference.Model:
 
 
 def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits the words before the first flag from the flags."""
+    """Splits the arguments at the first flag."""
     first = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
     names, flags = list(args[:first]), list(args[first:])
     if not names and "--help" not in flags and "-h" not in flags:
@@ -95,7 +95,7 @@ def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _images(names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Images in the order given; folders and globs in alphabetical order."""
+    """Yields images in the given order, those of folders and globs sorted by name."""
     for name in names:
         path = pathlib.Path(name)
         if path.is_dir():
@@ -120,12 +120,12 @@ def _is_image(path: pathlib.Path) -> bool:
 def _check_outputs(
     images: Sequence[pathlib.Path], out: pathlib.Path, others: Sequence[str]
 ) -> None:
-    """Raises a ValueError if a result would take the place of an image or a result.
+    """Raises a ValueError if a result would overwrite an image or another result.
 
     Args:
-        images: What is predicted; results are named by their stems.
-        out: Where results are written.
-        others: Ends of the names of results beside .png and _overlay.png.
+        images: The images; results are named by their stems.
+        out: The folder of the results.
+        others: Suffixes of results beside .png and _overlay.png.
     """
     made: dict[str, pathlib.Path] = {}
     for path in images:

@@ -1,4 +1,4 @@
-"""What the command sets once for its whole process, before the first program runs."""
+"""Settings of the whole process, made before the first program runs."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_compiled_programs() -> None:
-    """Turns JAX's persistent compilation cache on, unless the user chose already."""
+    """Enables JAX's persistent compilation cache, unless the user configured it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = str(pathlib.Path(_CACHE).expanduser())
         jax.config.update("jax_compilation_cache_dir", folder)
@@ -21,12 +21,11 @@ def keep_compiled_programs() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc hand out freed memory again instead of returning it to the system.
+    """Makes glibc reuse freed memory instead of returning it to the operating system.
 
-    XLA allocates its temporary arrays anew for each step. By default glibc maps and
-    unmaps them, and each step pays for the page faults again: a U-Net step (16 to 128
-    wide, batch 8, 128x128) on two cores had 54,000 of them and took 310 to 440 ms,
-    with this 4,000 and 240 to 280 ms. Does nothing without glibc.
+    XLA allocates the temporary arrays of every step anew. By default glibc maps and
+    unmaps them, and every step pays for the page faults (docs/speed.md). Does nothing
+    without glibc.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -39,20 +38,19 @@ def keep_freed_memory() -> None:
 
 
 def run_one_program_at_a_time() -> None:
-    """Lets a CPU begin a program when the one before it has ended.
+    """Disables asynchronous dispatch on the CPU.
 
-    A program's temporary arrays are taken when it is dispatched, so that a loop that
-    runs ahead holds them once for each waiting step: 12 steps of the U-Net above held
-    1.5 GB, one at a time 0.6 GB, in the same time. Other devices are not touched.
+    Otherwise a loop that runs ahead allocates the temporary arrays of every waiting
+    step (docs/speed.md). Other devices are not affected.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def use_deterministic_operations() -> None:
-    """Asks XLA for the same bits from each run on a GPU.
+    """Makes XLA compute the same bits in every run on a GPU.
 
-    Comes before the first computation: XLA reads its flags once. Sums whose order
-    races (scatters, some convolution gradients) take slower forms, or are refused.
+    Must run before the first computation, when XLA reads its flags. Sums whose order is
+    not deterministic (scatters, some convolution gradients) use slower forms, or fail.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_gpu_deterministic_ops" not in flags:

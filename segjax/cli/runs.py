@@ -1,4 +1,4 @@
-"""Run folders from the outside: the experiment and the state that they hold."""
+"""Loads the experiment and the state of a run folder."""
 
 import dataclasses
 import pathlib
@@ -30,13 +30,13 @@ class TrustOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder, read.
+    """A loaded run.
 
     Attributes:
-        folder: Where it is.
-        experiment: Built again from the script and the flags that the run kept.
-        state: Of the checkpoint asked for.
-        options: The subcommand's own flags.
+        folder: The run folder.
+        experiment: The experiment, built again from the run's script and flags.
+        state: The state of the requested checkpoint.
+        options: The flags of the subcommand.
     """
 
     folder: pathlib.Path
@@ -46,17 +46,17 @@ class Run:
 
 
 def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str) -> Run:
-    """Rebuilds a run's experiment, by executing its script, and loads its state.
+    """Builds a run's experiment, by executing its script, and loads its state.
 
     Args:
         folder: The run folder.
         options: A dataclass of the subcommand's flags, with `checkpoint: Which`.
-        args: The subcommand's flags; flags of the experiment, such as --source for data
-            that moved, take the place of what the run kept.
+        args: The subcommand's flags. Flags of the experiment, such as --source for data
+            that moved, override those of the run.
         prog: The command, for messages.
 
     Raises:
-        ValueError: If the folder holds no run, no script or no intact checkpoint.
+        ValueError: If the folder has no run, no script or no intact checkpoint.
     """
     experiment, chosen = rebuild(folder, manifest_of(folder), options, args, prog=prog)
     state = state_of(experiment, folder, chosen.checkpoint)
@@ -71,16 +71,16 @@ def rebuild(
     *,
     prog: str,
 ) -> tuple[training.Experiment, Any]:
-    """Builds a run's experiment from the script and the flags that the run kept.
+    """Builds a run's experiment from its script and flags.
 
-    Says on standard error which script it executes.
+    Prints on standard error which script it executes.
 
     Args:
         folder: The run folder.
         manifest: Its `run.json`.
         options: A dataclass of the subcommand's flags.
-        args: Flags, those of the experiment included; they take the place of the
-            run's.
+        args: Flags of the subcommand, and of the experiment, which override those of
+            the run.
         prog: The command, for messages.
 
     Returns:
@@ -108,10 +108,10 @@ def _may_execute(
     *,
     prog: str,
 ) -> bool:
-    """Whether to go on; where only --help is asked for, prints it without the script.
+    """Whether to execute the script; prints --help without it if it is not trusted.
 
     Raises:
-        ValueError: If the script is not to be executed.
+        ValueError: If the script must not be executed.
     """
     script = folder / training.SCRIPT
     if "--trust" in args or training.is_trusted(script, manifest):
@@ -139,10 +139,10 @@ def _load_script(folder: pathlib.Path, manifest: Mapping[str, Any]) -> scripts.B
 
 
 def experiment_of(folder: pathlib.Path) -> training.Experiment:
-    """A run's experiment with the flags that the run kept, by executing its script.
+    """Builds a run's experiment with the run's flags, by executing its script.
 
     Raises:
-        ValueError: If the folder holds no run, or no script.
+        ValueError: If the folder has no run or no script.
     """
     manifest = manifest_of(folder)
     build = _load_script(folder, manifest)
@@ -150,7 +150,7 @@ def experiment_of(folder: pathlib.Path) -> training.Experiment:
 
 
 def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
-    """Reads `run.json`. Raises ValueError if the folder has none, or no script."""
+    """Reads `run.json`; ValueError if the folder has none, or no script."""
     if not (folder / "run.json").exists():
         raise ValueError(
             f"A run folder is needed, {folder} has no run.json. "
@@ -165,7 +165,7 @@ def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def folder_argument(args: Sequence[str], subcommand: str) -> pathlib.Path:
-    """The run folder, which comes first. Raises ValueError if it is missing."""
+    """Returns the run folder, the first argument; ValueError if it is missing."""
     if not args or args[0].startswith("-"):
         raise ValueError(
             f"segjax {subcommand} needs a run folder first. "
@@ -175,7 +175,7 @@ def folder_argument(args: Sequence[str], subcommand: str) -> pathlib.Path:
 
 
 def summary(experiment: training.Experiment) -> str:
-    """Parameters and FLOPs at the shape of a training batch, as a table."""
+    """Returns a table of parameters and FLOPs for the shape of a training batch."""
     shape = (1, *training.data_spec(experiment.data)["image"][1])
     return str(models.summarize(experiment.model, shape))
 
@@ -183,7 +183,7 @@ def summary(experiment: training.Experiment) -> str:
 def state_of(
     experiment: training.Experiment, run: pathlib.Path, which: Which | int = "best"
 ) -> training.TrainState:
-    """The state of a run's best or last checkpoint, or of that of a step.
+    """Loads the state of a run's best or last checkpoint, or of a given step.
 
     Raises:
         ValueError: If there is none yet, it is damaged, or of another model.
@@ -210,7 +210,7 @@ def _check_kept(
     steps: Sequence[int],
     which: Which,
 ) -> None:
-    """Raises a ValueError if the run had a later or a better checkpoint than it has."""
+    """Raises a ValueError if a later or better checkpoint of the run is missing."""
     last = max(steps)
     reached = _reached(run / "result.json")
     if reached > last:
@@ -228,7 +228,7 @@ def _check_kept(
 
 
 def _reached(path: pathlib.Path) -> int:
-    """The step at which a finished run ended; 0 if it has not."""
+    """Returns the last step of a finished run, 0 if it is not finished."""
     if not path.exists():
         return 0
     result = schema.read(path, schema.Result)

@@ -1,4 +1,4 @@
-"""Experiment scripts: loading them, reading their flags, building them again."""
+"""Loads experiment scripts, and parses and restores their flags."""
 
 import dataclasses
 import functools
@@ -21,11 +21,11 @@ Build = Callable[..., Experiment]
 
 
 def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
-    """The function `experiment` of a script.
+    """Loads the function `experiment` of a script.
 
     Args:
         path: A Python file.
-        beside: Folder whose modules the script may import; its own unless given.
+        beside: The folder whose modules the script may import; its own unless given.
 
     Raises:
         ValueError: If there is no such file, or no such function in it.
@@ -67,15 +67,15 @@ def parse(
     defaults: Mapping[str, Any] | None = None,
     more: Sequence[type] = (),
 ) -> tuple[dict[str, Any], Any]:
-    """Reads flags: those of the experiment and those of the subcommand, as one list.
+    """Parses the flags of the experiment together with those of the subcommand.
 
     Args:
-        build: The experiment function; its keywords are its flags.
+        build: The experiment function; its keywords are flags.
         options: A dataclass of the subcommand's own flags.
         args: The command line after the script.
         prog: The command, for messages.
-        defaults: Values in place of the signature's defaults.
-        more: Dataclasses of further flags, whose values the caller has read.
+        defaults: Values that replace the signature's defaults.
+        more: Dataclasses of further flags, whose values the caller reads itself.
 
     Returns:
         (keywords of the experiment, the subcommand's options).
@@ -96,7 +96,7 @@ def parse(
 
 
 def _keywords(build: Build, defaults: Mapping[str, Any]) -> Callable[..., dict]:
-    """A function with the experiment's signature that returns its arguments."""
+    """Returns a function with the experiment's signature that returns its arguments."""
 
     @functools.wraps(build)
     def keywords(**values):
@@ -113,12 +113,12 @@ def _keywords(build: Build, defaults: Mapping[str, Any]) -> Callable[..., dict]:
 
 
 def from_json(build: Build, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as `run.json` keeps them, back as the signature's types.
+    """Converts the flags in `run.json` back to the types of the signature.
 
-    A flag that the script no longer has is left out.
+    Flags that the script no longer has are dropped.
 
     Raises:
-        ValueError: If a flag is of another type than the script says.
+        ValueError: If a value does not fit the type in the script.
     """
     hints = typing.get_type_hints(build)
     return {k: _typed(k, v, hints[k]) for k, v in flags.items() if k in hints}

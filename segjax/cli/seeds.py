@@ -20,13 +20,13 @@ class SeedsOptions:
     """Flags of `segjax seeds` beside those of the experiment.
 
     Attributes:
-        seeds: Each seeds a run of its own: initialization, augmentation, data order.
-        run: Folder that gets a run folder a seed; runs/NAME-seeds-TIME unless given.
-        resume: Go on from the newest step that all seeds of --run have saved.
-        deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
-            are slower where sums were racing. A CPU needs no flag.
-        allow_changes: Resume with other data or another script than those that the
-            run had, and note both in run.json.
+        seeds: The seeds; each determines initialization, augmentation and data order.
+        run: The folder for the seeds' run folders; by default runs/NAME-seeds-TIME.
+        resume: Continue from the newest step that all seeds of --run have saved.
+        deterministic: Equal bits on a GPU too, by XLA's deterministic operations, some
+            of which are slower. A CPU needs no flag.
+        allow_changes: Resume with other data or another script than those of the run,
+            and note both in run.json.
     """
 
     seeds: tuple[int, ...]
@@ -37,7 +37,7 @@ class SeedsOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Trains the script named first under several seeds, and says how they vary."""
+    """Trains a script with several seeds, and reports how the results vary."""
     if not args or args[0].startswith("-"):
         if args and args[0] in ("-h", "--help"):
             print(
@@ -79,7 +79,7 @@ def _new_run(script: pathlib.Path) -> pathlib.Path:
 
 
 def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:
-    """The same function without its flag --seed."""
+    """Returns the experiment function without its keyword `seed`."""
     signature = inspect.signature(build)
     if "seed" not in signature.parameters:
         raise ValueError(
@@ -116,7 +116,7 @@ def _train(
     flags: Mapping[str, Any],
     script: pathlib.Path,
 ) -> list[dict[str, Any]]:
-    """Trains, and draws what came out, also of seeds that were stopped."""
+    """Trains, and draws reports and curves, also if training was stopped."""
     folders = {seed: training.seed_folder(run, seed) for seed in options.seeds}
     monitor = experiments[0].config.monitor
     try:

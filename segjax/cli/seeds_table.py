@@ -1,4 +1,4 @@
-"""What several seeds scored: mean, deviation and interval, for JSON and terminal."""
+"""Statistics over seeds: mean, standard deviation and interval."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ _COLUMNS = 4
 
 
 def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
-    """Statistics of each metric over seeds.
+    """Computes statistics of each metric over seeds.
 
     Args:
         results: `result.json` of each seed.
 
     Returns:
-        By the metric's name: `values`, one a seed; `mean`; `std`, with S - 1 in the
-        denominator, NaN for one seed; `low` and `high`, the ends of the 95 % interval
-        of the mean. A seed whose metric is NaN, a class that was never seen, is left
-        out.
+        By the name of the metric: `values`, one per seed; `mean`; `std`, with S - 1 in
+        the denominator, NaN for one seed; `low` and `high`, the ends of the 95 %
+        interval of the mean. Seeds whose metric is NaN are left out of all but
+        `values`.
     """
     names = dict.fromkeys(name for result in results for name in result["metrics"])
     found = {}
@@ -45,7 +45,7 @@ def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
 
 
 def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table:
-    """A row a seed: its best step and the metrics that matter most."""
+    """A table with one row per seed: its best step and the main metrics."""
     split = results[0]["split"]
     table = Table("seed", title=Text(f"{split}, one line a seed"), title_justify="left")
     table.add_column("best step", justify="right")
@@ -60,7 +60,7 @@ def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table
 
 
 def over_seeds(found: Statistics, *, split: str) -> Table:
-    """A row a metric of the whole split: mean, deviation and interval."""
+    """A table with one row per metric: mean, standard deviation and interval."""
     count = len(next(iter(found.values()))["values"])
     title = Text(f"{split}, {count} seeds")
     table = Table("metric", title=title, title_justify="left")

@@ -21,23 +21,23 @@ class TrainOptions:
     """Flags of `segjax train` beside those of the experiment.
 
     Attributes:
-        run: Folder that the run writes; runs/NAME-TIME unless given.
-        resume: Go on from the last checkpoint of --run.
-        init_from: Another run, whose model's variables training begins with.
-        init_exclude: Beginnings of the paths of variables to leave fresh, such as
-            params/head where there are other classes.
-        summary: Print the model's parameters and FLOPs, and train nothing.
-        distributed: Train with other processes: alone where Slurm, Open MPI,
-            Kubernetes or Cloud TPU started them, else with the address of process 0,
-            the number of processes, and this one's, from 0.
-        deterministic: Equal bits on a GPU too: XLA's deterministic operations, which
-            are slower where sums were racing. A CPU needs no flag.
-        on_nonfinite: Where a loss or gradient is not finite: stop the run, or skip
-            the update and count it.
-        skip_corrupt: Unreadable training records to leave out, each of which is told
-            and listed in result.json; one more ends the run.
-        allow_changes: Resume with other data or another script than those that the
-            run had, and note both in run.json.
+        run: The run folder; by default runs/NAME-TIME.
+        resume: Continue from the last checkpoint of --run.
+        init_from: Another run; training starts from the variables of its model.
+        init_exclude: Prefixes of variables that are initialized instead, such as
+            params/head for other classes.
+        summary: Print the model's parameters and FLOPs, and do not train.
+        distributed: Train with several processes: without values under Slurm, Open MPI,
+            Kubernetes or Cloud TPU, else with the address of process 0, the number of
+            processes, and the number of this one, from 0.
+        deterministic: Equal bits on a GPU too, by XLA's deterministic operations, some
+            of which are slower. A CPU needs no flag.
+        on_nonfinite: If a loss or gradient is not finite: stop the run, or skip the
+            update and count it.
+        skip_corrupt: The number of unreadable training records that may be skipped;
+            each is printed and listed in result.json.
+        allow_changes: Resume with other data or another script than those of the run,
+            and note both in run.json.
     """
 
     run: pathlib.Path | None = None
@@ -56,7 +56,7 @@ class TrainOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Loads the script named first and trains it."""
+    """Trains an experiment script."""
     if not args or args[0].startswith("-"):
         if args and args[0] in ("-h", "--help"):
             print(
@@ -76,7 +76,7 @@ def main(args: Sequence[str]) -> None:
 def train(
     build: scripts.Build, script: pathlib.Path, args: Sequence[str], *, prog: str
 ) -> None:
-    """Builds the experiment from its flags, trains it, and draws what came out."""
+    """Builds the experiment from its flags, trains it, and draws samples and report."""
     cluster.join(args)
     keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
     if options.resume and options.run is None:
@@ -93,7 +93,7 @@ def train(
     )
     first = jax.process_index() == 0
     if options.resume and first:
-        _say_changes(run, build, keywords)
+        _print_changed_flags(run, build, keywords)
     try:
         result = training.train(
             experiment,
@@ -115,7 +115,7 @@ def train(
 def _with_options(
     experiment: training.Experiment, options: TrainOptions
 ) -> training.Experiment:
-    """The experiment with what the command's own flags say of it."""
+    """Applies the command's own flags to the experiment."""
     if options.on_nonfinite == "skip":
         config = experiment.config
         config = dataclasses.replace(config, skip_nonfinite=config.steps)
@@ -142,10 +142,10 @@ def _new_run(script: pathlib.Path) -> pathlib.Path:
     return pathlib.Path("runs") / f"{script.stem}-{time}"
 
 
-def _say_changes(
+def _print_changed_flags(
     run: pathlib.Path, build: scripts.Build, keywords: dict[str, Any]
 ) -> None:
-    """Says on standard error which flags differ from those the run began with."""
+    """Prints on standard error which flags differ from those of the first start."""
     path = run / "run.json"
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""`segjax verify RUN [--first K]`: does a run still repeat, and if not, from where?"""
+"""`segjax verify RUN [--first K]`: replays a run's first updates and compares them."""
 
 import collections
 import dataclasses
@@ -31,17 +31,17 @@ class VerifyOptions:
     """Flags of `segjax verify` beside those of the experiment.
 
     Attributes:
-        first: Updates to replay; all whose digests the run kept, unless given.
+        first: The number of updates to replay; by default all that have digests.
     """
 
     first: int | None = None
 
 
 def main(args: Sequence[str]) -> None:
-    """Replays a run's first updates and says "equal", or which stream differs first.
+    """Replays a run's first updates and prints "equal", or which stream differs first.
 
     Raises:
-        ValueError: If the folder holds no run, or one without digests.
+        ValueError: If the folder has no run, or one without digests.
         SystemExit: With code 1 if something differs.
     """
     folder = runs.folder_argument(args, "verify")
@@ -74,7 +74,7 @@ def main(args: Sequence[str]) -> None:
 def _with_options(
     experiment: training.Experiment, manifest: Mapping[str, Any]
 ) -> training.Experiment:
-    """The experiment with what `segjax train` was told of faults."""
+    """Applies the fault options of the run's `segjax train` to the experiment."""
     skipped = manifest["config"].get("skip_nonfinite", 0)
     config = dataclasses.replace(experiment.config, skip_nonfinite=skipped)
     corrupt = manifest["data"].get("skip_corrupt", 0)
@@ -87,7 +87,7 @@ def _with_options(
 def _notes(
     folder: pathlib.Path, manifest: Mapping[str, Any], experiment: training.Experiment
 ) -> Iterator[str]:
-    """What is not as it was, and may explain a difference."""
+    """Lists differences of the environment that may explain different numbers."""
     before, now = _flat(manifest), _flat(training.run_environment())
     settings = {k: str(v) for k, v in vars(experiment.config).items()}
     now |= {**settings, "model": repr(experiment.model)}
@@ -135,7 +135,7 @@ def _steps(asked: int | None, recorded: int, folder: pathlib.Path) -> int:
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What `training.run_environment` gives of a manifest, as one level of words."""
+    """Flattens the environment in a manifest to one level."""
     flat = {k: str(v) for k, v in manifest.get("versions", {}).items()}
     flat |= {k: str(v) for k, v in manifest.get("jax", {}).items()}
     for name in ("processes", "cpu", "cores", "xla_flags"):
@@ -150,7 +150,7 @@ def _differences(
     experiment: training.Experiment,
     replayed: Mapping[str, Any],
 ) -> list[training.Difference]:
-    """Those of the digests, and of the fingerprint where the batches are equal."""
+    """Returns differences of digests, and of the fingerprint if batches are equal."""
     found = training.differences(manifest["digests"], replayed)
     changed = manifest["data"]["fingerprint"] != experiment.data.fingerprint()
     if changed and "data" not in [d.stream for d in found]:
@@ -179,7 +179,7 @@ def _reason(
     experiment: training.Experiment,
     replayed: Mapping[str, Any],
 ) -> str:
-    """What made a stream differ, most likely; those before it are equal."""
+    """Returns the most likely cause of a difference; earlier streams are equal."""
     if difference.stream == "initialization":
         seed, was = experiment.config.seed, manifest["seed"]
         if seed != was:
