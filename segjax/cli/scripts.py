@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
+import cloudpickle
 import msgspec
 import tyro
 
@@ -36,11 +37,14 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
             f"Try experiments/digits_unet.py."
         )
     sys.path.insert(0, str((beside or path.parent).absolute()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: a script called data.py must not replace another module.
+    name = f"_segjax_experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"An experiment is a .py file, got {path}.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # Dataclasses and pickle look modules up here.
+    sys.modules[name] = module  # Where dataclasses look up their module.
+    cloudpickle.register_pickle_by_value(module)  # Reader processes cannot import it.
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
