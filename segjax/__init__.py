@@ -6,6 +6,8 @@ Subpackages load when first used, so that `import segjax` stays light.
 import importlib
 from typing import TYPE_CHECKING
 
+from segjax.errors import UserError as UserError
+
 if TYPE_CHECKING:
     import os
     import pathlib

@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from segjax.errors import UserError
 from segjax.typing import PyTree
 
 _MAX_BYTES = 2**16
@@ -65,7 +66,7 @@ def run_on_first(work: Callable[[], None]) -> None:
         except ValueError as error:
             problem = str(error)
     if problem := broadcast_from_first(problem):
-        raise ValueError(problem)
+        raise UserError(problem)
 
 
 def barrier(name: str) -> None:

@@ -12,6 +12,7 @@ import segjax
 PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
+    "errors": set(),
     "files": {"typing"},
     "multihost": {"typing"},
     "signals": set(),
@@ -65,7 +66,7 @@ def test_imports(path):
         if not name.startswith("segjax.") or room in ("cli", "__init__"):
             continue
         inside = name.removeprefix("segjax.")
-        allowed = LAYERS[room] | {room}
+        allowed = LAYERS[room] | {room, "errors"}
         assert any(
             inside == other or inside.startswith(f"{other}.") for other in allowed
         ), f"{room} imports {name}"

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from segjax.errors import UserError
+
 FLAG = "--distributed"
 _FORM = f"{FLAG} HOST:PORT COUNT RANK"
 _PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Gloo")
@@ -72,7 +74,7 @@ def join(args: Sequence[str], *, timeout: float = 300.0) -> None:
     )
     counts = multihost_utils.process_allgather(np.int32(place.count)).ravel().tolist()
     if len(set(counts)) > 1:
-        raise ValueError(f"{FLAG} needs the same COUNT in all processes, got {counts}.")
+        raise UserError(f"{FLAG} needs the same COUNT in all processes, got {counts}.")
 
 
 def _check_port(port: int) -> None:
@@ -85,7 +87,7 @@ def _check_port(port: int) -> None:
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{FLAG} needs port {port} here, and cannot have it: "
             f"{os.strerror(error.errno or 0)}. Give all processes another HOST:PORT."
         ) from error
@@ -111,19 +113,19 @@ def _initialize(timeout: float, **place) -> None:
     try:
         joined.result(timeout)
     except TimeoutError as error:
-        raise ValueError(
+        raise UserError(
             f"{FLAG} waited {timeout:g} s, and a process is missing. Start all of them "
             f"with the same HOST:PORT and COUNT, and RANK from 0 to COUNT - 1."
         ) from error
     except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"{FLAG} failed: {error}") from error
+        raise UserError(f"{FLAG} failed: {error}") from error
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"{FLAG} must come before the first computation, and the script made one "
             f"when it was imported. Move it into a function."
         ) from error
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{FLAG} alone needs Slurm, Open MPI, Kubernetes (with the package "
             f"kubernetes) or a Cloud TPU, and found none. Give {_FORM}."
         ) from error
@@ -137,19 +139,19 @@ def parse(values: Sequence[str]) -> Place:
     """
     parts = [part for value in values for part in value.split(",") if part]
     if len(parts) != 3:
-        raise ValueError(f"{FLAG} takes nothing or HOST:PORT COUNT RANK, got {parts}.")
+        raise UserError(f"{FLAG} takes nothing or HOST:PORT COUNT RANK, got {parts}.")
     host, _, port = parts[0].rpartition(":")
     numbers = (port, *parts[1:])
     if not host or not all(n.isascii() and n.isdigit() for n in numbers):
-        raise ValueError(
+        raise UserError(
             f"{FLAG} needs HOST:PORT and two numbers, got {' '.join(parts)}. "
             f"For the first of two processes give {FLAG} HOST:1234 2 0."
         )
     place = Place(parts[0], *map(int, parts[1:]))
     if not 0 < int(port) < 2**16:
-        raise ValueError(f"{FLAG} needs a port in 1 to 65535, got {port}.")
+        raise UserError(f"{FLAG} needs a port in 1 to 65535, got {port}.")
     if not 0 <= place.rank < place.count:
-        raise ValueError(
+        raise UserError(
             f"{FLAG} needs RANK in 0 to COUNT - 1, got rank {place.rank} of "
             f"{place.count} processes. Number them from 0."
         )

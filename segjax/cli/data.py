@@ -9,6 +9,7 @@ from rich.table import Table
 
 from segjax import data
 from segjax.cli import flags as cli_flags
+from segjax.errors import UserError
 
 _DATASETS: dict[str, Callable[..., data.Dataset]] = {
     "digits": data.digits,
@@ -30,7 +31,7 @@ def main(args: Sequence[str]) -> None:
             _prepare(name, flags)
         case ["prepare", *rest] if not {"-h", "--help"} & set(rest):
             got = rest[0] if rest else "none"
-            raise ValueError(
+            raise UserError(
                 f"segjax data prepare needs one of {', '.join(_DATASETS)}, got {got}."
             )
         case ["-h" | "--help"] | ["prepare", *_]:
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> None:
                 f"NAME is one of {', '.join(_DATASETS)}."
             )
         case _:
-            raise ValueError("segjax data needs a subcommand: list or prepare NAME.")
+            raise UserError("segjax data needs a subcommand: list or prepare NAME.")
 
 
 def _list() -> None:

@@ -4,39 +4,33 @@ import atexit
 import contextlib
 import errno
 import os
-import pathlib
 import re
 import signal
 import sys
-import sysconfig
 import threading
-import traceback
 from collections.abc import Callable
+
+import jax
 
 from segjax.signals import Stopped
 from segjax.train.recorder import NonFiniteError
 
 USER_ERROR, NON_FINITE = 2, 3
-_PACKAGE = pathlib.Path(__file__).parents[1]
-_OF_FLAGS = (ValueError, ZeroDivisionError, OverflowError)
-"""What libraries raise where a flag makes no sense to them, as in --width 0."""
-_LIBRARIES = ("optax", "flax", "jax", "chex")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-_MOST_CHARACTERS = 200
 
 
 def exit_code(work: Callable[[], None]) -> int:
-    """Runs a subcommand and turns how it ended into an exit code.
+    """Runs a subcommand and returns the exit code.
 
-    What a user caused ends in one line, `error: ...`: see `message`. Anything else is
-    a bug and keeps its traceback, as all do where SEGJAX_TRACEBACK is set.
+    An error that the user can fix ends in one line, `error: ...`: see `message`.
+    Anything else is a bug and raised, as are all errors if SEGJAX_TRACEBACK is set.
 
     Args:
-        work: What to run.
+        work: The subcommand.
 
     Returns:
         0; 2 for a user's mistake; 3 for training that became non-finite; 128 plus
-        the signal for training that was told to stop.
+        the signal for training that was stopped.
     """
     try:
         work()
@@ -81,52 +75,31 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def message(error: Exception) -> str | None:
-    """One printable line about what a user caused; None for what looks like a bug.
+    """Returns one printable line about an error that the user can fix.
 
-    It is about: a ValueError raised by segjax or by the experiment's own script;
-    segjax's own types of errors, such as that of a reader process which died; files
-    and disks; memory that is not enough; and flags that make no sense to a library.
+    These are segjax's own errors (`UserError` and others), errors of files and disks,
+    and a lack of memory. Any other error is a bug: the result is None.
 
     Args:
-        error: What ended a subcommand.
+        error: The exception that ended a subcommand.
     """
     if type(error).__module__.partition(".")[0] == "segjax":
-        return _printable(str(error))  # Ours say what to do.
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return _printable(str(error))
+    if isinstance(error, MemoryError) or _is_device_memory(error):
         wanted = re.search(r"allocat\w* (\d+|[\d.]+ ?\w?i?B)", str(error))
         what = f" (for {wanted[1]} bytes)" if wanted and wanted[1].isdigit() else ""
         return (
             f"The memory is not enough{what}. Lower --batch-size, or the size of the "
             f"images."
         )
-    if isinstance(error, OSError):
-        return _of_a_file(error)
-    if not isinstance(error, _OF_FLAGS):
-        return None
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    raised_in = pathlib.Path(frame.f_code.co_filename)
-    library = _library(raised_in)
-    if library in _LIBRARIES:
-        text = _printable(str(error))[:_MOST_CHARACTERS].rstrip(".")
-        return (
-            f"{library} refuses what the experiment asks for: {text}. Check its "
-            f"flags; SEGJAX_TRACEBACK=1 shows where."
-        )
-    if library is not None or not isinstance(error, ValueError):
-        return None
-    return _printable(str(error))
+    return _of_a_file(error) if isinstance(error, OSError) else None
 
 
-def _library(path: pathlib.Path) -> str | None:
-    """The installed library that a file belongs to; None for segjax and scripts."""
-    if _PACKAGE in path.parents:
-        return None
-    paths = sysconfig.get_paths()
-    for name in ("purelib", "platlib", "stdlib"):
-        root = pathlib.Path(paths[name])
-        if root in path.parents:
-            return path.relative_to(root).parts[0]
-    return None
+def _is_device_memory(error: Exception) -> bool:
+    """Whether XLA ran out of memory; its errors have no code but in their text."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith(
+        "RESOURCE_EXHAUSTED"
+    )
 
 
 def _of_a_file(error: OSError) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+from segjax.errors import UserError
+
 _FRAME = re.compile(r"^[│|]\s?|\s*[│|]$")
 _RULE = re.compile(r"^[\s─-]*$")
 _MOST_SUGGESTIONS = 3
@@ -38,7 +40,7 @@ def read(target: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
     except SystemExit as error:
         if error.code in (0, None):
             raise
-        raise ValueError(_one_line(said.getvalue(), prog)) from None
+        raise UserError(_one_line(said.getvalue(), prog)) from None
 
 
 def _one_line(box: str, prog: str) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from segjax import interop, models
 from segjax.cli import flags
+from segjax.errors import UserError
 
 _DETECTORS: dict[str, Callable[[int], models.MaskRCNN]] = {
     "maskrcnn_resnet50_fpn": models.mask_rcnn_resnet50_fpn,
@@ -87,7 +88,7 @@ def _model(name: str, state: Mapping[str, np.ndarray]) -> Any:
     if name in _BODIES:
         return _BODIES[name]()
     if _CLASSES not in state:
-        raise ValueError(
+        raise UserError(
             f"the checkpoint lacks {_CLASSES}, so it is none of {name}. Name the model "
             f"that it was saved from."
         )

@@ -20,6 +20,7 @@ from segjax import data as datasets
 from segjax import inference, viz
 from segjax import train as training
 from segjax.cli import pictures, runs
+from segjax.errors import UserError
 from segjax.files import writing
 from segjax.typing import Batch, Data
 
@@ -56,7 +57,7 @@ def main(args: Sequence[str]) -> None:
     run = runs.load(folder, InspectOptions, args[1:], prog=f"segjax inspect {folder}")
     options: InspectOptions = run.options
     if options.top < 1:
-        raise ValueError(f"--top must be at least 1, got {options.top}.")
+        raise UserError(f"--top must be at least 1, got {options.top}.")
     scores = _scores(run)
     order = inference.ranked(scores[_COLUMN[options.by]])
     names = _names(run.experiment.data, options.split, scores["index"][order])

@@ -13,6 +13,7 @@ import segjax
 from segjax import inference
 from segjax.cli import flags as cli_flags
 from segjax.cli import runs
+from segjax.errors import UserError
 from segjax.files import limits, writing
 
 
@@ -42,7 +43,7 @@ def main(args: Sequence[str]) -> None:
     prog = f"segjax predict {folder} ..."
     options: PredictOptions = cli_flags.read(PredictOptions, flags, prog=prog)
     if options.max_pixels < 1:
-        raise ValueError(f"--max-pixels must be at least 1, got {options.max_pixels}.")
+        raise UserError(f"--max-pixels must be at least 1, got {options.max_pixels}.")
     images = list(dict.fromkeys(_images(names)))
     model = _load(folder, trust=options.trust)
     detects = model.description["task"] == "instance"
@@ -87,7 +88,7 @@ def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
     first = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
     names, flags = list(args[:first]), list(args[first:])
     if not names and "--help" not in flags and "-h" not in flags:
-        raise ValueError(
+        raise UserError(
             "segjax predict needs images, folders or globs after the run folder. "
             "Try segjax predict runs/demo photo.jpg --out predictions."
         )
@@ -107,7 +108,7 @@ def _images(names: Sequence[str]) -> Iterator[pathlib.Path]:
             found = [p for p in found if _is_image(p)]
         if not found:
             kinds = ", ".join(inference.SUFFIXES)
-            raise ValueError(
+            raise UserError(
                 f"{name} holds no image. Give images ({kinds}), folders or globs."
             )
         yield from found
@@ -131,7 +132,7 @@ def _check_outputs(
     for path in images:
         # Through links too: what lies there may be the only copy.
         if out.resolve() in (path.parent.resolve(), path.resolve().parent):
-            raise ValueError(
+            raise UserError(
                 f"{path} lies in {out}, where results would be written, perhaps over "
                 f"images. Give --out another folder."
             )
@@ -139,7 +140,7 @@ def _check_outputs(
             name = f"{path.stem}{end}"
             other = made.setdefault(name, path)
             if other != path:
-                raise ValueError(
+                raise UserError(
                     f"{other} and {path} would both be written as {name}. Predict them "
                     f"into two folders."
                 )

@@ -11,6 +11,7 @@ import tyro
 from segjax import models
 from segjax import train as training
 from segjax.cli import flags, scripts
+from segjax.errors import UserError
 from segjax.run_folder import schema
 
 Which = Literal["best", "last"]
@@ -97,7 +98,7 @@ def rebuild(
     keywords, chosen = scripts.parse(
         build, options, args, prog=prog, defaults=kept, more=[TrustOptions]
     )
-    return build(**keywords), chosen
+    return scripts.construct(build, keywords), chosen
 
 
 def _may_execute(
@@ -127,7 +128,7 @@ def _may_execute(
         )
         flags.read(tyro.conf.OmitArgPrefixes[command], args, prog=prog)
         return False
-    raise ValueError(
+    raise UserError(
         f"This command executes {script}, which your segjax did not write, or which "
         f"was changed since. Read it, then give --trust."
     )
@@ -146,18 +147,18 @@ def experiment_of(folder: pathlib.Path) -> training.Experiment:
     """
     manifest = manifest_of(folder)
     build = _load_script(folder, manifest)
-    return build(**scripts.from_json(build, manifest["flags"]))
+    return scripts.construct(build, scripts.from_json(build, manifest["flags"]))
 
 
 def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
     """Reads `run.json`; ValueError if the folder has none, or no script."""
     if not (folder / "run.json").exists():
-        raise ValueError(
+        raise UserError(
             f"A run folder is needed, {folder} has no run.json. "
             f"Make one by segjax train EXPERIMENT.py --run {folder}."
         )
     if not (folder / training.SCRIPT).is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} was not made by a script, so its experiment cannot be built "
             f"again. Add its script as {folder / training.SCRIPT}."
         )
@@ -167,7 +168,7 @@ def manifest_of(folder: pathlib.Path) -> dict[str, Any]:
 def folder_argument(args: Sequence[str], subcommand: str) -> pathlib.Path:
     """Returns the run folder, the first argument; ValueError if it is missing."""
     if not args or args[0].startswith("-"):
-        raise ValueError(
+        raise UserError(
             f"segjax {subcommand} needs a run folder first. "
             f"Try segjax {subcommand} runs/demo."
         )
@@ -194,7 +195,7 @@ def state_of(
             _check_kept(experiment, run, checkpoints.steps, which)
         if step is None:
             _, problems = checkpoints.newest_intact()
-            raise ValueError(
+            raise UserError(
                 f"{problems[0]}. Train again into another --run."
                 if problems
                 else f"{run} has no checkpoint yet. Train it: --run {run} --resume."
@@ -214,14 +215,14 @@ def _check_kept(
     last = max(steps)
     reached = _reached(run / "result.json")
     if reached > last:
-        raise ValueError(
+        raise UserError(
             f"{run / 'checkpoints' / str(reached)}, with which the run ended, is "
             f"missing. Restore it, or continue by segjax train ... --resume."
         )
     best = _best_logged(experiment, run / "metrics.jsonl") if which == "best" else None
     # A later one than the last is not yet saved where training was killed.
     if best is not None and best not in steps and best < last:
-        raise ValueError(
+        raise UserError(
             f"{run / 'checkpoints' / str(best)}, the best checkpoint by the log, is "
             f"missing. Restore it, or use the latest by --checkpoint last."
         )

@@ -16,6 +16,7 @@ import msgspec
 import tyro
 
 from segjax.cli import flags as flag_reader
+from segjax.errors import UserError, as_user_error
 from segjax.train.experiment import Experiment
 
 Build = Callable[..., Experiment]
@@ -32,7 +33,7 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
         ValueError: If there is no such file, or no such function in it.
     """
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"An experiment script is needed, {path} is no file. "
             f"Try experiments/digits_unet.py."
         )
@@ -41,7 +42,7 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
     name = f"_segjax_experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"An experiment is a .py file, got {path}.")
+        raise UserError(f"An experiment is a .py file, got {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # Where dataclasses look up their module.
     cloudpickle.register_pickle_by_value(module)  # Reader processes cannot import it.
@@ -50,12 +51,12 @@ def load(path: pathlib.Path, *, beside: pathlib.Path | None = None) -> Build:
     except SyntaxError as error:
         if error.filename != str(path):
             raise
-        raise ValueError(
+        raise UserError(
             f"{path} is no Python: {error.msg} (line {error.lineno})."
         ) from error
     build: Any = getattr(module, "experiment", None)
     if build is None:
-        raise ValueError(
+        raise UserError(
             f"{path} needs a function `experiment(*, ...) -> train.Experiment`, "
             f"and has none. See experiments/digits_unet.py."
         )
@@ -99,6 +100,12 @@ def parse(
     return parsed.experiment, parsed.options
 
 
+def construct(build: Build, keywords: Mapping[str, Any]) -> Experiment:
+    """Calls the experiment function; what it or a library refuses is a UserError."""
+    with as_user_error("The experiment cannot be built from its flags"):
+        return build(**keywords)
+
+
 def _keywords(build: Build, defaults: Mapping[str, Any]) -> Callable[..., dict]:
     """Returns a function with the experiment's signature that returns its arguments."""
 
@@ -136,7 +143,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         what = str(error).rstrip(".")
-        raise ValueError(
+        raise UserError(
             f"The flag {name} that run.json keeps does not fit the script: {what}. "
             f"Give --{name.replace('_', '-')}, or restore run.json."
         ) from None

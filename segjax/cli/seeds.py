@@ -13,6 +13,7 @@ from rich.console import Console
 from segjax import train as training
 from segjax import viz
 from segjax.cli import pictures, process, scripts, seeds_table
+from segjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,13 @@ def main(args: Sequence[str]) -> None:
                 "segjax seeds EXPERIMENT.py --help lists its flags."
             )
             return
-        raise ValueError(
+        raise UserError(
             "segjax seeds needs an experiment script first. "
             "Try segjax seeds experiments/digits_unet.py --seeds 0 1 2 3."
         )
     script, flags = pathlib.Path(args[0]), args[1:]
     if any(flag.partition("=")[0] == "--seed" for flag in flags):
-        raise ValueError(
+        raise UserError(
             "segjax seeds takes --seeds, several of them, and got --seed. "
             "Give --seeds 0 1 2 3, or use segjax train."
         )
@@ -62,9 +63,9 @@ def main(args: Sequence[str]) -> None:
         _without_seed(build, script), SeedsOptions, flags, prog=prog
     )
     if not options.seeds:
-        raise ValueError("--seeds needs numbers, got none. Give --seeds 0 1 2 3.")
+        raise UserError("--seeds needs numbers, got none. Give --seeds 0 1 2 3.")
     if options.resume and options.run is None:
-        raise ValueError("--resume needs to know which run. Give its --run DIR.")
+        raise UserError("--resume needs to know which run. Give its --run DIR.")
     if options.deterministic:
         process.use_deterministic_operations()
     run = options.run or _new_run(script)
@@ -82,7 +83,7 @@ def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:
     """Returns the experiment function without its keyword `seed`."""
     signature = inspect.signature(build)
     if "seed" not in signature.parameters:
-        raise ValueError(
+        raise UserError(
             f"segjax seeds needs an experiment with a keyword `seed`, that of {script} "
             f"has none. Add `seed: int = 0` and give it to TrainConfig(seed=seed)."
         )
@@ -100,9 +101,9 @@ def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:
 def _built(
     build: scripts.Build, keywords: Mapping[str, Any], seed: int
 ) -> training.Experiment:
-    experiment = build(**keywords, seed=seed)
+    experiment = scripts.construct(build, {**keywords, "seed": seed})
     if experiment.config.seed != seed:
-        raise ValueError(
+        raise UserError(
             f"The experiment must train with the seed that it is given, {seed}, and "
             f"has {experiment.config.seed}. Give it to TrainConfig(seed=seed)."
         )

@@ -13,6 +13,7 @@ import tyro
 from segjax import data, interop, model_file, multihost
 from segjax import train as training
 from segjax.cli import cluster, pictures, process, runs, scripts
+from segjax.errors import UserError
 from segjax.run_folder import schema
 
 
@@ -64,7 +65,7 @@ def main(args: Sequence[str]) -> None:
                 "[--resume]\n\nsegjax train EXPERIMENT.py --help lists its flags."
             )
             return
-        raise ValueError(
+        raise UserError(
             "segjax train needs an experiment script first. "
             "Try segjax train experiments/digits_unet.py."
         )
@@ -80,10 +81,10 @@ def train(
     cluster.join(args)
     keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
     if options.resume and options.run is None:
-        raise ValueError("--resume needs to know which run. Give its --run DIR.")
+        raise UserError("--resume needs to know which run. Give its --run DIR.")
     if options.deterministic:
         process.use_deterministic_operations()
-    experiment = _with_options(build(**keywords), options)
+    experiment = _with_options(scripts.construct(build, keywords), options)
     if options.summary:
         print(runs.summary(experiment))
         return
@@ -126,7 +127,7 @@ def _with_options(
         experiment = dataclasses.replace(experiment, init_from=start)
     if options.skip_corrupt:
         if not isinstance(experiment.data, data.Pipeline):
-            raise ValueError(
+            raise UserError(
                 f"--skip-corrupt needs an experiment whose data is a data.Pipeline, "
                 f"got {type(experiment.data).__name__}. Leave the flag out."
             )

@@ -14,6 +14,7 @@ from rich.text import Text
 from segjax import data
 from segjax import train as training
 from segjax.cli import process, runs
+from segjax.errors import UserError
 
 DIFFERS = 1
 """The exit code of a run that does not repeat."""
@@ -112,13 +113,13 @@ def _notes(
 
 def _digests(folder: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if "digests" not in manifest:
-        raise ValueError(
+        raise UserError(
             f"{folder} kept no digests: it ended before the first line of its log, or "
             f"is of an older segjax. Train again, into another --run."
         )
     found = manifest["digests"]
     if any(len(found[stream]) != found["steps"] for stream in training.STREAMS[1:]):
-        raise ValueError(
+        raise UserError(
             f"{folder / 'run.json'} is damaged: its digests are not those of "
             f"{found['steps']} updates. Restore it."
         )
@@ -127,7 +128,7 @@ def _digests(folder: pathlib.Path, manifest: Mapping[str, Any]) -> dict[str, Any
 
 def _steps(asked: int | None, recorded: int, folder: pathlib.Path) -> int:
     if asked is not None and not 1 <= asked <= recorded:
-        raise ValueError(
+        raise UserError(
             f"--first needs 1 to {recorded}, the updates whose digests {folder} kept, "
             f"got {asked}. Leave it out to replay them all."
         )

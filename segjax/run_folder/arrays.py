@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from segjax.errors import UserError
 from segjax.typing import PyTree
 
 _STATE = "state"
@@ -98,7 +99,7 @@ def check_same(stored: Mapping[str, str], like: PyTree, *, path: pathlib.Path) -
     # Parameters first: they name what differs best.
     for name in sorted({*stored, *wanted}, key=lambda n: (n[0] != "p", n)):
         if stored.get(name) != wanted.get(name):
-            raise ValueError(
+            raise UserError(
                 f"{path} is a checkpoint of another model or optimizer: {name} needs "
                 f"{wanted.get(name, 'nothing')}, the checkpoint has "
                 f"{stored.get(name, 'nothing')}. Use the flags that the run was "

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from segjax.errors import UserError
 from segjax.files import writing
 
 CHECKSUMS = "checksums.json"
@@ -27,7 +28,7 @@ class _Record(TypedDict):
     files: dict[str, tuple[int, str]]
 
 
-class DamagedError(ValueError):
+class DamagedError(UserError):
     """A file of a folder is not what was written; the message names it."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import jax
 
+from segjax.errors import UserError
 from segjax.run_folder.errors import saving
 
 LOCK = "lock"
@@ -37,14 +38,14 @@ def locked(run: pathlib.Path) -> Iterator[None]:
         yield
         return
     if not (run / LOCK).is_file() and os.path.lexists(run / LOCK):
-        raise ValueError(f"{run / LOCK} needs to be a file. Remove it.")
+        raise UserError(f"{run / LOCK} needs to be a file. Remove it.")
     with (run / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise ValueError(
+            raise UserError(
                 f"A run has one writer at a time, {run} is being written by {owner}. "
                 f"Wait until it ends, stop it, or choose another --run."
             ) from error

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from segjax.errors import UserError
 from segjax.files import writing
 from segjax.run_folder import schema, signature
 from segjax.run_folder.environment import code_digests, run_environment
@@ -29,24 +30,24 @@ def open_folder(run: pathlib.Path, *, resume: bool) -> None:
     """
     started = (run / "run.json").exists()
     if resume and not started:
-        raise ValueError(
+        raise UserError(
             f"--resume needs a run to continue, {run} has none. "
             f"Leave --resume out to start one there."
         )
     if started and not resume:
-        raise ValueError(
+        raise UserError(
             f"{run} has a run already. Continue it by --resume, "
             f"or choose another folder by --run."
         )
     # A run that was killed before it wrote anything leaves its lock.
     if not resume and run.is_dir() and any(p.name != LOCK for p in run.iterdir()):
-        raise ValueError(
+        raise UserError(
             f"{run} is not empty and no run. Choose another folder by --run."
         )
     try:
         run.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(
+        raise UserError(
             f"--run needs a folder, {run} is or lies under a file. Choose another."
         ) from error
 

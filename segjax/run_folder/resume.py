@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from segjax.errors import UserError
 from segjax.run_folder import schema
 from segjax.run_folder.environment import file_digest
 from segjax.run_folder.manifest import SCRIPT
@@ -30,7 +31,7 @@ def check_not_trained(run: pathlib.Path) -> None:
     records = schema.read_log(run / "metrics.jsonl")
     trained = any(record["step"] > 0 for record in records) and not unfinished
     if trained or (run / "result.json").exists():
-        raise ValueError(
+        raise UserError(
             f"{checkpoints} has no checkpoint, but {run} has been trained. Restore "
             f"the folder, or start another --run."
         )
@@ -39,7 +40,7 @@ def check_not_trained(run: pathlib.Path) -> None:
 def check_steps(run: pathlib.Path, *, total: int, done: int) -> None:
     """Raises a ValueError if a run has more updates already than it shall have."""
     if total < done:
-        raise ValueError(
+        raise UserError(
             f"--steps is the total, and {run} has done {done} already, got {total}. "
             f"Give --steps {done} or more."
         )
@@ -86,7 +87,7 @@ def check_unchanged(
             f"{_NAMES[name]} was {was} and is {is_}"
             for name, (was, is_) in changed.items()
         )
-        raise ValueError(
+        raise UserError(
             f"{run} would continue with something else: {what}. Restore it, or give "
             f"--allow-changes, which notes both in run.json."
         )

@@ -11,6 +11,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
+from segjax.errors import UserError
+
 MAX_BYTES = 64 * 2**20
 """The largest `run.json` or `result.json`."""
 MAX_LOG_BYTES = 2**30
@@ -127,13 +129,13 @@ def read(path: pathlib.Path, kind: Any) -> dict[str, Any]:
         value = json.loads(raw)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not JSON ({_one_line(error)}). Restore or remove it."
         ) from None
     try:
         msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or was not written by segjax: {_one_line(error)}. "
             f"Restore it."
         ) from None
@@ -158,7 +160,7 @@ def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):
         record = record_of(line)
         if record is None:
-            raise ValueError(
+            raise UserError(
                 f"{path} is damaged: line {number} is no record of a step. Restore "
                 f"the file, or remove the line."
             )
@@ -195,15 +197,15 @@ def _check_depth(value: Any) -> None:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     if level:
-        raise ValueError(f"more than {MAX_DEPTH} levels deep")
+        raise UserError(f"more than {MAX_DEPTH} levels deep")
 
 
 def _bytes(path: pathlib.Path, limit: int) -> bytes:
     if not path.is_file():  # A pipe would never end.
-        raise ValueError(f"{path} needs to be a file. Restore or remove it.")
+        raise UserError(f"{path} needs to be a file. Restore or remove it.")
     size = path.stat().st_size
     if size > limit:
-        raise ValueError(
+        raise UserError(
             f"{path} has {size} bytes, more than the {limit} that are read. "
             f"It is damaged, or not written by segjax."
         )

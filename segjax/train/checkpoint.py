@@ -14,6 +14,7 @@ import jax
 import msgspec
 
 from segjax import multihost
+from segjax.errors import UserError
 from segjax.run_folder import arrays, integrity
 from segjax.run_folder.errors import saving
 from segjax.train.state import TrainState
@@ -222,7 +223,7 @@ class Checkpoints:
         cure = "Continue by segjax train ... --resume"
         if which == "best" and step is not None:
             cure = "Use the latest by --checkpoint last"
-        raise ValueError(
+        raise UserError(
             f"{candidates[0]}; it may be the {which} checkpoint. {cure}, or train into "
             f"another --run."
         )
@@ -277,7 +278,7 @@ class Checkpoints:
         self._wait()
         if step not in self._checked:
             if problem := _problem(self._path(step)):
-                raise ValueError(f"{problem}. Use another checkpoint or another --run.")
+                raise UserError(f"{problem}. Use another checkpoint or another --run.")
             self._checked.add(step)
         leaves = _metadata(self._path(step))["leaves"]
         arrays.check_same(leaves, like, path=self._path(step))

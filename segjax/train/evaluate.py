@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from segjax import multihost
+from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
@@ -127,7 +128,7 @@ def make_evaluator(
             new = with_batch(made, forward.host_truth(batch))
             merged = new if merged is None else _merge(merged, new)
         if merged is None:
-            raise ValueError("Evaluation needs at least one example, got none.")
+            raise UserError("Evaluation needs at least one example, got none.")
         found, means = map_on_host(_merge_processes, merged)
         losses = {name: mean.compute()["mean"] for name, mean in means.items()}
         whole = {"loss": sum(losses.values())} if losses else {}

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.forward import Forward, image_only
 from segjax.train import sharding
 from segjax.train.checkpoint import Checkpoints
@@ -69,19 +70,19 @@ class TrainConfig:
         for name, minimum in least.items():
             value = getattr(self, name)
             if value < minimum:
-                raise ValueError(
+                raise UserError(
                     f"{name} must be at least {minimum}, got {value}. "
                     f"Give --{name.replace('_', '-')} {max(minimum, 1)} or more."
                 )
         if self.seed >= 2**32:
-            raise ValueError(
+            raise UserError(
                 f"seed must be below 2**32, got {self.seed}: JAX's keys keep 32 bits "
                 f"of it. Give --seed {self.seed % 2**32}, which is the same key."
             )
         if self.mode not in ("max", "min"):
-            raise ValueError(f'mode needs to be "max" or "min", got {self.mode!r}.')
+            raise UserError(f'mode needs to be "max" or "min", got {self.mode!r}.')
         if self.mode == "max" and self.monitor.partition("/")[0] == "loss":
-            raise ValueError(
+            raise UserError(
                 f"monitor={self.monitor!r} with mode='max' would keep the worst "
                 f"checkpoint. Give mode='min'."
             )
@@ -229,7 +230,7 @@ def check_batch_size(experiment: Experiment) -> None:
     examples = experiment.data.num_examples("train")
     limit = max(64 * examples, 1024)
     if config.batch_size > limit:
-        raise ValueError(
+        raise UserError(
             f"--batch-size needs at most {limit}, 64 times the {examples} examples of "
             f"the training split, got {config.batch_size}."
         )
@@ -255,7 +256,7 @@ def check_labels(batch: Batch, num_classes: int) -> None:
     row = int(np.flatnonzero(wrong.any((1, 2)))[0])
     value = int(label[row][wrong[row]][0])
     index = int(np.asarray(batch["index"])[row])
-    raise ValueError(
+    raise UserError(
         f"Labels need ids from 0 to {num_classes - 1}, one for each of {num_classes} "
         f"classes, got {value} in example {index}. Correct the label, name the class, "
         f"or mark pixels without a class by the greatest number of the dtype."

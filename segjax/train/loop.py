@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from segjax import multihost
+from segjax.errors import as_user_error
 from segjax.run_folder import manifest
 from segjax.run_folder.lock import locked
 from segjax.run_folder.resume import check_steps, check_unchanged
@@ -370,7 +371,8 @@ def _initial_states(
     mesh = sharding.make_mesh()
     states = []
     for experiment, recorder in zip(experiments, recorders, strict=True):
-        state = init(jax.random.key(experiment.config.seed))
+        with as_user_error("The model or optimizer cannot be initialized"):
+            state = init(jax.random.key(experiment.config.seed))
         states.append(recorder.restore(sharding.replicate(state, mesh), first))
     return states
 

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from segjax import multihost
+from segjax.errors import UserError
 from segjax.run_folder.resume import check_log, check_not_trained
 from segjax.train import sharding
 from segjax.train.checkpoint import Checkpoints
@@ -221,23 +222,23 @@ def check_experiments(
 ) -> None:
     """Raises a ValueError unless these can be trained together, into this folder."""
     if jax.process_count() > 1:
-        raise ValueError(
+        raise UserError(
             f"Seeds are trained by one process, got {jax.process_count()}. "
             f"Give each process seeds and a --run of its own, without --distributed."
         )
     seeds = [e.config.seed for e in experiments]
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"Each seed is trained once, got {seeds or 'none'}.")
+        raise UserError(f"Each seed is trained once, got {seeds or 'none'}.")
     configs = [dataclasses.replace(e.config, seed=0) for e in experiments]
     if any(config != configs[0] for config in configs):
-        raise ValueError(
+        raise UserError(
             "Experiments that are trained together differ in their seed only. "
             "Take steps, batch size and the rest from other flags than the seed."
         )
     # Evaluation splits a batch over all devices, as in a run of one seed.
     check_batch_size(experiments[0])
     if not resume and run.is_dir() and any(run.iterdir()):
-        raise ValueError(
+        raise UserError(
             f"{run} is not empty. Continue its seeds by --resume, "
             f"or choose another folder by --run."
         )
@@ -279,7 +280,7 @@ def resume_step(
             multihost.run_on_first(functools.partial(check_not_trained, folder))
     common = _common_steps(kept)
     if not common or (common == {0} and all_damaged):
-        raise ValueError(_no_common_step(folders, kept, problems))
+        raise UserError(_no_common_step(folders, kept, problems))
     for problem in problems:
         _print(console, f"{problem}; it is not used.")
     step = max(common)
@@ -349,7 +350,7 @@ def check_same_programs(
     for experiment, programs in zip(experiments[1:], kinds[1:], strict=True):
         for name, digest in programs.items():
             if digest != kinds[0][name]:
-                raise ValueError(
+                raise UserError(
                     f"Experiments that are trained together differ in their seed "
                     f"only: the {name} of seed {experiment.config.seed} is another "
                     f"program than that of seed {experiments[0].config.seed}. Train "

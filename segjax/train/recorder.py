@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from segjax import model_file, multihost
+from segjax.errors import UserError
 from segjax.run_folder.errors import saving
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.evaluate import Evaluator
@@ -147,9 +148,7 @@ class Recorder:
         metrics = {} if first is None else self.evaluate(state, iter([first]))
         if self.config.monitor not in metrics:
             names = ", ".join(sorted(metrics))
-            raise ValueError(
-                f"monitor needs one of {names}, got {self.config.monitor}."
-            )
+            raise UserError(f"monitor needs one of {names}, got {self.config.monitor}.")
 
     def begin(self, state: TrainState) -> None:
         """Writes `run.json`, opens the log and, in a new run, saves the first state.
@@ -300,7 +299,7 @@ class Recorder:
 
     def _stop(self, reason: Any) -> None:
         if not isinstance(reason, str | None):
-            raise ValueError(
+            raise UserError(
                 f"A callback needs to return None or a reason to stop, got {reason!r}."
             )
         if reason and self.stop_reason is None:

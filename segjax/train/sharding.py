@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from segjax.errors import UserError
 from segjax.typing import Batch, PyTree
 
 AXIS = "data"
@@ -58,7 +59,7 @@ def check_divides(batch_size: int, devices: int, *, micro_batches: int = 1) -> N
     parts = devices * micro_batches
     if batch_size % parts:
         times = f" times {micro_batches} micro-batches" if micro_batches > 1 else ""
-        raise ValueError(
+        raise UserError(
             f"The batch must divide over {devices} devices{times}, got {batch_size} "
             f"images. Use --batch-size {-(-batch_size // parts) * parts}."
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from segjax.errors import UserError
 from segjax.forward import Forward, make_forward
 from segjax.typing import Batch, Key, PyTree
 
@@ -182,7 +183,7 @@ def with_ema(
         2017, arXiv:1703.01780, section 2.
     """
     if not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), got {decay}. 0.999 is usual.")
+        raise UserError(f"decay must be in [0, 1), got {decay}. 0.999 is usual.")
 
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -192,7 +193,7 @@ def with_ema(
 
     def update(updates, state, params=None, **extra):
         if params is None:
-            raise ValueError("with_ema needs params in optimizer.update.")
+            raise UserError("with_ema needs params in optimizer.update.")
         updates, inner = optimizer.update(updates, state.inner, params, **extra)
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(

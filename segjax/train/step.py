@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from segjax.errors import UserError
 from segjax.forward import Forward
 from segjax.train.state import TrainState, variables
 from segjax.train.step_parts import (
@@ -57,16 +58,16 @@ class Step:
         made = self.update(state, batch)
         pair = isinstance(made, tuple) and len(made) == 2
         if not pair or not isinstance(made[1], Mapping):
-            raise ValueError(
+            raise UserError(
                 f"A step needs to return (state, metrics), got {type(made).__name__}."
             )
         shapes = {name: list(jnp.shape(x)) for name, x in made[1].items()}
         if shapes.get("loss") != []:
             got = shapes.get("loss", f"only {', '.join(shapes) or 'no metrics'}")
-            raise ValueError(f"A step's metrics need a scalar `loss`, got {got}.")
+            raise UserError(f"A step's metrics need a scalar `loss`, got {got}.")
         for name, shape in shapes.items():
             if shape:
-                raise ValueError(
+                raise UserError(
                     f"A step's metrics need to be scalars, got {name} of shape {shape}."
                 )
         return made[0], dict(made[1])
@@ -243,7 +244,7 @@ def value_and_grad(loss_fn: Callable, *, micro_batches: int = 1) -> Callable:
             divide by it.
     """
     if micro_batches < 1:
-        raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
+        raise UserError(f"micro_batches must be at least 1, got {micro_batches}.")
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
     def whole(params, model_state, batch, prepare, *, count, key, step):
@@ -293,7 +294,7 @@ def _micro_batches(batch: Batch, count: int) -> PyTree:
     """[B, ...] leaves to [count, B / count, ...]."""
     rows = len(batch["image"])
     if rows % count:
-        raise ValueError(
+        raise UserError(
             f"The batch must divide into {count} micro-batches, got {rows} images. "
             f"Use --batch-size {-(-rows // count) * count}."
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.train.state import TrainState
 from segjax.typing import Array, Augmentation, Batch, Field, Key, Objective, PyTree
@@ -37,7 +38,7 @@ def make_loss(forward: Forward, objective: Objective) -> Callable:
         count = jnp.maximum(jnp.sum(weight), 1) if count is None else count
         terms = loss_terms(objective, outputs, forward.truth(batch), step=step)
         if not terms:
-            raise ValueError(
+            raise UserError(
                 "An objective needs at least one term in training, got none. Try "
                 "losses.semantic(ce=(1.0, losses.cross_entropy))."
             )
