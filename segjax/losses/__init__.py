@@ -1,8 +1,8 @@
-"""Losses: `(logits, labels, valid, *, options) -> [B]`, one value an image.
+"""Losses: `(logits, labels, valid, *, options) -> [B]`, one value per image.
 
 Everywhere: an image without a valid pixel has value 0 and gradient 0; labels and logits
 of invalid pixels are never read; sums are float32 whatever the logits are; and a class
-that is absent from both sides costs nothing. `sigmoid_*` take targets [B, H, W, C] in
+that is absent from labels and prediction has loss 0. `sigmoid_*` take targets [B, H, W, C] in
 place of labels. `semantic` and the other combinators make objectives of losses.
 """
 

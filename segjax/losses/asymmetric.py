@@ -31,8 +31,8 @@ def tversky(
     labels: Labels,
     valid: Valid,
     *,
-    false_positive: float = 0.3,
-    false_negative: float = 0.7,
+    alpha: float = 0.3,
+    beta: float = 0.7,
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
@@ -47,21 +47,21 @@ def tversky(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        false_positive: Price of a false positive pixel, at least 0.
-        false_negative: Price of a false negative pixel, at least 0; higher favors
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        alpha: Price of a false positive pixel, at least 0.
+        beta: Price of a false negative pixel, at least 0; higher favors
             recall.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, a price is negative, or
+        ValueError: If class_weights does not have C entries, a price is negative, or
             smooth is not above 0.
 
     Reference:
@@ -70,9 +70,9 @@ def tversky(
         has two classes and no smooth; its alpha and beta are these prices.
     """
     check_smooth("tversky", smooth)
-    _check_prices(false_positive, false_negative)
+    _check_alpha_beta(alpha, beta)
     pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
+    loss = _tversky(*pixel_mask, alpha, beta, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -82,8 +82,8 @@ def focal_tversky(
     valid: Valid,
     *,
     gamma: float = 4 / 3,
-    false_positive: float = 0.3,
-    false_negative: float = 0.7,
+    alpha: float = 0.3,
+    beta: float = 0.7,
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
@@ -93,21 +93,21 @@ def focal_tversky(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         gamma: Above 0; the paper's range is 1 to 3, and 1 is `tversky`.
-        false_positive: Price of a false positive pixel, at least 0.
-        false_negative: Price of a false negative pixel, at least 0.
+        alpha: Price of a false positive pixel, at least 0.
+        beta: Price of a false negative pixel, at least 0.
         smooth: As in `tversky`, in pixels; above 0. A class that is absent from
-            both sides scores exactly 0.
+            both sides has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, a price is negative, or
+        ValueError: If class_weights does not have C entries, a price is negative, or
             gamma or smooth is not above 0.
 
     Reference:
@@ -116,13 +116,13 @@ def focal_tversky(
         arXiv:1810.07842. The paper sums over classes; this is the mean.
     """
     check_smooth("focal_tversky", smooth)
-    _check_prices(false_positive, false_negative)
+    _check_alpha_beta(alpha, beta)
     if gamma <= 0:
         raise ValueError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
     pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
+    loss = _tversky(*pixel_mask, alpha, beta, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 
@@ -132,7 +132,7 @@ def asymmetric_unified_focal(
     valid: Valid,
     *,
     rare: Sequence[bool] | Bool[Array, " c"] | None = None,
-    balance: float = 0.5,
+    weight: float = 0.5,
     delta: float = 0.6,
     gamma: float = 0.5,
     smooth: float = 1.0,
@@ -150,13 +150,13 @@ def asymmetric_unified_focal(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         rare: [C] True for a rare class; None for all but class 0.
-        balance: Share of the cross-entropy half, in [0, 1] (the paper's lambda).
+        weight: Share of the cross-entropy half, in [0, 1] (the paper's lambda).
         delta: Weight of rare pixels and of false negatives, in [0, 1].
         gamma: Focus, in [0, 1).
-        smooth: In pixels; above 0. A class that is absent from both sides costs
+        smooth: In pixels; above 0. A class that is absent from labels and prediction costs
             nothing.
 
     Returns:
@@ -172,7 +172,7 @@ def asymmetric_unified_focal(
         the mean, as in the authors' code.
     """
     check_smooth("asymmetric_unified_focal", smooth)
-    _check_unified(balance, delta, gamma)
+    _check_unified(weight, delta, gamma)
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     if rare is None:
@@ -184,7 +184,7 @@ def asymmetric_unified_focal(
     loss = _tversky(*soft_counts(probs, target), 1 - delta, delta, smooth)
     loss = jnp.where(is_rare[None, :], _power(loss, 1 - gamma), loss)
     pixels = mean_over_valid(jnp.asarray(cost), pixel_mask)
-    return balance * pixels + (1 - balance) * jnp.mean(loss, axis=-1)
+    return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -216,9 +216,9 @@ def _asymmetric_cost_bwd(delta, gamma, slope, grad):
 _asymmetric_cost.defvjp(_cost_and_slope, _asymmetric_cost_bwd)
 
 
-def _tversky(hits, extra, missed, false_positive, false_negative, smooth):
+def _tversky(hits, extra, missed, alpha, beta, smooth):
     """[B, C]: one minus the Tversky index of each class."""
-    errors = false_positive * extra + false_negative * missed
+    errors = alpha * extra + beta * missed
     return errors / (hits + errors + smooth)
 
 
@@ -230,19 +230,19 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
     return jnp.where(x > tiny, power, 0)
 
 
-def _check_prices(false_positive: float, false_negative: float) -> None:
-    if false_positive < 0 or false_negative < 0:
+def _check_alpha_beta(alpha: float, beta: float) -> None:
+    if alpha < 0 or beta < 0:
         raise ValueError(
             f"tversky needs prices of at least 0, got false_positive="
-            f"{false_positive} and false_negative={false_negative}. Use 0.5 and 0.5 "
+            f"{alpha} and false_negative={beta}. Use 0.5 and 0.5 "
             f"for Dice."
         )
 
 
-def _check_unified(balance: float, delta: float, gamma: float) -> None:
-    if not (0 <= balance <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
+def _check_unified(weight: float, delta: float, gamma: float) -> None:
+    if not (0 <= weight <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
         raise ValueError(
             f"asymmetric_unified_focal needs balance and delta in [0, 1] and gamma in "
-            f"[0, 1), got {balance}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
+            f"[0, 1), got {weight}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
             f"and 0.5."
         )

@@ -35,11 +35,11 @@ def boundary(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss. Invalid pixels belong to no
             region: distances are to valid pixels.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. The paper has (0, 1).
+            all 0; None for equal weights. The paper has (0, 1).
         spacing: (height, width) of a pixel, above 0, in the unit of the loss.
 
     Returns:
@@ -48,7 +48,7 @@ def boundary(
         when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or spacing is not above 0.
+        ValueError: If class_weights does not have C entries, or spacing is not above 0.
 
     Reference:
         Kervadec et al., Boundary loss for highly unbalanced segmentation, 2018,
@@ -58,7 +58,7 @@ def boundary(
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     inside = target > 0
-    near, far = _sides(inside, pixel_mask, spacing)
+    near, far = _distances_to_boundary(inside, pixel_mask, spacing)
     # Inside, an edge pixel is one pixel from the next region: made 0.
     step = jnp.asarray(min(spacing), far.dtype)
     signed = jnp.where(inside, jnp.minimum(step - far, 0), near)
@@ -93,22 +93,22 @@ def hausdorff(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss. Invalid pixels belong to no
             region: distances are to valid pixels.
         alpha: Power of the distance, above 0; the paper's range is 1 to 3.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. The paper has one foreground class.
+            all 0; None for equal weights. The paper has one foreground class.
         spacing: (height, width) of a pixel, above 0, in the unit of the distance.
 
     Returns:
         [B] in pixels to the power alpha, at least 0; 0 when every pixel is invalid.
         A region that is absent or fills the image has no boundary: its distance is
-        0. So a class absent from both sides costs nothing, and so does any
+        0. So a class absent from both sides has loss 0, and so does any
         prediction of it that stays below 1/2.
 
     Raises:
-        ValueError: If there is not one weight a class, or alpha or spacing is not
+        ValueError: If class_weights does not have C entries, or alpha or spacing is not
             above 0.
 
     Reference:
@@ -126,7 +126,7 @@ def hausdorff(
     weight = 0.0
     for inside in (probs > 0.5, target > 0):
         inside = inside & (pixel_mask[..., None] > 0)
-        near, far = _sides(inside, pixel_mask, spacing)
+        near, far = _distances_to_boundary(inside, pixel_mask, spacing)
         distance = jnp.where(_has_boundary(inside, pixel_mask), near + far, 0)
         weight = weight + distance**alpha
     cost = (probs - target) ** 2 * weight * pixel_mask[..., None]
@@ -136,7 +136,7 @@ def hausdorff(
     )
 
 
-def _sides(
+def _distances_to_boundary(
     inside: jax.Array, pixel_mask: jax.Array, spacing: Sequence[float]
 ) -> tuple[jax.Array, jax.Array]:
     """Distance to the region, and to the valid pixels outside it.

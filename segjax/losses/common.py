@@ -19,7 +19,7 @@ def prepare(
     Args:
         logits: [B, H, W, C] unnormalized scores of any float type.
         labels: [B, H, W] class ids; anything where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         Logits as float32 (float64 stays), labels, and `valid` as that float type.
@@ -46,7 +46,7 @@ def as_weights(
     """Numbers a class as [C]; ones for None.
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If class_weights does not have C entries.
     """
     if weights is None:
         return jnp.ones(num_classes, dtype)
@@ -63,7 +63,7 @@ def mean_over_classes(values: Array, weights: Weights | None) -> PerExample:
     """Weighted mean of [B, C] over classes: sum(w * values) / sum(w).
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If class_weights does not have C entries.
     """
     weights = as_weights(weights, values.shape[-1], values.dtype)
     return jnp.sum(values * weights[None, :], axis=-1) / jnp.sum(weights)
@@ -124,7 +124,7 @@ def check_smooth(name: str, value: float) -> None:
     if value <= 0:
         raise ValueError(
             f"{name} needs smooth above 0, got {value}. Without it a class that "
-            f"is absent from both sides is 0 / 0; use 1e-5 for almost none."
+            f"is absent from labels and prediction is 0 / 0; use 1e-5 for almost none."
         )
 
 

@@ -32,7 +32,7 @@ def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
     _check_terms("semantic", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
-        labels, valid = _truth(logits, batch)
+        labels, valid = _labels(logits, batch)
         return {
             name: weight * loss(logits, labels, valid)
             for name, (weight, loss) in terms.items()
@@ -68,11 +68,11 @@ def semantic_weighted(
     _check_terms("semantic_weighted", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
-        labels, valid = _truth(logits, batch)
+        labels, valid = _labels(logits, batch)
         weights = jax.lax.stop_gradient(jnp.asarray(pixel_weights(batch)))
         if weights.shape != labels.shape:
             raise ValueError(
-                f"pixel_weights needs to return one number a pixel, "
+                f"pixel_weights needs to return one number per pixel, "
                 f"{list(labels.shape)}, got {list(weights.shape)}."
             )
         return {
@@ -132,7 +132,7 @@ def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objec
     return deep
 
 
-def _truth(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
+def _labels(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
     """Labels, 0 where not valid, and `valid`."""
     label, valid = batch["label"], batch["valid"]
     if logits.shape[:-1] != label.shape:

@@ -47,7 +47,7 @@ def objectness_sum(
     chex.assert_equal_shape([logits, positive, negative])
     anchor_mask = positive | negative
     return _sum(
-        _binary_cross_entropy(_read(logits, anchor_mask), positive), anchor_mask
+        _binary_cross_entropy(_masked(logits, anchor_mask), positive), anchor_mask
     )
 
 
@@ -69,7 +69,7 @@ def rpn_box_sum(
         Summed over the four numbers of a box.
     """
     chex.assert_equal_shape([deltas, targets])
-    apart = _read(deltas, positive) - _read(targets, positive)
+    apart = _masked(deltas, positive) - _masked(targets, positive)
     total = jnp.sum(_smooth_l1(apart), axis=-1)
     return Sum(_sum(total, positive).total, _sum(total, positive | negative).count)
 
@@ -90,7 +90,7 @@ def class_sum(
         Nats, over the sampled proposals.
     """
     chex.assert_equal_shape_prefix([logits, targets, proposal_mask], 2)
-    log_p = jax.nn.log_softmax(_read(logits, proposal_mask))
+    log_p = jax.nn.log_softmax(_masked(logits, proposal_mask))
     return _sum(-_of_class(log_p, jnp.where(proposal_mask, targets, 0)), proposal_mask)
 
 
@@ -114,7 +114,7 @@ def box_sum(
     chex.assert_equal_shape_prefix([deltas, targets, classes, proposal_mask], 2)
     objects = proposal_mask & (classes > 0)
     own = _of_class(deltas, jnp.where(objects, classes, 0))
-    apart = _read(own, objects) - _read(targets, objects)
+    apart = _masked(own, objects) - _masked(targets, objects)
     total = jnp.sum(_smooth_l1(apart), axis=-1)
     return Sum(_sum(total, objects).total, _sum(total, proposal_mask).count)
 
@@ -137,12 +137,12 @@ def mask_sum(
     chex.assert_equal_shape([logits, targets])
     chex.assert_equal_shape_prefix([logits, proposal_mask], 2)
     entropy = _binary_cross_entropy(
-        _read(logits, proposal_mask), _read(targets, proposal_mask)
+        _masked(logits, proposal_mask), _masked(targets, proposal_mask)
     )
     return _sum(jnp.mean(entropy, axis=(2, 3)), proposal_mask)
 
 
-def _read(values: Array, pixel_mask: Array) -> jax.Array:
+def _masked(values: Array, pixel_mask: Array) -> jax.Array:
     """At least float32, and 0, whatever it was, where it does not count."""
     dtype = jnp.promote_types(values.dtype, jnp.float32)
     pixel_mask = pixel_mask.reshape(

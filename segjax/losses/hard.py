@@ -18,13 +18,13 @@ def top_k_cross_entropy(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         fraction: Share of the valid pixels of an image, in (0, 1]; 1 is
             cross-entropy.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
         ValueError: If fraction is out of range.
@@ -36,7 +36,7 @@ def top_k_cross_entropy(
     """
     _check_fraction("top_k_cross_entropy", "fraction", fraction)
     cost = _costs(logits, labels, valid)
-    k, last = _last_of_hardest(cost, fraction)
+    k, last = _hard_threshold(cost, fraction)
     above = jnp.sum(cost > last[:, None], axis=-1)
     ties = jnp.sum(cost == last[:, None], axis=-1)
     share = (k - above) / jnp.maximum(ties, 1)
@@ -61,13 +61,13 @@ def ohem_cross_entropy(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         threshold: Probability, in (0, 1].
         min_fraction: Share of the valid pixels of an image, in (0, 1].
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
         ValueError: If threshold or min_fraction is out of range.
@@ -82,7 +82,7 @@ def ohem_cross_entropy(
     _check_fraction("ohem_cross_entropy", "threshold", threshold)
     _check_fraction("ohem_cross_entropy", "min_fraction", min_fraction)
     cost = _costs(logits, labels, valid)
-    _, last = _last_of_hardest(cost, min_fraction)
+    _, last = _hard_threshold(cost, min_fraction)
     bar = jnp.minimum(last, -jnp.log(jnp.asarray(threshold, cost.dtype)))
     picked = cost >= jnp.maximum(bar, 0)[:, None]  # Never the -1 of invalid pixels.
     count = jnp.maximum(jnp.sum(picked, axis=-1), 1)
@@ -98,7 +98,7 @@ def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
     return cost.reshape(cost.shape[0], -1)
 
 
-def _last_of_hardest(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:
+def _hard_threshold(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:
     """How many pixels of each image are picked, and the least cost among them."""
     cost = jax.lax.stop_gradient(cost)
     num_valid = jnp.sum(cost >= 0, axis=-1)

@@ -13,7 +13,7 @@ def instance(
     *,
     objectness: float = 1.0,
     rpn_box: float = 1.0,
-    class_: float = 1.0,
+    classifier: float = 1.0,
     box: float = 1.0,
     mask: float = 1.0,
 ) -> Objective:
@@ -33,7 +33,7 @@ def instance(
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        class_: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`; the term is named `class`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
@@ -47,7 +47,7 @@ def instance(
         He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalized as torchvision
         does.
     """
-    weights = (objectness, rpn_box, class_, box, mask)
+    weights = (objectness, rpn_box, classifier, box, mask)
     return _objective(weights, _over_batch)
 
 
@@ -55,7 +55,7 @@ def instance_per_image(
     *,
     objectness: float = 1.0,
     rpn_box: float = 1.0,
-    class_: float = 1.0,
+    classifier: float = 1.0,
     box: float = 1.0,
     mask: float = 1.0,
 ) -> Objective:
@@ -67,14 +67,14 @@ def instance_per_image(
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        class_: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`; the term is named `class`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
     Returns:
         An objective, as that of `instance`.
     """
-    weights = (objectness, rpn_box, class_, box, mask)
+    weights = (objectness, rpn_box, classifier, box, mask)
     return _objective(weights, _over_image)
 
 

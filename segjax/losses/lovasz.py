@@ -25,8 +25,8 @@ def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         [B] loss in [0, 1]; 0 when every pixel is invalid.
@@ -40,7 +40,7 @@ def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     target = _pixels_last(one_hot(labels, pixel_mask, logits.shape[-1]))
     errors = jnp.abs(target - _pixels_last(jax.nn.softmax(logits)))
     pixel_mask = _pixels_last(pixel_mask[..., None])
-    loss = jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=-1)
+    loss = jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=-1)
     present = jnp.any(target > 0, axis=-1)
     return jnp.sum(jnp.where(present, loss, 0), axis=-1) / jnp.maximum(
         jnp.sum(present, axis=-1), 1
@@ -55,8 +55,8 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
 
     Args:
         logits: [B, H, W, 2] unnormalized scores.
-        labels: [B, H, W] 0 or 1; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] 0 or 1; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         [B] loss, at least 0, and 0 from a margin of 1 on; 0 when every pixel is
@@ -81,7 +81,7 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     margin = _pixels_last(logits[..., 1:] - logits[..., :1])
     pixel_mask = _pixels_last(pixel_mask[..., None])
     errors = jax.nn.relu(1 - (2 * target - 1) * margin) * pixel_mask
-    return jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=(1, 2))
+    return jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=(1, 2))
 
 
 def _pixels_last(x: jax.Array) -> jax.Array:
@@ -89,7 +89,7 @@ def _pixels_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 1)
 
 
-def _slopes(errors: jax.Array, target: jax.Array, pixel_mask: jax.Array) -> jax.Array:
+def _lovasz_gradient(errors: jax.Array, target: jax.Array, pixel_mask: jax.Array) -> jax.Array:
     """The loss's gradient with respect to the errors, all [B, C, N].
 
     Args:

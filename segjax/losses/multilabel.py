@@ -31,16 +31,16 @@ def sigmoid_cross_entropy(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] in [0, 1]; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        targets: [B, H, W, C] in [0, 1]; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] nats, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If class_weights does not have C entries.
 
     Reference:
         The mean of `optax.sigmoid_binary_cross_entropy`.
@@ -67,18 +67,18 @@ def sigmoid_focal(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] 0 or 1; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        targets: [B, H, W, C] 0 or 1; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         alpha: Weight of the positives, in [0, 1]; 1/2 weighs both the same.
         gamma: Focus, at least 0; 0 is cross-entropy but for alpha.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] nats, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or a number is out of range.
+        ValueError: If class_weights does not have C entries, or a number is out of range.
 
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.
@@ -114,18 +114,18 @@ def sigmoid_dice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] in [0, 1]; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        targets: [B, H, W, C] in [0, 1]; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797, without its

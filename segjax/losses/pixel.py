@@ -40,20 +40,20 @@ def cross_entropy(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        class_weights: [C] factors, at least 0; None for 1 each.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        class_weights: [C] factors, at least 0; None for ones.
         label_smoothing: e in [0, 1), the share of the target that is spread
             evenly over all classes.
         pixel_weights: [B, H, W] factors of each pixel's cost, at least 0, such as
-            `border_weights`; never read where not valid. None for 1 each. The mean
+            `border_weights`; ignored where not valid. None for 1 each. The mean
             still divides by the number of valid pixels.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or e is out of range.
+        ValueError: If class_weights does not have C entries, or e is out of range.
 
     Reference:
         Szegedy et al., Rethinking the Inception Architecture, 2016, section 7
@@ -89,11 +89,11 @@ def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerE
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid. A class without
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid. A class without
         a pixel in the image has no say, whatever is predicted.
 
     Reference:
@@ -127,18 +127,18 @@ def focal(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         gamma: Focus, at least 0; 0 is cross-entropy.
         class_weights: [C] factors, at least 0 (the paper's alpha); None for 1
             each. The mean divides by the number of valid pixels, not by the sum
             of the weights.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or gamma is negative.
+        ValueError: If class_weights does not have C entries, or gamma is negative.
 
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.

@@ -35,18 +35,18 @@ def soft_dice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. (0, 1, 1) leaves out the background.
+            all 0; None for equal weights. (0, 1, 1) leaves out the background.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797. The paper
@@ -70,19 +70,19 @@ def log_cosh_dice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         smooth: As in `soft_dice`, in pixels; above 0. A class that is absent from
-            both sides costs nothing.
+            both sides has loss 0.
         class_weights: [C] weights of the mean over classes inside the cosh, at
-            least 0 and not all 0; None for 1 each.
+            least 0 and not all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, log(cosh(1))), so below 0.434; 0 when every pixel is
         invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Jadon, A survey of loss functions for semantic segmentation, 2020,
@@ -103,12 +103,12 @@ def generalized_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample
 
     A class with no pixel in the image takes the largest weight of those that have
     some, as in the authors' code (NiftyNet): predicting it costs, and if it is
-    absent from both sides it costs nothing.
+    absent from both sides it has loss 0.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         [B] loss in [0, 1]; 0 when every pixel is invalid.
@@ -146,18 +146,18 @@ def jaccard(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Rahman and Wang, Optimizing Intersection-Over-Union in Deep Neural Networks
@@ -191,18 +191,18 @@ def matthews(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: In pixels; above 0. A class that is absent from both sides scores 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: In pixels; above 0. A class that is absent from labels and prediction scores 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 2); above 1 for predictions worse than chance; 0 when every
         pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Abhishek and Hamarneh, Matthews Correlation Coefficient Loss for Deep

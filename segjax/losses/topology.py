@@ -37,22 +37,22 @@ def soft_cldice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts. Invalid pixels are outside every
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss. Invalid pixels are outside every
             structure.
         iterations: At least the radius in pixels of the thickest structure; 1 or
             more.
-        smooth: In pixels; above 0. A class that is absent from both sides scores
+        smooth: In pixels; above 0. A class that is absent from labels and prediction scores
             exactly 0, and so does one that fills the image on both: it has no
             center line.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. The paper has (0, 1).
+            all 0; None for equal weights. The paper has (0, 1).
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, iterations is below 1, or
+        ValueError: If class_weights does not have C entries, iterations is below 1, or
             smooth is not above 0.
 
     Reference:
@@ -68,13 +68,13 @@ def soft_cldice(
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     probs = jax.nn.softmax(logits) * pixel_mask[..., None]
-    precision = _share(probs, target, iterations, smooth)
-    recall = _share(target, probs, iterations, smooth)
+    precision = _center_line_overlap(probs, target, iterations, smooth)
+    recall = _center_line_overlap(target, probs, iterations, smooth)
     dice = 2 * precision * recall / (precision + recall)
     return mean_over_classes(1 - dice, class_weights)
 
 
-def _share(
+def _center_line_overlap(
     thin: jax.Array, wide: jax.Array, iterations: int, smooth: float
 ) -> jax.Array:
     """[B, C]: how much of the center lines of one lies within the other."""

@@ -71,8 +71,8 @@ def pixel_counts(
     """Valid pixels of each class in each image, the input of class weights.
 
     Args:
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         num_classes: C.
 
     Returns:
@@ -99,7 +99,7 @@ def inverse_frequency(class_counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]
         scikit-learn's `class_weight="balanced"`; King and Zeng, Logistic Regression
         in Rare Events Data, 2001.
     """
-    class_counts = _checked(class_counts)
+    class_counts = _check_counts(class_counts)
     return _inverse(class_counts / class_counts.sum()) / class_counts.size
 
 
@@ -123,7 +123,7 @@ def median_frequency(class_counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]
         a Common Multi-Scale Convolutional Architecture, 2015, section 6.3.2.
         arXiv:1411.4734.
     """
-    class_counts = _checked(class_counts)
+    class_counts = _check_counts(class_counts)
     pixels = np.sum((class_counts > 0) * class_counts.sum(axis=1)[:, None], axis=0)
     frequency = class_counts.sum(axis=0) / np.maximum(pixels, 1)
     return np.median(frequency[frequency > 0]) * _inverse(frequency)
@@ -156,14 +156,14 @@ def effective_number(
         raise ValueError(
             f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
         )
-    class_counts = _checked(class_counts)
+    class_counts = _check_counts(class_counts)
     # log1p and expm1 keep the digits of a beta close to 1.
     number = -np.expm1(class_counts * np.log1p(beta - 1)) if beta else class_counts > 0
     weights = _inverse(np.asarray(number, np.float64))
     return weights / weights[class_counts > 0].mean()
 
 
-def _checked(class_counts: Array) -> np.ndarray:
+def _check_counts(class_counts: Array) -> np.ndarray:
     class_counts = np.asarray(class_counts, np.float64)
     if (class_counts < 0).any() or not class_counts.any():
         raise ValueError(

@@ -3,11 +3,11 @@
 from segjax.metrics.aggregated_jaccard import AggregatedJaccard as AggregatedJaccard
 from segjax.metrics.average_precision import AveragePrecision as AveragePrecision
 from segjax.metrics.boundary_iou import BoundaryIoU as BoundaryIoU
-from segjax.metrics.boundary_iou import band as band
+from segjax.metrics.boundary_iou import mask_to_boundary as mask_to_boundary
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
 from segjax.metrics.calibration import Calibration as Calibration
 from segjax.metrics.calibration import calibration as calibration
-from segjax.metrics.cl_dice import centerline as centerline
+from segjax.metrics.cl_dice import centerline_dice as centerline_dice
 from segjax.metrics.cl_dice import cl_dice as cl_dice
 from segjax.metrics.combine import Combined as Combined
 from segjax.metrics.combine import OnHost as OnHost
@@ -16,7 +16,7 @@ from segjax.metrics.combine import on_host as on_host
 from segjax.metrics.combine import with_batch as with_batch
 from segjax.metrics.confusion import Confusion as Confusion
 from segjax.metrics.confusion import semantic as semantic
-from segjax.metrics.contingency import components as components
+from segjax.metrics.contingency import connected_components as connected_components
 from segjax.metrics.detections import detections as detections
 from segjax.metrics.image_confusion import ImageConfusion as ImageConfusion
 from segjax.metrics.image_confusion import semantic_per_image as semantic_per_image

@@ -4,7 +4,7 @@ import flax.struct
 import numpy as np
 
 from segjax.metrics.contingency import Contingency, Ids, contingency
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
@@ -17,7 +17,7 @@ class AggregatedJaccard(RowMetric):
     IoU, or its own size where none touches it; a predicted object that was nobody's
     choice adds its size to the union.
 
-    `rows.values` has `hit` and `union`, each [N].
+    `rows.values` has `intersection` and `union`, each [N].
 
     Reference:
         Kumar et al., A Dataset and a Technique for Generalized Nuclear Segmentation
@@ -34,7 +34,7 @@ class AggregatedJaccard(RowMetric):
         images = zip(predicted, truth, valid, strict=True)
         sums = np.array([_sums(contingency(*image)) for image in images], np.int64)
         sums = sums.reshape(-1, 2)
-        return cls(Rows.of({"hit": sums[:, 0], "union": sums[:, 1]}, batch))
+        return cls(Rows.from_batch({"intersection": sums[:, 0], "union": sums[:, 1]}, batch))
 
     def compute(self) -> dict[str, float]:
         """Overlap over union in [0, 1].
@@ -45,14 +45,14 @@ class AggregatedJaccard(RowMetric):
             (NaN) and is left out; one with objects on one side only scores 0.
         """
         rows = self.rows.without_padding().values
-        whole = ratio(rows["hit"].sum(), rows["union"].sum())
+        whole = ratio(rows["intersection"].sum(), rows["union"].sum())
         per_image = self.per_image()["aji_per_image"]
-        return {"aji": float(whole), "aji_per_image": mean_of_seen(per_image)}
+        return {"aji": float(whole), "aji_per_image": nanmean(per_image)}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """`aji_per_image` as [N] float64, images in the order of `index`."""
         rows = self.rows.without_padding().values
-        return {"aji_per_image": ratio(rows["hit"], rows["union"])}
+        return {"aji_per_image": ratio(rows["intersection"], rows["union"])}
 
 
 def _sums(table: Contingency) -> tuple[int, int]:

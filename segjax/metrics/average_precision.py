@@ -27,14 +27,14 @@ class AveragePrecision(RowMetric):
 
     Attributes:
         classes: K names; class 1 is the first, 0 is background and not scored.
-        kinds: Of "box" and "mask", what is scored.
+        iou_types: Of "box" and "mask", what is scored.
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as pycocotools has it.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-    kinds: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
+    iou_types: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
 
     @classmethod
     def from_batch(
@@ -96,7 +96,7 @@ class AveragePrecision(RowMetric):
         """
         rows = self.rows.without_padding().values
         scores: dict[str, float] = {}
-        for kind in self.kinds:
+        for kind in self.iou_types:
             stats, per_class = _evaluate(
                 rows["truth"], rows["detections"], kind, len(self.classes)
             )

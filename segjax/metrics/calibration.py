@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.metrics import common
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 _UNIT = 2**16 - 1
-_MOST_PIXELS = 2**23
+_MAX_PIXELS = 2**23
 """Sums of bytes over so many pixels stay within int32."""
 
 
@@ -41,8 +41,8 @@ class Calibration(RowMetric):
 
         Args:
             logits: [B, H, W, C].
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             num_bins: Bins of confidence, of equal width in (0, 1].
 
@@ -50,9 +50,9 @@ class Calibration(RowMetric):
             ValueError: If an image has more than 2**23 pixels.
         """
         examples, height, width, num_classes = logits.shape
-        if height * width > _MOST_PIXELS:
+        if height * width > _MAX_PIXELS:
             raise ValueError(
-                f"calibration needs images of at most {_MOST_PIXELS} pixels, got "
+                f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
                 f"{height}x{width}. Score tiles of them."
             )
         probs = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
@@ -83,7 +83,7 @@ class Calibration(RowMetric):
             "brier_high": brier_high,
             "brier_low": brier_low,
         }
-        return cls(Rows.of(sums, batch))
+        return cls(Rows.from_batch(sums, batch))
 
     def compute(self) -> dict[str, float]:
         """Errors over all pixels, and means over images; lower is better.
@@ -99,14 +99,14 @@ class Calibration(RowMetric):
         rows = self.rows.without_padding().values
         whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
         scores = {k: float(v) for k, v in _scores(whole).items()}
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
         scores = _scores(self.rows.without_padding().values)
         return {f"{k}_per_image": v for k, v in scores.items()}
 
-    def diagram(self) -> dict[str, np.ndarray]:
+    def reliability_diagram(self) -> dict[str, np.ndarray]:
         """The reliability diagram over all pixels.
 
         Returns:
@@ -159,10 +159,10 @@ def calibration(classes: Sequence[str], *, num_bins: int = 15) -> MetricFn:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2,
         arXiv:1706.04599.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Calibration:
-        labels, valid = common.truth_of(logits, batch, classes=classes)
+        labels, valid = common.masked_labels(logits, batch, classes=classes)
         return Calibration.from_batch(logits, labels, valid, batch, num_bins=num_bins)
 
     return metric

@@ -47,7 +47,7 @@ def cl_dice(
     return float(2 * precision * recall / both) if both else 0.0
 
 
-def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> MetricFn:
+def centerline_dice(classes: Sequence[str], *, ignore_background: bool = True) -> MetricFn:
     """Centerline Dice of each class from one logit map per image.
 
     Skeletons are made on the host, once a batch, outside the step. A pixel that does
@@ -65,11 +65,11 @@ def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> Met
     Raises:
         ValueError: As `semantic`; if no class is left to score.
     """
-    classes = common.distinct(classes)
-    kept = common.scored(classes, ignore_background=ignore_background)
+    classes = common.check_distinct(classes)
+    kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        predicted, _, _ = common.labels_of(logits, batch, classes=classes)
+        predicted, _, _ = common.predicted_and_masked_labels(logits, batch, classes=classes)
         return {"predicted": predicted.astype(jnp.uint16)}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:

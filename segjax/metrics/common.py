@@ -12,7 +12,7 @@ Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
 """True, or not 0, where a pixel is of the object."""
 
 
-def distinct(classes: Sequence[str]) -> tuple[str, ...]:
+def check_distinct(classes: Sequence[str]) -> tuple[str, ...]:
     """The names as a tuple.
 
     Raises:
@@ -27,7 +27,7 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
     return classes
 
 
-def truth_of(
+def masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
 ) -> tuple[Labels, Valid]:
     """Labels and `valid` as the logits see them.
@@ -66,11 +66,11 @@ def check_one_size(logits: Logits, labels: Array) -> None:
         )
 
 
-def labels_of(
+def predicted_and_masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
 ) -> tuple[Labels, Labels, Valid]:
-    """Predicted labels (the largest logit), labels and `valid`; see `truth_of`."""
-    labels, valid = truth_of(logits, batch, classes=classes)
+    """Predicted labels (the largest logit), labels and `valid`; see `masked_labels`."""
+    labels, valid = masked_labels(logits, batch, classes=classes)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), labels, valid
 
 
@@ -118,7 +118,7 @@ def named_per_image(
     return keyed
 
 
-def scored(classes: Sequence[str], *, ignore_background: bool) -> list[tuple[int, str]]:
+def scored_classes(classes: Sequence[str], *, ignore_background: bool) -> list[tuple[int, str]]:
     """(class id, name) of all classes; without the first where it is ignored.
 
     Raises:

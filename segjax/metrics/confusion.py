@@ -38,8 +38,8 @@ class Confusion:
 
         Args:
             predicted: [B, H, W] class ids in [0, C).
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             classes: C names.
 
         Returns:
@@ -113,10 +113,10 @@ def semantic(classes: Sequence[str]) -> MetricFn:
         ValueError: If a name is given twice; from the metric, if the logits have
             another number of channels or are larger than the labels.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Confusion:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(logits, batch, classes=classes)
         return Confusion.from_batch(predicted, labels, valid, classes=classes)
 
     return metric

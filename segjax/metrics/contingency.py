@@ -55,7 +55,7 @@ def contingency(
     Args:
         predicted: [H, W] ids, 0 for none.
         truth: [H, W] ids, 0 for none.
-        valid: [H, W] True where a pixel counts.
+        valid: [H, W] True where a pixel is evaluated.
     """
     p, t = (np.asarray(x)[valid].astype(np.int64) for x in (predicted, truth))
     base = p.max(initial=0) + 1
@@ -63,7 +63,7 @@ def contingency(
     return Contingency(pairs // base, pairs % base, pixels)
 
 
-def components(mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1) -> Ids:
+def connected_components(mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1) -> Ids:
     """Numbers the connected regions of each image from 1, on the host.
 
     Args:

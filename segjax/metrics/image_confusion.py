@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.metrics import common, overlap
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
@@ -18,7 +18,7 @@ from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 class ImageConfusion(RowMetric):
     """Hits and sizes of each class in each image, int32.
 
-    `rows.values` has `hit`, `truth`, `predicted`, each [N, C].
+    `rows.values` has `intersection`, `truth`, `predicted`, each [N, C].
 
     Attributes:
         classes: C names, the keys of the per-class scores.
@@ -40,8 +40,8 @@ class ImageConfusion(RowMetric):
 
         Args:
             predicted: [B, H, W] class ids in [0, C).
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
@@ -53,11 +53,11 @@ class ImageConfusion(RowMetric):
             return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
 
         hits = {
-            "hit": count(labels, valid & (labels == predicted)),
+            "intersection": count(labels, valid & (labels == predicted)),
             "truth": count(labels, valid),
             "predicted": count(predicted, valid),
         }
-        return cls(Rows.of(hits, batch), classes)
+        return cls(Rows.from_batch(hits, batch), classes)
 
     def compute(self) -> dict[str, float]:
         """Scores over all pixels, and means over images.
@@ -77,7 +77,7 @@ class ImageConfusion(RowMetric):
         for name, values in overlap.class_scores(**one_image).items():
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -101,10 +101,10 @@ def semantic_per_image(classes: Sequence[str]) -> MetricFn:
     Raises:
         ValueError: As `semantic`.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> ImageConfusion:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(logits, batch, classes=classes)
         return ImageConfusion.from_batch(
             predicted, labels, valid, batch, classes=classes
         )

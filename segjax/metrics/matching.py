@@ -6,13 +6,13 @@ import flax.struct
 import numpy as np
 
 from segjax.metrics.contingency import Ids, contingency
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
 THRESHOLDS = tuple(k / 20 for k in range(10, 20))
 """0.50, 0.55, ... 0.95, each the float nearest to its name."""
-SHOWN = (0.5, 0.75)
+REPORTED_THRESHOLDS = (0.5, 0.75)
 """Thresholds that have keys of their own; `Matching.table` has all."""
 
 
@@ -36,7 +36,7 @@ class Matching(RowMetric):
         Args:
             predicted: [B, H, W] ids, 0 for none.
             truth: [B, H, W] ids, 0 for none.
-            valid: [B, H, W] True where a pixel counts.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
         """
         tp, num_objects = [], []
@@ -54,7 +54,7 @@ class Matching(RowMetric):
             "predicted": num_objects[:, 0],
             "truth": num_objects[:, 1],
         }
-        return cls(Rows.of(values, batch))
+        return cls(Rows.from_batch(values, batch))
 
     def table(self) -> dict[str, Any]:
         """All scores over the objects of the data set, each [10] by threshold.
@@ -81,19 +81,19 @@ class Matching(RowMetric):
             with objects on one side only scores 0.
         """
         whole = self.table()
-        scores = {"mean_dsb2018_score": mean_of_seen(whole["dsb2018_score"])}
-        for threshold in SHOWN:
+        scores = {"mean_dsb2018_score": nanmean(whole["dsb2018_score"])}
+        for threshold in REPORTED_THRESHOLDS:
             place = THRESHOLDS.index(threshold)
             for name, values in whole.items():
                 scores[f"{name}@{threshold:.2f}"] = float(values[place])
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
         scores = _scores(**self.rows.without_padding().values)
         mean = scores["dsb2018_score"].mean(-1)
         shown = {"mean_dsb2018_score_per_image": mean}
-        for threshold in SHOWN:
+        for threshold in REPORTED_THRESHOLDS:
             place = THRESHOLDS.index(threshold)
             for name in ("precision", "recall", "f1", "dsb2018_score"):
                 values = scores[name][:, place]

@@ -8,7 +8,7 @@ import numpy as np
 
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.common import check_one_size
-from segjax.metrics.contingency import components
+from segjax.metrics.contingency import connected_components
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
 ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
@@ -59,7 +59,7 @@ def regions(
     """
 
     def ids_of(label: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        return components((label == foreground) & valid, connectivity=connectivity)
+        return connected_components((label == foreground) & valid, connectivity=connectivity)
 
     return _objects(
         makes,
@@ -87,7 +87,7 @@ def _objects(makes, truth, ids_of, *, foreground: int, connectivity: int) -> Met
         rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
         valid = rows["valid"]
         predicted = np.asarray(arrays["predicted"])[kept] & valid
-        predicted = components(predicted, connectivity=connectivity)
+        predicted = connected_components(predicted, connectivity=connectivity)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)
         made = tuple(f(predicted, ids, valid, rows) for f in makes)
         return Combined(made, ("",) * len(made))

@@ -13,12 +13,12 @@ from segjax.metrics.reduce import mean_over_classes, ratio
 
 
 def class_scores(
-    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+    intersection: ArrayLike, truth: ArrayLike, predicted: ArrayLike
 ) -> dict[str, Any]:
     """Scores of each class against the rest, in [0, 1].
 
     Args:
-        hit: [..., C] pixels that are of a class in truth and in prediction.
+        intersection: [..., C] pixels that are of a class in truth and in prediction.
         truth: [..., C] pixels of a class in truth.
         predicted: [..., C] pixels predicted as a class.
 
@@ -28,27 +28,27 @@ def class_scores(
         is NaN where every pixel is of the class in truth.
         All are [..., C], and NaN for a class seen on neither side.
     """
-    hit, truth, predicted = _float64(hit, truth, predicted)
-    union = truth + predicted - hit
+    intersection, truth, predicted = _float64(intersection, truth, predicted)
+    union = truth + predicted - intersection
     pixels = truth.sum(-1)[..., None] + np.zeros_like(truth)
 
     def or_zero(values):
         return np.where(union > 0, np.nan_to_num(values, nan=0.0), np.nan)
 
     specificity = ratio(pixels - union, pixels - truth)
-    accuracy = ratio(pixels - union + hit, pixels)
+    accuracy = ratio(pixels - union + intersection, pixels)
     return {
-        "iou": ratio(hit, union),
-        "dice": ratio(2 * hit, truth + predicted),
-        "precision": or_zero(ratio(hit, predicted)),
-        "recall": or_zero(ratio(hit, truth)),
+        "iou": ratio(intersection, union),
+        "dice": ratio(2 * intersection, truth + predicted),
+        "precision": or_zero(ratio(intersection, predicted)),
+        "recall": or_zero(ratio(intersection, truth)),
         "specificity": np.where(union > 0, specificity, np.nan),
         "binary_accuracy": np.where(union > 0, accuracy, np.nan),
     }
 
 
 def image_scores(
-    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+    intersection: ArrayLike, truth: ArrayLike, predicted: ArrayLike
 ) -> dict[str, Any]:
     """Scores of a whole image or data set; arguments as for `class_scores`.
 
@@ -61,15 +61,15 @@ def image_scores(
         `frequency_weighted_iou`: IoU weighted by the class's share of truth.
         All are [...], and NaN where no pixel was counted.
     """
-    hit, truth, predicted = _float64(hit, truth, predicted)
-    scores = class_scores(hit, truth, predicted)
+    intersection, truth, predicted = _float64(intersection, truth, predicted)
+    scores = class_scores(intersection, truth, predicted)
     means = {f"mean_{k}": mean_over_classes(v) for k, v in scores.items()}
     pixels = truth.sum(-1)
-    agreed = ratio(hit.sum(-1), pixels)
+    agreed = ratio(intersection.sum(-1), pixels)
     chance = ratio((truth * predicted).sum(-1), pixels**2)
     weighted = np.nan_to_num(scores["iou"], nan=0.0) * truth
     return means | {
-        "mean_accuracy": mean_over_classes(ratio(hit, truth)),
+        "mean_accuracy": mean_over_classes(ratio(intersection, truth)),
         "pixel_accuracy": agreed,
         "kappa": ratio(agreed - chance, 1 - chance),
         "frequency_weighted_iou": ratio(weighted.sum(-1), pixels),

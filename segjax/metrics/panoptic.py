@@ -7,7 +7,7 @@ import flax.struct
 import numpy as np
 
 from segjax.metrics.contingency import Ids, contingency
-from segjax.metrics.reduce import mean_of_seen, mean_over_classes, ratio
+from segjax.metrics.reduce import nanmean, mean_over_classes, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
@@ -51,8 +51,8 @@ class Panoptic(RowMetric):
         Args:
             predicted: Class ids in [0, C), and ids at least 0 that tell segments of
                 one class apart (all 0 for stuff), each [B, H, W].
-            truth: The same; never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            truth: The same; ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
@@ -62,10 +62,10 @@ class Panoptic(RowMetric):
             image = _image(a, b, where, len(classes))
             for name, sums in zip(_SUMS, image, strict=True):
                 values[name][i] = sums
-        return cls(Rows.of(values, batch), classes)
+        return cls(Rows.from_batch(values, batch), classes)
 
     @classmethod
-    def of_objects(
+    def from_objects(
         cls, predicted: Ids, truth: Ids, valid: np.ndarray, batch: Batch
     ) -> "Panoptic":
         """Matches objects of one class; arguments as for `Matching.from_batch`."""
@@ -90,11 +90,11 @@ class Panoptic(RowMetric):
         whole = {k: v.sum(0) for k, v in rows.items() if k != "iou"}
         whole["iou"] = np.array([math.fsum(column) for column in rows["iou"].T])
         scores = _scores(**whole)
-        found = {name: mean_of_seen(scores[name]) for name in _SCORES}
+        found = {name: nanmean(scores[name]) for name in _SCORES}
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
                 found[f"{name}/{label}"] = float(value)
-        return found | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return found | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""

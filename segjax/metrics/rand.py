@@ -10,8 +10,8 @@ import numpy as np
 
 from segjax.metrics.combine import on_host
 from segjax.metrics.common import check_one_size
-from segjax.metrics.contingency import Ids, components, contingency
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.contingency import Ids, connected_components, contingency
+from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import PerImage, RowMetric, Rows
 from segjax.typing import Batch, Logits, MetricFn
 
@@ -35,7 +35,7 @@ def v_rand(
     Args:
         predicted: [H, W] ids, 0 for none.
         truth: [H, W] ids, 0 for none; such pixels are left out.
-        valid: [H, W] True where a pixel counts.
+        valid: [H, W] True where a pixel is evaluated.
 
     Returns:
         `v_rand`, `v_rand_split`, `v_rand_merge`, each in (0, 1]; NaN where truth has
@@ -74,7 +74,7 @@ def rand_scores(
     Args:
         predicted: [B, H, W] ids, 0 for none.
         truth: [B, H, W] ids, 0 for none.
-        valid: [B, H, W] True where a pixel counts.
+        valid: [B, H, W] True where a pixel is evaluated.
         batch: Has `index` and `weight`, both [B].
     """
     images = zip(predicted, truth, valid, strict=True)
@@ -104,7 +104,7 @@ class RandCurve(RowMetric):
             challenge does, so it flatters. NaN where truth has no object anywhere.
         """
         rows = self.rows.without_padding().values
-        means = {k: [mean_of_seen(column) for column in rows[k].T] for k in _SCORES}
+        means = {k: [nanmean(column) for column in rows[k].T] for k in _SCORES}
         best = int(np.argmax(np.nan_to_num(means["v_rand"], nan=-1.0)))
         known = not np.isnan(means["v_rand"][best])
         scores = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
@@ -139,13 +139,13 @@ def best_threshold_rand(
     def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
         valid = np.asarray(batch["valid"])
         truth = (np.asarray(batch["label"]) == foreground) & valid
-        truth = components(truth, connectivity=connectivity)
+        truth = connected_components(truth, connectivity=connectivity)
         columns = []
         for mask in np.moveaxis(np.asarray(arrays["above"]), 1, 0):
-            predicted = components(mask & valid, connectivity=connectivity)
+            predicted = connected_components(mask & valid, connectivity=connectivity)
             images = zip(predicted, truth, valid, strict=True)
             columns.append([v_rand(*image) for image in images])
         values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}
-        return RandCurve(Rows.of(values, batch), thresholds)
+        return RandCurve(Rows.from_batch(values, batch), thresholds)
 
     return on_host(gather, make)

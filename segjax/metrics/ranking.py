@@ -11,7 +11,7 @@ import scipy.special
 from jaxtyping import Float
 
 from segjax.metrics import common
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -57,8 +57,8 @@ class Ranking:
 
         Args:
             logits: [B, H, W, C], C at least 2.
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             classes: C names.
             num_bins: Bins of equal width in log-odds.
             limit: The bins cover -limit to limit; what lies beyond falls in the outer
@@ -130,7 +130,7 @@ class Ranking:
         return [(n, p) for n, p in histogram]
 
     def _named(self, values) -> dict[str, float]:
-        scores = {f"mean_{k}": mean_of_seen(v) for k, v in values.items()}
+        scores = {f"mean_{k}": nanmean(v) for k, v in values.items()}
         for key, row in values.items():
             for name, value in zip(self.classes, row, strict=True):
                 scores[f"{key}/{name}"] = float(value)
@@ -184,14 +184,14 @@ def ranking(
     Raises:
         ValueError: As `semantic`; if there are fewer than two classes.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
     if len(classes) < 2:
         raise ValueError(
             f"ranking needs two classes or more, got {len(classes)}. Add a background."
         )
 
     def metric(logits: Logits, batch: Batch) -> Ranking:
-        labels, valid = common.truth_of(logits, batch, classes=classes)
+        labels, valid = common.masked_labels(logits, batch, classes=classes)
         return Ranking.from_batch(
             logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
         )

@@ -13,7 +13,7 @@ def ratio(part: ArrayLike, whole: ArrayLike) -> Any:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def mean_of_seen(values: ArrayLike) -> float:
+def nanmean(values: ArrayLike) -> float:
     """Mean of what is not NaN, the same for any order; NaN where all is."""
     seen = np.asarray(values, np.float64).ravel()
     seen = seen[~np.isnan(seen)]

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from segjax.metrics.statistics import Interval, check_confidence
+from segjax.metrics.statistics import Interval, check_confidence_level
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 def metric_intervals(
-    metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+    metric: Any, *, confidence_level: float = 0.95, num_resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
     """Bootstrap intervals (percentile) of all scores of a metric, over images.
 
@@ -21,8 +21,8 @@ def metric_intervals(
     Args:
         metric: Has `num_images`, `take(positions)` and `compute()`, as
             `ImageConfusion`, `Matching` and all others made of rows do.
-        confidence: Share of such intervals that hold the true figure.
-        resamples: Each costs one `compute`.
+        confidence_level: Share of such intervals that hold the true figure.
+        num_resamples: Each costs one `compute`.
         seed: Of the resampling; one seed gives one answer.
 
     Returns:
@@ -31,16 +31,16 @@ def metric_intervals(
     Raises:
         ValueError: If confidence is not between 0 and 1, or there is no image.
     """
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     draws = [
         metric.take(positions).compute()
-        for positions in _positions(metric.num_images, resamples, seed)
+        for positions in _positions(metric.num_images, num_resamples, seed)
     ]
-    return _intervals(metric.compute(), draws, confidence)
+    return _intervals(metric.compute(), draws, confidence_level)
 
 
 def metric_differences(
-    a: Any, b: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+    a: Any, b: Any, *, confidence_level: float = 0.95, num_resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
     """Bootstrap intervals (percentile) of a's scores less b's, over images.
 
@@ -51,8 +51,8 @@ def metric_differences(
     Args:
         a: A metric as for `metric_intervals`.
         b: Another of the same kind, over the same images.
-        confidence: Share of such intervals that hold the true difference.
-        resamples: Each costs two `compute`.
+        confidence_level: Share of such intervals that hold the true difference.
+        num_resamples: Each costs two `compute`.
         seed: Of the resampling; one seed gives one answer.
 
     Returns:
@@ -62,7 +62,7 @@ def metric_differences(
         ValueError: If the two are not of the same images, there is none, or
             confidence is not between 0 and 1.
     """
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     if not np.array_equal(
         a.rows.without_padding().index, b.rows.without_padding().index
     ):
@@ -72,28 +72,28 @@ def metric_differences(
             f"systems on one split."
         )
 
-    def differ(take: Callable[[Any], Any]) -> Figures:
+    def differ(take: Callable[[Any], Any]) -> Scores:
         mine, others = take(a).compute(), take(b).compute()
         return {k: mine[k] - others[k] for k in mine if k in others}
 
     draws = [
         differ(lambda metric, at=positions: metric.take(at))
-        for positions in _positions(a.num_images, resamples, seed)
+        for positions in _positions(a.num_images, num_resamples, seed)
     ]
-    return _intervals(differ(lambda metric: metric), draws, confidence)
+    return _intervals(differ(lambda metric: metric), draws, confidence_level)
 
 
-def _positions(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     if count < 1:
         raise ValueError("Resampling needs at least one image, got none.")
     rng = np.random.default_rng(seed)
-    return (rng.integers(0, count, count) for _ in range(resamples))
+    return (rng.integers(0, count, count) for _ in range(num_resamples))
 
 
 def _intervals(
-    scores: Figures, draws: list[Figures], confidence: float
+    scores: Scores, draws: list[Scores], confidence_level: float
 ) -> dict[str, Interval]:
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - confidence_level)
     intervals = {}
     for key, value in scores.items():
         drawn = np.array([draw[key] for draw in draws], np.float64)

@@ -7,7 +7,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.reduce import nanmean
 from segjax.typing import Batch
 
 
@@ -26,7 +26,7 @@ class Rows:
     weight: Any
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], batch: Batch) -> "Rows":
+    def from_batch(cls, values: Mapping[str, Any], batch: Batch) -> "Rows":
         """Rows of one batch, which has `index` and `weight`."""
         return cls(dict(values), batch["index"], batch["weight"])
 
@@ -115,11 +115,11 @@ class PerImage(RowMetric):
             scores: Arrays of [B] by key.
             batch: Has `index` and `weight`, both [B].
         """
-        return cls(Rows.of(scores, batch))
+        return cls(Rows.from_batch(scores, batch))
 
     def compute(self) -> dict[str, float]:
         """Mean over the images that have the score; NaN where none has."""
-        return {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """Each score as [N] float64, images in the order of `index`."""

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-_MOST_EXACT = 16
+_MAX_EXACT_PAIRS = 16
 """Pairs up to which all 2**n signs are tried."""
 
 
@@ -38,7 +38,7 @@ class Comparison:
         high: Upper end.
         p_value: Of the two-sided test that a and b could be exchanged in each pair.
         pairs: Pairs where both have a score.
-        least_p: The smallest p-value that so many pairs can give. Above the level
+        min_p_value: The smallest p-value that so many pairs can give. Above the level
             that is asked for, the test cannot find any difference.
     """
 
@@ -47,7 +47,7 @@ class Comparison:
     high: float
     p_value: float
     pairs: int
-    least_p: float
+    min_p_value: float
 
     def __str__(self) -> str:
         return (
@@ -59,8 +59,8 @@ class Comparison:
 def mean_interval(
     values: ArrayLike,
     *,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
+    confidence_level: float = 0.95,
+    num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Interval:
     """Mean over images with its bootstrap interval (BCa).
@@ -68,8 +68,8 @@ def mean_interval(
     Args:
         values: [N] scores, one an image, such as `per_image()["mean_iou_per_image"]`;
             NaN, an image without the score, is left out.
-        confidence: Share of such intervals that hold the true mean.
-        resamples: Of the images, with replacement.
+        confidence_level: Share of such intervals that hold the true mean.
+        num_resamples: Of the images, with replacement.
         seed: Of the resampling; one seed gives one answer.
 
     Returns:
@@ -84,7 +84,7 @@ def mean_interval(
     """
     import scipy.stats  # Half a second, which a training run need not wait for.
 
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     seen = _vector(values)
     seen = seen[~np.isnan(seen)]
     if seen.size == 0:
@@ -97,8 +97,8 @@ def mean_interval(
     found = scipy.stats.bootstrap(
         (seen,),
         np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
+        confidence_level=confidence_level,
+        n_resamples=num_resamples,
         batch=max(1, 2**22 // seen.size),
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -109,15 +109,15 @@ def compare(
     a: ArrayLike,
     b: ArrayLike,
     *,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
+    confidence_level: float = 0.95,
+    num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Comparison:
     """Paired test of two systems, over images or over seeds.
 
     If the two were alike, each pair's difference could as well have the other sign.
     The p-value is the share of sign patterns whose mean is at least as far from 0:
-    of all patterns up to 16 pairs, else of `resamples` random ones and the one seen.
+    of all patterns up to 16 pairs, else of `num_resamples` random ones and the one seen.
 
     Over images of one run, it says whether the difference would hold on other images;
     over seeds, with one metric a run, whether it would hold for other seeds. Neither
@@ -126,8 +126,8 @@ def compare(
     Args:
         a: [N] scores; NaN where there is none. Image i, or seed i, on both sides.
         b: [N] scores.
-        confidence: Of the interval, a bootstrap (BCa) of the differences.
-        resamples: Sign patterns, and bootstrap draws.
+        confidence_level: Of the interval, a bootstrap (BCa) of the differences.
+        num_resamples: Sign patterns, and bootstrap draws.
         seed: Of the resampling; one seed gives one answer.
 
     Returns:
@@ -145,23 +145,23 @@ def compare(
             f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
             f"systems on the same images, in the order of index."
         )
-    mean = mean_interval(a - b, confidence=confidence, resamples=resamples, seed=seed)
+    mean = mean_interval(a - b, confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
     differences = (a - b)[~np.isnan(a - b)]
     pairs = differences.size
-    exact = pairs <= _MOST_EXACT
-    least = min(1.0, 2.0 ** (1 - pairs)) if exact else 1 / (resamples + 1)
+    exact = pairs <= _MAX_EXACT_PAIRS
+    least = min(1.0, 2.0 ** (1 - pairs)) if exact else 1 / (num_resamples + 1)
     return Comparison(
         difference=mean.value,
         low=mean.low,
         high=mean.high,
-        p_value=_sign_test(differences, resamples, seed) if pairs else math.nan,
+        p_value=_sign_test(differences, num_resamples, seed) if pairs else math.nan,
         pairs=pairs,
-        least_p=least if pairs else math.nan,
+        min_p_value=least if pairs else math.nan,
     )
 
 
-def _sign_test(differences: np.ndarray, resamples: int, seed: int) -> float:
-    pairs, exact = differences.size, differences.size <= _MOST_EXACT
+def _sign_test(differences: np.ndarray, num_resamples: int, seed: int) -> float:
+    pairs, exact = differences.size, differences.size <= _MAX_EXACT_PAIRS
     seen = abs(differences.sum())
     # Sums that differ by rounding only are equal.
     limit = seen - 1e-12 * np.abs(differences).sum()
@@ -171,26 +171,26 @@ def _sign_test(differences: np.ndarray, resamples: int, seed: int) -> float:
         return float(np.mean(np.abs(sums) >= limit))
     rng, far = np.random.default_rng(seed), 0
     size = max(1, 2**22 // pairs)
-    for start in range(0, resamples, size):
-        shape = min(size, resamples - start), pairs
+    for start in range(0, num_resamples, size):
+        shape = min(size, num_resamples - start), pairs
         sums = (1 - 2 * rng.integers(0, 2, shape, dtype=np.int8)) @ differences
         far += int(np.count_nonzero(np.abs(sums) >= limit))
-    return (far + 1) / (resamples + 1)
+    return (far + 1) / (num_resamples + 1)
 
 
 def _vector(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim != 1:
         raise ValueError(
-            f"Statistics need one score an image or seed, got shape {array.shape}. "
+            f"Statistics need one score per image or seed, got shape {array.shape}. "
             f"Average the other axes first."
         )
     return array
 
 
-def check_confidence(confidence: float) -> None:
+def check_confidence_level(confidence_level: float) -> None:
     """Raises a ValueError unless confidence is between 0 and 1."""
-    if not 0 < confidence < 1:
+    if not 0 < confidence_level < 1:
         raise ValueError(
-            f"confidence must be between 0 and 1, got {confidence}. Try 0.95."
+            f"confidence must be between 0 and 1, got {confidence_level}. Try 0.95."
         )

@@ -159,11 +159,11 @@ def surface(
     Raises:
         ValueError: As `semantic` and `surface_scores`.
     """
-    classes = common.distinct(classes)
-    kept = common.scored(classes, ignore_background=ignore_background)
+    classes = common.check_distinct(classes)
+    kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> PerImage:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(logits, batch, classes=classes)
         extent = common.diagonal(valid, spacing=spacing)
         # One class at a time: C maps of distances at once would not fit in memory.
         scores = {

@@ -68,7 +68,7 @@ class FCN(nn.Module):
         height, width = image.shape[1:3]
         coarsest = 2 ** len(self.widths)
         size = ops.round_up(height, coarsest), ops.round_up(width, coarsest)
-        x = ops.mirror_pad(image, size).astype(self.dtype)
+        x = ops.reflect_pad(image, size).astype(self.dtype)
         pools = self._body(x, train=train)
         scores = self._score(self._head(pools[-1], train=train), "score")
         for i in reversed(range(len(pools) - 1)):

@@ -72,4 +72,4 @@ class FPN(nn.Module):
 
 def _double(x: Array, shape: Sequence[int]) -> Array:
     """Repeats every row and column, cut to a shape of odd size."""
-    return ops.repeat_pixels(x, 2)[:, : shape[1], : shape[2]]
+    return ops.upsample_nearest(x, 2)[:, : shape[1], : shape[2]]

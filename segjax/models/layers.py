@@ -38,7 +38,7 @@ def group_norm(
             that divides C.
         train: Without effect: there is no state.
         axis_name: Without effect.
-        mask: True where a pixel counts; at least one in every image.
+        mask: True where a pixel is evaluated; at least one in every image.
 
     Reference:
         Wu and He, Group Normalization, 2018. arXiv:1803.08494, with 8 groups.
@@ -62,7 +62,7 @@ def batch_norm(
         axis_name: Mapped axis to average over as well, so that pmap gives what one
             program over the whole batch gives (with a mask, as long as devices have
             equal numbers of pixels that count).
-        mask: True where a pixel counts.
+        mask: True where a pixel is evaluated.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.

@@ -92,9 +92,9 @@ class MaskRCNN(nn.Module):
         layers.check_image(image)
         times = self.upscale
         if times > 1:
-            image = ops.repeat_pixels(image, times)
+            image = ops.upsample_nearest(image, times)
             size = None if size is None else size * times
-            targets = None if targets is None else _enlarged(targets, times)
+            targets = None if targets is None else _upscaled_targets(targets, times)
         outputs = self._run(image, size, targets, train=train)
         if isinstance(outputs, MaskRCNNTraining) or times == 1:
             return outputs
@@ -139,7 +139,7 @@ class MaskRCNN(nn.Module):
         keys = _keys(self.make_rng("dropout"), len(image))
         objects = targets["boxes"], targets["object_mask"]
         learned = self.rpn.targets(keys[:, 0], anchors, *objects)
-        learned |= self.roi_heads.learn(
+        learned |= self.roi_heads.training_outputs(
             keys[:, 1], pyramid[:4], *proposals, targets, size, extent
         )
         return MaskRCNNTraining(objectness=objectness, anchor_deltas=deltas, **learned)
@@ -231,9 +231,9 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
     return result
 
 
-def _enlarged(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
+def _upscaled_targets(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
     """Objects in an image of so many times the height and width."""
-    masks = ops.repeat_pixels(targets["masks"], times, axis=2)
+    masks = ops.upsample_nearest(targets["masks"], times, axis=2)
     return {**targets, "masks": masks, "boxes": targets["boxes"] * times}
 
 

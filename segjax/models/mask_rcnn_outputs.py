@@ -24,7 +24,7 @@ class MaskRCNNTraining:
         anchor_positive: bool [B, A], anchors sampled as objects.
         anchor_negative: bool [B, A], anchors sampled as background.
         class_logits: float32 [B, R, C] of the sampled proposals.
-        box_deltas: float32 [B, R, C, 4], predicted from proposals, one box a class.
+        box_deltas: float32 [B, R, C, 4], predicted from proposals, one box per class.
         class_targets: int32 [B, R], 0 for background.
         box_delta_targets: float32 [B, R, 4], from a proposal to its object.
         proposal_mask: bool [B, R], slots that hold a proposal. Objects come first.

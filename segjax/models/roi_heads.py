@@ -103,20 +103,20 @@ class RoIHeads(nn.Module):
         Returns:
             The fields of `Detections`, but size.
         """
-        regions = self._read(pyramid, proposals, extent, self.box_size)
+        regions = self._roi_align(pyramid, proposals, extent, self.box_size)
         batch, number = object_mask.shape
         logits, deltas = self.box(_flat(regions), object_mask.ravel(), train=False)
         probs = jax.nn.softmax(logits).reshape(batch, number, -1)
         deltas = deltas.reshape(*probs.shape, 4)
-        found = jax.vmap(self._pick)(probs, deltas, proposals, object_mask, size)
-        regions = self._read(pyramid, found["boxes"], extent, self.mask_size)
+        found = jax.vmap(self._select_detections)(probs, deltas, proposals, object_mask, size)
+        regions = self._roi_align(pyramid, found["boxes"], extent, self.mask_size)
         chosen = found["classes"].ravel(), found["object_mask"].ravel()
         masks = self.mask(_flat(regions), *chosen, train=False)
         masks = masks.reshape(batch, -1, *masks.shape[1:])
         kept = found["object_mask"][..., None, None]
         return found | {"masks": jnp.where(kept, jax.nn.sigmoid(masks), 0)}
 
-    def _pick(self, probs, deltas, proposals, object_mask, size) -> dict[str, Array]:
+    def _select_detections(self, probs, deltas, proposals, object_mask, size) -> dict[str, Array]:
         """The best boxes of each class of one image, at most `detections_per_img`."""
         boxes = ops.decode_boxes(
             deltas[:, 1:], proposals[:, None], weights=self.bbox_reg_weights
@@ -127,7 +127,7 @@ class RoIHeads(nn.Module):
         classes = jnp.arange(1, self.num_classes, dtype=jnp.int32)
         classes = jnp.broadcast_to(classes[None], valid.shape).ravel()
         boxes, scores = boxes.reshape(-1, 4), probs[:, 1:].ravel()
-        index, kept = ops.class_nms(
+        index, kept = ops.multiclass_nms(
             boxes,
             scores,
             classes,
@@ -142,7 +142,7 @@ class RoIHeads(nn.Module):
             "object_mask": kept,
         }
 
-    def learn(
+    def training_outputs(
         self,
         key: Key,
         pyramid: Sequence[Array],
@@ -167,13 +167,13 @@ class RoIHeads(nn.Module):
             The fields of `MaskRCNNTraining` that do not begin with `anchor` or
             `objectness`.
         """
-        drawn = jax.vmap(self._draw)(key, proposals, object_mask, targets, size)
+        drawn = jax.vmap(self._sample_proposals)(key, proposals, object_mask, targets, size)
         boxes, proposal_mask = drawn.pop("boxes"), drawn["proposal_mask"]
         batch, number = proposal_mask.shape
         classes, objects = drawn["class_targets"], drawn["mask_sampled"].shape[1]
-        regions = self._read(pyramid, boxes, extent, self.box_size)
+        regions = self._roi_align(pyramid, boxes, extent, self.box_size)
         logits, deltas = self.box(_flat(regions), proposal_mask.ravel(), train=True)
-        regions = self._read(pyramid, boxes[:, :objects], extent, self.mask_size)
+        regions = self._roi_align(pyramid, boxes[:, :objects], extent, self.mask_size)
         masks = self.mask(
             _flat(regions),
             classes[:, :objects].ravel(),
@@ -186,7 +186,7 @@ class RoIHeads(nn.Module):
             "mask_logits": masks.reshape(batch, objects, *masks.shape[1:]),
         }
 
-    def _draw(self, key, proposals, object_mask, targets, size) -> dict[str, Any]:
+    def _sample_proposals(self, key, proposals, object_mask, targets, size) -> dict[str, Any]:
         """Proposals of one image and their targets, those with an object first."""
         # Objects are proposals too: early proposals are poor.
         boxes = jnp.concatenate([targets["boxes"], proposals])
@@ -196,14 +196,14 @@ class RoIHeads(nn.Module):
             ops.box_iou(targets["boxes"], boxes),
             targets["object_mask"],
             jnp.concatenate([targets["object_mask"], object_mask]),
-            foreground=self.fg_iou_thresh,
-            background=self.bg_iou_thresh,
+            high_threshold=self.fg_iou_thresh,
+            low_threshold=self.bg_iou_thresh,
         )
-        index, proposal_mask = ops.sample_slots(
+        index, proposal_mask = ops.sample_balanced(
             sampling.ranks(key, ids),
             matches.positive,
             matches.negative,
-            count=number,
+            num_samples=number,
             positive_fraction=self.positive_fraction,
         )
         boxes = jnp.where(proposal_mask[:, None], boxes[index], 0)
@@ -230,7 +230,7 @@ class RoIHeads(nn.Module):
             "mask_sampled": positive[:first],
         }
 
-    def _read(self, pyramid, boxes: Array, extent: Array, cells: int) -> Array:
+    def _roi_align(self, pyramid, boxes: Array, extent: Array, cells: int) -> Array:
         """Features [B, K, cells, cells, *] of boxes [B, K, 4]."""
         strides = jnp.asarray([round(1 / scale) for scale in _SCALES], jnp.int32)
         sizes = extent[:, None, :] // strides[None, :, None]

@@ -148,7 +148,7 @@ class RPN(nn.Module):
         scores = jnp.where(anchors.valid, objectness, -jnp.inf)
 
         def one_image(scores, deltas, anchors_, size):
-            levels = _best_of_levels(scores, anchors.num_anchors, before)
+            levels = _top_n_per_level(scores, anchors.num_anchors, before)
             boxes = ops.decode_boxes(deltas[levels], anchors_[levels], weights=UNIT)
             boxes = ops.clip_boxes(boxes, size)
             scores = jax.nn.sigmoid(scores[levels])  # 0 for what is padding.
@@ -202,14 +202,14 @@ class RPN(nn.Module):
                 ops.box_iou(boxes, anchors_),
                 object_mask,
                 valid,
-                foreground=self.fg_iou_thresh,
-                background=self.bg_iou_thresh,
+                high_threshold=self.fg_iou_thresh,
+                low_threshold=self.bg_iou_thresh,
             )
-            positive, negative = ops.sample_masks(
+            positive, negative = ops.sample_balanced_masks(
                 sampling.ranks(key, anchors.ids),
                 matches.positive,
                 matches.negative,
-                count=self.batch_size_per_image,
+                num_samples=self.batch_size_per_image,
                 positive_fraction=self.positive_fraction,
             )
             deltas = ops.encode_boxes(boxes[matches.index], anchors_, weights=UNIT)
@@ -224,7 +224,7 @@ class RPN(nn.Module):
         )
 
 
-def _best_of_levels(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
+def _top_n_per_level(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
     """[L, K] indices of each level's best, best first; -1 where there are no more."""
     widest = min(number, max(num_anchors))
     result, start = [], 0

@@ -58,7 +58,7 @@ class UNet(nn.Module):
         layers.check_image(image)
         trim, size = self._geometry(image.shape[1], image.shape[2])
         *down, bottom = self.widths
-        skips, x = [], ops.mirror_pad(image, size).astype(self.dtype)
+        skips, x = [], ops.reflect_pad(image, size).astype(self.dtype)
         for i, width in enumerate(down):
             x = self._block(width, f"down{i}")(x, train=train)
             skips.append(x)

@@ -21,7 +21,7 @@ from segjax.ops.image import Normalize as Normalize
 from segjax.ops.image import UnitRange as UnitRange
 from segjax.ops.image import clip_window as clip_window
 from segjax.ops.image import normalize as normalize
-from segjax.ops.image import repeat_pixels as repeat_pixels
+from segjax.ops.image import upsample_nearest as upsample_nearest
 from segjax.ops.image import to_float as to_float
 from segjax.ops.image import unit_range as unit_range
 from segjax.ops.labels import ignore_index as ignore_index
@@ -32,12 +32,12 @@ from segjax.ops.masks import paste_masks_on_host as paste_masks_on_host
 from segjax.ops.matching import Matches as Matches
 from segjax.ops.matching import match as match
 from segjax.ops.matching import match_every_object as match_every_object
-from segjax.ops.matching import sample_masks as sample_masks
-from segjax.ops.matching import sample_slots as sample_slots
+from segjax.ops.matching import sample_balanced_masks as sample_balanced_masks
+from segjax.ops.matching import sample_balanced as sample_balanced
 from segjax.ops.nearest import two_nearest as two_nearest
-from segjax.ops.nms import class_nms as class_nms
+from segjax.ops.nms import multiclass_nms as multiclass_nms
 from segjax.ops.nms import nms as nms
-from segjax.ops.pad import mirror_pad as mirror_pad
+from segjax.ops.pad import reflect_pad as reflect_pad
 from segjax.ops.pad import round_up as round_up
 from segjax.ops.pool import max_pool_2x2 as max_pool_2x2
 from segjax.ops.pool import max_pool_3x3 as max_pool_3x3

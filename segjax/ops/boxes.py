@@ -150,7 +150,7 @@ def decode_boxes(
     Args:
         deltas: [..., 4] (dx, dy, dw, dh).
         boxes: [..., 4] anchors or proposals, in pixels; axes of length 1 serve all,
-            such as [R, 1, 4] for one box a class.
+            such as [R, 1, 4] for one box per class.
         weights: As given to `encode_boxes`.
 
     Returns:

@@ -8,7 +8,7 @@ from segjax.ops.pad import round_up
 
 Size = tuple[int, int]
 
-_MOST = 192
+_MAX_SIZES = 192
 """Distinct sizes among which all pairs are compared; more are first rounded up."""
 
 
@@ -36,7 +36,7 @@ def bucket_sizes(
         )
     distinct, owner, num_images = _rounded(sizes, multiple)
     coarse = multiple
-    while len(distinct) > max(limit, _MOST):
+    while len(distinct) > max(limit, _MAX_SIZES):
         coarse *= 2
         distinct, owner, num_images = _rounded(sizes, coarse)
     while len(distinct) > limit:

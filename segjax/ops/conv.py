@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from segjax.typing import Array
 
-_MOST_PIXELS = 256
+_MAX_PIXELS = 256
 
 
 def conv_same(
@@ -28,7 +28,7 @@ def conv_same(
     Returns:
         [B, H, W, O].
     """
-    small = x.shape[1] * x.shape[2] <= _MOST_PIXELS
+    small = x.shape[1] * x.shape[2] <= _MAX_PIXELS
     large_kernel = kernel.shape[0] * kernel.shape[1] > 9
     if jax.default_backend() == "cpu" and small and large_kernel:
         return conv_by_patches(x, kernel)

@@ -50,7 +50,7 @@ class Normalize:
     """`(to_float(image) - mean) / std`, by channel.
 
     Attributes:
-        mean: One number a channel, or one for all of them. In units of [0, 1] for
+        mean: One number per channel, or one for all of them. In units of [0, 1] for
             uint8 and uint16 images, as torchvision has it; of the pixels themselves
             for float images.
         std: Likewise; above 0.
@@ -115,7 +115,7 @@ def normalize(
     """A preprocessing to zero mean and unit variance: see `Normalize`.
 
     Args:
-        mean: One number a channel, or one for all; in units of [0, 1] for uint8 and
+        mean: One number per channel, or one for all; in units of [0, 1] for uint8 and
             uint16 images, of the pixels themselves for float images.
         std: Likewise.
     """
@@ -136,15 +136,15 @@ def _numbers(values: Sequence[float | int] | float | int) -> tuple[float, ...]:
     return tuple(float(v) for v in np.atleast_1d(np.asarray(values)))
 
 
-def repeat_pixels(x: Array, times: int, *, axis: int = 1) -> Array:
+def upsample_nearest(x: Array, factor: int, *, axis: int = 1) -> Array:
     """Enlarges by nearest neighbors: every row and column so many times.
 
     Args:
         x: [..., H, W, ...].
-        times: How many times.
+        factor: How many times.
         axis: That of the rows; columns are the next.
 
     Returns:
         [..., H * times, W * times, ...].
     """
-    return jnp.repeat(jnp.repeat(x, times, axis=axis), times, axis=axis + 1)
+    return jnp.repeat(jnp.repeat(x, factor, axis=axis), factor, axis=axis + 1)

@@ -29,8 +29,8 @@ def match(
     object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
-    foreground: float,
-    background: float,
+    high_threshold: float,
+    low_threshold: float,
 ) -> Matches:
     """Gives each box the object that it overlaps most, if it overlaps it enough.
 
@@ -38,8 +38,8 @@ def match(
         iou: [N, A] of every object with every box.
         object_mask: [N] False for slots that hold no object.
         valid: [A] False for boxes that are padding: neither positive nor negative.
-        foreground: Least IoU of a positive box.
-        background: IoU below which a box is negative; at most `foreground`.
+        high_threshold: Least IoU of a positive box.
+        low_threshold: IoU below which a box is negative; at most `high_threshold`.
 
     Returns:
         The matches. Without an object every valid box is negative.
@@ -51,17 +51,17 @@ def match(
         Ren et al., Faster R-CNN, NeurIPS 2015, arXiv:1506.01497, section 3.1.2;
         equals torchvision's `Matcher`.
     """
-    if background > foreground:
+    if low_threshold > high_threshold:
         raise ValueError(
-            f"match needs background of at most foreground, got {background} and "
-            f"{foreground}. Swap them, or give both the same number."
+            f"match needs background of at most foreground, got {low_threshold} and "
+            f"{high_threshold}. Swap them, or give both the same number."
         )
-    iou = _counted(iou, object_mask, valid)
+    iou = _masked_iou(iou, object_mask, valid)
     best = jnp.max(iou, axis=0)
     return Matches(
         jnp.argmax(iou, axis=0).astype(jnp.int32),
-        valid & (best >= foreground),
-        valid & (best < background),
+        valid & (best >= high_threshold),
+        valid & (best < low_threshold),
     )
 
 
@@ -70,8 +70,8 @@ def match_every_object(
     object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
-    foreground: float,
-    background: float,
+    high_threshold: float,
+    low_threshold: float,
 ) -> Matches:
     """`match`, and the boxes that overlap an object most are positive anyhow.
 
@@ -83,8 +83,8 @@ def match_every_object(
         iou: [N, A] of every object with every box.
         object_mask: [N] False for slots that hold no object.
         valid: [A] False for boxes that are padding: neither positive nor negative.
-        foreground: Least IoU of a positive box.
-        background: IoU below which a box is negative; at most `foreground`.
+        high_threshold: Least IoU of a positive box.
+        low_threshold: IoU below which a box is negative; at most `high_threshold`.
 
     Returns:
         The matches. Without an object every valid box is negative.
@@ -97,26 +97,26 @@ def match_every_object(
         overlaps no box at all makes every box positive; here it makes none.
     """
     matches = match(
-        iou, object_mask, valid, foreground=foreground, background=background
+        iou, object_mask, valid, high_threshold=high_threshold, low_threshold=low_threshold
     )
-    iou = _counted(iou, object_mask, valid)
+    iou = _masked_iou(iou, object_mask, valid)
     most = jnp.max(iou, axis=1, keepdims=True)
     tied = jnp.any((iou == most) & (most > 0), axis=0)
     return Matches(matches.index, matches.positive | tied, matches.negative & ~tied)
 
 
-def sample_slots(
+def sample_balanced(
     rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
-    count: int,
+    num_samples: int,
     positive_fraction: float,
 ) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
     """Draws boxes without putting any back, positive ones up to a share.
 
     Of the positive boxes int(count * positive_fraction) are drawn, or all if there
-    are fewer; negative ones fill up to `count`, as far as there are any. With a count
+    are fewer; negative ones fill up to `num_samples`, as far as there are any. With a count
     of A and a fraction of 1 everything is taken.
 
     Args:
@@ -125,7 +125,7 @@ def sample_slots(
             in the array make the draw independent of padding.
         positive: [A] boxes that are to predict an object.
         negative: [A] boxes that are to predict background; none is both.
-        count: K, at least 1.
+        num_samples: K, at least 1.
         positive_fraction: In [0, 1].
 
     Returns:
@@ -142,42 +142,42 @@ def sample_slots(
     order = argsort(jnp.where(positive, rank, jnp.where(negative, 1 + rank, 3)))
     positives = jnp.sum(positive, dtype=jnp.int32)
     negatives = jnp.sum(negative, dtype=jnp.int32)
-    taken = jnp.minimum(positives, int(count * positive_fraction))
-    slot = jnp.arange(count, dtype=jnp.int32)
-    slot_mask = slot < taken + jnp.minimum(negatives, count - taken)
+    taken = jnp.minimum(positives, int(num_samples * positive_fraction))
+    slot = jnp.arange(num_samples, dtype=jnp.int32)
+    slot_mask = slot < taken + jnp.minimum(negatives, num_samples - taken)
     place = jnp.where(slot < taken, slot, slot - taken + positives)
     index = order[jnp.clip(place, 0, size - 1)]
     return jnp.where(slot_mask, index, 0), slot_mask
 
 
-def sample_masks(
+def sample_balanced_masks(
     rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
-    count: int,
+    num_samples: int,
     positive_fraction: float,
 ) -> tuple[Bool[Array, " a"], Bool[Array, " a"]]:
-    """The draw of `sample_slots` as the two masks, cut to what was drawn.
+    """The draw of `sample_balanced` as the two masks, cut to what was drawn.
 
     Args:
         rank: [A] random numbers in [0, 1).
         positive: [A] boxes that are to predict an object.
         negative: [A] boxes that are to predict background; none is both.
-        count: Boxes to draw, at least 1.
+        num_samples: Boxes to draw, at least 1.
         positive_fraction: In [0, 1].
 
     Returns:
         Two bool [A]: the positive and the negative boxes that were drawn.
     """
-    index, slot_mask = sample_slots(
-        rank, positive, negative, count=count, positive_fraction=positive_fraction
+    index, slot_mask = sample_balanced(
+        rank, positive, negative, num_samples=num_samples, positive_fraction=positive_fraction
     )
     drawn = jnp.zeros(positive.shape, bool).at[index].max(slot_mask)
     return positive & drawn, negative & drawn
 
 
-def _counted(iou, object_mask, valid):
+def _masked_iou(iou, object_mask, valid):
     """-1, less than any IoU, where the object or the box does not count."""
     chex.assert_equal_shape_prefix([iou, object_mask], 1)
     return jnp.where(object_mask[:, None] & valid[None, :], iou, -1)

@@ -44,11 +44,11 @@ def nms(
 
     Returns:
         index: int32 [M] of the kept boxes, best first; 0 where not present.
-        present: bool [M], True for as many slots as boxes were kept.
+        slot_mask: bool [M], True for as many slots as boxes were kept.
         No gradient flows through either.
     """
     classes = jnp.zeros(scores.shape, jnp.int32)
-    return class_nms(
+    return multiclass_nms(
         boxes,
         scores,
         classes,
@@ -58,7 +58,7 @@ def nms(
     )
 
 
-def class_nms(
+def multiclass_nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
     classes: Int[Array, " n"],
@@ -83,7 +83,7 @@ def class_nms(
 
     Returns:
         index: int32 [M] of the kept boxes, best first; 0 where not present.
-        present: bool [M], True for as many slots as boxes were kept.
+        slot_mask: bool [M], True for as many slots as boxes were kept.
         No gradient flows through either.
     """
     chex.assert_equal_shape_prefix([boxes, scores, classes, valid], 1)
@@ -100,8 +100,8 @@ def class_nms(
         place, kept = jax.lax.platform_dependent(
             *arguments, cpu=in_turn, default=at_once
         )
-    present = jnp.arange(max_outputs) < kept
-    return jnp.where(present, order[place], 0), present
+    slot_mask = jnp.arange(max_outputs) < kept
+    return jnp.where(slot_mask, order[place], 0), slot_mask
 
 
 def _keep_in_turn(corners, classes, valid, threshold, *, max_outputs: int):

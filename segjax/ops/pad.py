@@ -13,7 +13,7 @@ def round_up(size: int, multiple: int) -> int:
     return size + -size % multiple
 
 
-def mirror_pad(x: Array, size: Sequence[int]) -> Array:
+def reflect_pad(x: Array, size: Sequence[int]) -> Array:
     """Extends images at the bottom and right by their mirror image.
 
     The mirror stands on the last row or column, which is not repeated, and mirrors

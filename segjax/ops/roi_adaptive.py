@@ -26,7 +26,7 @@ def roi_align_adaptive(
         features: [H, W, C].
         boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
         output_size: (P, Q), rows and columns of cells.
-        spatial_scale: Features a pixel, such as 1 / 4.
+        spatial_scale: Features per pixel, such as 1 / 4.
         aligned: As in `roi_align`.
 
     Returns:

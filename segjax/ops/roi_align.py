@@ -51,8 +51,8 @@ def roi_align(
         features: [H, W, C].
         boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
         output_size: (P, Q), rows and columns of cells.
-        spatial_scale: Features a pixel, such as 1 / 4.
-        sampling_ratio: Samples a cell along each axis, at least 1.
+        spatial_scale: Features per pixel, such as 1 / 4.
+        sampling_ratio: Samples per cell along each axis, at least 1.
         aligned: True: the center of the top left feature is at (0.5, 0.5) features,
             as pixels have it. False: at (0, 0), and boxes are at least one feature
             wide and high; torchvision's detectors were trained so.
@@ -95,9 +95,9 @@ def multilevel_roi_align(
         pyramid: L maps [H, W, C], finest first.
         boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
         output_size: (P, Q), rows and columns of cells.
-        spatial_scales: Features a pixel on each level, such as (1 / 4, 1 / 8); each
+        spatial_scales: Features per pixel on each level, such as (1 / 4, 1 / 8); each
             half of the one before.
-        sampling_ratio: Samples a cell along each axis, at least 1.
+        sampling_ratio: Samples per cell along each axis, at least 1.
         aligned: As in `roi_align`; False in torchvision's detectors.
         sizes: [L, 2] (height, width) of the maps that count, where the rest is
             padding: their far border is there. None for the whole maps.
@@ -153,7 +153,7 @@ def roi_levels(
 
     Args:
         boxes: [R, 4] in pixels.
-        spatial_scales: Features a pixel on each level, finest first.
+        spatial_scales: Features per pixel on each level, finest first.
         canonical_size: In pixels.
         canonical_level: Minus the base 2 logarithm of a scale.
 

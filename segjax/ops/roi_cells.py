@@ -28,7 +28,7 @@ def cell_entries(
         limit: [R] features of the axis.
         cells: P.
         aligned: As in `roi_align`.
-        count: [R] samples a cell, in the dtype of `start`.
+        count: [R] samples per cell, in the dtype of `start`.
         most: S, the largest of them.
 
     Returns:

@@ -75,7 +75,7 @@ def theirs(arrays):
         list(t["anchor_delta_targets"]),
     )
     kept = t["proposal_mask"]
-    class_, box = roi_heads.fastrcnn_loss(
+    classifier, box = roi_heads.fastrcnn_loss(
         t["class_logits"][kept],
         t["box_deltas"][kept].flatten(1),
         [t["class_targets"][kept].long()],
@@ -87,7 +87,7 @@ def theirs(arrays):
         t["mask_logits"][masks], t["mask_targets"][masks]
     )
     values = dict(zip(("objectness", "rpn_box"), (objectness, rpn_box), strict=True))
-    values |= {"class": class_, "box": box, "mask": mask}
+    values |= {"class": classifier, "box": box, "mask": mask}
     return {k: float(v) for k, v in values.items()}
 
 
@@ -235,7 +235,7 @@ def test_large_logits_stay_finite(rng):
 def test_weights_of_terms(rng):
     arrays = random_arrays(rng)
     objective = losses.instance(
-        objectness=2.0, rpn_box=3.0, class_=5.0, box=7.0, mask=0.0
+        objectness=2.0, rpn_box=3.0, classifier=5.0, box=7.0, mask=0.0
     )
     got = objective(_outputs(arrays), {"weight": ONES})
     want = batch_wise(arrays, ONES)

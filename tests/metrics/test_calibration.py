@@ -67,7 +67,7 @@ def test_certain_and_right_or_wrong():
     assert metric(logits, batch).compute()["brier"] == 0
     assert metric(-logits, batch).compute()["ece"] == 1
     assert metric(-logits, batch).compute()["brier"] == 2
-    diagram = metric(logits, batch).diagram()
+    diagram = metric(logits, batch).reliability_diagram()
     assert diagram["count"].tolist() == [0] * 14 + [4]
     assert diagram["accuracy"][-1] == diagram["confidence"][-1] == 1
     assert np.isnan(diagram["accuracy"][:-1]).all()
@@ -82,7 +82,7 @@ def test_bins_hold_their_upper_edge():
     }
     logits = np.array([[[[0.0, 0.0], [9.0, 0.0]]]], np.float32)  # 1/2 and nearly 1.
     got = metrics.calibration(("a", "b"), num_bins=2)(logits, batch)
-    assert got.diagram()["count"].tolist() == [1, 1]
+    assert got.reliability_diagram()["count"].tolist() == [1, 1]
 
 
 def test_nothing_counted_is_nan(rng):

@@ -32,7 +32,7 @@ def test_metric_over_images_and_classes(rng):
     logits, batch = scenes.batch(rng, examples=4, size=(24, 21))
     batch["label"][1] = 0
     batch["valid"][3] = False
-    metric = scenes.compiled(metrics.centerline(scenes.NAMES))
+    metric = scenes.compiled(metrics.centerline_dice(scenes.NAMES))
     got = metric(logits, batch).made
     predicted = logits.argmax(-1)
     want = np.array(

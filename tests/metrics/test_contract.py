@@ -13,7 +13,7 @@ from tests.metrics import scenes
 NAMES = scenes.NAMES
 OBJECTS = (
     metrics.Matching.from_batch,
-    metrics.Panoptic.of_objects,
+    metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
 )
@@ -25,7 +25,7 @@ METRICS = {
     "boundary_iou": metrics.boundary_iou(NAMES),
     "ranking": metrics.ranking(NAMES),
     "calibration": metrics.calibration(NAMES),
-    "centerline": metrics.centerline(NAMES),
+    "centerline_dice": metrics.centerline_dice(NAMES),
     "objects": metrics.objects(*OBJECTS),
     "regions": metrics.regions(*OBJECTS),
     "best_threshold_rand": metrics.best_threshold_rand(),
@@ -46,7 +46,7 @@ def _scene(seed):
     rng = np.random.default_rng(seed)
     logits, batch = scenes.batch(rng, examples=SCENES, size=(11, 12))
     batch["label"][3] = 0  # An image without an object.
-    batch["instances"] = metrics.components(batch["label"] == 1)
+    batch["instances"] = metrics.connected_components(batch["label"] == 1)
     batch["valid"][2] = False  # One that is all void.
     return logits, batch
 

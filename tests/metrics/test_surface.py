@@ -134,5 +134,5 @@ def test_integer_masks_mean_what_booleans_mean(dtype, rng):
         np.testing.assert_array_equal(got[name], value, err_msg=name)
     assert float(metrics.surface_scores(one.astype(dtype), one)["hd"].max()) == 0
     np.testing.assert_array_equal(
-        metrics.band(one.astype(dtype), width=1), metrics.band(one, width=1)
+        metrics.mask_to_boundary(one.astype(dtype), width=1), metrics.mask_to_boundary(one, width=1)
     )

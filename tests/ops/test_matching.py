@@ -10,11 +10,11 @@ from segjax import ops
 from tests import torchvision_oracle
 
 N, A = 6, 40
-match = jax.jit(ops.match, static_argnames=("foreground", "background"))
+match = jax.jit(ops.match, static_argnames=("high_threshold", "low_threshold"))
 match_every_object = jax.jit(
-    ops.match_every_object, static_argnames=("foreground", "background")
+    ops.match_every_object, static_argnames=("high_threshold", "low_threshold")
 )
-THRESHOLDS = {"foreground": 0.7, "background": 0.3}
+THRESHOLDS = {"high_threshold": 0.7, "low_threshold": 0.3}
 
 
 def random_iou(rng, *, levels=10):
@@ -103,15 +103,15 @@ def test_message():
         np.ones(2, bool),
     )
     with pytest.raises(ValueError, match=r"at most foreground, got 0.5 and 0.3"):
-        ops.match(iou, object_mask, valid, foreground=0.3, background=0.5)
+        ops.match(iou, object_mask, valid, high_threshold=0.3, low_threshold=0.5)
 
 
-@functools.partial(jax.jit, static_argnames=("count", "positive_fraction"))
-def draw(rank, positive, negative, count, positive_fraction):
-    options = {"count": count, "positive_fraction": positive_fraction}
+@functools.partial(jax.jit, static_argnames=("num_samples", "positive_fraction"))
+def draw(rank, positive, negative, num_samples, positive_fraction):
+    options = {"num_samples": num_samples, "positive_fraction": positive_fraction}
     return (
-        ops.sample_slots(rank, positive, negative, **options),
-        ops.sample_masks(rank, positive, negative, **options),
+        ops.sample_balanced(rank, positive, negative, **options),
+        ops.sample_balanced_masks(rank, positive, negative, **options),
     )
 
 
@@ -167,7 +167,7 @@ def test_draws_are_uniform(key):
     # Of 4 positive boxes 2, of 6 negative ones 2: 1/2 and 1/3, to five deviations.
     positive, negative = np.arange(12) < 4, (np.arange(12) >= 6)
     ranks = jax.random.uniform(key, (4000, 12))
-    run = functools.partial(ops.sample_masks, count=4, positive_fraction=0.5)
+    run = functools.partial(ops.sample_balanced_masks, num_samples=4, positive_fraction=0.5)
     masks = jax.jit(jax.vmap(run, (0, None, None)))(ranks, positive, negative)
     shares = np.asarray(masks[0] | masks[1]).mean(axis=0)
     np.testing.assert_allclose(shares[:4], 1 / 2, atol=0.04)

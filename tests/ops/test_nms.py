@@ -25,8 +25,8 @@ def nms(boxes, scores, valid, iou_threshold, max_outputs):
 
 
 @functools.partial(jax.jit, static_argnames="max_outputs")
-def class_nms(boxes, scores, classes, valid, iou_threshold, max_outputs):
-    return ops.class_nms(
+def multiclass_nms(boxes, scores, classes, valid, iou_threshold, max_outputs):
+    return ops.multiclass_nms(
         boxes,
         scores,
         classes,
@@ -129,11 +129,11 @@ def test_classes_apart(seed, count, threshold):
         if own.size:
             kept += own[greedy(boxes[own], scores[own], threshold)].tolist()
     want = sorted(kept, key=lambda i: (-scores[i], i))
-    got = class_nms(boxes, scores, classes, valid, jnp.float32(threshold), 128)
+    got = multiclass_nms(boxes, scores, classes, valid, jnp.float32(threshold), 128)
     check(got, want)
     # Fewer outputs are the first of these, more are empty slots.
     for most in (7, 150):
-        got = class_nms(boxes, scores, classes, valid, jnp.float32(threshold), most)
+        got = multiclass_nms(boxes, scores, classes, valid, jnp.float32(threshold), most)
         check(got, want[:most])
 
 
