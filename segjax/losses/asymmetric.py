@@ -1,4 +1,4 @@
-"""Losses that price false positives and false negatives differently.
+"""Losses that weigh false positives and false negatives differently.
 
 TP, FP and FN are soft counts, as in `region.py`.
 """
@@ -43,15 +43,15 @@ def tversky(
         1 - (TP + smooth)
             / (TP + false_positive * FP + false_negative * FN + smooth)
 
-    Prices 1/2 and 1/2 are soft Dice with twice the `smooth`; 1 and 1 are Jaccard.
+    Equals soft Dice with twice the `smooth` for alpha = beta = 1/2, and Jaccard for
+    alpha = beta = 1.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); ignored where not valid.
         valid: [B, H, W] True where a pixel contributes to the loss.
-        alpha: Price of a false positive pixel, at least 0.
-        beta: Price of a false negative pixel, at least 0; higher favors
-            recall.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0; higher favors recall.
         smooth: Added to numerator and denominator, in pixels; above 0. A class
             that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
@@ -61,18 +61,18 @@ def tversky(
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If class_weights does not have C entries, a price is negative, or
-            smooth is not above 0.
+        ValueError: If class_weights does not have C entries, alpha or beta is negative,
+            or smooth is not above 0.
 
     Reference:
         Salehi et al., Tversky loss function for image segmentation using 3D fully
         convolutional deep networks, 2017, section 2.2. arXiv:1706.05721. The paper
-        has two classes and no smooth; its alpha and beta are these prices.
+        has two classes and no smooth.
     """
     check_smooth("tversky", smooth)
     _check_alpha_beta(alpha, beta)
-    pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, alpha, beta, smooth)
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, alpha, beta, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -87,7 +87,7 @@ def focal_tversky(
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """The Tversky loss of each class to the power 1 / gamma, averaged.
+    """Tversky loss of each class to the power 1 / gamma, averaged.
 
     With gamma above 1, classes that are nearly right keep a large gradient.
 
@@ -96,10 +96,10 @@ def focal_tversky(
         labels: [B, H, W] class ids in [0, C); ignored where not valid.
         valid: [B, H, W] True where a pixel contributes to the loss.
         gamma: Above 0; the paper's range is 1 to 3, and 1 is `tversky`.
-        alpha: Price of a false positive pixel, at least 0.
-        beta: Price of a false negative pixel, at least 0.
-        smooth: As in `tversky`, in pixels; above 0. A class that is absent from
-            both sides has a loss of exactly 0.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0.
+        smooth: As in `tversky`, in pixels; above 0. A class that is absent from labels
+            and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
             all 0; None for equal weights.
 
@@ -107,13 +107,14 @@ def focal_tversky(
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If class_weights does not have C entries, a price is negative, or
-            gamma or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, alpha or beta is negative,
+            or gamma or smooth is not above 0.
 
     Reference:
         Abraham and Khan, A Novel Focal Tversky Loss Function with Improved
         Attention U-Net for Lesion Segmentation, 2018, section 2.
-        arXiv:1810.07842. The paper sums over classes; this is the mean.
+        arXiv:1810.07842. The paper sums over classes; this is the mean. Its alpha is
+        the weight of false negatives, our beta.
     """
     check_smooth("focal_tversky", smooth)
     _check_alpha_beta(alpha, beta)
@@ -121,8 +122,8 @@ def focal_tversky(
         raise ValueError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
-    pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, alpha, beta, smooth)
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, alpha, beta, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 
@@ -137,39 +138,39 @@ def asymmetric_unified_focal(
     gamma: float = 0.5,
     smooth: float = 1.0,
 ) -> PerExample:
-    """A focal cross-entropy and a focal Tversky loss that spare the rare classes.
+    """Focal cross-entropy plus focal Tversky loss, with rare classes at full weight.
 
     With softmax probability p of the label, TI = (TP + smooth) / (TP + smooth +
-    delta * FN + (1 - delta) * FP), a pixel and a class cost
+    delta * FN + (1 - delta) * FP), the losses of a pixel and of a class are
 
         rare:   delta * -log(p)                           (1 - TI)**(1 - gamma)
         common: (1 - delta) * (1 - p)**gamma * -log(p)    1 - TI
 
-    The loss is balance * mean over pixels + (1 - balance) * mean over classes:
-    common classes are suppressed where they are easy, rare ones never are.
+    The loss is weight * mean over pixels + (1 - weight) * mean over classes. Easy
+    pixels of common classes are suppressed, those of rare classes are not.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
         labels: [B, H, W] class ids in [0, C); ignored where not valid.
         valid: [B, H, W] True where a pixel contributes to the loss.
-        rare: [C] True for a rare class; None for all but class 0.
-        weight: Share of the cross-entropy half, in [0, 1] (the paper's lambda).
+        rare: [C] True for a rare class; None for all classes but 0.
+        weight: Weight of the cross-entropy term, in [0, 1] (the paper's lambda).
         delta: Weight of rare pixels and of false negatives, in [0, 1].
-        gamma: Focus, in [0, 1).
-        smooth: In pixels; above 0. A class that is absent from labels and prediction costs
-            nothing.
+        gamma: Focusing exponent, in [0, 1).
+        smooth: In pixels; above 0. A class that is absent from labels and prediction
+            contributes 0.
 
     Returns:
         [B] at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one `rare` a class, or a number is out of range.
+        ValueError: If `rare` does not have C entries, or a number is out of range.
 
     Reference:
         Yeung et al., Unified Focal loss: Generalizing Dice and cross entropy-based
         losses to handle class imbalanced medical image segmentation, 2021, section
-        2.5. arXiv:2102.04525. The paper sums the Tversky half over classes; this is
-        the mean, as in the authors' code.
+        2.5. arXiv:2102.04525. The paper sums the Tversky term over classes; this is the
+        mean, as in the authors' code.
     """
     check_smooth("asymmetric_unified_focal", smooth)
     _check_unified(weight, delta, gamma)
@@ -191,10 +192,9 @@ def asymmetric_unified_focal(
 def _asymmetric_cost(
     log_p: jax.Array, rare: jax.Array, delta: float, gamma: float
 ) -> jax.Array:
-    """[B, H, W] cost of pixels whose label has log-probability log_p, at most 0.
+    """Cross-entropy term [B, H, W] of pixels whose label has log-probability log_p.
 
-    The gradient is written out: derived by JAX it makes the whole loss slower than
-    twice cross-entropy on a CPU.
+    The gradient is written out because the one that JAX derives is slow on CPUs.
     """
     return _cost_and_slope(log_p, rare, delta, gamma)[0]
 
@@ -223,9 +223,9 @@ def _tversky(hits, extra, missed, alpha, beta, smooth):
 
 
 def _power(x: jax.Array, exponent: float) -> jax.Array:
-    """The power of an x of at least 0; value and slope 0 where x is 0."""
-    tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite slope at 0.
-    # In vectors on a CPU, where `**` goes number by number.
+    """Raises x, at least 0, to a power; value and gradient are 0 where x is 0."""
+    tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite gradient at 0.
+    # XLA vectorizes exp and log on CPUs, but not `**`.
     power = jnp.exp(exponent * jnp.log(jnp.maximum(x, tiny)))
     return jnp.where(x > tiny, power, 0)
 

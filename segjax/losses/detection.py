@@ -1,7 +1,7 @@
-"""The five losses of Mask R-CNN, on predictions and targets that are already sampled.
+"""The five losses of Mask R-CNN, for sampled predictions and targets.
 
-Each gives a sum over the entries of an image and how many entries there were. How sums
-become a loss is a second question, answered in `instance.py`.
+Each returns the sum over the entries of an image and the number of entries.
+`instance.py` normalizes the sums to losses.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from segjax.typing import Array, PerExample
 
 BETA = 1 / 9
-"""Where the box losses pass from quadratic to linear, in units of encoded boxes."""
+"""Where smooth L1 changes from quadratic to linear, in units of encoded boxes."""
 
 
 class Sum(NamedTuple):
@@ -34,12 +34,12 @@ def objectness_sum(
     positive: Bool[Array, "b a"],
     negative: Bool[Array, "b a"],
 ) -> Sum:
-    """Binary cross-entropy of the sampled anchors: does one hold an object?
+    """Binary cross-entropy of the objectness of the sampled anchors.
 
     Args:
         logits: [B, A].
         positive: [B, A] anchors sampled as objects.
-        negative: [B, A] anchors sampled as background; the rest does not count.
+        negative: [B, A] anchors sampled as background; other anchors are ignored.
 
     Returns:
         Nats, over the sampled anchors.
@@ -61,9 +61,9 @@ def rpn_box_sum(
 
     Args:
         deltas: [B, A, 4] predicted (dx, dy, dw, dh).
-        targets: [B, A, 4] from the anchor to its object; never read elsewhere.
+        targets: [B, A, 4] from the anchor to its object; ignored for other anchors.
         positive: [B, A] anchors sampled as objects.
-        negative: [B, A] anchors sampled as background: these only add to the count.
+        negative: [B, A] anchors sampled as background; these only add to the count.
 
     Returns:
         Summed over the four numbers of a box.
@@ -83,7 +83,7 @@ def class_sum(
 
     Args:
         logits: [B, R, C], background first.
-        targets: [B, R] in [0, C); never read where not sampled.
+        targets: [B, R] in [0, C); ignored in empty slots.
         proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
@@ -100,12 +100,13 @@ def box_sum(
     classes: Int[Array, "b r"],
     proposal_mask: Bool[Array, "b r"],
 ) -> Sum:
-    """Smooth L1 of the boxes of proposals with an object, over all sampled ones.
+    """Smooth L1 of the boxes of positive proposals, over all sampled proposals.
 
     Args:
-        deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), a box a class.
-        targets: [B, R, 4] from the proposal to its object; never read elsewhere.
-        classes: [B, R] of the object, in [1, C), 0 for background: its box is read.
+        deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), one box per class.
+        targets: [B, R, 4] from the proposal to its object; ignored elsewhere.
+        classes: [B, R] class of the object, which selects the box: in [1, C), or 0 for
+            background.
         proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
@@ -124,11 +125,11 @@ def mask_sum(
     targets: Float[Array, "b p m m"],
     proposal_mask: Bool[Array, "b p"],
 ) -> Sum:
-    """Binary cross-entropy of the masks, a mean over the cells of each.
+    """Binary cross-entropy of the masks, each averaged over its pixels.
 
     Args:
-        logits: [B, P, M, M], the mask of the class that each proposal should be.
-        targets: [B, P, M, M] in [0, 1]; never read where not sampled.
+        logits: [B, P, M, M], the mask of each proposal's target class.
+        targets: [B, P, M, M] in [0, 1]; ignored in empty slots.
         proposal_mask: [B, P] slots whose proposal holds an object.
 
     Returns:
@@ -143,7 +144,7 @@ def mask_sum(
 
 
 def _masked(values: Array, pixel_mask: Array) -> jax.Array:
-    """At least float32, and 0, whatever it was, where it does not count."""
+    """Converts to at least float32, and sets values outside the mask to 0."""
     dtype = jnp.promote_types(values.dtype, jnp.float32)
     pixel_mask = pixel_mask.reshape(
         pixel_mask.shape + (1,) * (values.ndim - pixel_mask.ndim)
@@ -157,7 +158,7 @@ def _sum(values: jax.Array, pixel_mask: Array) -> Sum:
 
 
 def _of_class(values: Array, classes: Array) -> jax.Array:
-    """[B, R, C, ...] -> [B, R, ...], the entry of each one's class."""
+    """Selects the entry of each class: [B, R, C, ...] -> [B, R, ...]."""
     index = classes.reshape(classes.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=2)[:, :, 0]
 

@@ -3,8 +3,8 @@
 from segjax.metrics.aggregated_jaccard import AggregatedJaccard as AggregatedJaccard
 from segjax.metrics.average_precision import AveragePrecision as AveragePrecision
 from segjax.metrics.boundary_iou import BoundaryIoU as BoundaryIoU
-from segjax.metrics.boundary_iou import mask_to_boundary as mask_to_boundary
 from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
+from segjax.metrics.boundary_iou import mask_to_boundary as mask_to_boundary
 from segjax.metrics.calibration import Calibration as Calibration
 from segjax.metrics.calibration import calibration as calibration
 from segjax.metrics.cl_dice import centerline_dice as centerline_dice

@@ -1,4 +1,4 @@
-"""Boundary IoU: overlap of the bands along the outlines."""
+"""Boundary IoU: intersection over union of the bands along the boundaries."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ import numpy as np
 
 from segjax.metrics import common
 from segjax.metrics.common import Masks
-from segjax.metrics.reduce import nanmean, mean_over_classes, ratio
+from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
 def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
-    """True pixels at most `width` rows and columns from outside the mask.
+    """Computes the inner boundary of a mask: True pixels at most `width` from outside.
 
-    Equals the mask less `width` erosions by a 3x3 square; outside the image is False.
+    Equals the mask minus its erosion, `width` times by a 3x3 square. Pixels outside the
+    image are False.
 
     Args:
         mask: [..., H, W].
@@ -44,12 +45,12 @@ def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
 
 @flax.struct.dataclass
 class BoundaryIoU(RowMetric):
-    """Overlap and union of the bands of each class in each image, int32.
+    """Intersection and union of the boundary bands of each class in each image, int32.
 
     `rows.values` has `intersection` and `union`, each [N, K].
 
     Attributes:
-        classes: K names, those scored.
+        classes: K names of the classes that are scored.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
@@ -70,11 +71,11 @@ class BoundaryIoU(RowMetric):
         Args:
             predicted: [B, H, W] class ids.
             labels: [B, H, W] class ids; ignored where not valid.
-            valid: [B, H, W] True where a pixel is evaluated; others are background on both
-                sides, as what lies outside the image is.
+            valid: [B, H, W] True where a pixel is evaluated; other pixels are
+                background in labels and prediction, as are pixels outside the image.
             batch: Has `index` and `weight`, both [B].
-            classes: (id, name) of those to score.
-            width: Of the band, in pixels.
+            classes: (id, name) of the classes to score.
+            width: Width of the band, in pixels.
         """
         intersection, union = [], []
         for c, _ in classes:
@@ -82,21 +83,26 @@ class BoundaryIoU(RowMetric):
             b = mask_to_boundary((labels == c) & valid, width=width)
             intersection.append(jnp.sum(a & b, axis=(1, 2)))
             union.append(jnp.sum(a | b, axis=(1, 2)))
-        overlap = {"intersection": jnp.stack(intersection, -1), "union": jnp.stack(union, -1)}
+        overlap = {
+            "intersection": jnp.stack(intersection, -1),
+            "union": jnp.stack(union, -1),
+        }
         return cls(Rows.from_batch(overlap, batch), tuple(name for _, name in classes))
 
     def compute(self) -> dict[str, float]:
-        """Overlap over union in [0, 1].
+        """Intersection over union in [0, 1].
 
         Returns:
             `boundary_iou/<name>` and `mean_boundary_iou`: over all pixels.
             `boundary_iou_per_image/<name>` and `mean_boundary_iou_per_image`: means
             over images.
-            A class seen on neither side has no score (NaN) and is left out of means;
-            one seen on one side only scores 0.
+            A class absent from truth and prediction has no score (NaN) and is left out
+            of means; one present in only one of them scores 0.
         """
         rows = self.rows.without_padding().values
-        iou = ratio(*(rows[k].sum(0, dtype=np.int64) for k in ("intersection", "union")))
+        iou = ratio(
+            *(rows[k].sum(0, dtype=np.int64) for k in ("intersection", "union"))
+        )
         scores = {"mean_boundary_iou": nanmean(iou)}
         for name, value in zip(self.classes, iou, strict=True):
             scores[f"boundary_iou/{name}"] = float(value)
@@ -113,31 +119,36 @@ class BoundaryIoU(RowMetric):
 
 
 def boundary_iou(
-    classes: Sequence[str], *, dilation_ratio: float = 0.02, ignore_background: bool = True
+    classes: Sequence[str],
+    *,
+    dilation_ratio: float = 0.02,
+    ignore_background: bool = True,
 ) -> MetricFn:
-    """Boundary IoU of each class from one logit map per image, on the device.
+    """Builds the boundary IoU of each class from one logit map per image.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
-        dilation_ratio: The band's width as a share of the diagonal of the logits' [H, W],
-            padding included; rounded to pixels, at least 1.
-        ignore_background: Whether class 0 is a background, which is not scored.
+        dilation_ratio: Width of the band as a fraction of the diagonal of the logits'
+            [H, W], including padding; rounded to pixels, at least 1.
+        ignore_background: Whether class 0 is background and not scored.
 
     Returns:
-        `(logits, batch) -> BoundaryIoU`.
+        `(logits, batch) -> BoundaryIoU`, computed on the device.
 
     Raises:
-        ValueError: As `semantic`; if no class is left to score.
+        ValueError: As for `semantic`, and if there is no class to score.
 
     Reference:
-        Cheng et al., Boundary IoU, CVPR 2021, arXiv:2103.16562, which the authors'
-        code computes for each object; here a class of an image is one object.
+        Cheng et al., Boundary IoU, CVPR 2021, arXiv:2103.16562. The authors' code
+        computes it per object; here each class of an image is one object.
     """
     classes = common.check_distinct(classes)
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> BoundaryIoU:
-        predicted, labels, valid = common.predicted_and_masked_labels(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
         width = max(1, round(dilation_ratio * math.hypot(*valid.shape[1:])))
         return BoundaryIoU.from_batch(
             predicted, labels, valid, batch, classes=kept, width=width

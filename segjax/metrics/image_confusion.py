@@ -1,4 +1,4 @@
-"""Pixel counts of each image, for scores over images as well as over the data set."""
+"""Pixel counts of each image, for scores per image and over the data set."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 @flax.struct.dataclass
 class ImageConfusion(RowMetric):
-    """Hits and sizes of each class in each image, int32.
+    """Intersection and sizes of each class in each image, int32.
 
     `rows.values` has `intersection`, `truth`, `predicted`, each [N, C].
 
@@ -60,16 +60,16 @@ class ImageConfusion(RowMetric):
         return cls(Rows.from_batch(hits, batch), classes)
 
     def compute(self) -> dict[str, float]:
-        """Scores over all pixels, and means over images.
+        """Computes scores over all pixels, and means over images.
 
-        In both, a class seen on neither side has no score (NaN) and is left out of
-        means; one seen on one side only scores 0.
+        In both, a class absent from truth and prediction has no score (NaN) and is left
+        out of means; one present in only one of them scores 0.
 
         Returns:
             The keys of `Confusion.compute`, over all pixels; and each again with
             `_per_image`: `mean_iou_per_image` is the mean over images of the mean over
-            the classes seen in that image, `iou_per_image/<name>` the mean over images
-            in which that class is seen.
+            the classes in that image, `iou_per_image/<name>` the mean over the images
+            that contain the class.
         """
         rows = self.rows.without_padding().values
         one_image = {k: v.sum(axis=0, dtype=np.int64) for k, v in rows.items()}
@@ -90,21 +90,24 @@ class ImageConfusion(RowMetric):
 
 
 def semantic_per_image(classes: Sequence[str]) -> MetricFn:
-    """As `semantic`, and over images too: the scores that statistics resample.
+    """Builds the scores of `semantic`, and their means over images.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
 
     Returns:
-        `(logits, batch) -> ImageConfusion`; the batch also needs `index`.
+        `(logits, batch) -> ImageConfusion`, whose images can be resampled by
+        `metric_intervals`; the batch also needs `index`.
 
     Raises:
-        ValueError: As `semantic`.
+        ValueError: As for `semantic`.
     """
     classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> ImageConfusion:
-        predicted, labels, valid = common.predicted_and_masked_labels(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
         return ImageConfusion.from_batch(
             predicted, labels, valid, batch, classes=classes
         )

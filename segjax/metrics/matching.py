@@ -1,4 +1,4 @@
-"""Objects found, made up and missed at IoU thresholds."""
+"""True positives, false positives and false negatives of objects at IoU thresholds."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
 THRESHOLDS = tuple(k / 20 for k in range(10, 20))
-"""0.50, 0.55, ... 0.95, each the float nearest to its name."""
+"""0.50, 0.55, ... 0.95, each the nearest float."""
 REPORTED_THRESHOLDS = (0.5, 0.75)
-"""Thresholds that have keys of their own; `Matching.table` has all."""
+"""Thresholds reported by `Matching.compute`; `Matching.table` has all."""
 
 
 @flax.struct.dataclass
 class Matching(RowMetric):
-    """Objects of each image, and those found at each threshold.
+    """Numbers of objects in each image, and of true positives at each threshold.
 
-    An object is found where a predicted one has an IoU with it above the threshold,
-    which no second one can have from 0.5 up, so that no assignment is needed. Pixels
-    that do not count belong to no object.
+    A true object is detected if a predicted object has an IoU with it above the
+    threshold. At thresholds of 0.5 and more there is at most one such object, so no
+    assignment is needed. Invalid pixels belong to no object.
 
     `rows.values` has `tp` [N, 10], and `predicted` and `truth` [N].
     """
@@ -43,8 +43,8 @@ class Matching(RowMetric):
         for image in zip(predicted, truth, valid, strict=True):
             table = contingency(*image)
             _, _, shared, union = table.overlaps()
-            # A quotient of integers rounds to the float that a threshold's name has,
-            # so an IoU of exactly 11 / 20 is not above 0.55.
+            # A quotient of integers rounds to the same float as the threshold, so an
+            # IoU of exactly 11 / 20 is not above 0.55.
             iou = shared / union
             tp.append([np.count_nonzero(iou > t) for t in THRESHOLDS])
             num_objects.append([len(table.predicted_sizes), len(table.truth_sizes)])
@@ -57,28 +57,28 @@ class Matching(RowMetric):
         return cls(Rows.from_batch(values, batch))
 
     def table(self) -> dict[str, Any]:
-        """All scores over the objects of the data set, each [10] by threshold.
+        """Computes all scores over the objects of the data set, each [10] by threshold.
 
         Returns:
             `tp`, `fp`, `fn`; `precision`, `recall`, `f1`; `dsb2018_score`, which is
-            TP / (TP + FP + FN). Scores are NaN where neither side has an object and
-            0 where one side has none.
+            TP / (TP + FP + FN). Scores are NaN without true and predicted objects, and
+            0 if only one of the two has objects.
         """
         rows = self.rows.without_padding().values
         return _scores(**{k: v.sum(0) for k, v in rows.items()})
 
     def compute(self) -> dict[str, float]:
-        """Scores over objects, and means over images.
+        """Computes scores over objects, and means over images.
 
         Returns:
             `tp@0.50`, and `fp`, `fn`, `precision`, `recall`, `f1`, `dsb2018_score`
             likewise, at 0.50 and 0.75: over all objects of the data set.
-            `mean_dsb2018_score`: over thresholds from 0.50 to 0.95, of the same.
+            `mean_dsb2018_score`: mean of these over thresholds from 0.50 to 0.95.
             `dsb2018_score_per_image@0.50`, `f1_per_image@0.50` and so on, and
-            `mean_dsb2018_score_per_image` (the one of the 2018 Data Science Bowl):
-            means over images of each image's own.
-            An image with no object on either side has no score and is left out; one
-            with objects on one side only scores 0.
+            `mean_dsb2018_score_per_image` (the score of the 2018 Data Science Bowl):
+            means over images of the score of each image. An image without true and
+            predicted objects has no score and is left out; one with only true or only
+            predicted objects scores 0.
         """
         whole = self.table()
         scores = {"mean_dsb2018_score": nanmean(whole["dsb2018_score"])}

@@ -1,4 +1,4 @@
-"""Which difference is real: intervals of means and paired tests, on the host."""
+"""Confidence intervals of means, and paired significance tests, on the host."""
 
 import dataclasses
 import math
@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _MAX_EXACT_PAIRS = 16
-"""Pairs up to which all 2**n signs are tried."""
+"""Number of pairs up to which all 2**n sign patterns are enumerated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A metric and where it could as well have been.
+    """A score with its confidence interval.
 
     Attributes:
-        value: The metric.
+        value: The score.
         low: Lower end of the interval.
         high: Upper end.
     """
@@ -30,16 +30,16 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The mean of a - b over pairs.
+    """Result of a paired test: the mean of a - b over pairs.
 
     Attributes:
         difference: Mean of a - b.
         low: Lower end of its interval.
         high: Upper end.
-        p_value: Of the two-sided test that a and b could be exchanged in each pair.
-        pairs: Pairs where both have a score.
-        min_p_value: The smallest p-value that so many pairs can give. Above the level
-            that is asked for, the test cannot find any difference.
+        p_value: Of the two-sided test that a and b are exchangeable in each pair.
+            pairs: Pairs where both have a score.
+        min_p_value: The smallest p-value that this number of pairs can give. If it is
+            above the significance level, the test cannot find any difference.
     """
 
     difference: float
@@ -63,26 +63,26 @@ def mean_interval(
     num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Interval:
-    """Mean over images with its bootstrap interval (BCa).
+    """Computes the mean over images with its bootstrap confidence interval (BCa).
 
     Args:
         values: [N] scores, one an image, such as `per_image()["mean_iou_per_image"]`;
-            NaN, an image without the score, is left out.
-        confidence_level: Share of such intervals that hold the true mean.
-        num_resamples: Of the images, with replacement.
-        seed: Of the resampling; one seed gives one answer.
+            NaN (images without the score) are left out.
+        confidence_level: Fraction of such intervals that contain the true mean.
+        num_resamples: Number of resamples of the images, with replacement.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
         The interval; both ends are NaN with fewer than two scores, and equal the mean
-        where all scores are equal.
+        if all scores are equal.
 
     Raises:
-        ValueError: If values are not [N], or confidence is not between 0 and 1.
+        ValueError: If values are not [N], or confidence_level is not between 0 and 1.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3.
     """
-    import scipy.stats  # Half a second, which a training run need not wait for.
+    import scipy.stats  # Imported here because it takes half a second.
 
     check_confidence_level(confidence_level)
     seen = _vector(values)
@@ -92,7 +92,7 @@ def mean_interval(
     value = float(seen.mean())
     if seen.size == 1:
         return Interval(value=value, low=math.nan, high=math.nan)
-    if np.ptp(seen) == 0:  # SciPy's interval is NaN there, with a warning.
+    if np.ptp(seen) == 0:  # SciPy would warn and return NaN.
         return Interval(value=value, low=value, high=value)
     found = scipy.stats.bootstrap(
         (seen,),
@@ -113,31 +113,33 @@ def compare(
     num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Comparison:
-    """Paired test of two systems, over images or over seeds.
+    """Tests for a difference between two systems, paired over images or seeds.
 
-    If the two were alike, each pair's difference could as well have the other sign.
-    The p-value is the share of sign patterns whose mean is at least as far from 0:
-    of all patterns up to 16 pairs, else of `num_resamples` random ones and the one seen.
+    Under the null hypothesis, the sign of each pair's difference is random. The p-value
+    is the fraction of sign patterns whose mean is at least as far from 0 as the
+    observed one: of all patterns for up to 16 pairs, otherwise of `num_resamples`
+    random patterns and the observed one.
 
-    Over images of one run, it says whether the difference would hold on other images;
-    over seeds, with one metric a run, whether it would hold for other seeds. Neither
-    says the other.
+    Over images of one run, it tests whether the difference would hold on other images;
+    over seeds, with one score per run, whether it would hold for other seeds. Neither
+    implies the other.
 
     Args:
-        a: [N] scores; NaN where there is none. Image i, or seed i, on both sides.
-        b: [N] scores.
-        confidence_level: Of the interval, a bootstrap (BCa) of the differences.
-        num_resamples: Sign patterns, and bootstrap draws.
-        seed: Of the resampling; one seed gives one answer.
+        a: [N] scores by image or seed; NaN where there is no score.
+        b: [N] scores of the same images or seeds.
+        confidence_level: Of the bootstrap interval (BCa) of the differences.
+        num_resamples: Number of random sign patterns, and of bootstrap resamples.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
-        The comparison; all NaN where no pair has both scores.
+        The comparison; all NaN if no pair has both scores.
 
     Raises:
-        ValueError: If the shapes differ, or confidence is not between 0 and 1.
+        ValueError: If the shapes differ, or confidence_level is not between 0 and 1.
 
     Reference:
-        Fisher's randomization test; Smucker et al., CIKM 2007, compare it with others.
+        Fisher's randomization test; Smucker et al., CIKM 2007, compare it with other
+        tests.
     """
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
@@ -145,7 +147,9 @@ def compare(
             f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
             f"systems on the same images, in the order of index."
         )
-    mean = mean_interval(a - b, confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
+    mean = mean_interval(
+        a - b, confidence_level=confidence_level, num_resamples=num_resamples, seed=seed
+    )
     differences = (a - b)[~np.isnan(a - b)]
     pairs = differences.size
     exact = pairs <= _MAX_EXACT_PAIRS
@@ -163,7 +167,7 @@ def compare(
 def _sign_test(differences: np.ndarray, num_resamples: int, seed: int) -> float:
     pairs, exact = differences.size, differences.size <= _MAX_EXACT_PAIRS
     seen = abs(differences.sum())
-    # Sums that differ by rounding only are equal.
+    # Tolerance for sums that differ only by rounding.
     limit = seen - 1e-12 * np.abs(differences).sum()
     if exact:
         bits = np.arange(2**pairs)[:, None] >> np.arange(pairs)[None]
@@ -192,5 +196,6 @@ def check_confidence_level(confidence_level: float) -> None:
     """Raises a ValueError unless confidence is between 0 and 1."""
     if not 0 < confidence_level < 1:
         raise ValueError(
-            f"confidence must be between 0 and 1, got {confidence_level}. Try 0.95."
+            f"confidence_level needs a number between 0 and 1, got {confidence_level}. "
+            f"Try 0.95."
         )
