@@ -32,7 +32,7 @@ def instance(
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        classifier: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
@@ -66,7 +66,7 @@ def instance_per_image(
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        classifier: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
@@ -80,7 +80,7 @@ def instance_per_image(
 def _objective(
     weights: tuple[float, ...], normalize: Callable[[detection.Sum, Array], PerExample]
 ) -> Objective:
-    names = ("objectness", "rpn_box", "class", "box", "mask")
+    names = ("objectness", "rpn_box", "classifier", "box", "mask")
 
     def objective(outputs: Any, batch: Batch) -> dict[str, PerExample]:
         if not hasattr(outputs, "objectness"):

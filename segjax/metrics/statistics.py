@@ -37,7 +37,7 @@ class Comparison:
         low: Lower end of its interval.
         high: Upper end.
         p_value: Of the two-sided test that a and b are exchangeable in each pair.
-            pairs: Pairs where both have a score.
+        pairs: Number of pairs where both have a score.
         min_p_value: The smallest p-value that this number of pairs can give. If it is
             above the significance level, the test cannot find any difference.
     """

@@ -12,7 +12,7 @@ def batch(rng):
 
 
 def _images(batch):
-    """Of each image its valid pixels: float64 probabilities and one-hot labels."""
+    """Yields float64 probabilities and one-hot labels of each image's valid pixels."""
     for logits, labels, valid in zip(*batch, strict=True):
         x = logits.astype(np.float64)[valid]
         probs = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
@@ -30,7 +30,7 @@ def test_tversky_equals_the_formula(batch):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_tversky_has_dice_and_jaccard_inside(batch):
+def test_tversky_equals_dice_and_jaccard_for_their_weights(batch):
     got = losses.tversky(*batch, alpha=0.5, beta=0.5, smooth=0.5)
     np.testing.assert_allclose(got, losses.soft_dice(*batch, smooth=1.0), rtol=1e-5)
     got = losses.tversky(*batch, alpha=1.0, beta=1.0)
@@ -86,7 +86,7 @@ def test_asymmetric_unified_focal_equals_the_formula(batch):
 
 
 def test_messages(batch):
-    with pytest.raises(ValueError, match=r"false_positive=-1\.0 and false_neg.*=0\.7"):
+    with pytest.raises(ValueError, match=r"alpha=-1\.0 and beta=0\.7"):
         losses.tversky(*batch, alpha=-1.0)
     with pytest.raises(ValueError, match="focal_tversky needs gamma above 0, got 0"):
         losses.focal_tversky(*batch, gamma=0.0)

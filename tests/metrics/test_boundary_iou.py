@@ -14,7 +14,7 @@ def mask_to_boundary(mask, width):
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_band_equals_repeated_erosion(rng, width):
+def test_mask_to_boundary_equals_repeated_erosion(rng, width):
     masks = scenes.blobs(rng, (6, 19, 23), smooth=4)
     masks[0], masks[1] = True, False
     got = metrics.mask_to_boundary(masks, width=width)
@@ -22,7 +22,7 @@ def test_band_equals_repeated_erosion(rng, width):
         np.testing.assert_array_equal(one, mask_to_boundary(mask, width))
 
 
-def test_equals_a_transcription(rng):
+def test_equals_the_authors_formula(rng):
     logits, batch = scenes.batch(rng, size=(40, 60))
     batch["label"][1] = 0
     metric = metrics.boundary_iou(scenes.NAMES, dilation_ratio=0.03)

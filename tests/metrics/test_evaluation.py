@@ -24,7 +24,7 @@ METRIC = metrics.combine(
 
 
 class Scale:
-    """A network of one layer: the image's channels are its logits."""
+    """A network whose logits are the channels of the image."""
 
     def apply(self, variables, image, *, train, rngs):
         assert not train

@@ -20,8 +20,10 @@ def objects(rng, count=8, size=(30, 34)):
     moved = np.roll(truth, rng.integers(-1, 2, 2), (1, 2))
     predicted = np.where(rng.random((count, *size)) < 0.05, 0, moved)
     predicted[predicted % 5 == 4] = 0  # Missed.
-    predicted[predicted % 7 == 3] += 1  # Joined to the next.
-    made_up = metrics.connected_components(scenes.blobs(rng, (count, *size), smooth=0.8))
+    predicted[predicted % 7 == 3] += 1  # Merged with the next object.
+    made_up = metrics.connected_components(
+        scenes.blobs(rng, (count, *size), smooth=0.8)
+    )
     predicted = np.where((predicted == 0) & (truth == 0), made_up + 500, predicted)
     predicted[predicted == 500] = 0
     truth[0], predicted[1] = 0, 0
@@ -84,8 +86,8 @@ def test_matching_equals_masks_at_all_thresholds(rng):
     assert found["recall@0.75"] == pytest.approx(tp[5] / (tp[5] + fn[5]))
     assert found["mean_dsb2018_score"] == pytest.approx((tp / sums.sum(0)).mean())
     want = np.array(scores)
-    assert np.isnan(want).sum() == 1  # Both sides empty.
-    assert want[:2].tolist() == [0, 0]  # One side empty.
+    assert np.isnan(want).sum() == 1  # Neither has objects.
+    assert want[:2].tolist() == [0, 0]  # Only one has objects.
     per_image = got.per_image()["mean_dsb2018_score_per_image"]
     np.testing.assert_allclose(per_image, want, rtol=1e-12)
     mean = found["mean_dsb2018_score_per_image"]
@@ -124,7 +126,7 @@ def aggregated_jaccard(predicted, truth, valid):
     return hit, union
 
 
-def test_aggregated_jaccard_equals_a_transcription(rng):
+def test_aggregated_jaccard_equals_the_papers_algorithm(rng):
     predicted, truth, valid = objects(rng)
     batch = {"index": np.arange(8), "weight": np.ones(8)}
     got = metrics.AggregatedJaccard.from_batch(predicted, truth, valid, batch)
@@ -140,7 +142,7 @@ def test_aggregated_jaccard_equals_a_transcription(rng):
 
 
 def rand_f_score(predicted, truth, valid):
-    """Pair counts of the paper from a dense table; unpredicted pixels stand alone."""
+    """Pair counts of the paper from a dense table; unpredicted ones are singletons."""
     inside = valid & (truth > 0)
     s, t = predicted[inside].astype(np.int64), truth[inside]
     s = np.where(s == 0, 10_000 + np.arange(s.size), s)
@@ -153,7 +155,7 @@ def rand_f_score(predicted, truth, valid):
     return (both / (0.5 * s2 + 0.5 * t2), both / t2, both / s2) if n else [np.nan] * 3
 
 
-def test_v_rand_equals_a_transcription(rng):
+def test_v_rand_equals_the_papers_formula(rng):
     predicted, truth, valid = objects(rng)
     batch = {"index": np.arange(8), "weight": np.ones(8)}
     got = metrics.rand_scores(predicted, truth, valid, batch)
@@ -168,11 +170,11 @@ def test_v_rand_equals_a_transcription(rng):
 
 
 def test_v_rand_is_near_scikit_image_where_all_is_predicted(rng):
-    # It counts pairs of different pixels, and unpredicted pixels as one object.
+    # scikit-image counts pairs of distinct pixels, and background as one object.
     truth = metrics.connected_components(scenes.blobs(rng, (1, 60, 60)))[0]
     predicted = np.roll(truth, 2) + 1
     got = metrics.v_rand(predicted, truth, np.ones_like(truth, bool))
-    # Its "precision" divides by the sizes in truth, which is the split score.
+    # scikit-image's "precision" divides by sizes in truth, as the split score does.
     error, split, merge = skimage.metrics.adapted_rand_error(truth, predicted)
     assert got["v_rand"] == pytest.approx(1 - error, abs=5e-3)
     assert got["v_rand_merge"] == pytest.approx(merge, abs=5e-3)
@@ -198,7 +200,7 @@ def test_the_best_threshold_is_that_of_the_mean(rng):
     assert found["best_v_rand_threshold"] == thresholds[best]
 
 
-def test_components_reach():
+def test_connected_components_connectivity():
     mask = np.array([[[1, 0, 1], [0, 1, 0]]], bool)
     assert metrics.connected_components(mask).max() == 3
     assert metrics.connected_components(mask, connectivity=2).max() == 1
@@ -241,5 +243,5 @@ def test_messages(rng):
     logits, batch = scenes.batch(rng, num_classes=2)
     with pytest.raises(ValueError, match="needs a batch with instances, got label,"):
         metrics.objects(*MAKES)(logits, batch)
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="at least one metric, got none"):
         metrics.regions()

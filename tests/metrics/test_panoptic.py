@@ -49,9 +49,9 @@ def transcription(predicted, truth, valid, num_classes=3):
     return sums
 
 
-def test_equals_a_transcription(rng):
+def test_equals_the_papers_definition(rng):
     predicted, truth, valid = panoptic(rng)
-    label = np.where(valid, truth[0], 255)  # Never read where not valid.
+    label = np.where(valid, truth[0], 255)  # Ignored where not valid.
     batch = {"index": np.arange(6), "weight": np.ones(6)}
     got = metrics.Panoptic.from_batch(
         predicted, (label, truth[1]), valid, batch, classes=NAMES
@@ -76,7 +76,7 @@ def test_equals_a_transcription(rng):
     assert got.per_image()["pq_per_image"][0] == pytest.approx(1)
 
 
-def test_a_prediction_mostly_in_void_is_not_made_up():
+def test_a_prediction_mostly_in_void_is_not_a_false_positive():
     truth = np.zeros((1, 1, 10), np.int32)
     predicted = np.zeros((1, 1, 10), np.int32)
     predicted[..., 2:8] = 1
