@@ -13,8 +13,8 @@ def top_k_cross_entropy(
 ) -> PerExample:
     """Mean cross-entropy of the pixels with the largest loss.
 
-    Averages the k = max(1, round(fraction * n)) largest of the n valid pixels of an
-    image. Pixels that tie for the last places share them evenly.
+    Averages the k = max(1, round(fraction * n)) largest losses of the n valid pixels of
+    an image. Pixels that tie for the last places share them evenly.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.

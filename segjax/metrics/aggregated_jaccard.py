@@ -43,9 +43,9 @@ class AggregatedJaccard(RowMetric):
 
         Returns:
             `aji`: from the sums over all images. `aji_per_image`: mean over images of
-                the score of each image. An image without true and predicted objects has
-                no score (NaN) and is left out; one with only true or only predicted
-                objects scores 0.
+            the score of each image. An image without true and predicted objects has no
+            score (NaN) and is left out; one with only true or only predicted objects
+            scores 0.
         """
         rows = self.rows.without_padding().values
         whole = ratio(rows["intersection"].sum(), rows["union"].sum())

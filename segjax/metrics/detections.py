@@ -30,8 +30,8 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
         `classes` and `object_mask` [B, D], `masks` [B, D, M, M], probabilities inside
-        the boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`,
-        `object_mask` and `masks` [B, N, H, W], and may have `crowd` [B, N], beside
+        the boxes, and `aligned`, their alignment. The batch has `boxes`, `classes`,
+        `object_mask` and `masks` [B, N, H, W], and may have `crowd` [B, N], besides
         `valid`, `index` and `weight`. The scores are those of `AveragePrecision` and,
         over objects of all classes, of `Matching`. In matching, a pixel belongs to the
         detection with the highest score that covers it, and detections with at least

@@ -46,8 +46,7 @@ class ConvNorm(nn.Module):
         Args:
             x: Features.
             train: Passed to the norm.
-            pixel_mask: bool [B, H, W, 1], where `x` is not padding; None for
-            everywhere.
+            pixel_mask: bool [B, H, W, 1], False in padding; None for no padding.
         """
         if self.kernel_size > 1:
             x = region.zero_outside(x, pixel_mask)

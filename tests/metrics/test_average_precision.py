@@ -134,7 +134,8 @@ def test_equals_pycocotools(seed, capsys):
 
 def test_by_hand():
     # Two cats; one detected, one missed, and a false positive with a higher score.
-    # Precision is 1/2 up to recall 1/2 and 0 beyond: 51 of the 101 recalls are at most 1/2.
+    # Precision is 1/2 up to recall 1/2 and 0 beyond: 51 of the 101 recalls are at most
+    # 1/2.
     boxes = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]]], np.float32)
     side = {"boxes": boxes, "classes": np.ones((1, 2), int)}
     truth = side | {"object_mask": np.ones((1, 2), bool)}

@@ -256,7 +256,7 @@ def test_training_needs_targets():
     ("sizes", "message"),
     [
         (((32,), (64,)), "anchor_sizes for 5 levels, got 2"),
-        (((32,), (64, 90)), "as many anchor sizes on one level"),
+        (((32,), (64, 90)), "same number of anchor sizes on every level"),
     ],
 )
 def test_anchor_sizes_fit_the_pyramid(sizes, message):
