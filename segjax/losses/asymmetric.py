@@ -40,8 +40,7 @@ def tversky(
 
     The loss of one class is
 
-        1 - (TP + smooth)
-            / (TP + false_positive * FP + false_negative * FN + smooth)
+        1 - (TP + smooth) / (TP + alpha * FP + beta * FN + smooth)
 
     Equals soft Dice with twice the `smooth` for alpha = beta = 1/2, and Jaccard for
     alpha = beta = 1.
@@ -233,16 +232,15 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
 def _check_alpha_beta(alpha: float, beta: float) -> None:
     if alpha < 0 or beta < 0:
         raise ValueError(
-            f"tversky needs prices of at least 0, got false_positive="
-            f"{alpha} and false_negative={beta}. Use 0.5 and 0.5 "
-            f"for Dice."
+            f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "
+            f"beta={beta}. Use 0.5 and 0.5 for Dice."
         )
 
 
 def _check_unified(weight: float, delta: float, gamma: float) -> None:
     if not (0 <= weight <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
         raise ValueError(
-            f"asymmetric_unified_focal needs balance and delta in [0, 1] and gamma in "
+            f"asymmetric_unified_focal needs weight and delta in [0, 1] and gamma in "
             f"[0, 1), got {weight}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
             f"and 0.5."
         )

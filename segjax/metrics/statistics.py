@@ -193,7 +193,7 @@ def _vector(values: ArrayLike) -> np.ndarray:
 
 
 def check_confidence_level(confidence_level: float) -> None:
-    """Raises a ValueError unless confidence is between 0 and 1."""
+    """Checks that the confidence level is between 0 and 1."""
     if not 0 < confidence_level < 1:
         raise ValueError(
             f"confidence_level needs a number between 0 and 1, got {confidence_level}. "
