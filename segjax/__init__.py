@@ -1,6 +1,6 @@
 """Image segmentation in JAX as pure functions.
 
-Subpackages load when first used, so that `import segjax` stays light.
+Subpackages are imported on first use, so that `import segjax` is fast.
 """
 
 import importlib
@@ -12,25 +12,42 @@ if TYPE_CHECKING:
     import os
     import pathlib
 
-    from segjax import cli as cli
-    from segjax import data as data
-    from segjax import forward as forward
-    from segjax import inference as inference
-    from segjax import losses as losses
-    from segjax import metrics as metrics
-    from segjax import model_file as model_file
-    from segjax import models as models
-    from segjax import ops as ops
-    from segjax import train as train
-    from segjax import typing as typing
-    from segjax import viz as viz
+    from segjax import (
+        cli,
+        data,
+        forward,
+        inference,
+        interop,
+        losses,
+        metrics,
+        model_file,
+        models,
+        ops,
+        train,
+        typing,
+        viz,
+    )
+
+__all__ = [
+    "cli",
+    "data",
+    "forward",
+    "inference",
+    "interop",
+    "load",
+    "losses",
+    "metrics",
+    "model_file",
+    "models",
+    "ops",
+    "train",
+    "typing",
+    "viz",
+]
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = frozenset(
-    "cli data forward inference losses metrics model_file models ops train typing "
-    "viz".split()
-)
+_SUBPACKAGES = frozenset(__all__) - {"load"}
 
 
 def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":
@@ -39,17 +56,17 @@ def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":
         model = segjax.load("runs/demo")
         model.predict("photo.jpg").overlay()
 
-    The folder's `model.json` and its variables are all that is read: neither the data
-    set nor the optimizer, and none of the experiment's Python is executed.
+    Only the folder's `model.json` and variables are read. Prediction needs neither the
+    data set nor the optimizer, and does not execute the experiment's Python.
 
     Args:
         run: A run folder.
-        trust: Allows to execute the folder's `experiment.py`, for models that are
-            partly code of their user: a module, a norm or a preprocessing that is not
-            segjax's own. Others never need it.
+        trust: Allows executing the folder's `experiment.py`, for models with a module,
+            norm or preprocessing that is not part of segjax. Other models do not need
+            it.
 
     Raises:
-        ValueError: If the folder has no model, or a damaged one.
+        ValueError: If the folder has no model, or the model is damaged.
         inference.NeedsCodeError: If the model needs its script and `trust` is False.
     """
     inference = importlib.import_module("segjax.inference")
@@ -58,7 +75,7 @@ def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":
 
 def _experiment_of(run: "pathlib.Path"):
     """Builds a run's experiment by executing its script."""
-    # Training's libraries load only here.
+    # Imported here because it loads the libraries for training.
     return importlib.import_module("segjax.cli.runs").experiment_of(run)
 
 

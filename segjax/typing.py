@@ -1,9 +1,10 @@
-"""Every shared shape and function type, once.
+"""Shared array and function types.
 
 Letters: B batch, H W pixels, C classes, N instances (padded), A anchors, S seeds.
 
-A batch is a mapping from names to arrays. As a pipeline yields it (stored), and as
-objectives, metrics and models get it (computed, by `segjax.forward`):
+A batch is a mapping from names to arrays. Some arrays differ between the batches that a
+pipeline yields (stored) and those that `segjax.forward` passes to models, objectives
+and metrics (computed):
 
 | name | stored | computed | meaning |
 | --- | --- | --- | --- |
@@ -12,21 +13,21 @@ objectives, metrics and models get it (computed, by `segjax.forward`):
 in uint16) is no class |
 | valid | absent | bool [B, H, W] | False: ignored, or padding |
 
-and, the same in both:
+The others are the same in both:
 
 | name | shape | meaning |
 | --- | --- | --- |
 | weight | float32 [B] | 0 for the padding of a short batch, else 1 |
-| index | int32 [B] | place in the epoch's stream: the key of its random numbers |
+| index | int32 [B] | position in the epoch's stream, which seeds random numbers |
 | boxes | float32 [B, N, 4] | x0, y0, x1, y1 in pixels, edges at whole numbers |
-| classes | int32 [B, N] | class id of each object, 1..; 0 in a slot without one |
-| masks | bool [B, N, H, W] | its pixels; masks may overlap |
-| object_mask | bool [B, N] | the slots that hold an object |
-| crowd | bool [B, N] | the slots of regions of many; none in training |
+| classes | int32 [B, N] | class id of each object, 1..; 0 in an empty slot |
+| masks | bool [B, N, H, W] | pixels of each object; masks may overlap |
+| object_mask | bool [B, N] | False for empty slots |
+| crowd | bool [B, N] | True for crowd regions; all False in training |
 | size | int32 [B, 2] | height and width of the image in the top left of its array |
 
-The last six are there where objects were asked for. Any further name is a field that
-the pipeline was asked for: a map [B, H, W, ...] or a value an image; see `Field`.
+The last six exist only with `max_objects`. Other names are fields of the pipeline: maps
+[B, H, W, ...] or one value per image; see `Field`.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 VOID = 255
-"""The label id that stands for "not a class" in files; batches turn it into `valid`."""
+"""The label id of ignored pixels in files; `valid` is False there."""
 
 Array = jax.Array | np.ndarray
 Key = jax.Array
@@ -61,28 +62,28 @@ Loss = Callable[..., PerExample]
 """`(logits [B,H,W,C], labels [B,H,W], valid [B,H,W], *, options) -> float32 [B]`."""
 
 Objective = Callable[..., dict[str, PerExample]]
-"""`(outputs, batch) -> {name: [B] weighted loss}`; one with a keyword `step` is also
-given the number of updates done, int32."""
+"""`(outputs, batch) -> {name: [B] weighted loss}`. If it has a keyword `step`, that is
+the number of updates so far, int32."""
 
 Augmentation = Callable[[Key, Example], Example]
 """`(key, example) -> example`: pure JAX on one example, vmapped inside the step."""
 
 Preprocess = Callable[[Array], Array]
-"""`image [..., H, W, K] as stored -> float32`: pure, on the device, in every path."""
+"""`image [..., H, W, K] as stored -> float32`: pure, runs on the device."""
 
 ModelInputs = Callable[[Batch], dict[str, Any]]
-"""`computed batch -> {name: argument}` of the model's call."""
+"""`computed batch -> {name: argument}` for the call of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """How a further entry of an example moves with its image.
+    """How a further entry of an example is transformed with its image.
 
     Attributes:
-        resample: "linear" or "nearest": a map [H, W] or [H, W, K] of the image's size,
-            which is cropped, padded with 0 and moved as the image is, read between
-            pixels or at the nearest one (ids, masks). "none": a value of the whole
-            example, of any one shape, passed on as it is.
+        resample: "linear" or "nearest": a map [H, W] or [H, W, K] of the image's size.
+            It is cropped, padded with 0 and warped with the image, by linear or
+            nearest-neighbor interpolation (the latter for ids and masks). "none": a
+            value of the example, of any fixed shape, which is not transformed.
     """
 
     resample: Literal["linear", "nearest", "none"]
@@ -96,14 +97,14 @@ class Field:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A sufficient statistic: made on the device, merged and read on the host."""
+    """Mergeable statistics of a metric, made on the device and merged on the host."""
 
     def merge(self, other: Any) -> Any:
-        """Adds two statistics; associative and commutative."""
+        """Combines two metrics; associative and commutative."""
         ...
 
     def compute(self) -> dict[str, float]:
-        """The metrics, each key naming its reduction."""
+        """Computes the scores; keys name their reduction."""
         ...
 
 
@@ -113,20 +114,20 @@ MetricFn = Callable[[Any, Batch], Metric]
 
 @runtime_checkable
 class Data(Protocol):
-    """What training and evaluation need to know of data."""
+    """Data for training and evaluation."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a class id is a position in this tuple."""
+        """Class names; a class id is an index into this tuple."""
         ...
 
     @property
     def splits(self) -> Sequence[str]:
-        """Names of the splits that exist, such as train, validation, test."""
+        """Names of the available splits, such as train, validation, test."""
         ...
 
     def num_examples(self, split: str) -> int:
-        """Examples in a split."""
+        """Number of examples in a split."""
         ...
 
     def train_batches(
@@ -138,7 +139,7 @@ class Data(Protocol):
         process_index: int = 0,
         process_count: int = 1,
     ) -> Generator[Batch, None, None]:
-        """Endless stream of host batches, a pure function of its arguments."""
+        """Yields an infinite stream of host batches, determined by the arguments."""
         ...
 
     def eval_batches(
@@ -149,13 +150,13 @@ class Data(Protocol):
         process_index: int = 0,
         process_count: int = 1,
     ) -> Generator[Batch, None, None]:
-        """Every example once over all processes; padded with rows of weight 0.
+        """Yields every example once over all processes, padded with rows of weight 0.
 
         `batch_size` is global; process 0 has its first rows, process 1 the next. All
-        processes get as many batches, of equal shapes in the same order.
+        processes get the same number of batches, of the same shapes in the same order.
         """
         ...
 
     def fingerprint(self) -> str:
-        """A digest of the prepared data and of how it is read."""
+        """Returns a digest of the prepared data and of how it is read."""
         ...

@@ -1,4 +1,4 @@
-"""Losses that price false positives and false negatives differently.
+"""Losses that weigh false positives and false negatives differently.
 
 TP, FP and FN are soft counts, as in `region.py`.
 """
@@ -31,8 +31,8 @@ def tversky(
     labels: Labels,
     valid: Valid,
     *,
-    false_positive: float = 0.3,
-    false_negative: float = 0.7,
+    alpha: float = 0.3,
+    beta: float = 0.7,
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
@@ -40,39 +40,38 @@ def tversky(
 
     The loss of one class is
 
-        1 - (TP + smooth)
-            / (TP + false_positive * FP + false_negative * FN + smooth)
+        1 - (TP + smooth) / (TP + alpha * FP + beta * FN + smooth)
 
-    Prices 1/2 and 1/2 are soft Dice with twice the `smooth`; 1 and 1 are Jaccard.
+    Equals soft Dice with twice the `smooth` for alpha = beta = 1/2, and Jaccard for
+    alpha = beta = 1.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        false_positive: Price of a false positive pixel, at least 0.
-        false_negative: Price of a false negative pixel, at least 0; higher favors
-            recall.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0; higher favors recall.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, a price is negative, or
-            smooth is not above 0.
+        ValueError: If class_weights does not have C entries, alpha or beta is negative,
+            or smooth is not above 0.
 
     Reference:
         Salehi et al., Tversky loss function for image segmentation using 3D fully
         convolutional deep networks, 2017, section 2.2. arXiv:1706.05721. The paper
-        has two classes and no smooth; its alpha and beta are these prices.
+        has two classes and no smooth.
     """
     check_smooth("tversky", smooth)
-    _check_prices(false_positive, false_negative)
-    pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
+    _check_alpha_beta(alpha, beta)
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, alpha, beta, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -82,47 +81,48 @@ def focal_tversky(
     valid: Valid,
     *,
     gamma: float = 4 / 3,
-    false_positive: float = 0.3,
-    false_negative: float = 0.7,
+    alpha: float = 0.3,
+    beta: float = 0.7,
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """The Tversky loss of each class to the power 1 / gamma, averaged.
+    """Tversky loss of each class to the power 1 / gamma, averaged.
 
     With gamma above 1, classes that are nearly right keep a large gradient.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         gamma: Above 0; the paper's range is 1 to 3, and 1 is `tversky`.
-        false_positive: Price of a false positive pixel, at least 0.
-        false_negative: Price of a false negative pixel, at least 0.
-        smooth: As in `tversky`, in pixels; above 0. A class that is absent from
-            both sides scores exactly 0.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0.
+        smooth: As in `tversky`, in pixels; above 0. A class that is absent from labels
+            and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, a price is negative, or
-            gamma or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, alpha or beta is negative,
+            or gamma or smooth is not above 0.
 
     Reference:
         Abraham and Khan, A Novel Focal Tversky Loss Function with Improved
         Attention U-Net for Lesion Segmentation, 2018, section 2.
-        arXiv:1810.07842. The paper sums over classes; this is the mean.
+        arXiv:1810.07842. The paper sums over classes; this is the mean. Its alpha is
+        the weight of false negatives, our beta.
     """
     check_smooth("focal_tversky", smooth)
-    _check_prices(false_positive, false_negative)
+    _check_alpha_beta(alpha, beta)
     if gamma <= 0:
         raise ValueError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
-    pixel_mask = region_counts(logits, labels, valid)
-    loss = _tversky(*pixel_mask, false_positive, false_negative, smooth)
+    counts = region_counts(logits, labels, valid)
+    loss = _tversky(*counts, alpha, beta, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 
@@ -132,47 +132,47 @@ def asymmetric_unified_focal(
     valid: Valid,
     *,
     rare: Sequence[bool] | Bool[Array, " c"] | None = None,
-    balance: float = 0.5,
+    weight: float = 0.5,
     delta: float = 0.6,
     gamma: float = 0.5,
     smooth: float = 1.0,
 ) -> PerExample:
-    """A focal cross-entropy and a focal Tversky loss that spare the rare classes.
+    """Focal cross-entropy plus focal Tversky loss, with rare classes at full weight.
 
     With softmax probability p of the label, TI = (TP + smooth) / (TP + smooth +
-    delta * FN + (1 - delta) * FP), a pixel and a class cost
+    delta * FN + (1 - delta) * FP), the losses of a pixel and of a class are
 
         rare:   delta * -log(p)                           (1 - TI)**(1 - gamma)
         common: (1 - delta) * (1 - p)**gamma * -log(p)    1 - TI
 
-    The loss is balance * mean over pixels + (1 - balance) * mean over classes:
-    common classes are suppressed where they are easy, rare ones never are.
+    The loss is weight * mean over pixels + (1 - weight) * mean over classes. Easy
+    pixels of common classes are suppressed, those of rare classes are not.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        rare: [C] True for a rare class; None for all but class 0.
-        balance: Share of the cross-entropy half, in [0, 1] (the paper's lambda).
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        rare: [C] True for a rare class; None for all classes but 0.
+        weight: Weight of the cross-entropy term, in [0, 1] (the paper's lambda).
         delta: Weight of rare pixels and of false negatives, in [0, 1].
-        gamma: Focus, in [0, 1).
-        smooth: In pixels; above 0. A class that is absent from both sides costs
-            nothing.
+        gamma: Focusing exponent, in [0, 1).
+        smooth: In pixels; above 0. A class that is absent from labels and prediction
+            contributes 0.
 
     Returns:
         [B] at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one `rare` a class, or a number is out of range.
+        ValueError: If `rare` does not have C entries, or a number is out of range.
 
     Reference:
         Yeung et al., Unified Focal loss: Generalizing Dice and cross entropy-based
         losses to handle class imbalanced medical image segmentation, 2021, section
-        2.5. arXiv:2102.04525. The paper sums the Tversky half over classes; this is
-        the mean, as in the authors' code.
+        2.5. arXiv:2102.04525. The paper sums the Tversky term over classes; this is the
+        mean, as in the authors' code.
     """
     check_smooth("asymmetric_unified_focal", smooth)
-    _check_unified(balance, delta, gamma)
+    _check_unified(weight, delta, gamma)
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     if rare is None:
@@ -184,17 +184,16 @@ def asymmetric_unified_focal(
     loss = _tversky(*soft_counts(probs, target), 1 - delta, delta, smooth)
     loss = jnp.where(is_rare[None, :], _power(loss, 1 - gamma), loss)
     pixels = mean_over_valid(jnp.asarray(cost), pixel_mask)
-    return balance * pixels + (1 - balance) * jnp.mean(loss, axis=-1)
+    return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _asymmetric_cost(
     log_p: jax.Array, rare: jax.Array, delta: float, gamma: float
 ) -> jax.Array:
-    """[B, H, W] cost of pixels whose label has log-probability log_p, at most 0.
+    """Cross-entropy term [B, H, W] of pixels whose label has log-probability log_p.
 
-    The gradient is written out: derived by JAX it makes the whole loss slower than
-    twice cross-entropy on a CPU.
+    The gradient is written out because the one that JAX derives is slow on CPUs.
     """
     return _cost_and_slope(log_p, rare, delta, gamma)[0]
 
@@ -216,33 +215,32 @@ def _asymmetric_cost_bwd(delta, gamma, slope, grad):
 _asymmetric_cost.defvjp(_cost_and_slope, _asymmetric_cost_bwd)
 
 
-def _tversky(hits, extra, missed, false_positive, false_negative, smooth):
+def _tversky(hits, extra, missed, alpha, beta, smooth):
     """[B, C]: one minus the Tversky index of each class."""
-    errors = false_positive * extra + false_negative * missed
+    errors = alpha * extra + beta * missed
     return errors / (hits + errors + smooth)
 
 
 def _power(x: jax.Array, exponent: float) -> jax.Array:
-    """The power of an x of at least 0; value and slope 0 where x is 0."""
-    tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite slope at 0.
-    # In vectors on a CPU, where `**` goes number by number.
+    """Raises x, at least 0, to a power; value and gradient are 0 where x is 0."""
+    tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite gradient at 0.
+    # XLA vectorizes exp and log on CPUs, but not `**`.
     power = jnp.exp(exponent * jnp.log(jnp.maximum(x, tiny)))
     return jnp.where(x > tiny, power, 0)
 
 
-def _check_prices(false_positive: float, false_negative: float) -> None:
-    if false_positive < 0 or false_negative < 0:
+def _check_alpha_beta(alpha: float, beta: float) -> None:
+    if alpha < 0 or beta < 0:
         raise ValueError(
-            f"tversky needs prices of at least 0, got false_positive="
-            f"{false_positive} and false_negative={false_negative}. Use 0.5 and 0.5 "
-            f"for Dice."
+            f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "
+            f"beta={beta}. Use 0.5 and 0.5 for Dice."
         )
 
 
-def _check_unified(balance: float, delta: float, gamma: float) -> None:
-    if not (0 <= balance <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
+def _check_unified(weight: float, delta: float, gamma: float) -> None:
+    if not (0 <= weight <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
         raise ValueError(
-            f"asymmetric_unified_focal needs balance and delta in [0, 1] and gamma in "
-            f"[0, 1), got {balance}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
+            f"asymmetric_unified_focal needs weight and delta in [0, 1] and gamma in "
+            f"[0, 1), got {weight}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
             f"and 0.5."
         )

@@ -20,14 +20,14 @@ def boundary(
 ) -> PerExample:
     """Softmax probability times the signed distance to the true region.
 
-    With phi the distance to the nearest pixel of the class outside its region, and
-    inside minus the distance to the nearest pixel of another class plus the
-    distance between two pixels, so that it is 0 along the region's own edge, a
-    class costs the mean of phi * p over the valid pixels.
+    The loss of a class is the mean of phi * p over the valid pixels. Outside the region
+    of the class, phi is the distance to the nearest pixel of the region. Inside, it is
+    minus the distance to the nearest pixel of another class, plus the distance between
+    two pixels, so that it is 0 along the region's own edge.
 
-    Only the gradient says something about an image: the value is negative for good
-    predictions. It is weak far into training and misleading at the start, so the
-    paper adds it to a regional loss, with a weight that grows:
+    The value is negative for good predictions, so only its gradient is meaningful. The
+    loss alone trains poorly, so the paper adds it to a regional loss, with a weight
+    that grows:
 
         losses.semantic(
             dice=(1.0, losses.generalized_dice), boundary=(0.01, losses.boundary)
@@ -35,20 +35,20 @@ def boundary(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
-            region: distances are to valid pixels.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss. Distances are to
+            valid pixels only.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. The paper has (0, 1).
+            all 0; None for equal weights. The paper has (0, 1).
         spacing: (height, width) of a pixel, above 0, in the unit of the loss.
 
     Returns:
-        [B] in pixels, of either sign; least for a perfect prediction. A class that
-        is absent from the labels, or fills them, has no boundary and costs 0; 0
+        [B] in pixels, of either sign; smallest for a perfect prediction. A class that
+        is absent from the labels, or fills them, has no boundary and contributes 0; 0
         when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or spacing is not above 0.
+        ValueError: If class_weights does not have C entries, or spacing is not above 0.
 
     Reference:
         Kervadec et al., Boundary loss for highly unbalanced segmentation, 2018,
@@ -58,8 +58,8 @@ def boundary(
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     inside = target > 0
-    near, far = _sides(inside, pixel_mask, spacing)
-    # Inside, an edge pixel is one pixel from the next region: made 0.
+    near, far = _distances_to_boundary(inside, pixel_mask, spacing)
+    # Inside, an edge pixel is one pixel from the next region; phi is 0 there.
     step = jnp.asarray(min(spacing), far.dtype)
     signed = jnp.where(inside, jnp.minimum(step - far, 0), near)
     signed = jnp.where(_has_boundary(inside, pixel_mask), signed, 0)
@@ -79,36 +79,37 @@ def hausdorff(
     class_weights: Weights | None = None,
     spacing: Sequence[float] = (1.0, 1.0),
 ) -> PerExample:
-    """Squared errors, weighted by the distance from both boundaries.
+    """Squared errors, weighted by their distances to both boundaries.
 
-    With softmax probability p, one-hot target t, and the distances D of a pixel to
-    the other side of the boundary of the predicted region (p above 1/2) and of the
-    true region, a class costs the mean over the valid pixels of
+    With softmax probability p and one-hot target t, the loss of a class is the mean
+    over the valid pixels of
 
         (p - t)**2 * (D_predicted**alpha + D_true**alpha)
 
-    Distances are constants to the gradient. Errors far from the boundary cost most,
-    as they do in the Hausdorff distance; at 256 pixels the loss starts in the
-    thousands, so the paper adds it to soft Dice with a weight that makes them equal.
+    where D is the distance of a pixel to the other side of the boundary of the
+    predicted region (p above 1/2) and of the true region. No gradient flows through D.
+    As in the Hausdorff distance, errors far from the boundary cost most. The loss
+    starts in the thousands for images of 256 pixels, so the paper adds it to soft Dice
+    with a weight that makes the two equal.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts. Invalid pixels belong to no
-            region: distances are to valid pixels.
-        alpha: Power of the distance, above 0; the paper's range is 1 to 3.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss. Distances are to
+            valid pixels only.
+        alpha: Exponent of the distance, above 0; the paper's range is 1 to 3.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. The paper has one foreground class.
+            all 0; None for equal weights. The paper has one foreground class.
         spacing: (height, width) of a pixel, above 0, in the unit of the distance.
 
     Returns:
         [B] in pixels to the power alpha, at least 0; 0 when every pixel is invalid.
-        A region that is absent or fills the image has no boundary: its distance is
-        0. So a class absent from both sides costs nothing, and so does any
-        prediction of it that stays below 1/2.
+        A region that is absent or fills the image has no boundary, and its distance is
+        0. A class absent from the labels therefore contributes 0 while its probability
+        stays at 1/2 or below.
 
     Raises:
-        ValueError: If there is not one weight a class, or alpha or spacing is not
+        ValueError: If class_weights does not have C entries, or alpha or spacing is not
             above 0.
 
     Reference:
@@ -126,7 +127,7 @@ def hausdorff(
     weight = 0.0
     for inside in (probs > 0.5, target > 0):
         inside = inside & (pixel_mask[..., None] > 0)
-        near, far = _sides(inside, pixel_mask, spacing)
+        near, far = _distances_to_boundary(inside, pixel_mask, spacing)
         distance = jnp.where(_has_boundary(inside, pixel_mask), near + far, 0)
         weight = weight + distance**alpha
     cost = (probs - target) ** 2 * weight * pixel_mask[..., None]
@@ -136,14 +137,14 @@ def hausdorff(
     )
 
 
-def _sides(
+def _distances_to_boundary(
     inside: jax.Array, pixel_mask: jax.Array, spacing: Sequence[float]
 ) -> tuple[jax.Array, jax.Array]:
-    """Distance to the region, and to the valid pixels outside it.
+    """Computes the distances to the region and to the valid pixels outside it.
 
     Args:
-        inside: bool [B, H, W, C], False where a pixel does not count.
-        pixel_mask: [B, H, W] 1 where a pixel counts, else 0.
+        inside: bool [B, H, W, C], False where a pixel is invalid.
+        pixel_mask: [B, H, W] 1 where a pixel is valid, else 0.
         spacing: (height, width) of a pixel.
 
     Returns:
@@ -158,7 +159,7 @@ def _sides(
 
 
 def _has_boundary(inside: jax.Array, pixel_mask: jax.Array) -> jax.Array:
-    """[B, 1, 1, C]: the image has valid pixels both inside and outside."""
+    """[B, 1, 1, C]: whether the image has valid pixels both inside and outside."""
     outside = ~inside & (pixel_mask[..., None] > 0)
     axes = (1, 2)
     return jnp.any(inside, axis=axes, keepdims=True) & jnp.any(

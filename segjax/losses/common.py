@@ -1,4 +1,4 @@
-"""What every loss does to its arguments before the formula, once."""
+"""Functions that all losses share: masking, class weights, soft counts."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ Weights = Sequence[float] | Array
 def prepare(
     logits: Logits, labels: Labels, valid: Valid
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Makes invalid pixels harmless and the arithmetic at least float32.
+    """Sets invalid pixels to 0 and converts to at least float32.
 
     Args:
         logits: [B, H, W, C] unnormalized scores of any float type.
-        labels: [B, H, W] class ids; anything where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
-        Logits as float32 (float64 stays), labels, and `valid` as that float type.
-        Where a pixel is invalid its logits and label are 0, so that neither a
-        label of 255 nor a NaN there can reach a value or a gradient.
+        Logits as float32 (float64 is kept), labels, and `valid` in the dtype of the
+        logits. Logits and labels of invalid pixels are 0, so a label of 255 or a NaN
+        there affects neither the value nor the gradient.
     """
     chex.assert_rank([logits, labels, valid], [4, 3, 3])
     chex.assert_equal_shape_prefix([logits, labels, valid], 3)
@@ -35,7 +35,7 @@ def prepare(
 
 
 def mean_over_valid(values: Array, valid: Array) -> PerExample:
-    """Mean of [B, H, W] over the valid pixels of each image; 0 where none is."""
+    """Mean of [B, H, W] over the valid pixels of each image; 0 if there are none."""
     count = jnp.maximum(jnp.sum(valid, axis=(1, 2)), 1)
     return jnp.sum(values * valid, axis=(1, 2)) / count
 
@@ -43,17 +43,17 @@ def mean_over_valid(values: Array, valid: Array) -> PerExample:
 def as_weights(
     weights: Weights | None, num_classes: int, dtype, *, name: str = "class_weights"
 ) -> jax.Array:
-    """Numbers a class as [C]; ones for None.
+    """Converts weights to an array [C]; ones for None.
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If weights does not have C entries.
     """
     if weights is None:
         return jnp.ones(num_classes, dtype)
     weights = jnp.asarray(weights, dtype)
     if weights.shape != (num_classes,):
         raise ValueError(
-            f"{name} needs {num_classes} numbers, one a class, got shape "
+            f"{name} needs {num_classes} numbers, one per class, got shape "
             f"{weights.shape}. Give one for each channel of the logits."
         )
     return weights
@@ -63,7 +63,7 @@ def mean_over_classes(values: Array, weights: Weights | None) -> PerExample:
     """Weighted mean of [B, C] over classes: sum(w * values) / sum(w).
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If weights does not have C entries.
     """
     weights = as_weights(weights, values.shape[-1], values.dtype)
     return jnp.sum(values * weights[None, :], axis=-1) / jnp.sum(weights)
@@ -74,14 +74,14 @@ def soft_counts(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """True positives, false positives and false negatives of every class.
 
-    All come from one matrix product, the soft confusion matrix: an entry is the
-    probability that pixels of class i gave to class j. That is faster than sums
-    over pixels, and errors are sums of errors rather than differences of totals,
-    so a perfect prediction has exactly none.
+    All are read from the soft confusion matrix, one matrix product whose entry [i, j]
+    is the probability that pixels of class i assign to class j. This is faster than
+    sums over pixels. Errors are summed rather than computed as differences of totals,
+    so they are exactly 0 for a perfect prediction.
 
     Args:
         probs: [B, H, W, C].
-        target: [B, H, W, C] one-hot; all 0 where a pixel does not count.
+        target: [B, H, W, C] one-hot; all 0 where a pixel is invalid.
 
     Returns:
         Three [B, C], in pixels.
@@ -98,8 +98,8 @@ def softmax_and_log_p(
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax [B, H, W, C] and the log-probability of the label [B, H, W].
 
-    Both from the same exponentials, which is cheaper than asking for each. The
-    log-probability means nothing where the one-hot target is all 0.
+    Both use the same exponentials, which is cheaper than computing them separately. The
+    log-probability is undefined where the one-hot target is all 0.
     """
     top = jnp.max(jax.lax.stop_gradient(logits), axis=-1, keepdims=True)
     shifted = logits - top
@@ -116,15 +116,15 @@ def one_hot(labels: Array, pixel_mask: jax.Array, num_classes: int) -> jax.Array
 
 
 def check_smooth(name: str, value: float) -> None:
-    """Refuses a `smooth` that leaves 0 / 0 for a class that is absent.
+    """Checks that `smooth` avoids 0 / 0 for an absent class.
 
     Raises:
         ValueError: If value is not above 0.
     """
     if value <= 0:
         raise ValueError(
-            f"{name} needs smooth above 0, got {value}. Without it a class that "
-            f"is absent from both sides is 0 / 0; use 1e-5 for almost none."
+            f"{name} needs smooth above 0, got {value}. Otherwise a class absent from "
+            f"labels and prediction is 0 / 0; use 1e-5 for little smoothing."
         )
 
 

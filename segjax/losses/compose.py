@@ -1,4 +1,4 @@
-"""From losses to the objective that a train step takes."""
+"""Combines losses into the objective of a train step."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,29 +10,29 @@ from segjax.typing import Array, Batch, Labels, Logits, Objective, PerExample, V
 
 
 def semantic(**terms: tuple[float, Callable[..., PerExample]]) -> Objective:
-    """Weighted loss terms for one logit map per image.
+    """Builds a weighted sum of losses of one logit map per image.
 
-    Logits and labels must have one size. Labels for a model that trims its border, as
-    a U-Net with valid padding does, are cut by `segjax.forward` before they come here.
+    Logits and labels must have the same size. For a model that trims its border, such
+    as a U-Net with valid padding, `segjax.forward` crops the labels first.
 
         losses.semantic(ce=(0.5, losses.cross_entropy), dice=(0.5, losses.soft_dice))
 
-    Options of a loss are bound with functools.partial.
+    Bind options of a loss with functools.partial.
 
     Args:
-        **terms: name=(weight, loss). The name is what the logs show.
+        **terms: name=(weight, loss). Terms are logged under their names.
 
     Returns:
         An objective: `(logits, batch) -> {name: [B] weighted loss}`.
 
     Raises:
-        ValueError: If there is no term; from the objective, if logits and labels
+        ValueError: If there are no terms; from the objective, if logits and labels
             differ in size.
     """
     _check_terms("semantic", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
-        labels, valid = _truth(logits, batch)
+        labels, valid = _labels(logits, batch)
         return {
             name: weight * loss(logits, labels, valid)
             for name, (weight, loss) in terms.items()
@@ -45,7 +45,7 @@ def semantic_weighted(
     pixel_weights: Callable[[Batch], Array],
     **terms: tuple[float, Callable[..., PerExample]],
 ) -> Objective:
-    """Like `semantic`, with a weight for every pixel.
+    """Builds a weighted sum of losses, as `semantic`, with a weight for every pixel.
 
         losses.semantic_weighted(
             lambda batch: batch["pixel_weight"], ce=(1.0, losses.cross_entropy)
@@ -53,8 +53,8 @@ def semantic_weighted(
 
     Args:
         pixel_weights: `batch -> [B, H, W]`: an entry of the batch, or a function of
-            one such as `border_weights` of an instance map. Constant to the
-            gradient.
+            one, such as `border_weights` of an instance map. No gradient flows through
+            it.
         **terms: name=(weight, loss), where the loss takes `pixel_weights=`, as
             `cross_entropy` does.
 
@@ -62,17 +62,17 @@ def semantic_weighted(
         An objective: `(logits, batch) -> {name: [B] weighted loss}`.
 
     Raises:
-        ValueError: If there is no term; from the objective, if logits, labels and
+        ValueError: If there are no terms; from the objective, if logits, labels and
             weights differ in size.
     """
     _check_terms("semantic_weighted", terms)
 
     def objective(logits: Logits, batch: Batch) -> dict[str, PerExample]:
-        labels, valid = _truth(logits, batch)
+        labels, valid = _labels(logits, batch)
         weights = jax.lax.stop_gradient(jnp.asarray(pixel_weights(batch)))
         if weights.shape != labels.shape:
             raise ValueError(
-                f"pixel_weights needs to return one number a pixel, "
+                f"pixel_weights needs to return one number per pixel, "
                 f"{list(labels.shape)}, got {list(weights.shape)}."
             )
         return {
@@ -84,35 +84,35 @@ def semantic_weighted(
 
 
 def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objective:
-    """Applies an objective to logits of several sizes and adds up its terms.
+    """Applies an objective to logits of several sizes and sums the terms.
 
         losses.deep_supervision(
             losses.semantic(dice=(1.0, losses.soft_dice)), weights=(4 / 7, 2 / 7, 1 / 7)
         )
 
-    Labels, `valid` and any other map in the batch of the labels' size are made as
-    small as the logits, by the nearest pixel.
+    Labels, `valid` and any other map in the batch of the labels' size are resized to
+    the logits by nearest-neighbor interpolation.
 
     Args:
         objective: `(logits, batch) -> {name: [B]}`.
-        weights: One a logit map, in the order of the outputs.
+        weights: One per logit map, in the order of the outputs.
 
     Returns:
-        An objective: `(sequence of logits [B, h, w, C], batch) -> {name: [B]}` with
-        the names of the given one, so that it logs as before.
+        An objective: `(sequence of logits [B, h, w, C], batch) -> {name: [B]}` with the
+        names of the given objective.
 
     Raises:
-        ValueError: If there is no weight; from the objective, if there are not as
-            many outputs as weights.
+        ValueError: If there are no weights; from the objective, if the numbers of
+            outputs and weights differ.
 
     Reference:
-        Lee et al., Deeply-Supervised Nets, 2014. arXiv:1409.5185. Smaller labels
-        and halving weights that add up to 1 are those of nnU-Net (Isensee et al.,
-        2018, arXiv:1809.10486), which gives its smallest map a weight of 0.
+        Lee et al., Deeply-Supervised Nets, 2014. arXiv:1409.5185. Smaller labels, and
+        weights that halve and sum to 1, are those of nnU-Net (Isensee et al., 2018,
+        arXiv:1809.10486), which gives its smallest map a weight of 0.
     """
     if not weights:
         raise ValueError(
-            "deep_supervision needs one weight a logit map, got none. "
+            "deep_supervision needs one weight per logit map, got none. "
             "Try weights=(2 / 3, 1 / 3)."
         )
 
@@ -132,20 +132,20 @@ def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objec
     return deep
 
 
-def _truth(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
+def _labels(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
     """Labels, 0 where not valid, and `valid`."""
     label, valid = batch["label"], batch["valid"]
     if logits.shape[:-1] != label.shape:
         raise ValueError(
-            f"Logits and labels need one size, got logits {list(logits.shape)} and "
-            f"labels {list(label.shape)}. Resize the logits (ops.resize_bilinear), or "
-            f"declare what the model trims as its attribute `margin`."
+            f"Logits and labels need the same size, got logits {list(logits.shape)} "
+            f"and labels {list(label.shape)}. Resize the logits (ops.resize_bilinear), "
+            f"or declare the pixels that the model trims in its attribute `margin`."
         )
     return jnp.where(valid, label, 0), valid
 
 
 def _resized(batch: Batch, size: Sequence[int]) -> dict[str, Array]:
-    """The batch with every map of the labels' size at another size."""
+    """Resizes every map of the batch that has the labels' size."""
     full = batch["label"].shape
 
     def resize(x):

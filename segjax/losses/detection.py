@@ -1,7 +1,7 @@
-"""The five losses of Mask R-CNN, on predictions and targets that are already sampled.
+"""The five losses of Mask R-CNN, for sampled predictions and targets.
 
-Each gives a sum over the entries of an image and how many entries there were. How sums
-become a loss is a second question, answered in `instance.py`.
+Each returns the sum over the entries of an image and the number of entries.
+`instance.py` normalizes the sums to losses.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from segjax.typing import Array, PerExample
 
 BETA = 1 / 9
-"""Where the box losses pass from quadratic to linear, in units of encoded boxes."""
+"""Where smooth L1 changes from quadratic to linear, in units of encoded boxes."""
 
 
 class Sum(NamedTuple):
@@ -34,12 +34,12 @@ def objectness_sum(
     positive: Bool[Array, "b a"],
     negative: Bool[Array, "b a"],
 ) -> Sum:
-    """Binary cross-entropy of the sampled anchors: does one hold an object?
+    """Binary cross-entropy of the objectness of the sampled anchors.
 
     Args:
         logits: [B, A].
         positive: [B, A] anchors sampled as objects.
-        negative: [B, A] anchors sampled as background; the rest does not count.
+        negative: [B, A] anchors sampled as background; other anchors are ignored.
 
     Returns:
         Nats, over the sampled anchors.
@@ -47,7 +47,7 @@ def objectness_sum(
     chex.assert_equal_shape([logits, positive, negative])
     anchor_mask = positive | negative
     return _sum(
-        _binary_cross_entropy(_read(logits, anchor_mask), positive), anchor_mask
+        _binary_cross_entropy(_masked(logits, anchor_mask), positive), anchor_mask
     )
 
 
@@ -61,15 +61,15 @@ def rpn_box_sum(
 
     Args:
         deltas: [B, A, 4] predicted (dx, dy, dw, dh).
-        targets: [B, A, 4] from the anchor to its object; never read elsewhere.
+        targets: [B, A, 4] from the anchor to its object; ignored for other anchors.
         positive: [B, A] anchors sampled as objects.
-        negative: [B, A] anchors sampled as background: these only add to the count.
+        negative: [B, A] anchors sampled as background; these only add to the count.
 
     Returns:
         Summed over the four numbers of a box.
     """
     chex.assert_equal_shape([deltas, targets])
-    apart = _read(deltas, positive) - _read(targets, positive)
+    apart = _masked(deltas, positive) - _masked(targets, positive)
     total = jnp.sum(_smooth_l1(apart), axis=-1)
     return Sum(_sum(total, positive).total, _sum(total, positive | negative).count)
 
@@ -83,14 +83,14 @@ def class_sum(
 
     Args:
         logits: [B, R, C], background first.
-        targets: [B, R] in [0, C); never read where not sampled.
+        targets: [B, R] in [0, C); ignored in empty slots.
         proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
         Nats, over the sampled proposals.
     """
     chex.assert_equal_shape_prefix([logits, targets, proposal_mask], 2)
-    log_p = jax.nn.log_softmax(_read(logits, proposal_mask))
+    log_p = jax.nn.log_softmax(_masked(logits, proposal_mask))
     return _sum(-_of_class(log_p, jnp.where(proposal_mask, targets, 0)), proposal_mask)
 
 
@@ -100,12 +100,13 @@ def box_sum(
     classes: Int[Array, "b r"],
     proposal_mask: Bool[Array, "b r"],
 ) -> Sum:
-    """Smooth L1 of the boxes of proposals with an object, over all sampled ones.
+    """Smooth L1 of the boxes of positive proposals, over all sampled proposals.
 
     Args:
-        deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), a box a class.
-        targets: [B, R, 4] from the proposal to its object; never read elsewhere.
-        classes: [B, R] of the object, in [1, C), 0 for background: its box is read.
+        deltas: [B, R, C, 4] predicted (dx, dy, dw, dh), one box per class.
+        targets: [B, R, 4] from the proposal to its object; ignored elsewhere.
+        classes: [B, R] class of the object, which selects the box: in [1, C), or 0 for
+            background.
         proposal_mask: [B, R] slots that hold a proposal.
 
     Returns:
@@ -114,7 +115,7 @@ def box_sum(
     chex.assert_equal_shape_prefix([deltas, targets, classes, proposal_mask], 2)
     objects = proposal_mask & (classes > 0)
     own = _of_class(deltas, jnp.where(objects, classes, 0))
-    apart = _read(own, objects) - _read(targets, objects)
+    apart = _masked(own, objects) - _masked(targets, objects)
     total = jnp.sum(_smooth_l1(apart), axis=-1)
     return Sum(_sum(total, objects).total, _sum(total, proposal_mask).count)
 
@@ -124,11 +125,11 @@ def mask_sum(
     targets: Float[Array, "b p m m"],
     proposal_mask: Bool[Array, "b p"],
 ) -> Sum:
-    """Binary cross-entropy of the masks, a mean over the cells of each.
+    """Binary cross-entropy of the masks, each averaged over its pixels.
 
     Args:
-        logits: [B, P, M, M], the mask of the class that each proposal should be.
-        targets: [B, P, M, M] in [0, 1]; never read where not sampled.
+        logits: [B, P, M, M], the mask of each proposal's target class.
+        targets: [B, P, M, M] in [0, 1]; ignored in empty slots.
         proposal_mask: [B, P] slots whose proposal holds an object.
 
     Returns:
@@ -137,13 +138,13 @@ def mask_sum(
     chex.assert_equal_shape([logits, targets])
     chex.assert_equal_shape_prefix([logits, proposal_mask], 2)
     entropy = _binary_cross_entropy(
-        _read(logits, proposal_mask), _read(targets, proposal_mask)
+        _masked(logits, proposal_mask), _masked(targets, proposal_mask)
     )
     return _sum(jnp.mean(entropy, axis=(2, 3)), proposal_mask)
 
 
-def _read(values: Array, pixel_mask: Array) -> jax.Array:
-    """At least float32, and 0, whatever it was, where it does not count."""
+def _masked(values: Array, pixel_mask: Array) -> jax.Array:
+    """Converts to at least float32, and sets values outside the mask to 0."""
     dtype = jnp.promote_types(values.dtype, jnp.float32)
     pixel_mask = pixel_mask.reshape(
         pixel_mask.shape + (1,) * (values.ndim - pixel_mask.ndim)
@@ -157,7 +158,7 @@ def _sum(values: jax.Array, pixel_mask: Array) -> Sum:
 
 
 def _of_class(values: Array, classes: Array) -> jax.Array:
-    """[B, R, C, ...] -> [B, R, ...], the entry of each one's class."""
+    """Selects the entry of each class: [B, R, C, ...] -> [B, R, ...]."""
     index = classes.reshape(classes.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=2)[:, :, 0]
 

@@ -11,20 +11,20 @@ from segjax.typing import Array, Labels, Logits, PerExample, Valid
 def top_k_cross_entropy(
     logits: Logits, labels: Labels, valid: Valid, *, fraction: float = 0.1
 ) -> PerExample:
-    """Mean cross-entropy of the pixels that cost most.
+    """Mean cross-entropy of the pixels with the largest loss.
 
-    Of n valid pixels the k = max(1, round(fraction * n)) with the largest cost
-    count; pixels that tie for the last places share them evenly.
+    Averages the k = max(1, round(fraction * n)) largest losses of the n valid pixels of
+    an image. Pixels that tie for the last places share them evenly.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        fraction: Share of the valid pixels of an image, in (0, 1]; 1 is
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        fraction: Fraction of the valid pixels of an image, in (0, 1]; 1 is
             cross-entropy.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
         ValueError: If fraction is out of range.
@@ -32,11 +32,11 @@ def top_k_cross_entropy(
     Reference:
         Wu et al., Bridging Category-level and Instance-level Semantic Image
         Segmentation, 2016, section 3.2 (online bootstrapping). arXiv:1605.06885.
-        The paper has a fixed k; a share of each image is what nnU-Net does.
+        The paper has a fixed k; nnU-Net takes a fraction of each image, as here.
     """
     _check_fraction("top_k_cross_entropy", "fraction", fraction)
     cost = _costs(logits, labels, valid)
-    k, last = _last_of_hardest(cost, fraction)
+    k, last = _hard_threshold(cost, fraction)
     above = jnp.sum(cost > last[:, None], axis=-1)
     ties = jnp.sum(cost == last[:, None], axis=-1)
     share = (k - above) / jnp.maximum(ties, 1)
@@ -55,34 +55,34 @@ def ohem_cross_entropy(
 ) -> PerExample:
     """Mean cross-entropy of the pixels whose label has a low probability.
 
-    Pixels count whose label has probability `threshold` or less, and at least the
-    hardest max(1, round(min_fraction * n)) of an image's n valid pixels, with all
-    pixels that tie for the last place.
+    Averages the pixels whose label has probability `threshold` or less, but at least
+    the hardest max(1, round(min_fraction * n)) of an image's n valid pixels, including
+    all that tie for the last place.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         threshold: Probability, in (0, 1].
-        min_fraction: Share of the valid pixels of an image, in (0, 1].
+        min_fraction: Fraction of the valid pixels of an image, in (0, 1].
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
         ValueError: If threshold or min_fraction is out of range.
 
     Reference:
         Shrivastava et al., Training Region-based Object Detectors with Online Hard
-        Example Mining, 2016. arXiv:1604.03540. The paper picks boxes; this is the
+        Example Mining, 2016. arXiv:1604.03540. The paper selects boxes; this is the
         form for pixels that is common in segmentation (mmsegmentation's
-        OHEMPixelSampler), which picks over the batch at least a fixed number of
-        pixels. Here each image picks its own, so that images stay independent.
+        OHEMPixelSampler). That one selects at least a fixed number of pixels from the
+        batch; here each image has its own selection, so images stay independent.
     """
     _check_fraction("ohem_cross_entropy", "threshold", threshold)
     _check_fraction("ohem_cross_entropy", "min_fraction", min_fraction)
     cost = _costs(logits, labels, valid)
-    _, last = _last_of_hardest(cost, min_fraction)
+    _, last = _hard_threshold(cost, min_fraction)
     bar = jnp.minimum(last, -jnp.log(jnp.asarray(threshold, cost.dtype)))
     picked = cost >= jnp.maximum(bar, 0)[:, None]  # Never the -1 of invalid pixels.
     count = jnp.maximum(jnp.sum(picked, axis=-1), 1)
@@ -98,8 +98,8 @@ def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
     return cost.reshape(cost.shape[0], -1)
 
 
-def _last_of_hardest(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:
-    """How many pixels of each image are picked, and the least cost among them."""
+def _hard_threshold(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:
+    """Number of pixels selected in each image, and the smallest loss among them."""
     cost = jax.lax.stop_gradient(cost)
     num_valid = jnp.sum(cost >= 0, axis=-1)
     k = jnp.maximum(jnp.round(fraction * num_valid), 1).astype(jnp.int32)

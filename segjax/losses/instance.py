@@ -1,4 +1,4 @@
-"""The objective of Mask R-CNN: its five losses, over a batch or image by image."""
+"""The objective of Mask R-CNN: five losses, averaged over the batch or per image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,41 +13,40 @@ def instance(
     *,
     objectness: float = 1.0,
     rpn_box: float = 1.0,
-    class_: float = 1.0,
+    classifier: float = 1.0,
     box: float = 1.0,
     mask: float = 1.0,
 ) -> Objective:
-    """The five losses of Mask R-CNN, each a mean over the entries of the batch.
+    """Builds the five losses of Mask R-CNN, each a mean over the entries of the batch.
 
-    With a sum s and a count n of each image, the value of an image is
+    With s the sum and n the number of entries of an image, its value is
 
         s * sum(weight) / sum(weight * n)
 
-    so that the mean over the images of weight 1 is sum(s) / sum(n), torchvision's
-    loss. That an image with many objects counts more than one with few has a price:
-    the value depends on the other images of the batch, so that a batch in several
-    parts (accumulated, or one a device with pmap) is normalized a part at a time.
-    Where every image has as many entries, as with full samples of anchors and of
-    proposals, nothing of that shows, and `instance_per_image` is the same.
+    so that the mean over the images of weight 1 is sum(s) / sum(n), torchvision's loss.
+    The value of an image depends on the other images of the batch. If a batch is
+    processed in parts (gradient accumulation, or pmap over devices), each part is
+    normalized on its own. If all images have the same number of entries, as with full
+    samples of anchors and proposals, `instance_per_image` gives the same values.
 
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        class_: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
     Returns:
         An objective, `(outputs, batch) -> {name: [B]}`, for outputs of a model in
         training that have the arguments of the five functions as attributes, as
-        `models.MaskRCNNTraining` does. An image without entries has value 0. Of other
-        outputs, such as detections in evaluation, there is no term.
+        `models.MaskRCNNTraining` does. An image without entries has value 0. Other
+        outputs, such as detections in evaluation, have no terms.
 
     Reference:
         He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870, normalized as torchvision
         does.
     """
-    weights = (objectness, rpn_box, class_, box, mask)
+    weights = (objectness, rpn_box, classifier, box, mask)
     return _objective(weights, _over_batch)
 
 
@@ -55,37 +54,37 @@ def instance_per_image(
     *,
     objectness: float = 1.0,
     rpn_box: float = 1.0,
-    class_: float = 1.0,
+    classifier: float = 1.0,
     box: float = 1.0,
     mask: float = 1.0,
 ) -> Objective:
-    """`instance` with each loss a mean over the entries of its own image.
+    """Builds the losses of `instance`, each a mean over the entries of its own image.
 
-    Every image counts the same, however many objects it has, and its value is the
-    same in any batch.
+    Images have equal weight, whatever their number of objects, and the value of an
+    image does not depend on its batch.
 
     Args:
         objectness: Weight of `objectness_sum`.
         rpn_box: Weight of `rpn_box_sum`.
-        class_: Weight of `class_sum`; the term is named `class`.
+        classifier: Weight of `class_sum`.
         box: Weight of `box_sum`.
         mask: Weight of `mask_sum`.
 
     Returns:
-        An objective, as that of `instance`.
+        An objective, as for `instance`.
     """
-    weights = (objectness, rpn_box, class_, box, mask)
+    weights = (objectness, rpn_box, classifier, box, mask)
     return _objective(weights, _over_image)
 
 
 def _objective(
     weights: tuple[float, ...], normalize: Callable[[detection.Sum, Array], PerExample]
 ) -> Objective:
-    names = ("objectness", "rpn_box", "class", "box", "mask")
+    names = ("objectness", "rpn_box", "classifier", "box", "mask")
 
     def objective(outputs: Any, batch: Batch) -> dict[str, PerExample]:
         if not hasattr(outputs, "objectness"):
-            return {}  # Detections: evaluation has nothing to compare with.
+            return {}  # Detections have no losses.
         image_weight = jnp.asarray(batch["weight"])
         return {
             name: weight * normalize(term, image_weight)

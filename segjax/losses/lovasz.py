@@ -1,7 +1,7 @@
-"""Losses that are the Lovász extension of the Jaccard loss.
+"""Lovász extensions of the Jaccard loss.
 
-For the errors e of an image's pixels, sorted from the largest, the extension of the
-Jaccard loss J of one class is
+For the errors e of an image's pixels, in descending order, the extension of the Jaccard
+loss J of one class is
 
     sum_i e_i * (J(first i pixels wrong) - J(first i - 1 pixels wrong))
 
@@ -19,31 +19,32 @@ from segjax.typing import Labels, Logits, PerExample, Valid
 def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
     """Lovász extension of the Jaccard loss of each class, over softmax errors.
 
-    The error of a pixel is 1 - p for its own class and p for others. The mean is
-    over the classes that the image's labels have (the authors' "present"); a class
-    that is only predicted costs through the others, whose probability it takes.
+    The error of a pixel is 1 - p for its own class and p for others. The mean is over
+    the classes in the image's labels (`classes="present"` in the authors' code). A
+    class that is only predicted affects the loss through the other classes, whose
+    probability it lowers.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         [B] loss in [0, 1]; 0 when every pixel is invalid.
 
     Reference:
         Berman et al., The Lovász-Softmax loss, 2018, sections 2 and 3.
-        arXiv:1705.08790. The loss is that of each image (the authors'
-        `per_image=True`), not that of the pixels of a batch together.
+        arXiv:1705.08790. The loss is computed per image (the authors'
+        `per_image=True`), not over all pixels of the batch.
     """
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = _pixels_last(one_hot(labels, pixel_mask, logits.shape[-1]))
     errors = jnp.abs(target - _pixels_last(jax.nn.softmax(logits)))
     pixel_mask = _pixels_last(pixel_mask[..., None])
-    loss = jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=-1)
-    present = jnp.any(target > 0, axis=-1)
-    return jnp.sum(jnp.where(present, loss, 0), axis=-1) / jnp.maximum(
-        jnp.sum(present, axis=-1), 1
+    loss = jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=-1)
+    in_labels = jnp.any(target > 0, axis=-1)
+    return jnp.sum(jnp.where(in_labels, loss, 0), axis=-1) / jnp.maximum(
+        jnp.sum(in_labels, axis=-1), 1
     )
 
 
@@ -55,33 +56,33 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
 
     Args:
         logits: [B, H, W, 2] unnormalized scores.
-        labels: [B, H, W] 0 or 1; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] 0 or 1; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
-        [B] loss, at least 0, and 0 from a margin of 1 on; 0 when every pixel is
-        invalid. In an image without foreground it is the largest error, as in the
-        authors' code: any foreground predicted there has an IoU of 0.
+        [B] loss, at least 0; 0 if all margins are 1 or more, or every pixel is invalid.
+        In an image without foreground it is the largest error, as in the authors' code,
+        since any foreground predicted there has an IoU of 0.
 
     Raises:
-        ValueError: If there are not two classes.
+        ValueError: If the logits do not have two classes.
 
     Reference:
         Berman et al., The Lovász-Softmax loss, 2018, section 2. arXiv:1705.08790,
         after Yu and Blaschko, The Lovász Hinge, 2015. arXiv:1512.07797. The loss is
-        that of each image.
+        computed per image.
     """
     if logits.shape[-1] != 2:
         raise ValueError(
             f"lovasz_hinge needs 2 classes, got logits of {logits.shape[-1]}. "
-            f"Use lovasz_softmax for more."
+            f"Use lovasz_softmax for other numbers of classes."
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = _pixels_last((labels * pixel_mask)[..., None])
     margin = _pixels_last(logits[..., 1:] - logits[..., :1])
     pixel_mask = _pixels_last(pixel_mask[..., None])
     errors = jax.nn.relu(1 - (2 * target - 1) * margin) * pixel_mask
-    return jnp.sum(errors * _slopes(errors, target, pixel_mask), axis=(1, 2))
+    return jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=(1, 2))
 
 
 def _pixels_last(x: jax.Array) -> jax.Array:
@@ -89,21 +90,23 @@ def _pixels_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 1)
 
 
-def _slopes(errors: jax.Array, target: jax.Array, pixel_mask: jax.Array) -> jax.Array:
-    """The loss's gradient with respect to the errors, all [B, C, N].
+def _lovasz_gradient(
+    errors: jax.Array, target: jax.Array, pixel_mask: jax.Array
+) -> jax.Array:
+    """Gradient of the loss with respect to the errors, all [B, C, N].
 
     Args:
         errors: At least 0.
         target: 1 where a pixel is of the class, else 0.
-        pixel_mask: [B, 1, N] 1 where a pixel counts, else 0.
+        pixel_mask: [B, 1, N] 1 where a pixel is valid, else 0.
 
     Returns:
-        How much J grows when the pixel joins those with larger errors; 0 where it
-        does not count. A constant: the order is no function to differentiate.
+        The increase of J when the pixel joins those with larger errors; 0 where
+        invalid. No gradient flows through it.
     """
     pixel_mask = jnp.broadcast_to(pixel_mask, errors.shape)
-    order = ops.argsort(-errors)  # Pixels that do not count change no count below.
-    # Counts of pixels are exact in int32 where float32 stops at 2**24.
+    order = ops.argsort(-errors)  # Invalid pixels are in neither count below.
+    # int32, because float32 is exact only up to 2**24 pixels.
     member = jnp.take_along_axis(target, order, axis=-1).astype(jnp.int32)
     other = jnp.take_along_axis(pixel_mask - target, order, axis=-1).astype(jnp.int32)
     size = jnp.sum(member, axis=-1, keepdims=True)

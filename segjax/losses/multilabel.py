@@ -1,7 +1,7 @@
-"""Sigmoid losses: every class is a question of its own, and answers may overlap.
+"""Sigmoid losses for multi-label segmentation, where classes may overlap.
 
-They take `targets [B, H, W, C]` in place of labels. With one-hot targets they are
-the one-against-the-rest form of their softmax counterparts.
+They take `targets [B, H, W, C]` in place of labels. With one-hot targets they are the
+one-vs-rest form of their softmax counterparts.
 """
 
 import chex
@@ -13,7 +13,7 @@ from segjax.losses.common import Weights, check_smooth, mean_over_classes
 from segjax.typing import Array, Logits, PerExample, Valid
 
 Targets = Bool[Array, "b h w c"] | Float[Array, "b h w c"]
-"""True or 1 where a pixel is of the class; a pixel may be of many, or of none."""
+"""True or 1 where a pixel has the class; a pixel may have several classes, or none."""
 
 
 def sigmoid_cross_entropy(
@@ -25,22 +25,22 @@ def sigmoid_cross_entropy(
 ) -> PerExample:
     """Binary cross-entropy of each class, averaged over valid pixels and classes.
 
-    With sigmoid probability p and target t a pixel and class cost
+    With sigmoid probability p and target t, the loss of a pixel and class is
 
         -t * log(p) - (1 - t) * log(1 - p)
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] in [0, 1]; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        targets: [B, H, W, C] in [0, 1]; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] nats, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class.
+        ValueError: If class_weights does not have C entries.
 
     Reference:
         The mean of `optax.sigmoid_binary_cross_entropy`.
@@ -60,30 +60,33 @@ def sigmoid_focal(
 ) -> PerExample:
     """Focal loss of each class, averaged over valid pixels and classes.
 
-    With q the probability given to what is true, p or 1 - p, a pixel and class cost
+    With q = p for positive targets and q = 1 - p for negative ones, p the sigmoid
+    probability, the loss of a pixel and class is
 
         -alpha * (1 - q)**gamma * log(q)        where the target is 1
         -(1 - alpha) * (1 - q)**gamma * log(q)  where it is 0
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] 0 or 1; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        alpha: Weight of the positives, in [0, 1]; 1/2 weighs both the same.
-        gamma: Focus, at least 0; 0 is cross-entropy but for alpha.
+        targets: [B, H, W, C] 0 or 1; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        alpha: Weight of positives, in [0, 1]; 1/2 weighs positives and negatives
+            equally.
+        gamma: Focusing exponent, at least 0; 0 is cross-entropy weighted by alpha.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] nats, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or a number is out of range.
+        ValueError: If class_weights does not have C entries, or alpha or gamma is out
+            of range.
 
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.
-        arXiv:1708.02002. The paper divides by the number of positive boxes; here by
-        the number of valid pixels.
+        arXiv:1708.02002. The paper divides by the number of positive boxes; this
+        divides by the number of valid pixels.
     """
     if gamma < 0 or not 0 <= alpha <= 1:
         raise ValueError(
@@ -92,7 +95,7 @@ def sigmoid_focal(
         )
     logits, targets, pixel_mask = _prepare(logits, targets, valid)
     cost = _binary_cross_entropy(logits, targets)
-    # Kept above 0, where a power below 1 has no finite slope.
+    # Above 0, because a power below 1 has no finite gradient at 0.
     wrong = jnp.maximum(1 - jnp.exp(-cost), jnp.finfo(cost.dtype).tiny)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
     return _mean(weight * wrong**gamma * cost, pixel_mask, class_weights)
@@ -114,22 +117,22 @@ def sigmoid_dice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] in [0, 1]; never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        targets: [B, H, W, C] in [0, 1]; ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
-        Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797, without its
-        squares.
+        Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797. The paper squares p
+        and t in the denominator; this does not.
     """
     check_smooth("sigmoid_dice", smooth)
     logits, targets, pixel_mask = _prepare(logits, targets, valid)
@@ -143,7 +146,7 @@ def sigmoid_dice(
 def _prepare(
     logits: Logits, targets: Targets, valid: Valid
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Float32 or more, all 0 where a pixel does not count."""
+    """Converts to at least float32 and sets invalid pixels to 0."""
     chex.assert_rank([logits, targets, valid], [4, 4, 3])
     chex.assert_equal_shape([logits, targets])
     chex.assert_equal_shape_prefix([logits, valid], 3)
@@ -155,7 +158,7 @@ def _prepare(
 
 
 def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    # Exact for large logits of the right sign, where softplus(x) - x is all noise.
+    # softplus(x) - x would lose all digits for large logits of the right sign.
     rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
     return jnp.maximum(logits, 0) - targets * logits + rest
 

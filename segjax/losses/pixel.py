@@ -1,4 +1,4 @@
-"""Losses that are a mean over pixels."""
+"""Losses that average over pixels."""
 
 import chex
 import jax
@@ -28,32 +28,32 @@ def cross_entropy(
 ) -> PerExample:
     """Softmax cross-entropy, averaged over the valid pixels of each image.
 
-    With log-softmax l, label y, class weights w and smoothing e, a pixel costs
+    With log-softmax l, label y, class weights w and smoothing e, the loss of a pixel is
 
         -(1 - e) * w[y] * l[y] - (e / C) * sum_c w[c] * l[c]
 
-    which is PyTorch's formula. The mean divides by the number of valid pixels.
-    PyTorch divides by the sum of w[y] instead: then weights cancel in an image
-    of a single class. Here a pixel of class k counts w[k] times wherever it
-    stands, and larger weights make a larger loss. Without weights, or with all
-    of them 1, the two agree.
+    as in PyTorch. The mean divides by the number of valid pixels, PyTorch's by the sum
+    of w[y], so that weights cancel in an image of a single class. Here a pixel of class
+    k has weight w[k] in any image, and larger weights give a larger loss. Without
+    weights, or with all weights 1, the two agree.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        class_weights: [C] factors, at least 0; None for 1 each.
-        label_smoothing: e in [0, 1), the share of the target that is spread
-            evenly over all classes.
-        pixel_weights: [B, H, W] factors of each pixel's cost, at least 0, such as
-            `border_weights`; never read where not valid. None for 1 each. The mean
-            still divides by the number of valid pixels.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        class_weights: [C] factors, at least 0; None for ones.
+        label_smoothing: e in [0, 1), the fraction of the target that is spread evenly
+            over all classes.
+        pixel_weights: [B, H, W] factors of each pixel's loss, at least 0, such as
+            `border_weights`; ignored where not valid. None for ones. The mean still
+            divides by the number of valid pixels.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or e is out of range.
+        ValueError: If class_weights does not have C entries, or label_smoothing is out
+            of range.
 
     Reference:
         Szegedy et al., Rethinking the Inception Architecture, 2016, section 7
@@ -67,7 +67,7 @@ def cross_entropy(
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     weights = as_weights(class_weights, num_classes, logits.dtype)
-    # One-hot sums rather than a gather: its gradient is no scatter.
+    # One-hot sums rather than a gather, whose gradient is a slow scatter.
     target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
     target = (1 - label_smoothing) * target + label_smoothing / num_classes
     cost = target * weights[None, None, None, :] * jax.nn.log_softmax(logits)
@@ -79,36 +79,37 @@ def cross_entropy(
 
 
 def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
-    """Cross-entropy in which every class of an image weighs the same.
+    """Cross-entropy with equal weight for every class in the image.
 
-    With K the classes that the image has, n the valid pixels of a class and p the
-    softmax probability of the label, the loss is the mean over those classes of
-    their mean cost:
+    With K classes in the image's labels, n_c valid pixels of class c and softmax
+    probability p of the label, the loss is the mean over those classes of their mean
+    cross-entropy:
 
         (1 / K) * sum_c (1 / n_c) * sum_{label = c} -log(p)
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid. A class without
-        a pixel in the image has no say, whatever is predicted.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid. A class without
+        pixels in the image is left out of the mean, even if it is predicted.
 
     Reference:
         Xie and Tu, Holistically-Nested Edge Detection, 2015, equation 2.
-        arXiv:1504.06375. The paper has two classes, edge and not, with weights
-        |not| / n and |edge| / n a pixel: the same balance within an image, but its
-        images count by 2 * |edge| * |not| / n**2, and one without edges not at all.
+        arXiv:1504.06375. The paper has two classes, edge and non-edge, with pixel
+        weights |non-edge| / n and |edge| / n. The balance within an image is the same,
+        but the paper weighs an image by 2 * |edge| * |non-edge| / n**2, which is 0
+        without edges.
     """
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     size = jnp.sum(target, axis=(1, 2))
-    share = 1 / jnp.maximum(size, 1)
-    cost = jnp.sum(target * jax.nn.log_softmax(logits) * share[:, None, None, :], -1)
-    present = jnp.sum(size > 0, axis=-1)
-    return -jnp.sum(cost, axis=(1, 2)) / jnp.maximum(present, 1)
+    weight = 1 / jnp.maximum(size, 1)
+    cost = jnp.sum(target * jax.nn.log_softmax(logits) * weight[:, None, None, :], -1)
+    num_classes = jnp.sum(size > 0, axis=-1)  # In the labels of each image.
+    return -jnp.sum(cost, axis=(1, 2)) / jnp.maximum(num_classes, 1)
 
 
 def focal(
@@ -119,31 +120,31 @@ def focal(
     gamma: float = 2.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """Cross-entropy that pays less attention to pixels already right.
+    """Focal loss: cross-entropy with less weight on well-classified pixels.
 
-    With softmax probability p of the label y and class weights w, a pixel costs
+    With softmax probability p of the label y and class weights w, the loss of a pixel
+    is
 
         -w[y] * (1 - p) ** gamma * log(p)
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        gamma: Focus, at least 0; 0 is cross-entropy.
-        class_weights: [C] factors, at least 0 (the paper's alpha); None for 1
-            each. The mean divides by the number of valid pixels, not by the sum
-            of the weights.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        gamma: Focusing exponent, at least 0; 0 is cross-entropy.
+        class_weights: [C] factors, at least 0 (the paper's alpha); None for ones. The
+            mean divides by the number of valid pixels, not by the sum of the weights.
 
     Returns:
-        [B] nats a pixel, at least 0; 0 when every pixel is invalid.
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or gamma is negative.
+        ValueError: If class_weights does not have C entries, or gamma is negative.
 
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.
-        arXiv:1708.02002. The paper has sigmoids; this is the softmax form, equal
-        to it for two classes with logits (0, x).
+        arXiv:1708.02002. The paper uses sigmoids; this is the softmax form, which
+        equals it for two classes with logits (0, x).
     """
     if gamma < 0:
         raise ValueError(
@@ -154,7 +155,7 @@ def focal(
     weights = as_weights(class_weights, num_classes, logits.dtype)
     target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
     log_p = jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
-    # Kept above 0, where a power below 1 has no finite slope.
+    # Above 0, because a power below 1 has no finite gradient at 0.
     rest = jnp.maximum(1 - jnp.exp(log_p), jnp.finfo(logits.dtype).tiny)
     weight = jnp.sum(target * weights[None, None, None, :], axis=-1)
     return mean_over_valid(-weight * rest**gamma * log_p, pixel_mask)

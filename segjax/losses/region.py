@@ -1,4 +1,4 @@
-"""Losses on the overlap of whole regions: functions of the soft counts of pixels.
+"""Losses on the overlap of regions, computed from soft counts of pixels.
 
 With softmax probability p and one-hot target t, the sums over an image's valid
 pixels are, for each class,
@@ -35,18 +35,18 @@ def soft_dice(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each. (0, 1, 1) leaves out the background.
+            all 0; None for equal weights. (0, 1, 1) excludes the background.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797. The paper
@@ -66,23 +66,23 @@ def log_cosh_dice(
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """log(cosh(soft Dice loss)): quadratic near 0, so the last errors pull less.
+    """log(cosh(soft Dice loss)), which is quadratic near 0.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         smooth: As in `soft_dice`, in pixels; above 0. A class that is absent from
-            both sides costs nothing.
+            labels and prediction has loss 0.
         class_weights: [C] weights of the mean over classes inside the cosh, at
-            least 0 and not all 0; None for 1 each.
+            least 0 and not all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, log(cosh(1))), so below 0.434; 0 when every pixel is
         invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Jadon, A survey of loss functions for semantic segmentation, 2020,
@@ -90,7 +90,7 @@ def log_cosh_dice(
     """
     check_smooth("log_cosh_dice", smooth)
     dice = soft_dice(logits, labels, valid, smooth=smooth, class_weights=class_weights)
-    # cosh(x) is 1 + 2 sinh(x / 2)**2, which keeps its digits near 0.
+    # cosh(x) - 1 = 2 sinh(x / 2)**2, which is accurate near 0.
     return jnp.log1p(2 * jnp.sinh(dice / 2) ** 2)
 
 
@@ -101,14 +101,14 @@ def generalized_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample
 
         1 - 2 * sum_c w * TP / sum_c w * (2 * TP + FP + FN)
 
-    A class with no pixel in the image takes the largest weight of those that have
-    some, as in the authors' code (NiftyNet): predicting it costs, and if it is
-    absent from both sides it costs nothing.
+    As in the authors' code (NiftyNet), a class without pixels in the image has the
+    largest weight of the classes with pixels. Predicting it increases the loss; if it
+    is absent from labels and prediction it contributes 0.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
 
     Returns:
         [B] loss in [0, 1]; 0 when every pixel is invalid.
@@ -122,7 +122,7 @@ def generalized_dice(logits: Logits, labels: Labels, valid: Valid) -> PerExample
     # inf where the image has no valid pixel.
     smallest = jnp.min(jnp.where(size > 0, size, jnp.inf), axis=-1, keepdims=True)
     some = jnp.isfinite(smallest)
-    # Weights in units of the largest: from 1 downwards, whatever the image's size.
+    # Weights in units of the largest, so that they do not overflow for large images.
     share = jnp.where(some, smallest, 1) / jnp.where(size > 0, size, 1)
     weights = jnp.where(size > 0, share, 1) ** 2
     errors = jnp.sum(weights * (extra + missed), axis=-1)
@@ -146,18 +146,18 @@ def jaccard(
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: Added to both halves of the ratio, in pixels; above 0. A class
-            that is absent from both sides scores exactly 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: Added to numerator and denominator, in pixels; above 0. A class
+            that is absent from labels and prediction has a loss of exactly 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 1); 0 when every pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Rahman and Wang, Optimizing Intersection-Over-Union in Deep Neural Networks
@@ -178,44 +178,44 @@ def matthews(
     smooth: float = 1.0,
     class_weights: Weights | None = None,
 ) -> PerExample:
-    """One minus Matthews' correlation of truth and prediction, over classes.
+    """One minus Matthews' correlation of labels and prediction, averaged over classes.
 
     The loss of one class against the rest is
 
         1 - (TP * TN - FP * FN)
             / sqrt((TP + FP) * (TP + FN) * (TN + FP) * (TN + FN))
 
-    where `smooth` has been added to TP and to TN: that many pixels of the class
-    and as many of the rest are taken as right, so that an image of a single class,
-    whose correlation is 0 / 0, has a loss that falls as the prediction improves.
+    with `smooth` added to TP and to TN. An image of a single class, whose correlation
+    is 0 / 0, then has a loss that decreases as the prediction improves.
 
     Args:
         logits: [B, H, W, C] unnormalized scores.
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
-        smooth: In pixels; above 0. A class that is absent from both sides scores 0.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        smooth: In pixels; above 0. A class that is absent from labels and prediction
+            has loss 0.
         class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for 1 each.
+            all 0; None for equal weights.
 
     Returns:
         [B] loss in [0, 2); above 1 for predictions worse than chance; 0 when every
         pixel is invalid.
 
     Raises:
-        ValueError: If there is not one weight a class, or smooth is not above 0.
+        ValueError: If class_weights does not have C entries, or smooth is not above 0.
 
     Reference:
         Abhishek and Hamarneh, Matthews Correlation Coefficient Loss for Deep
         Convolutional Networks, 2021, section 2. arXiv:2010.13454. The paper has one
-        foreground class; with two classes both score the same, and the mean over
-        them is the paper's loss.
+        foreground class; with two classes both have the same loss, and their mean is
+        the paper's loss.
     """
     check_smooth("matthews", smooth)
     hits, extra, missed = region_counts(logits, labels, valid)
     total = jnp.sum(hits + missed, axis=-1, keepdims=True)
     rest = total - hits - extra - missed + smooth
     hits = hits + smooth
-    # Shares of the pixels rather than pixels: four factors of 1e5 overflow soon.
+    # Fractions of the pixels, because the product of four counts may overflow.
     hits, extra, missed, rest = (
         x / (total + 2 * smooth) for x in (hits, extra, missed, rest)
     )

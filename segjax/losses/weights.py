@@ -1,4 +1,4 @@
-"""Weights of pixels and of classes."""
+"""Pixel weights and class weights."""
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,15 @@ def border_weights(
     background: float = 1.0,
     foreground: float = 1.0,
 ) -> Float[Array, "b h w"]:
-    """The U-Net paper's weight map: background between close instances counts most.
+    """Weight map of the U-Net paper, largest in the background between close instances.
 
     With d1 and d2 the distances of a background pixel to the nearest and to the
     second nearest instance,
 
         background + w0 * exp(-(d1 + d2)**2 / (2 * sigma**2))
 
-    and `foreground` at the pixels of instances. Works on the device inside a step,
-    at a cost that does not depend on the number of instances, and as well on the
-    host. In an objective:
+    and `foreground` at the pixels of instances. The time does not depend on the number
+    of instances, so it can run inside the train step:
 
         losses.semantic_weighted(
             lambda batch: losses.border_weights(batch["instances"]),
@@ -34,7 +33,7 @@ def border_weights(
         )
 
     Args:
-        instances: [B, H, W] 0 for background, any other number an instance.
+        instances: [B, H, W] instance ids, 0 for background.
         w0: Height of the border term.
         sigma: Its width, in pixels; above 0.
         background: Weight of background pixels before the border term.
@@ -42,24 +41,24 @@ def border_weights(
             w_c, which balances the classes.
 
     Returns:
-        [B, H, W] float32, in [background, background + w0] off the instances. No
-        border term in an image of fewer than two instances.
+        [B, H, W] float32, in [background, background + w0] outside instances. The
+        border term is 0 in an image with fewer than two instances.
 
     Raises:
         ValueError: If sigma is not above 0.
 
     Reference:
-        Ronneberger et al., U-Net, 2015, equation 2. arXiv:1505.04597. The paper
-        adds the border term inside cells too; as in common implementations it is
-        left to the background, so that touching cells are not weighted down to
-        their interiors. Distances are to pixels of the cells.
+        Ronneberger et al., U-Net, 2015, equation 2. arXiv:1505.04597. The paper adds
+        the border term inside cells too; as in common implementations, it is added in
+        the background only, because it would be large throughout touching cells.
+        Distances are to pixels of the cells.
     """
     if sigma <= 0:
         raise ValueError(
             f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
         )
     instances = jnp.asarray(instances, jnp.int32)
-    # Beyond 6 sigma a height of 10 is less than float32's rounding of 1.
+    # Beyond 6 sigma a border term of height 10 is below float32's rounding of 1.
     first, second = ops.two_nearest(instances, max_distance=7 * sigma)
     border = w0 * jnp.exp(-((first + second) ** 2) / (2 * sigma**2))
     return jnp.where(instances == 0, background + border, jnp.float32(foreground))
@@ -68,29 +67,29 @@ def border_weights(
 def pixel_counts(
     labels: Labels, valid: Valid, *, num_classes: int
 ) -> Int[Array, "b {num_classes}"]:
-    """Valid pixels of each class in each image, the input of class weights.
+    """Counts the valid pixels of each class in each image, for class weights.
 
     Args:
-        labels: [B, H, W] class ids in [0, C); never read where not valid.
-        valid: [B, H, W] True where a pixel counts.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
         num_classes: C.
 
     Returns:
         [B, C] int32. Add over images on the host, in int64.
     """
-    labels = jnp.where(valid, labels, num_classes)  # One-hot of none.
+    labels = jnp.where(valid, labels, num_classes)  # All 0 in the one-hot.
     return jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=(1, 2))
 
 
 def inverse_frequency(class_counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]:
-    """Class weights with which all classes weigh the same: total / (C * n).
+    """Class weights total / (C * n), with which all classes have equal total weight.
 
     Args:
         class_counts: [C] pixels of each class in the training set.
 
     Returns:
-        [C] float64 on the host; their mean over pixels is 1 if no class is empty. 0
-        for a class without pixels, which no pixel could use.
+        [C] float64 on the host; their mean over pixels is 1 if no class is empty. 0 for
+        a class without pixels.
 
     Raises:
         ValueError: If a count is negative or all are 0.
@@ -99,15 +98,15 @@ def inverse_frequency(class_counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]
         scikit-learn's `class_weight="balanced"`; King and Zeng, Logistic Regression
         in Rare Events Data, 2001.
     """
-    class_counts = _checked(class_counts)
+    class_counts = _check_counts(class_counts)
     return _inverse(class_counts / class_counts.sum()) / class_counts.size
 
 
 def median_frequency(class_counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]:
-    """Class weights median(f) / f, with f the frequency where the class occurs.
+    """Class weights median(f) / f, with f the frequency of the class.
 
-    f is the pixels of the class over all valid pixels of the images that have some
-    of it; the median is over the classes that occur.
+    f is the number of pixels of the class over the number of valid pixels in the images
+    that contain it. The median is over the classes that occur.
 
     Args:
         class_counts: [N, C] pixels of each class in each image of the training set.
@@ -123,7 +122,7 @@ def median_frequency(class_counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]
         a Common Multi-Scale Convolutional Architecture, 2015, section 6.3.2.
         arXiv:1411.4734.
     """
-    class_counts = _checked(class_counts)
+    class_counts = _check_counts(class_counts)
     pixels = np.sum((class_counts > 0) * class_counts.sum(axis=1)[:, None], axis=0)
     frequency = class_counts.sum(axis=0) / np.maximum(pixels, 1)
     return np.median(frequency[frequency > 0]) * _inverse(frequency)
@@ -135,15 +134,15 @@ def effective_number(
     """Class weights (1 - beta) / (1 - beta**n), scaled to a mean of 1.
 
     Args:
-        class_counts: [C] examples of each class. The paper counts images or boxes;
-            pixels of one object are hardly independent, so count those too, or take
-            beta close to 1, such as 1 - 1 / n of a typical class.
-        beta: In [0, 1): 0 weighs all the same, and towards 1 it becomes the inverse
+        class_counts: [C] number of examples of each class. The paper counts images or
+            boxes. Pixels of an object are not independent: count images or objects, or
+            choose beta close to 1, such as 1 - 1 / n of a typical class.
+        beta: In [0, 1): 0 gives equal weights, and the limit of 1 the inverse
             frequency.
 
     Returns:
-        [C] float64 on the host, their mean over the classes that occur 1; 0 for a
-        class that does not.
+        [C] float64 on the host, with mean 1 over the classes that occur; 0 for other
+        classes.
 
     Raises:
         ValueError: If a count is negative, all are 0, or beta is out of range.
@@ -156,21 +155,20 @@ def effective_number(
         raise ValueError(
             f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
         )
-    class_counts = _checked(class_counts)
-    # log1p and expm1 keep the digits of a beta close to 1.
+    class_counts = _check_counts(class_counts)
+    # log1p and expm1 are accurate for beta close to 1.
     number = -np.expm1(class_counts * np.log1p(beta - 1)) if beta else class_counts > 0
     weights = _inverse(np.asarray(number, np.float64))
     return weights / weights[class_counts > 0].mean()
 
 
-def _checked(class_counts: Array) -> np.ndarray:
+def _check_counts(class_counts: Array) -> np.ndarray:
     class_counts = np.asarray(class_counts, np.float64)
     if (class_counts < 0).any() or not class_counts.any():
         raise ValueError(
             "class weights need counts of at least 0 that are not all 0, got a "
             f"smallest of {class_counts.min():.0f} and a largest of "
-            f"{class_counts.max():.0f}. Add up "
-            "losses.pixel_counts over the training set."
+            f"{class_counts.max():.0f}. Sum losses.pixel_counts over the training set."
         )
     return class_counts
 

@@ -1,44 +1,67 @@
 """Metrics: `from_batch` on the device, `merge` and `compute` on the host."""
 
-from segjax.metrics.aggregated_jaccard import AggregatedJaccard as AggregatedJaccard
-from segjax.metrics.average_precision import AveragePrecision as AveragePrecision
-from segjax.metrics.boundary_iou import BoundaryIoU as BoundaryIoU
-from segjax.metrics.boundary_iou import band as band
-from segjax.metrics.boundary_iou import boundary_iou as boundary_iou
-from segjax.metrics.calibration import Calibration as Calibration
-from segjax.metrics.calibration import calibration as calibration
-from segjax.metrics.cl_dice import centerline as centerline
-from segjax.metrics.cl_dice import cl_dice as cl_dice
-from segjax.metrics.combine import Combined as Combined
-from segjax.metrics.combine import OnHost as OnHost
-from segjax.metrics.combine import combine as combine
-from segjax.metrics.combine import on_host as on_host
-from segjax.metrics.combine import with_batch as with_batch
-from segjax.metrics.confusion import Confusion as Confusion
-from segjax.metrics.confusion import semantic as semantic
-from segjax.metrics.contingency import components as components
-from segjax.metrics.detections import detections as detections
-from segjax.metrics.image_confusion import ImageConfusion as ImageConfusion
-from segjax.metrics.image_confusion import semantic_per_image as semantic_per_image
-from segjax.metrics.matching import Matching as Matching
-from segjax.metrics.mean import Mean as Mean
-from segjax.metrics.objects import objects as objects
-from segjax.metrics.objects import regions as regions
-from segjax.metrics.panoptic import Panoptic as Panoptic
-from segjax.metrics.rand import RandCurve as RandCurve
-from segjax.metrics.rand import best_threshold_rand as best_threshold_rand
-from segjax.metrics.rand import rand_scores as rand_scores
-from segjax.metrics.rand import v_rand as v_rand
-from segjax.metrics.ranking import Ranking as Ranking
-from segjax.metrics.ranking import ranking as ranking
-from segjax.metrics.resample import metric_differences as metric_differences
-from segjax.metrics.resample import metric_intervals as metric_intervals
-from segjax.metrics.rows import PerImage as PerImage
-from segjax.metrics.rows import Rows as Rows
-from segjax.metrics.statistics import Comparison as Comparison
-from segjax.metrics.statistics import Interval as Interval
-from segjax.metrics.statistics import compare as compare
-from segjax.metrics.statistics import mean_interval as mean_interval
-from segjax.metrics.surface import outline as outline
-from segjax.metrics.surface import surface as surface
-from segjax.metrics.surface import surface_scores as surface_scores
+from segjax.metrics.aggregated_jaccard import AggregatedJaccard
+from segjax.metrics.average_precision import AveragePrecision
+from segjax.metrics.boundary_iou import BoundaryIoU, boundary_iou, mask_to_boundary
+from segjax.metrics.calibration import Calibration, calibration
+from segjax.metrics.cl_dice import centerline_dice, cl_dice
+from segjax.metrics.combine import Combined, OnHost, combine, on_host, with_batch
+from segjax.metrics.confusion import Confusion, semantic
+from segjax.metrics.contingency import connected_components
+from segjax.metrics.detections import detections
+from segjax.metrics.image_confusion import ImageConfusion, semantic_per_image
+from segjax.metrics.matching import Matching
+from segjax.metrics.mean import Mean
+from segjax.metrics.objects import objects, regions
+from segjax.metrics.panoptic import Panoptic
+from segjax.metrics.rand import RandCurve, best_threshold_rand, rand_scores, v_rand
+from segjax.metrics.ranking import Ranking, ranking
+from segjax.metrics.resample import metric_differences, metric_intervals
+from segjax.metrics.rows import PerImage, Rows
+from segjax.metrics.statistics import Comparison, Interval, compare, mean_interval
+from segjax.metrics.surface import outline, surface, surface_scores
+
+__all__ = [
+    "AggregatedJaccard",
+    "AveragePrecision",
+    "BoundaryIoU",
+    "Calibration",
+    "Combined",
+    "Comparison",
+    "Confusion",
+    "ImageConfusion",
+    "Interval",
+    "Matching",
+    "Mean",
+    "OnHost",
+    "Panoptic",
+    "PerImage",
+    "RandCurve",
+    "Ranking",
+    "Rows",
+    "best_threshold_rand",
+    "boundary_iou",
+    "calibration",
+    "centerline_dice",
+    "cl_dice",
+    "combine",
+    "compare",
+    "connected_components",
+    "detections",
+    "mask_to_boundary",
+    "mean_interval",
+    "metric_differences",
+    "metric_intervals",
+    "objects",
+    "on_host",
+    "outline",
+    "rand_scores",
+    "ranking",
+    "regions",
+    "semantic",
+    "semantic_per_image",
+    "surface",
+    "surface_scores",
+    "v_rand",
+    "with_batch",
+]

@@ -1,4 +1,4 @@
-"""COCO average precision for boxes and masks, by pycocotools."""
+"""COCO average precision for boxes and masks, computed by pycocotools."""
 
 import contextlib
 import io
@@ -20,21 +20,22 @@ _KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}
 
 @flax.struct.dataclass
 class AveragePrecision(RowMetric):
-    """Detections and true objects of each image, until all are seen.
+    """Detections and true objects of each image, collected for pycocotools.
 
     `rows.values` has `truth` and `detections`, each [N] lists of COCO annotations;
-    masks are kept run-length encoded.
+    masks are run-length encoded.
 
     Attributes:
         classes: K names; class 1 is the first, 0 is background and not scored.
-        kinds: Of "box" and "mask", what is scored.
+        iou_types: What is scored: "box", or "box" and "mask".
 
     Reference:
-        Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as pycocotools has it.
+        Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as implemented in
+        pycocotools.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-    kinds: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
+    iou_types: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
 
     @classmethod
     def from_batch(
@@ -45,29 +46,29 @@ class AveragePrecision(RowMetric):
         *,
         classes: Sequence[str],
     ) -> "AveragePrecision":
-        """Keeps one batch, on the host.
+        """Encodes one batch, on the host.
 
         Args:
             detections: `boxes` [B, N, 4] as x0, y0, x1, y1 in pixels, `scores` and
                 `classes` (1..K), each [B, N], and `object_mask` bool [B, N], False for
-                padding; with `masks` bool [B, N, H, W], masks are scored too.
+                padding; with `masks` bool [B, N, H, W], masks are also scored.
             truth: `boxes`, `classes`, `object_mask` and `masks` likewise; `crowd` bool
-                [B, N] (none unless given) marks regions of many objects, in which
-                detections are not wrong; `area` [B, N] in pixels sets small, medium
-                and large (of the mask, else of the box, unless given).
+                [B, N] (default: none) marks crowd regions, in which detections are not
+                false positives; `area` [B, N] in pixels determines small, medium and
+                large (default: area of the mask, or of the box without masks).
             batch: Has `index` and `weight`, both [B].
             classes: K names.
 
         Raises:
-            ValueError: If only one side has masks.
+            ValueError: If only one of detections and truth has masks.
         """
         sides = [{k: np.asarray(v) for k, v in x.items()} for x in (detections, truth)]
         masks = ["masks" in side for side in sides]
         if masks[0] != masks[1]:
             has = "detections" if masks[0] else "truth"
             raise ValueError(
-                f"average precision needs masks on both sides or on none, got them in "
-                f"{has} only. Add those of the other, or leave them out."
+                f"average precision needs masks in both detections and truth or in "
+                f"neither, got them in {has} only. Add the others, or remove these."
             )
         # Padding rows are left out before masks are encoded.
         kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
@@ -87,16 +88,17 @@ class AveragePrecision(RowMetric):
         Returns:
             For boxes `box_ap` (mean over classes and IoU thresholds .5 to .95),
             `box_ap50`, `box_ap75`, `box_ap_small`, `_medium`, `_large` (areas up to
-            32**2, 96**2 and above), `box_ar1`, `_ar10`, `_ar100` (recall with so many
-            detections an image), `box_ar_small`, `_medium`, `_large`, and
+            32**2, 96**2 and above), `box_ar1`, `_ar10`, `_ar100` (recall with at most
+            so many detections per image), `box_ar_small`, `_medium`, `_large`, and
             `box_ap/<name>`; with masks also `mask_ap` and so on.
-            As COCO defines it, a class without a true object has no score (NaN) and
-            is left out of means, whatever was detected; one without a detection
-            scores 0. An image with neither changes nothing.
+            As in COCO, a class without true objects has no score (NaN) and is left out
+            of means, even if it was detected; a class with true objects but no
+            detections scores 0. Images without true objects and detections have no
+            effect.
         """
         rows = self.rows.without_padding().values
         scores: dict[str, float] = {}
-        for kind in self.kinds:
+        for kind in self.iou_types:
             stats, per_class = _evaluate(
                 rows["truth"], rows["detections"], kind, len(self.classes)
             )
@@ -108,7 +110,7 @@ class AveragePrecision(RowMetric):
 
 
 def _objects(images: list[list[dict]]) -> np.ndarray:
-    """[N] lists; NumPy would make a table of lists of equal length."""
+    """Object array [N] of lists; np.array makes a table of lists of equal length."""
     array = np.empty(len(images), object)
     for i, annotations in enumerate(images):
         array[i] = annotations
@@ -133,7 +135,7 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
             one["score"] = float(side["scores"][image, n])
         else:
             crowd = side["crowd"][image, n] if "crowd" in side else False
-            # A true object is as large as its mask, whatever is scored.
+            # COCO takes the mask's area of true objects for boxes too.
             area = one["areas"].get("mask", one["areas"]["box"])
             area = float(side["area"][image, n]) if "area" in side else area
             one |= {"iscrowd": int(crowd), "areas": {"box": area, "mask": area}}
@@ -165,12 +167,13 @@ def _mean_of_defined(values: np.ndarray) -> float:
 def _coco(images: np.ndarray, kind: str, num_classes: int):
     from pycocotools.coco import COCO
 
-    # A size is asked for, but read for polygons only.
+    # COCO requires sizes, but reads them for polygons only.
     sizes = [{"id": i, "height": 0, "width": 0} for i in range(1, len(images) + 1)]
     annotations = []
     for image, found in enumerate(images, 1):
         for one in found:
-            # Ids begin at 1: COCOeval takes 0 for "no match". A copy, for it writes.
+            # Ids begin at 1, because COCOeval reads 0 as "no match". Copied, because
+            # COCO modifies annotations.
             annotations.append(
                 dict(one, id=len(annotations) + 1, image_id=image)
                 | {"area": one["areas"][kind], "iscrowd": one.get("iscrowd", 0)}

@@ -1,4 +1,4 @@
-"""Boundary IoU: overlap of the bands along the outlines."""
+"""Boundary IoU: intersection over union of the bands along the boundaries."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ import numpy as np
 
 from segjax.metrics import common
 from segjax.metrics.common import Masks
-from segjax.metrics.reduce import mean_of_seen, mean_over_classes, ratio
+from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
-def band(mask: Masks, *, width: int) -> Masks:
-    """True pixels at most `width` rows and columns from outside the mask.
+def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
+    """Computes the inner boundary of a mask: True pixels at most `width` from outside.
 
-    Equals the mask less `width` erosions by a 3x3 square; outside the image is False.
+    Equals the mask minus its erosion, `width` times by a 3x3 square. Pixels outside the
+    image are False.
 
     Args:
         mask: [..., H, W].
@@ -44,12 +45,12 @@ def band(mask: Masks, *, width: int) -> Masks:
 
 @flax.struct.dataclass
 class BoundaryIoU(RowMetric):
-    """Overlap and union of the bands of each class in each image, int32.
+    """Intersection and union of the boundary bands of each class in each image, int32.
 
-    `rows.values` has `hit` and `union`, each [N, K].
+    `rows.values` has `intersection` and `union`, each [N, K].
 
     Attributes:
-        classes: K names, those scored.
+        classes: K names of the classes that are scored.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
@@ -69,43 +70,48 @@ class BoundaryIoU(RowMetric):
 
         Args:
             predicted: [B, H, W] class ids.
-            labels: [B, H, W] class ids; never read where not valid.
-            valid: [B, H, W] True where a pixel counts; others are background on both
-                sides, as what lies outside the image is.
+            labels: [B, H, W] class ids; ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated; other pixels are
+                background in labels and prediction, as are pixels outside the image.
             batch: Has `index` and `weight`, both [B].
-            classes: (id, name) of those to score.
-            width: Of the band, in pixels.
+            classes: (id, name) of the classes to score.
+            width: Width of the band, in pixels.
         """
-        hit, union = [], []
+        intersection, union = [], []
         for c, _ in classes:
-            a = band((predicted == c) & valid, width=width)
-            b = band((labels == c) & valid, width=width)
-            hit.append(jnp.sum(a & b, axis=(1, 2)))
+            a = mask_to_boundary((predicted == c) & valid, width=width)
+            b = mask_to_boundary((labels == c) & valid, width=width)
+            intersection.append(jnp.sum(a & b, axis=(1, 2)))
             union.append(jnp.sum(a | b, axis=(1, 2)))
-        overlap = {"hit": jnp.stack(hit, -1), "union": jnp.stack(union, -1)}
-        return cls(Rows.of(overlap, batch), tuple(name for _, name in classes))
+        overlap = {
+            "intersection": jnp.stack(intersection, -1),
+            "union": jnp.stack(union, -1),
+        }
+        return cls(Rows.from_batch(overlap, batch), tuple(name for _, name in classes))
 
     def compute(self) -> dict[str, float]:
-        """Overlap over union in [0, 1].
+        """Intersection over union in [0, 1].
 
         Returns:
             `boundary_iou/<name>` and `mean_boundary_iou`: over all pixels.
             `boundary_iou_per_image/<name>` and `mean_boundary_iou_per_image`: means
             over images.
-            A class seen on neither side has no score (NaN) and is left out of means;
-            one seen on one side only scores 0.
+            A class absent from truth and prediction has no score (NaN) and is left out
+            of means; one present in only one of them scores 0.
         """
         rows = self.rows.without_padding().values
-        iou = ratio(*(rows[k].sum(0, dtype=np.int64) for k in ("hit", "union")))
-        scores = {"mean_boundary_iou": mean_of_seen(iou)}
+        iou = ratio(
+            *(rows[k].sum(0, dtype=np.int64) for k in ("intersection", "union"))
+        )
+        scores = {"mean_boundary_iou": nanmean(iou)}
         for name, value in zip(self.classes, iou, strict=True):
             scores[f"boundary_iou/{name}"] = float(value)
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
         rows = self.rows.without_padding().values
-        iou = ratio(rows["hit"], rows["union"])
+        iou = ratio(rows["intersection"], rows["union"])
         scores = {"mean_boundary_iou_per_image": mean_over_classes(iou)}
         for i, name in enumerate(self.classes):
             scores[f"boundary_iou_per_image/{name}"] = iou[:, i]
@@ -113,32 +119,37 @@ class BoundaryIoU(RowMetric):
 
 
 def boundary_iou(
-    classes: Sequence[str], *, fraction: float = 0.02, ignore_background: bool = True
+    classes: Sequence[str],
+    *,
+    dilation_ratio: float = 0.02,
+    ignore_background: bool = True,
 ) -> MetricFn:
-    """Boundary IoU of each class from one logit map per image, on the device.
+    """Builds the boundary IoU of each class from one logit map per image.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
-        fraction: The band's width as a share of the diagonal of the logits' [H, W],
-            padding included; rounded to pixels, at least 1.
-        ignore_background: Whether class 0 is a background, which is not scored.
+        dilation_ratio: Width of the band as a fraction of the diagonal of the logits'
+            [H, W], including padding; rounded to pixels, at least 1.
+        ignore_background: Whether class 0 is background and not scored.
 
     Returns:
-        `(logits, batch) -> BoundaryIoU`.
+        `(logits, batch) -> BoundaryIoU`, computed on the device.
 
     Raises:
-        ValueError: As `semantic`; if no class is left to score.
+        ValueError: As for `semantic`, and if there is no class to score.
 
     Reference:
-        Cheng et al., Boundary IoU, CVPR 2021, arXiv:2103.16562, which the authors'
-        code computes for each object; here a class of an image is one object.
+        Cheng et al., Boundary IoU, CVPR 2021, arXiv:2103.16562. The authors' code
+        computes it per object; here each class of an image is one object.
     """
-    classes = common.distinct(classes)
-    kept = common.scored(classes, ignore_background=ignore_background)
+    classes = common.check_distinct(classes)
+    kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> BoundaryIoU:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
-        width = max(1, round(fraction * math.hypot(*valid.shape[1:])))
+        predicted, labels, valid = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
+        width = max(1, round(dilation_ratio * math.hypot(*valid.shape[1:])))
         return BoundaryIoU.from_batch(
             predicted, labels, valid, batch, classes=kept, width=width
         )

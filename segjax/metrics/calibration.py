@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: calibration error and Brier score."""
+"""Calibration of probabilities: expected calibration error and Brier score."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.metrics import common
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 _UNIT = 2**16 - 1
-_MOST_PIXELS = 2**23
-"""Sums of bytes over so many pixels stay within int32."""
+_MAX_PIXELS = 2**23
+"""Sums of bytes over this many pixels fit in int32."""
 
 
 @flax.struct.dataclass
 class Calibration(RowMetric):
-    """Sums over the pixels of each image, as whole numbers so that they are exact.
+    """Sums over the pixels of each image, in integers so that they are exact.
 
-    Numbers in [0, 1] are rounded to multiples of 1 / 65535 and summed as high and low
-    byte. `rows.values` has `count`, `correct`, `confidence_high`, `confidence_low`,
-    each [N, bins], and `brier_high`, `brier_low`, each [N].
+    Values in [0, 1] are rounded to multiples of 1 / 65535, and their high and low bytes
+    are summed separately. `rows.values` has `count`, `correct`, `confidence_high`,
+    `confidence_low`, each [N, bins], and `brier_high`, `brier_low`, each [N].
     """
 
     @classmethod
@@ -37,23 +37,23 @@ class Calibration(RowMetric):
         *,
         num_bins: int = 15,
     ) -> "Calibration":
-        """Sums one batch on the device.
+        """Computes the sums of one batch on the device.
 
         Args:
             logits: [B, H, W, C].
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
-            num_bins: Bins of confidence, of equal width in (0, 1].
+            num_bins: Number of confidence bins, of equal width in (0, 1].
 
         Raises:
             ValueError: If an image has more than 2**23 pixels.
         """
         examples, height, width, num_classes = logits.shape
-        if height * width > _MOST_PIXELS:
+        if height * width > _MAX_PIXELS:
             raise ValueError(
-                f"calibration needs images of at most {_MOST_PIXELS} pixels, got "
-                f"{height}x{width}. Score tiles of them."
+                f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
+                f"{height}x{width}. Evaluate them in tiles."
             )
         probs = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
         target = jax.nn.one_hot(jnp.where(valid, labels, 0), num_classes)
@@ -83,31 +83,32 @@ class Calibration(RowMetric):
             "brier_high": brier_high,
             "brier_low": brier_low,
         }
-        return cls(Rows.of(sums, batch))
+        return cls(Rows.from_batch(sums, batch))
 
     def compute(self) -> dict[str, float]:
-        """Errors over all pixels, and means over images; lower is better.
+        """Computes errors over all pixels, and means over images; lower is better.
 
         Returns:
-            `ece`: sum over bins of share of pixels times |accuracy - mean confidence|,
-            in [0, 1], within 8e-6; confidence is the largest probability.
+            `ece`: expected calibration error in [0, 1], the sum over bins of the
+            fraction of pixels times |accuracy - mean confidence|, where confidence is
+            the largest probability; accurate to 8e-6.
             `brier`: mean over pixels of the squared distance between probabilities
-            and one-hot truth, summed over classes, in [0, 2], within 2e-5.
-            `ece_per_image`, `brier_per_image`: means over images of each image's own.
-            NaN where no pixel was counted; such images are left out of means.
+            and one-hot truth, summed over classes, in [0, 2], accurate to 2e-5.
+            `ece_per_image`, `brier_per_image`: means over images of the score of each
+            image. NaN without valid pixels; such images are left out of means.
         """
         rows = self.rows.without_padding().values
         whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
         scores = {k: float(v) for k, v in _scores(whole).items()}
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
         scores = _scores(self.rows.without_padding().values)
         return {f"{k}_per_image": v for k, v in scores.items()}
 
-    def diagram(self) -> dict[str, np.ndarray]:
-        """The reliability diagram over all pixels.
+    def reliability_diagram(self) -> dict[str, np.ndarray]:
+        """Computes the reliability diagram over all pixels.
 
         Returns:
             `count`, `accuracy` and `confidence`, each [bins]; the latter two are NaN
@@ -123,7 +124,7 @@ class Calibration(RowMetric):
 
 
 def _bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A number in [0, 1] as a high and a low byte."""
+    """Splits a 16-bit value of a number in [0, 1] into its high and low byte."""
     whole = jnp.round(jnp.clip(x, 0, 1) * _UNIT).astype(jnp.int32)
     return whole >> 8, whole & 255
 
@@ -143,26 +144,26 @@ def _scores(sums: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibration(classes: Sequence[str], *, num_bins: int = 15) -> MetricFn:
-    """Calibration error and Brier score from one logit map per image.
+    """Builds calibration error and Brier score from one logit map per image.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
-        num_bins: Bins of confidence.
+        num_bins: Number of confidence bins.
 
     Returns:
         `(logits, batch) -> Calibration`, to be traced inside the evaluation step.
 
     Raises:
-        ValueError: As `semantic`; if an image has more than 2**23 pixels.
+        ValueError: As for `semantic`, and if an image has more than 2**23 pixels.
 
     Reference:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2,
         arXiv:1706.04599.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Calibration:
-        labels, valid = common.truth_of(logits, batch, classes=classes)
+        labels, valid = common.masked_labels(logits, batch, classes=classes)
         return Calibration.from_batch(logits, labels, valid, batch, num_bins=num_bins)
 
     return metric

@@ -1,4 +1,4 @@
-"""Centerline Dice, for thin structures."""
+"""Centerline Dice (clDice), for thin structures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,11 +28,11 @@ def cl_dice(
         truth: [H, W].
 
     Returns:
-        In [0, 1]. NaN where both masks are empty, 0 where one is.
+        Score in [0, 1]; NaN if both masks are empty, 0 if only one is.
 
     Reference:
         Shit et al., clDice, CVPR 2021, arXiv:2003.07311, section 2. The skeleton is
-        scikit-image's, as in the authors' code; their loss has a soft one.
+        scikit-image's, as in the authors' code; their loss has a soft skeleton.
     """
     from skimage.morphology import skeletonize
 
@@ -47,29 +47,33 @@ def cl_dice(
     return float(2 * precision * recall / both) if both else 0.0
 
 
-def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> MetricFn:
-    """Centerline Dice of each class from one logit map per image.
+def centerline_dice(
+    classes: Sequence[str], *, ignore_background: bool = True
+) -> MetricFn:
+    """Builds the centerline Dice of each class from one logit map per image.
 
-    Skeletons are made on the host, once a batch, outside the step. A pixel that does
-    not count is background on both sides.
+    Skeletons are computed on the host, once per batch, outside the step. Invalid pixels
+    are background in labels and prediction.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
-        ignore_background: Whether class 0 is a background, which is not scored.
+        ignore_background: Whether class 0 is background and not scored.
 
     Returns:
         `(logits, batch) -> OnHost` with `mean_cl_dice_per_image`, the mean over images
-        of the mean over classes seen in that image, and `cl_dice_per_image/<name>`. A
-        class seen on neither side has no score and is left out.
+        of the mean over the classes in that image, and `cl_dice_per_image/<name>`. A
+        class absent from truth and prediction has no score and is left out.
 
     Raises:
-        ValueError: As `semantic`; if no class is left to score.
+        ValueError: As for `semantic`, and if there is no class to score.
     """
-    classes = common.distinct(classes)
-    kept = common.scored(classes, ignore_background=ignore_background)
+    classes = common.check_distinct(classes)
+    kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        predicted, _, _ = common.labels_of(logits, batch, classes=classes)
+        predicted, _, _ = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
         return {"predicted": predicted.astype(jnp.uint16)}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:

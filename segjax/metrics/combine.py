@@ -1,4 +1,4 @@
-"""Several metrics as one, and metrics that only the host can make."""
+"""Combines several metrics into one, and computes metrics on the host."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ class Combined:
     """Several metrics side by side.
 
     Attributes:
-        parts: Metrics by place and name; each merges with its own kind.
-        prefixes: What each part's keys begin with.
+        parts: The metrics; each merges with the one at the same position.
+        prefixes: Prefix of the keys of each part.
     """
 
     parts: tuple[Any, ...]
@@ -29,17 +29,17 @@ class Combined:
         return Combined(tuple(a.merge(b) for a, b in pairs), self.prefixes)
 
     def compute(self) -> dict[str, float]:
-        """The scores of all parts.
+        """Computes the scores of all parts.
 
         Raises:
-            ValueError: If two parts give one key.
+            ValueError: If two parts have the same key.
         """
         scores: dict[str, float] = {}
         for part, prefix in zip(self.parts, self.prefixes, strict=True):
             found = {f"{prefix}{k}": v for k, v in part.compute().items()}
             if twice := sorted(scores.keys() & found.keys()):
                 raise ValueError(
-                    f"combine needs distinct keys, got {', '.join(twice)} twice. Give "
+                    f"combine needs distinct keys, got {', '.join(twice)} twice. Pass "
                     f"one of the metrics by name: combine(a, other=b)."
                 )
             scores |= found
@@ -47,17 +47,17 @@ class Combined:
 
 
 def combine(*metrics: MetricFn, **named: MetricFn) -> MetricFn:
-    """One metric function that gives the scores of several.
+    """Combines several metric functions into one.
 
     Args:
-        *metrics: Functions whose keys stay as they are.
-        **named: Functions whose keys begin with `<name>_`.
+        *metrics: Functions whose keys are unchanged.
+        **named: Functions whose keys get the prefix `<name>_`.
 
     Returns:
         `(outputs, batch) -> Combined`, to be traced inside the evaluation step.
 
     Raises:
-        ValueError: If no function is given; from `compute`, if two give one key.
+        ValueError: If no function is given; from `compute`, if two have the same key.
     """
     functions = (*metrics, *named.values())
     prefixes = ("",) * len(metrics) + tuple(f"{name}_" for name in named)
@@ -74,13 +74,15 @@ def combine(*metrics: MetricFn, **named: MetricFn) -> MetricFn:
 
 @flax.struct.dataclass
 class OnHost:
-    """Arrays on their way out of the compiled evaluation, then the metric of them.
+    """A metric that is computed on the host, from arrays of the compiled evaluation.
 
-    Each process makes the metric of its own images, beside what its host has of them.
+    Each process computes the metric of its own images from these arrays and the batch
+    on its host.
 
     Attributes:
-        arrays: What the device hands out, by name, a row an image; None once made.
-        made: The metric, once made.
+        arrays: Outputs of the device by name, one row per image; None once `made` is
+            set.
+        made: The metric, or None before `with_batch`.
         make: `(arrays, batch) -> Metric` in NumPy.
     """
 
@@ -94,7 +96,7 @@ class OnHost:
         """Makes the metric.
 
         Args:
-            batch: The rows of `arrays` on the host: with `label` int32 and `valid`.
+            batch: The rows of `arrays` on the host, with `label` int32 and `valid`.
         """
         assert self.make is not None
         return dataclasses.replace(
@@ -102,16 +104,16 @@ class OnHost:
         )
 
     def merge(self, other: "OnHost") -> "OnHost":
-        """Merges what was made."""
+        """Merges the metrics of both."""
         return dataclasses.replace(self, made=self.made.merge(other.made))
 
     def compute(self) -> dict[str, float]:
-        """The scores of the metric."""
+        """Computes the scores of the metric."""
         return self.made.compute()
 
 
 def map_on_host(change: Callable[[OnHost], Any], tree: Any) -> Any:
-    """A tree of metrics with those that the host makes changed."""
+    """Applies `change` to every `OnHost` in a tree of metrics."""
     return jax.tree.map(
         lambda x: change(x) if isinstance(x, OnHost) else x,
         tree,
@@ -120,11 +122,11 @@ def map_on_host(change: Callable[[OnHost], Any], tree: Any) -> Any:
 
 
 def with_batch(tree: Any, batch: Batch) -> Any:
-    """Makes the host's metrics of a tree that a compiled function returned.
+    """Makes the host metrics in a tree that a compiled function returned.
 
     Args:
         tree: A metric, or a tree with metrics, on the host.
-        batch: What it was made of, with `label` int32 and `valid`.
+        batch: The batch that it was computed from, with `label` int32 and `valid`.
     """
     return map_on_host(lambda x: x.with_batch(batch), tree)
 
@@ -133,17 +135,18 @@ def on_host(
     gather: Callable[[Any, Batch], Mapping[str, Array]],
     make: Callable[[Mapping[str, Any], Batch], Metric],
 ) -> MetricFn:
-    """A metric function for what needs NumPy or SciPy, such as connected components.
+    """Builds a metric function that uses NumPy or SciPy, such as connected components.
 
     Args:
-        gather: `(outputs, batch) -> arrays by name`, traced inside the step; each has
-            the batch as its first axis. Truth need not be among them: `make` gets it.
-        make: `(arrays, batch) -> Metric`, called on the host, once a batch. `batch` is
-            the one that the host read; rows of weight 0 must not count.
+        gather: `(outputs, batch) -> arrays by name`, traced inside the step; the first
+            axis of each is the batch. Labels are not needed among them, because `make`
+            receives the batch.
+        make: `(arrays, batch) -> Metric`, called on the host, once per batch, with the
+            batch as the host read it. It must ignore rows of weight 0.
 
     Returns:
-        `(outputs, batch) -> OnHost`. Called outside of a compiled function, it makes
-        the metric at once; from one, `OnHost.with_batch` does, as evaluation calls it.
+        `(outputs, batch) -> OnHost`. Outside of compiled functions it makes the metric
+        immediately; inside, evaluation calls `OnHost.with_batch` afterwards.
     """
 
     def metric(outputs: Any, batch: Batch) -> OnHost:

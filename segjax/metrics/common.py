@@ -1,4 +1,4 @@
-"""What metrics of logits do to their arguments, once."""
+"""Functions that all metrics of logits share: checks, labels, names of scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from jaxtyping import Bool, Integer
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
 Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
-"""True, or not 0, where a pixel is of the object."""
+"""True, or not 0, where a pixel belongs to the object."""
 
 
-def distinct(classes: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple.
+def check_distinct(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names as a tuple, and checks that they are distinct.
 
     Raises:
         ValueError: If a name is given twice.
@@ -27,10 +27,10 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
     return classes
 
 
-def truth_of(
+def masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
 ) -> tuple[Labels, Valid]:
-    """Labels and `valid` as the logits see them.
+    """Returns the labels to compare with logits, and `valid`.
 
     Args:
         logits: [B, H, W, C].
@@ -41,12 +41,12 @@ def truth_of(
         Labels, 0 where not valid, and `valid`, False in examples of weight 0.
 
     Raises:
-        ValueError: If the logits have another number of channels, or another size
-            than the labels.
+        ValueError: If the logits do not have one channel per class, or differ in size
+            from the labels.
     """
     if logits.shape[-1] != len(classes):
         raise ValueError(
-            f"The metric needs logits of {len(classes)} channels, one a class, got "
+            f"The metric needs logits of {len(classes)} channels, one per class, got "
             f"{logits.shape[-1]}. Set the model's num_classes."
         )
     check_one_size(logits, batch["label"])
@@ -56,33 +56,33 @@ def truth_of(
 
 
 def check_one_size(logits: Logits, labels: Array) -> None:
-    """Raises a ValueError unless logits [B, H, W, C] lie on a map [B, H, W]."""
+    """Checks that logits [B, H, W, C] have the size of labels [B, H, W]."""
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
-            f"The metric needs logits and labels of one size, got logits "
+            f"The metric needs logits and labels of the same size, got logits "
             f"{list(logits.shape)} and labels {list(labels.shape)}. Resize the logits "
-            f"(ops.resize_bilinear), or declare what the model trims as its attribute "
-            f"`margin`."
+            f"(ops.resize_bilinear), or declare the pixels that the model trims in its "
+            f"attribute `margin`."
         )
 
 
-def labels_of(
+def predicted_and_masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
 ) -> tuple[Labels, Labels, Valid]:
-    """Predicted labels (the largest logit), labels and `valid`; see `truth_of`."""
-    labels, valid = truth_of(logits, batch, classes=classes)
+    """Returns predicted labels (argmax of the logits), labels and `valid`."""
+    labels, valid = masked_labels(logits, batch, classes=classes)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), labels, valid
 
 
 def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Array:
-    """Longest distance between pixel centers in the box around the True pixels.
+    """Diagonal of the bounding box of the True pixels, between pixel centers.
 
     Args:
         valid: [..., H, W].
         spacing: (height, width) of a pixel.
 
     Returns:
-        [...] in the unit of `spacing`; 0 where nothing is True.
+        [...] in the unit of `spacing`; 0 if no pixel is True.
     """
     squared = 0.0
     for axis, side in zip((-1, -2), spacing, strict=True):
@@ -97,13 +97,13 @@ def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Arra
 def named_per_image(
     scores: Mapping[str, Mapping[str, jax.Array]],
 ) -> dict[str, jax.Array]:
-    """Scores of classes, as the keys of `PerImage`.
+    """Names the scores of classes by the keys of `PerImage`.
 
     Args:
-        scores: Arrays of [B] by class, then by score; NaN where a class has none.
+        scores: Arrays [B] by class, then by score; NaN where a class has no score.
 
     Returns:
-        `mean_<score>_per_image`, over the classes that have one, and
+        `mean_<score>_per_image`, over the classes that have a score, and
         `<score>_per_image/<class>`.
     """
     keyed = {}
@@ -118,11 +118,13 @@ def named_per_image(
     return keyed
 
 
-def scored(classes: Sequence[str], *, ignore_background: bool) -> list[tuple[int, str]]:
-    """(class id, name) of all classes; without the first where it is ignored.
+def scored_classes(
+    classes: Sequence[str], *, ignore_background: bool
+) -> list[tuple[int, str]]:
+    """Returns (class id, name) of the classes to score, all or all but the background.
 
     Raises:
-        ValueError: If none is left.
+        ValueError: If there is no class to score.
     """
     kept = list(enumerate(classes))[int(ignore_background) :]
     if not kept:

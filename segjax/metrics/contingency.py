@@ -1,4 +1,4 @@
-"""Which objects of truth and prediction share how many pixels, on the host."""
+"""Contingency table of true and predicted objects, on the host."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import scipy.ndimage
 from jaxtyping import Bool, Int
 
 Ids = Int[np.ndarray, "b h w"]
-"""Objects of each image: 0 for none, else any id above 0."""
+"""Object ids of each image; 0 for background."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Contingency:
 
     @property
     def truth_sizes(self) -> dict[int, int]:
-        """Pixels of each object of truth."""
+        """Pixels of each true object, by id."""
         return _sizes(self.truth, self.pixels)
 
     @property
     def predicted_sizes(self) -> dict[int, int]:
-        """Pixels of each predicted object."""
+        """Pixels of each predicted object, by id."""
         return _sizes(self.predicted, self.pixels)
 
     def overlaps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -50,12 +50,12 @@ class Contingency:
 def contingency(
     predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray
 ) -> Contingency:
-    """Counts one image.
+    """Computes the contingency table of one image.
 
     Args:
         predicted: [H, W] ids, 0 for none.
         truth: [H, W] ids, 0 for none.
-        valid: [H, W] True where a pixel counts.
+        valid: [H, W] True where a pixel is evaluated.
     """
     p, t = (np.asarray(x)[valid].astype(np.int64) for x in (predicted, truth))
     base = p.max(initial=0) + 1
@@ -63,12 +63,14 @@ def contingency(
     return Contingency(pairs // base, pairs % base, pixels)
 
 
-def components(mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1) -> Ids:
-    """Numbers the connected regions of each image from 1, on the host.
+def connected_components(
+    mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1
+) -> Ids:
+    """Labels the connected components of each image from 1, on the host.
 
     Args:
         mask: [B, H, W].
-        connectivity: 1 joins pixels by their sides, 2 by their corners too.
+        connectivity: 1 for neighbors that share a side, 2 for corners as well.
 
     Returns:
         int32 [B, H, W]; 0 where the mask is False.

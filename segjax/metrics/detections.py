@@ -1,4 +1,4 @@
-"""COCO's average precision, and objects matched, of a network that detects."""
+"""Average precision and matching of detections."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,34 +14,34 @@ from segjax.typing import Batch, MetricFn
 
 _FOUND = ("boxes", "scores", "classes", "object_mask", "masks")
 _TRUE = ("boxes", "classes", "object_mask", "masks", "crowd")
-_OBJECT = 0.5  # Probability from which a pixel of a pasted mask is object.
+_OBJECT = 0.5  # Pixels of a pasted mask with at least this probability are object.
 
 
 def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> MetricFn:
-    """Scores detections against the objects of the batch.
+    """Builds COCO's average precision and `Matching` of detections.
 
-    Masks are pasted and compared on the host, once a batch, outside the step.
+    Masks are pasted and compared on the host, once per batch, outside the step.
 
     Args:
         classes: Names of all classes, background first.
-        score_threshold: Detections below it do not take part in matching, which has no
-            use for scores; they do in average precision, which has.
+        score_threshold: Detections with lower scores are left out of matching. Average
+            precision includes them.
 
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
         `classes` and `object_mask` [B, D], `masks` [B, D, M, M], probabilities inside
-        the boxes, and `aligned`, how they lie there. The batch has `boxes`, `classes`,
-        `object_mask` and `masks` [B, N, H, W], and may have `crowd` [B, N], beside
-        `valid`, `index` and `weight`. Figures are those of `AveragePrecision` and, over
-        objects of all classes, of `Matching`: there a pixel belongs to the best of the
-        detections that cover it, and a detection that lies in crowds by half is left
-        out.
+        the boxes, and `aligned`, their alignment. The batch has `boxes`, `classes`,
+        `object_mask` and `masks` [B, N, H, W], and may have `crowd` [B, N], besides
+        `valid`, `index` and `weight`. The scores are those of `AveragePrecision` and,
+        over objects of all classes, of `Matching`. In matching, a pixel belongs to the
+        detection with the highest score that covers it, and detections with at least
+        half their pixels in crowd regions are left out.
     """
     names = tuple(classes)[1:]
     if not names:
         raise ValueError(
-            f"detections needs a class beside background, got {tuple(classes)}. Give "
-            f"the names of the data set."
+            f"detections needs a class besides the background, got {tuple(classes)}. "
+            f"Give the names of the data set."
         )
 
     def gather(outputs: Any, batch: Batch) -> Mapping[str, Any]:
@@ -49,15 +49,15 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         if missing:
             raise ValueError(
                 f"detections needs a batch with objects, got none of "
-                f"{', '.join(missing)}. Give the pipeline max_objects=N."
+                f"{', '.join(missing)}. Set max_objects=N in the pipeline."
             )
         found = {name: getattr(outputs, name) for name in _FOUND}
         return found | {"aligned": jnp.full(len(outputs.object_mask), outputs.aligned)}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
-        # Padding rows are left out before the slow part, not after it.
+        # Padding rows are dropped before the slow part.
         kept = np.asarray(batch["weight"]) > 0
-        kept = slice(None) if kept.all() else kept  # Masks are large: no copy of all.
+        kept = slice(None) if kept.all() else kept  # Avoids a copy of all masks.
         found = {k: np.asarray(v)[kept] for k, v in arrays.items()}
         true = {k: np.asarray(batch[k])[kept] for k in _TRUE if k in batch}
         rows = {k: np.asarray(batch[k])[kept] for k in ("valid", "index", "weight")}
@@ -80,7 +80,7 @@ def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarr
     """Bool [B, D, H, W]."""
     pasted = np.zeros((*found["object_mask"].shape, *size), bool)
     for image, slot in zip(*np.nonzero(found["object_mask"]), strict=True):
-        # One at a time: as floats all masks of an image can be more than a gigabyte.
+        # One at a time, because all masks of an image as floats can exceed a gigabyte.
         mask, box = (found[k][image, slot][None] for k in ("masks", "boxes"))
         aligned = bool(found["aligned"][image])
         probability = ops.paste_masks_on_host(mask, box, size=size, aligned=aligned)
@@ -89,10 +89,10 @@ def _pasted(found: Mapping[str, np.ndarray], *, size: Sequence[int]) -> np.ndarr
 
 
 def _ids(masks: np.ndarray, object_mask: np.ndarray) -> np.ndarray:
-    """Bool [B, N, H, W] to int32 ids [B, H, W]; 0 where no object of the mask is."""
+    """Converts bool [B, N, H, W] to int32 ids [B, H, W]; 0 where there is no object."""
     ids = np.zeros((len(masks), *masks.shape[2:]), np.int32)
     for image, picked in enumerate(object_mask):
-        for number in np.flatnonzero(picked)[::-1]:  # The first one lies on top.
+        for number in np.flatnonzero(picked)[::-1]:  # The first one is on top.
             ids[image][masks[image, number]] = number + 1
     return ids
 

@@ -1,4 +1,4 @@
-"""Pixel counts of each image, for scores over images as well as over the data set."""
+"""Pixel counts of each image, for scores per image and over the data set."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.metrics import common, overlap
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
 @flax.struct.dataclass
 class ImageConfusion(RowMetric):
-    """Hits and sizes of each class in each image, int32.
+    """Intersection and sizes of each class in each image, int32.
 
-    `rows.values` has `hit`, `truth`, `predicted`, each [N, C].
+    `rows.values` has `intersection`, `truth`, `predicted`, each [N, C].
 
     Attributes:
         classes: C names, the keys of the per-class scores.
@@ -40,8 +40,8 @@ class ImageConfusion(RowMetric):
 
         Args:
             predicted: [B, H, W] class ids in [0, C).
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
@@ -53,23 +53,23 @@ class ImageConfusion(RowMetric):
             return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
 
         hits = {
-            "hit": count(labels, valid & (labels == predicted)),
+            "intersection": count(labels, valid & (labels == predicted)),
             "truth": count(labels, valid),
             "predicted": count(predicted, valid),
         }
-        return cls(Rows.of(hits, batch), classes)
+        return cls(Rows.from_batch(hits, batch), classes)
 
     def compute(self) -> dict[str, float]:
-        """Scores over all pixels, and means over images.
+        """Computes scores over all pixels, and means over images.
 
-        In both, a class seen on neither side has no score (NaN) and is left out of
-        means; one seen on one side only scores 0.
+        In both, a class absent from truth and prediction has no score (NaN) and is left
+        out of means; one present in only one of them scores 0.
 
         Returns:
             The keys of `Confusion.compute`, over all pixels; and each again with
             `_per_image`: `mean_iou_per_image` is the mean over images of the mean over
-            the classes seen in that image, `iou_per_image/<name>` the mean over images
-            in which that class is seen.
+            the classes in that image, `iou_per_image/<name>` the mean over the images
+            that contain the class.
         """
         rows = self.rows.without_padding().values
         one_image = {k: v.sum(axis=0, dtype=np.int64) for k, v in rows.items()}
@@ -77,7 +77,7 @@ class ImageConfusion(RowMetric):
         for name, values in overlap.class_scores(**one_image).items():
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
-        return scores | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -90,21 +90,24 @@ class ImageConfusion(RowMetric):
 
 
 def semantic_per_image(classes: Sequence[str]) -> MetricFn:
-    """As `semantic`, and over images too: the scores that statistics resample.
+    """Builds the scores of `semantic`, and their means over images.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
 
     Returns:
-        `(logits, batch) -> ImageConfusion`; the batch also needs `index`.
+        `(logits, batch) -> ImageConfusion`, whose images can be resampled by
+        `metric_intervals`; the batch also needs `index`.
 
     Raises:
-        ValueError: As `semantic`.
+        ValueError: As for `semantic`.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> ImageConfusion:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
         return ImageConfusion.from_batch(
             predicted, labels, valid, batch, classes=classes
         )

@@ -1,4 +1,4 @@
-"""A weighted mean as its two sums, so that any batching gives the same figure."""
+"""A weighted mean over examples, independent of the batching."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from segjax.typing import PerExample
 
 @flax.struct.dataclass
 class Mean:
-    """Sums of one number per example.
+    """Weighted sum of one number per example, and the sum of weights.
 
     Attributes:
         total: Scalar, the sum of weight * value. float32 on the device; float64
@@ -24,18 +24,18 @@ class Mean:
 
     @classmethod
     def from_batch(cls, values: PerExample, weight: PerExample) -> "Mean":
-        """Sums one batch; a value whose weight is 0 is never read, be it NaN."""
+        """Sums one batch; values of weight 0 are ignored, even NaN."""
         values = jnp.where(weight > 0, jnp.asarray(values, jnp.float32), 0)
         return cls(jnp.sum(values * weight), jnp.sum(weight))
 
     def merge(self, other: "Mean") -> "Mean":
-        """Adds two sums on the host, in float64."""
+        """Adds the sums of two metrics on the host, in float64."""
         return Mean(
             np.asarray(self.total, np.float64) + np.asarray(other.total, np.float64),
             np.asarray(self.weight, np.float64) + np.asarray(other.weight, np.float64),
         )
 
     def compute(self) -> dict[str, float]:
-        """`mean`: over examples; NaN where their weights sum to 0."""
+        """Computes `mean`, over examples; NaN if the weights sum to 0."""
         weight = float(self.weight)
         return {"mean": float(self.total) / weight if weight else float("nan")}

@@ -1,4 +1,4 @@
-"""Object metrics of a network that gives one logit map per image."""
+"""Object metrics of semantic segmentation networks, by connected components."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.common import check_one_size
-from segjax.metrics.contingency import components
+from segjax.metrics.contingency import connected_components
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
 ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
@@ -16,29 +16,29 @@ ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
 
 
 def objects(
-    *makes: ObjectMetric, foreground: int = 1, connectivity: int = 1
+    *object_metrics: ObjectMetric, foreground: int = 1, connectivity: int = 1
 ) -> MetricFn:
-    """Scores the connected regions of a class against the objects of the batch.
+    """Builds metrics of the connected components of a class and the batch's instances.
 
-    Regions are found and matched on the host, once a batch, outside the step.
+    Components are computed and matched on the host, once per batch, outside the step.
 
     Args:
-        *makes: Such as `Matching.from_batch`, `Panoptic.of_objects`,
+        *object_metrics: Such as `Matching.from_batch`, `Panoptic.from_objects`,
             `AggregatedJaccard.from_batch` and `rand_scores`.
-        foreground: The class whose regions are objects.
-        connectivity: 1 joins pixels by their sides, 2 by their corners too.
+        foreground: The class whose connected components are objects.
+        connectivity: 1 for neighbors that share a side, 2 for corners as well.
 
     Returns:
         `(logits, batch) -> OnHost`; the batch has `instances` int [B, H, W], 0 for
-        none, beside `valid`, `index` and `weight`.
+        background, besides `valid`, `index` and `weight`.
     """
 
     def truth(batch: Batch) -> Any:
         if "instances" not in batch:
             raise ValueError(
-                f"objects needs a batch with instances, got {', '.join(batch)}. Give "
-                f"the pipeline fields={{'instances': Field('nearest')}}, or use "
-                f"metrics.regions where truth has class labels only."
+                f"objects needs a batch with instances, got {', '.join(batch)}. Set "
+                f"fields={{'instances': Field('nearest')}} in the pipeline, or use "
+                f"metrics.regions if the truth has class labels only."
             )
         return batch["instances"]
 
@@ -46,23 +46,25 @@ def objects(
         return np.where(valid, ids, 0)
 
     return _objects(
-        makes, truth, ids_of, foreground=foreground, connectivity=connectivity
+        object_metrics, truth, ids_of, foreground=foreground, connectivity=connectivity
     )
 
 
 def regions(
-    *makes: ObjectMetric, foreground: int = 1, connectivity: int = 1
+    *object_metrics: ObjectMetric, foreground: int = 1, connectivity: int = 1
 ) -> MetricFn:
-    """Scores the connected regions of a class against those of the labels.
+    """Builds metrics of the connected components of a class in logits and labels.
 
-    As `objects`, for data whose objects never touch, such as cells between membranes.
+    Like `objects`, for data whose objects never touch, such as cells between membranes.
     """
 
     def ids_of(label: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        return components((label == foreground) & valid, connectivity=connectivity)
+        return connected_components(
+            (label == foreground) & valid, connectivity=connectivity
+        )
 
     return _objects(
-        makes,
+        object_metrics,
         lambda batch: batch["label"],
         ids_of,
         foreground=foreground,
@@ -70,10 +72,13 @@ def regions(
     )
 
 
-def _objects(makes, truth, ids_of, *, foreground: int, connectivity: int) -> MetricFn:
-    if not makes:
+def _objects(
+    object_metrics, truth, ids_of, *, foreground: int, connectivity: int
+) -> MetricFn:
+    if not object_metrics:
         raise ValueError(
-            "Object metrics need what to make, got none. Try Matching.from_batch."
+            "objects and regions need at least one metric, got none. Try "
+            "Matching.from_batch."
         )
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
@@ -82,14 +87,14 @@ def _objects(makes, truth, ids_of, *, foreground: int, connectivity: int) -> Met
         return {"predicted": jnp.argmax(logits, axis=-1) == foreground}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
-        # Padding rows are left out before the slow part, not after it.
+        # Padding rows are dropped before the slow part.
         kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
         rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
         valid = rows["valid"]
         predicted = np.asarray(arrays["predicted"])[kept] & valid
-        predicted = components(predicted, connectivity=connectivity)
+        predicted = connected_components(predicted, connectivity=connectivity)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)
-        made = tuple(f(predicted, ids, valid, rows) for f in makes)
+        made = tuple(f(predicted, ids, valid, rows) for f in object_metrics)
         return Combined(made, ("",) * len(made))
 
     return on_host(gather, make)

@@ -1,7 +1,7 @@
-"""Scores of classes from three counts: hit, truth, predicted.
+"""Scores of classes from three counts: intersection, truth, predicted.
 
-One rule for all overlap scores: a class seen on neither side has no score (NaN) and
-is left out of means; a class seen on one side only scores 0.
+For all overlap scores, a class absent from truth and prediction has no score (NaN) and
+is left out of means; a class present in only one of them scores 0.
 """
 
 from typing import Any
@@ -13,63 +13,64 @@ from segjax.metrics.reduce import mean_over_classes, ratio
 
 
 def class_scores(
-    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+    intersection: ArrayLike, truth: ArrayLike, predicted: ArrayLike
 ) -> dict[str, Any]:
-    """Scores of each class against the rest, in [0, 1].
+    """Computes the scores of each class against the rest, in [0, 1].
 
     Args:
-        hit: [..., C] pixels that are of a class in truth and in prediction.
+        intersection: [..., C] pixels of a class in both truth and prediction.
         truth: [..., C] pixels of a class in truth.
         predicted: [..., C] pixels predicted as a class.
 
     Returns:
-        `iou`, `dice`, `precision`, `recall`: 0 where one side is empty.
-        `specificity`, `binary_accuracy`: of the class against the rest; specificity
-        is NaN where every pixel is of the class in truth.
-        All are [..., C], and NaN for a class seen on neither side.
+        `iou`, `dice`, `precision`, `recall`: 0 if the class is in only one of truth and
+        prediction.
+        `specificity`, `binary_accuracy`: of the class against the rest; specificity is
+        NaN if every pixel has the class in truth.
+        All are [..., C], and NaN for a class absent from truth and prediction.
     """
-    hit, truth, predicted = _float64(hit, truth, predicted)
-    union = truth + predicted - hit
+    intersection, truth, predicted = _float64(intersection, truth, predicted)
+    union = truth + predicted - intersection
     pixels = truth.sum(-1)[..., None] + np.zeros_like(truth)
 
     def or_zero(values):
         return np.where(union > 0, np.nan_to_num(values, nan=0.0), np.nan)
 
     specificity = ratio(pixels - union, pixels - truth)
-    accuracy = ratio(pixels - union + hit, pixels)
+    accuracy = ratio(pixels - union + intersection, pixels)
     return {
-        "iou": ratio(hit, union),
-        "dice": ratio(2 * hit, truth + predicted),
-        "precision": or_zero(ratio(hit, predicted)),
-        "recall": or_zero(ratio(hit, truth)),
+        "iou": ratio(intersection, union),
+        "dice": ratio(2 * intersection, truth + predicted),
+        "precision": or_zero(ratio(intersection, predicted)),
+        "recall": or_zero(ratio(intersection, truth)),
         "specificity": np.where(union > 0, specificity, np.nan),
         "binary_accuracy": np.where(union > 0, accuracy, np.nan),
     }
 
 
 def image_scores(
-    hit: ArrayLike, truth: ArrayLike, predicted: ArrayLike
+    intersection: ArrayLike, truth: ArrayLike, predicted: ArrayLike
 ) -> dict[str, Any]:
-    """Scores of a whole image or data set; arguments as for `class_scores`.
+    """Computes the scores of an image or data set; arguments as for `class_scores`.
 
     Returns:
         `mean_<score>` of each class score: over classes that have it.
-        `mean_accuracy`: recall, over classes seen in truth.
+        `mean_accuracy`: recall, over classes in truth.
         `pixel_accuracy`: over pixels.
-        `kappa`: Cohen's, in [-1, 1]; NaN where truth and prediction are one and the
-        same class throughout.
-        `frequency_weighted_iou`: IoU weighted by the class's share of truth.
-        All are [...], and NaN where no pixel was counted.
+        `kappa`: Cohen's, in [-1, 1]; NaN if truth and prediction consist of the same
+        single class.
+        `frequency_weighted_iou`: IoU weighted by the frequency of the class in truth.
+        All are [...], and NaN without valid pixels.
     """
-    hit, truth, predicted = _float64(hit, truth, predicted)
-    scores = class_scores(hit, truth, predicted)
+    intersection, truth, predicted = _float64(intersection, truth, predicted)
+    scores = class_scores(intersection, truth, predicted)
     means = {f"mean_{k}": mean_over_classes(v) for k, v in scores.items()}
     pixels = truth.sum(-1)
-    agreed = ratio(hit.sum(-1), pixels)
+    agreed = ratio(intersection.sum(-1), pixels)
     chance = ratio((truth * predicted).sum(-1), pixels**2)
     weighted = np.nan_to_num(scores["iou"], nan=0.0) * truth
     return means | {
-        "mean_accuracy": mean_over_classes(ratio(hit, truth)),
+        "mean_accuracy": mean_over_classes(ratio(intersection, truth)),
         "pixel_accuracy": agreed,
         "kappa": ratio(agreed - chance, 1 - chance),
         "frequency_weighted_iou": ratio(weighted.sum(-1), pixels),

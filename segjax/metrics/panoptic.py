@@ -7,7 +7,7 @@ import flax.struct
 import numpy as np
 
 from segjax.metrics.contingency import Ids, contingency
-from segjax.metrics.reduce import mean_of_seen, mean_over_classes, ratio
+from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
@@ -17,11 +17,11 @@ _SCORES = ("pq", "sq", "rq")
 
 @flax.struct.dataclass
 class Panoptic(RowMetric):
-    """Segments of each image and class that were found, made up and missed.
+    """True and false positives and false negatives of segments, by image and class.
 
-    A segment is a class and an id. It is found where a predicted one of its class has
-    an IoU above 1/2 with it, over pixels that count. A predicted segment that was not
-    matched and lies for more than half in pixels that do not count is not made up.
+    A segment is a class and an id. Segments of the same class match if their IoU over
+    valid pixels is above 1/2. An unmatched predicted segment with more than half of its
+    pixels invalid is not a false positive.
 
     `rows.values` has `tp`, `fp`, `fn` and `iou` (summed over `tp`), each [N, C].
 
@@ -30,8 +30,8 @@ class Panoptic(RowMetric):
 
     Reference:
         Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868, section 4,
-        and the rules for void pixels of its section 4.3. Crowd regions are pixels that
-        do not count.
+        and the rules for void pixels of its section 4.3. Crowd regions are to be marked
+        as invalid pixels.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
@@ -49,10 +49,10 @@ class Panoptic(RowMetric):
         """Matches one batch on the host.
 
         Args:
-            predicted: Class ids in [0, C), and ids at least 0 that tell segments of
-                one class apart (all 0 for stuff), each [B, H, W].
-            truth: The same; never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            predicted: Class ids in [0, C), and segment ids of at least 0 within each
+                class (all 0 for stuff), each [B, H, W].
+            truth: Likewise; ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
@@ -62,39 +62,40 @@ class Panoptic(RowMetric):
             image = _image(a, b, where, len(classes))
             for name, sums in zip(_SUMS, image, strict=True):
                 values[name][i] = sums
-        return cls(Rows.of(values, batch), classes)
+        return cls(Rows.from_batch(values, batch), classes)
 
     @classmethod
-    def of_objects(
+    def from_objects(
         cls, predicted: Ids, truth: Ids, valid: np.ndarray, batch: Batch
     ) -> "Panoptic":
         """Matches objects of one class; arguments as for `Matching.from_batch`."""
-        # Class 1 is the background, which is not scored: it is beyond the names.
+        # Class 1 is the background, which is not scored because it has no name.
         a, b = (((x == 0).astype(np.int32), x) for x in (predicted, truth))
         return cls.from_batch(a, b, valid, batch, classes=("object",))
 
     def compute(self) -> dict[str, float]:
-        """Scores in [0, 1] over the segments of the data set, and means over images.
+        """Computes scores in [0, 1] over all segments, and means over images.
 
             rq = TP / (TP + FP / 2 + FN / 2), sq = mean IoU of TP, pq = sq * rq
 
         Returns:
-            `pq`, `sq`, `rq`: means over classes seen on either side; `pq/<name>` and
-            so on of each. `pq_per_image` and so on: means over images of each image's
-            own mean over the classes seen in it.
-            A class seen on neither side has no score (NaN); one that is seen with
-            nothing found scores 0 in all three, so that a mean of sq is over the same
-            classes as that of pq. (The reference leaves sq at 0 there too.)
+            `pq`, `sq`, `rq`: means over classes in truth or prediction.
+            `pq/<name>` and so on: of each class.
+            `pq_per_image` and so on: means over images of the mean over the classes in
+            that image.
+            A class absent from truth and prediction has no score (NaN). A class without
+            matches scores 0 in all three, so that the means of sq and pq are over the
+            same classes. (The reference implementation does the same.)
         """
         rows = self.rows.without_padding().values
         whole = {k: v.sum(0) for k, v in rows.items() if k != "iou"}
         whole["iou"] = np.array([math.fsum(column) for column in rows["iou"].T])
         scores = _scores(**whole)
-        found = {name: mean_of_seen(scores[name]) for name in _SCORES}
+        found = {name: nanmean(scores[name]) for name in _SCORES}
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
                 found[f"{name}/{label}"] = float(value)
-        return found | {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        return found | {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -115,14 +116,14 @@ def _scores(tp: Any, fp: Any, fn: Any, iou: Any) -> dict[str, Any]:
 def _image(predicted, truth, valid, num_classes: int):
     """tp, fp, fn and summed IoU of one image, each [C]."""
     base = 1 + max(int(predicted[1].max(initial=0)), int(truth[1].max(initial=0)))
-    # A segment as one number above 0; truth is 0 where it does not count.
+    # Encodes a segment as one number above 0; truth is 0 where invalid.
     p, t = (np.asarray(c, np.int64) * base + ids + 1 for c, ids in (predicted, truth))
     table = contingency(p, np.where(valid, t, 0), np.ones_like(valid))
     void = table.truth == 0
     ignored = dict(
         zip(table.predicted[void].tolist(), table.pixels[void].tolist(), strict=True)
     )
-    missed, made_up = table.truth_sizes, table.predicted_sizes
+    unmatched_truth, unmatched_predicted = table.truth_sizes, table.predicted_sizes
     total, found = np.zeros(num_classes), []
     for t, p, shared, union in zip(
         *(x.tolist() for x in table.overlaps()), strict=True
@@ -131,11 +132,13 @@ def _image(predicted, truth, valid, num_classes: int):
         if c == (p - 1) // base < num_classes and iou > 0.5:
             total[c] += iou
             found.append(t)
-            del missed[t], made_up[p]
-    made_up = [p for p, size in made_up.items() if 2 * ignored.get(p, 0) <= size]
+            del unmatched_truth[t], unmatched_predicted[p]
+    unmatched_predicted = [
+        p for p, size in unmatched_predicted.items() if 2 * ignored.get(p, 0) <= size
+    ]
 
     def count(segments):
         c = (np.array(list(segments), np.int64) - 1) // base
         return np.bincount(c[c < num_classes], minlength=num_classes)
 
-    return count(found), count(made_up), count(missed), total
+    return count(found), count(unmatched_predicted), count(unmatched_truth), total

@@ -1,4 +1,4 @@
-"""The Rand score of the ISBI 2012 challenge."""
+"""Rand score of the ISBI 2012 challenge."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 
 from segjax.metrics.combine import on_host
 from segjax.metrics.common import check_one_size
-from segjax.metrics.contingency import Ids, components, contingency
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.contingency import Ids, connected_components, contingency
+from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import PerImage, RowMetric, Rows
 from segjax.typing import Batch, Logits, MetricFn
 
@@ -21,37 +21,39 @@ _SCORES = ("v_rand", "v_rand_split", "v_rand_merge")
 def v_rand(
     predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray
 ) -> dict[str, float]:
-    """Foreground-restricted Rand scores of one image, on the host.
+    """Computes the foreground-restricted Rand scores of one image, on the host.
 
-    Over the pixels that lie in an object of truth, with p_ij the share that lies in
-    truth i and prediction j, t_i the share in truth i and s_j that in prediction j,
+    Over the pixels of true objects, with p_ij the fraction of pixels in true object i
+    and predicted object j, t_i the fraction in true object i and s_j the fraction in
+    predicted object j,
 
         split = sum p_ij**2 / sum t_i**2
         merge = sum p_ij**2 / sum s_j**2
         v_rand = 2 * sum p_ij**2 / (sum t_i**2 + sum s_j**2)
 
-    A pixel predicted to be of no object is an object of its own.
+    Each pixel without a predicted object is an object of its own.
 
     Args:
         predicted: [H, W] ids, 0 for none.
-        truth: [H, W] ids, 0 for none; such pixels are left out.
-        valid: [H, W] True where a pixel counts.
+        truth: [H, W] ids, 0 for none; pixels without an object are left out.
+        valid: [H, W] True where a pixel is evaluated.
 
     Returns:
-        `v_rand`, `v_rand_split`, `v_rand_merge`, each in (0, 1]; NaN where truth has
-        no object. Where no object is predicted, by the formula: all pixels apart.
+        `v_rand`, `v_rand_split`, `v_rand_merge`, each in (0, 1]; NaN without true
+        objects. Without predicted objects, the formula holds with each pixel on its
+        own.
 
     Reference:
         Arganda-Carreras et al., Crowdsourcing the creation of image segmentation
         algorithms for connectomics, Frontiers in Neuroanatomy 9:142, 2015. The
-        challenge takes the best threshold of the probability map, as
-        `best_threshold_rand` does; it also thins boundaries, which is left out.
+        challenge uses the best threshold of the probability map, as
+        `best_threshold_rand` does; it also thins boundaries, which this does not.
     """
     table = contingency(predicted, truth, valid & (np.asarray(truth) > 0))
     if not len(table.pixels):
         return dict.fromkeys(_SCORES, float("nan"))
     joined = table.predicted > 0
-    alone = int(table.pixels[~joined].sum())  # Each one squared is 1.
+    alone = int(table.pixels[~joined].sum())  # Objects of one pixel: 1**2 each.
 
     def squares(sizes):
         return float(np.sum(np.array(list(sizes), np.float64) ** 2))
@@ -69,12 +71,12 @@ def v_rand(
 def rand_scores(
     predicted: Ids, truth: Ids, valid: np.ndarray, batch: Batch
 ) -> PerImage:
-    """`v_rand_per_image` and its parts for one batch, on the host.
+    """Computes the `v_rand` scores of the images of a batch, on the host.
 
     Args:
         predicted: [B, H, W] ids, 0 for none.
         truth: [B, H, W] ids, 0 for none.
-        valid: [B, H, W] True where a pixel counts.
+        valid: [B, H, W] True where a pixel is evaluated.
         batch: Has `index` and `weight`, both [B].
     """
     images = zip(predicted, truth, valid, strict=True)
@@ -90,21 +92,21 @@ class RandCurve(RowMetric):
     `rows.values` has `v_rand`, `v_rand_split`, `v_rand_merge`, each [N, T].
 
     Attributes:
-        thresholds: T of the foreground's probability.
+        thresholds: T thresholds of the foreground probability.
     """
 
     thresholds: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
 
     def compute(self) -> dict[str, float]:
-        """Means over images at the threshold where that of `v_rand` is largest.
+        """Computes means over images at the threshold of the largest mean `v_rand`.
 
         Returns:
             `best_v_rand_per_image`, with `_split` and `_merge` at the same threshold,
-            and `best_v_rand_threshold`. Chosen on the images that are scored, as the
-            challenge does, so it flatters. NaN where truth has no object anywhere.
+            and `best_v_rand_threshold`. The threshold is chosen on the scored images,
+            as in the challenge, so the scores are optimistic. NaN without true objects.
         """
         rows = self.rows.without_padding().values
-        means = {k: [mean_of_seen(column) for column in rows[k].T] for k in _SCORES}
+        means = {k: [nanmean(column) for column in rows[k].T] for k in _SCORES}
         best = int(np.argmax(np.nan_to_num(means["v_rand"], nan=-1.0)))
         known = not np.isnan(means["v_rand"][best])
         scores = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
@@ -119,12 +121,13 @@ def best_threshold_rand(
     foreground: int = 1,
     connectivity: int = 1,
 ) -> MetricFn:
-    """V_rand of regions above the best threshold of the foreground's probability.
+    """Builds the Rand scores at the best threshold of the foreground probability.
 
     Args:
-        thresholds: Of the softmax; regions are where it is above.
-        foreground: The class whose connected regions are objects, in truth too.
-        connectivity: 1 joins pixels by their sides, 2 by their corners too.
+        thresholds: Thresholds of the softmax probability; objects are where it is
+            above.
+        foreground: The class whose connected components are objects, also in truth.
+        connectivity: 1 for neighbors that share a side, 2 for corners as well.
 
     Returns:
         `(logits, batch) -> OnHost` of a `RandCurve`; see `v_rand`.
@@ -139,13 +142,13 @@ def best_threshold_rand(
     def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
         valid = np.asarray(batch["valid"])
         truth = (np.asarray(batch["label"]) == foreground) & valid
-        truth = components(truth, connectivity=connectivity)
+        truth = connected_components(truth, connectivity=connectivity)
         columns = []
         for mask in np.moveaxis(np.asarray(arrays["above"]), 1, 0):
-            predicted = components(mask & valid, connectivity=connectivity)
+            predicted = connected_components(mask & valid, connectivity=connectivity)
             images = zip(predicted, truth, valid, strict=True)
             columns.append([v_rand(*image) for image in images])
         values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}
-        return RandCurve(Rows.of(values, batch), thresholds)
+        return RandCurve(Rows.from_batch(values, batch), thresholds)
 
     return on_host(gather, make)

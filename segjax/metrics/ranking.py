@@ -1,4 +1,4 @@
-"""How well a class's score ranks pixels: AUC-ROC and average precision, binned."""
+"""Pixel-wise AUC-ROC and average precision of each class, by binned scores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ import scipy.special
 from jaxtyping import Float
 
 from segjax.metrics import common
-from segjax.metrics.reduce import mean_of_seen, ratio
+from segjax.metrics.reduce import nanmean, ratio
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
 
 
 def log_odds(logits: Logits) -> Float[Array, "b h w c"]:
-    """`log p - log(1 - p)` of each class, p the softmax; accurate near 0 and 1.
+    """Computes log(p / (1 - p)) of softmax probabilities p, accurate near 0 and 1.
 
     Args:
         logits: [B, H, W, C], C at least 2.
@@ -24,18 +24,18 @@ def log_odds(logits: Logits) -> Float[Array, "b h w c"]:
     logits = jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32))
     top = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
     rest = jax.nn.logsumexp(jnp.where(top, -jnp.inf, logits), -1, keepdims=True)
-    # Only the largest p can be above 1/2, where 1 - p would cancel.
+    # Only the largest p can be above 1/2, where 1 - p loses digits.
     log_p = jnp.minimum(jax.nn.log_softmax(logits), np.log(0.5))
     return jnp.where(top, logits - rest, log_p - jnp.log1p(-jnp.exp(log_p)))
 
 
 @flax.struct.dataclass
 class Ranking:
-    """Pixels by class, by whether they are of it, and by bin of its log-odds.
+    """Histograms of the log-odds of each class, for its own and for other pixels.
 
     Attributes:
-        histogram: [C, 2, bins]; `histogram[c, 1]` are the pixels of class c. int32 on
-            the device, int64 once merged, so that merging is exact.
+        histogram: [C, 2, bins]; `histogram[c, 1]` counts the pixels of class c. int32
+            on the device, int64 once merged, so that merging is exact.
         classes: C names.
     """
 
@@ -57,12 +57,12 @@ class Ranking:
 
         Args:
             logits: [B, H, W, C], C at least 2.
-            labels: [B, H, W] class ids in [0, C); never read where not valid.
-            valid: [B, H, W] True where a pixel counts.
+            labels: [B, H, W] class ids in [0, C); ignored where not valid.
+            valid: [B, H, W] True where a pixel is evaluated.
             classes: C names.
             num_bins: Bins of equal width in log-odds.
-            limit: The bins cover -limit to limit; what lies beyond falls in the outer
-                ones. 16 is a probability of 1e-7.
+            limit: The bins cover -limit to limit; values outside fall in the outermost
+                bins. 16 is a probability of 1e-7.
         """
         num_classes = len(classes)
         place = (log_odds(logits) + limit) * (num_bins / (2 * limit))
@@ -77,7 +77,7 @@ class Ranking:
         )
 
     def merge(self, other: "Ranking") -> "Ranking":
-        """Adds two counts on the host, in int64.
+        """Adds two histograms on the host, in int64.
 
         Raises:
             ValueError: If classes or bins differ.
@@ -90,22 +90,22 @@ class Ranking:
             raise ValueError(
                 f"merge needs the same classes and bins, got {self.classes} in "
                 f"{a.shape[-1]} and {other.classes} in {b.shape[-1]}. Evaluate both "
-                f"in one way."
+                f"with the same options."
             )
         return Ranking(a + b, self.classes)
 
     def compute(self) -> dict[str, float]:
-        """Scores in [0, 1] over all pixels.
+        """Computes scores in [0, 1] over all pixels.
 
         Returns:
-            `auc_roc/<name>`: the share of (pixel of the class, other pixel) pairs that
-            the log-odds order rightly, a pair in one bin counting half. NaN where
-            truth has no pixel of the class or no other.
+            `auc_roc/<name>`: the fraction of (pixel of the class, other pixel) pairs
+            that the log-odds rank correctly; a pair in the same bin counts half. NaN if
+            truth has no pixel of the class, or no other pixel.
             `pixel_average_precision/<name>`: mean over the pixels of the class of the
-            precision at their score, as if within a bin the pixels of the class lay
-            evenly among the others (as ties, they would bias it down). NaN where
-            truth has no pixel of the class.
-            `mean_auc_roc`, `mean_pixel_average_precision`: over classes that have one.
+            precision at their score. Within a bin, the pixels of the class are taken to
+            be evenly spaced among the others, since ties would bias the score
+            downwards. NaN if truth has no pixel of the class.
+            `mean_auc_roc`, `mean_pixel_average_precision`: over classes with a score.
         """
         values = {
             "auc_roc": [_auc(n, p) for n, p in self._falling()],
@@ -114,10 +114,10 @@ class Ranking:
         return self._named(values)
 
     def bin_error(self) -> dict[str, float]:
-        """Bounds, by the keys of `compute`, on what binning can have changed.
+        """Computes upper bounds on the error due to binning, by the keys of `compute`.
 
-        The score of the unbinned log-odds differs by at most this: the most that any
-        order of pixels within the bins can change. Means of the bounds bound means.
+        The bound is the largest change that any order of the pixels within their bins
+        can make. Means of the bounds are bounds of the means.
         """
         half = [ratio((n * p).sum() / 2, n.sum() * p.sum()) for n, p in self._falling()]
         three = [_ap(n, p) for n, p in self._falling()]
@@ -125,12 +125,12 @@ class Ranking:
         return self._named({"auc_roc": half, "pixel_average_precision": ap})
 
     def _falling(self):
-        """(others, of the class) by class, from the highest bin down."""
+        """(other pixels, pixels of the class) by class, from the highest bin down."""
         histogram = np.asarray(self.histogram, np.float64)[..., ::-1]
         return [(n, p) for n, p in histogram]
 
     def _named(self, values) -> dict[str, float]:
-        scores = {f"mean_{k}": mean_of_seen(v) for k, v in values.items()}
+        scores = {f"mean_{k}": nanmean(v) for k, v in values.items()}
         for key, row in values.items():
             for name, value in zip(self.classes, row, strict=True):
                 scores[f"{key}/{name}"] = float(value)
@@ -144,7 +144,7 @@ def _auc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _ap(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, float]:
-    """Average precision over orders within bins: the least, evenly mixed, greatest."""
+    """Average precision over orders within bins: smallest, evenly mixed, largest."""
     hits, misses = np.cumsum(positive), np.cumsum(negative)
     before = misses - negative
     none, even = np.zeros_like(hits), ratio(negative, positive)
@@ -171,7 +171,7 @@ def _sum_of_precisions(hits, more, misses, rate) -> np.ndarray:
 def ranking(
     classes: Sequence[str], *, num_bins: int = 1024, limit: float = 16.0
 ) -> MetricFn:
-    """AUC-ROC and average precision over pixels, from one logit map per image.
+    """Builds AUC-ROC and average precision over pixels from one logit map per image.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
@@ -182,16 +182,16 @@ def ranking(
         `(logits, batch) -> Ranking`, to be traced inside the evaluation step.
 
     Raises:
-        ValueError: As `semantic`; if there are fewer than two classes.
+        ValueError: As for `semantic`, and if there are fewer than two classes.
     """
-    classes = common.distinct(classes)
+    classes = common.check_distinct(classes)
     if len(classes) < 2:
         raise ValueError(
             f"ranking needs two classes or more, got {len(classes)}. Add a background."
         )
 
     def metric(logits: Logits, batch: Batch) -> Ranking:
-        labels, valid = common.truth_of(logits, batch, classes=classes)
+        labels, valid = common.masked_labels(logits, batch, classes=classes)
         return Ranking.from_batch(
             logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
         )

@@ -1,99 +1,109 @@
-"""Intervals of scores that are no mean over images, by drawing images anew."""
+"""Bootstrap confidence intervals of any metric, by resampling images."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from segjax.metrics.statistics import Interval, check_confidence
+from segjax.metrics.statistics import Interval, check_confidence_level
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 def metric_intervals(
-    metric: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+    metric: Any,
+    *,
+    confidence_level: float = 0.95,
+    num_resamples: int = 1_000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Bootstrap intervals (percentile) of all scores of a metric, over images.
+    """Computes bootstrap confidence intervals (percentile) of the scores of a metric.
 
-    For scores such as the IoU over all pixels: images are drawn with replacement,
-    and the scores are computed anew from their rows.
+    Images are drawn with replacement, and the scores are recomputed from their rows. It
+    is meant for scores that are not means over images, such as the IoU over all pixels.
 
     Args:
-        metric: Has `num_images`, `take(positions)` and `compute()`, as
-            `ImageConfusion`, `Matching` and all others made of rows do.
-        confidence: Share of such intervals that hold the true figure.
-        resamples: Each costs one `compute`.
-        seed: Of the resampling; one seed gives one answer.
+        metric: Has `num_images`, `take(positions)` and `compute()`, as all subclasses
+            of `RowMetric` do, such as `ImageConfusion` and `Matching`.
+        confidence_level: Fraction of such intervals that contain the true score.
+        num_resamples: Number of resamples, each with one call of `compute`.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
-        An interval for each key; draws in which a metric is NaN are left out of it.
+        An interval for each score, by its key. Resamples with a NaN are left out of the
+        interval of that score.
 
     Raises:
-        ValueError: If confidence is not between 0 and 1, or there is no image.
+        ValueError: If confidence_level is not between 0 and 1, or there are no images.
     """
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     draws = [
         metric.take(positions).compute()
-        for positions in _positions(metric.num_images, resamples, seed)
+        for positions in _positions(metric.num_images, num_resamples, seed)
     ]
-    return _intervals(metric.compute(), draws, confidence)
+    return _intervals(metric.compute(), draws, confidence_level)
 
 
 def metric_differences(
-    a: Any, b: Any, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+    a: Any,
+    b: Any,
+    *,
+    confidence_level: float = 0.95,
+    num_resamples: int = 1_000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Bootstrap intervals (percentile) of a's scores less b's, over images.
+    """Computes bootstrap confidence intervals (percentile) of differences a - b.
 
-    Each draw takes the same images for both systems, so that what makes an image hard
-    for both does not widen the interval. An interval without 0 says that the
-    difference would hold on other images; nothing about other seeds.
+    Both metrics are resampled at the same images, so that variation in the difficulty
+    of images does not widen the interval. An interval that excludes 0 means that the
+    difference would hold on other images; it does not cover other seeds.
 
     Args:
         a: A metric as for `metric_intervals`.
         b: Another of the same kind, over the same images.
-        confidence: Share of such intervals that hold the true difference.
-        resamples: Each costs two `compute`.
-        seed: Of the resampling; one seed gives one answer.
+        confidence_level: Fraction of such intervals that contain the true difference.
+        num_resamples: Number of resamples, each with two calls of `compute`.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
-        An interval for each key that both have.
+        An interval for each score that both have, by its key.
 
     Raises:
-        ValueError: If the two are not of the same images, there is none, or
-            confidence is not between 0 and 1.
+        ValueError: If the two metrics are of different images, there are no images, or
+            confidence_level is not between 0 and 1.
     """
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     if not np.array_equal(
         a.rows.without_padding().index, b.rows.without_padding().index
     ):
         raise ValueError(
-            f"metric_differences needs the same images on both sides, got "
-            f"{a.num_images} and {b.num_images} with other indices. Evaluate both "
-            f"systems on one split."
+            f"metric_differences needs metrics of the same images, got {a.num_images} "
+            f"and {b.num_images} with different indices. Evaluate both on the same "
+            f"split."
         )
 
-    def differ(take: Callable[[Any], Any]) -> Figures:
+    def differ(take: Callable[[Any], Any]) -> Scores:
         mine, others = take(a).compute(), take(b).compute()
         return {k: mine[k] - others[k] for k in mine if k in others}
 
     draws = [
         differ(lambda metric, at=positions: metric.take(at))
-        for positions in _positions(a.num_images, resamples, seed)
+        for positions in _positions(a.num_images, num_resamples, seed)
     ]
-    return _intervals(differ(lambda metric: metric), draws, confidence)
+    return _intervals(differ(lambda metric: metric), draws, confidence_level)
 
 
-def _positions(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     if count < 1:
         raise ValueError("Resampling needs at least one image, got none.")
     rng = np.random.default_rng(seed)
-    return (rng.integers(0, count, count) for _ in range(resamples))
+    return (rng.integers(0, count, count) for _ in range(num_resamples))
 
 
 def _intervals(
-    scores: Figures, draws: list[Figures], confidence: float
+    scores: Scores, draws: list[Scores], confidence_level: float
 ) -> dict[str, Interval]:
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - confidence_level)
     intervals = {}
     for key, value in scores.items():
         drawn = np.array([draw[key] for draw in draws], np.float64)

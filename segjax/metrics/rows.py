@@ -1,4 +1,4 @@
-"""One row of numbers an image, so that scores can be resampled over images."""
+"""Metrics that store one row per image, so that images can be resampled."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 
-from segjax.metrics.reduce import mean_of_seen
+from segjax.metrics.reduce import nanmean
 from segjax.typing import Batch
 
 
@@ -17,8 +17,8 @@ class Rows:
 
     Attributes:
         values: Arrays of [N, ...].
-        index: [N]; each image's place in its split, `batch["index"]`.
-        weight: [N]; 0 for the padding of a short batch, whose values are never read.
+        index: [N] position of each image in its split, `batch["index"]`.
+        weight: [N]; 0 for the padding of a short batch, whose values are ignored.
     """
 
     values: Any
@@ -26,12 +26,12 @@ class Rows:
     weight: Any
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], batch: Batch) -> "Rows":
-        """Rows of one batch, which has `index` and `weight`."""
+    def from_batch(cls, values: Mapping[str, Any], batch: Batch) -> "Rows":
+        """Makes the rows of one batch, which has `index` and `weight`."""
         return cls(dict(values), batch["index"], batch["weight"])
 
     def without_padding(self) -> "Rows":
-        """Rows that count, in the order of `index`, as NumPy arrays."""
+        """Returns the rows of positive weight, sorted by `index`, as NumPy arrays."""
         kept = np.flatnonzero(np.asarray(self.weight) > 0)
         index = np.asarray(self.index)[kept]
         order = np.argsort(index, kind="stable")
@@ -42,7 +42,7 @@ class Rows:
         )
 
     def merge(self, other: "Rows") -> "Rows":
-        """The rows of both, on the host."""
+        """Concatenates the rows of both, on the host."""
         a, b = self.without_padding(), other.without_padding()
         values = {k: np.concatenate([v, b.values[k]]) for k, v in a.values.items()}
         index = np.concatenate([a.index, b.index])
@@ -51,38 +51,40 @@ class Rows:
 
 @flax.struct.dataclass
 class RowMetric:
-    """A metric made of rows: a subclass adds names and `compute`.
+    """Base class of metrics that consist of rows; subclasses add `compute`.
 
     Attributes:
-        rows: What is known of each image.
+        rows: Sums or scores of each image.
     """
 
     rows: Any
 
     @property
     def num_images(self) -> int:
-        """Images that count."""
+        """Number of images, without padding."""
         return len(self.rows.without_padding().index)
 
     def merge(self, other: Any) -> Any:
-        """The images of both; any order gives the same scores.
+        """Joins the images of both; scores do not depend on the order.
 
         Raises:
-            ValueError: If the two are not of one kind, such as of other classes.
+            ValueError: If the two differ in type or settings, such as classes.
         """
         mine, others = _settings(self), _settings(other)
         if type(self) is not type(other) or mine != others:
             raise ValueError(
                 f"merge needs two {type(self).__name__} of {mine}, got "
-                f"{type(other).__name__} of {others}. Evaluate both in one way."
+                f"{type(other).__name__} of {others}. Evaluate both with the same "
+                f"options."
             )
         return dataclasses.replace(self, rows=self.rows.merge(other.rows))
 
     def take(self, positions: Sequence[int] | np.ndarray) -> Any:
-        """The metric of some images, each as often as it is named.
+        """Selects images, with repetitions.
 
         Args:
-            positions: Places among the images that count, in the order of `index`.
+            positions: Positions among the images without padding, in the order of
+                `index`.
         """
         rows, positions = self.rows.without_padding(), np.asarray(positions)
         values = {k: v[positions] for k, v in rows.values.items()}
@@ -102,24 +104,24 @@ def _settings(metric: Any) -> dict[str, Any]:
 
 @flax.struct.dataclass
 class PerImage(RowMetric):
-    """Finished scores of each image; NaN where an image has none.
+    """Scores of each image; NaN where an image has no score.
 
-    `rows.values` is [N] arrays by key; each key says that it is a mean over images.
+    `rows.values` has arrays [N] by key; keys contain `per_image`.
     """
 
     @classmethod
     def from_batch(cls, scores: Mapping[str, Any], batch: Batch) -> "PerImage":
-        """Keeps one batch's scores, on the device or on the host.
+        """Stores the scores of one batch, on the device or on the host.
 
         Args:
-            scores: Arrays of [B] by key.
+            scores: Arrays [B] by key.
             batch: Has `index` and `weight`, both [B].
         """
-        return cls(Rows.of(scores, batch))
+        return cls(Rows.from_batch(scores, batch))
 
     def compute(self) -> dict[str, float]:
-        """Mean over the images that have the score; NaN where none has."""
-        return {k: mean_of_seen(v) for k, v in self.per_image().items()}
+        """Computes the mean over the images that have the score; NaN if none has."""
+        return {k: nanmean(v) for k, v in self.per_image().items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
         """Each score as [N] float64, images in the order of `index`."""

@@ -1,4 +1,4 @@
-"""Which difference is real: intervals of means and paired tests, on the host."""
+"""Confidence intervals of means, and paired significance tests, on the host."""
 
 import dataclasses
 import math
@@ -6,16 +6,16 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-_MOST_EXACT = 16
-"""Pairs up to which all 2**n signs are tried."""
+_MAX_EXACT_PAIRS = 16
+"""Number of pairs up to which all 2**n sign patterns are enumerated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A metric and where it could as well have been.
+    """A score with its confidence interval.
 
     Attributes:
-        value: The metric.
+        value: The score.
         low: Lower end of the interval.
         high: Upper end.
     """
@@ -30,16 +30,16 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The mean of a - b over pairs.
+    """Result of a paired test: the mean of a - b over pairs.
 
     Attributes:
         difference: Mean of a - b.
         low: Lower end of its interval.
         high: Upper end.
-        p_value: Of the two-sided test that a and b could be exchanged in each pair.
-        pairs: Pairs where both have a score.
-        least_p: The smallest p-value that so many pairs can give. Above the level
-            that is asked for, the test cannot find any difference.
+        p_value: Of the two-sided test that a and b are exchangeable in each pair.
+        pairs: Number of pairs where both have a score.
+        min_p_value: The smallest p-value that this number of pairs can give. If it is
+            above the significance level, the test cannot find any difference.
     """
 
     difference: float
@@ -47,7 +47,7 @@ class Comparison:
     high: float
     p_value: float
     pairs: int
-    least_p: float
+    min_p_value: float
 
     def __str__(self) -> str:
         return (
@@ -59,32 +59,32 @@ class Comparison:
 def mean_interval(
     values: ArrayLike,
     *,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
+    confidence_level: float = 0.95,
+    num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Interval:
-    """Mean over images with its bootstrap interval (BCa).
+    """Computes the mean over images with its bootstrap confidence interval (BCa).
 
     Args:
         values: [N] scores, one an image, such as `per_image()["mean_iou_per_image"]`;
-            NaN, an image without the score, is left out.
-        confidence: Share of such intervals that hold the true mean.
-        resamples: Of the images, with replacement.
-        seed: Of the resampling; one seed gives one answer.
+            NaN (images without the score) are left out.
+        confidence_level: Fraction of such intervals that contain the true mean.
+        num_resamples: Number of resamples of the images, with replacement.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
         The interval; both ends are NaN with fewer than two scores, and equal the mean
-        where all scores are equal.
+        if all scores are equal.
 
     Raises:
-        ValueError: If values are not [N], or confidence is not between 0 and 1.
+        ValueError: If values are not [N], or confidence_level is not between 0 and 1.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3.
     """
-    import scipy.stats  # Half a second, which a training run need not wait for.
+    import scipy.stats  # Imported here because it takes half a second.
 
-    check_confidence(confidence)
+    check_confidence_level(confidence_level)
     seen = _vector(values)
     seen = seen[~np.isnan(seen)]
     if seen.size == 0:
@@ -92,13 +92,13 @@ def mean_interval(
     value = float(seen.mean())
     if seen.size == 1:
         return Interval(value=value, low=math.nan, high=math.nan)
-    if np.ptp(seen) == 0:  # SciPy's interval is NaN there, with a warning.
+    if np.ptp(seen) == 0:  # SciPy would warn and return NaN.
         return Interval(value=value, low=value, high=value)
     found = scipy.stats.bootstrap(
         (seen,),
         np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
+        confidence_level=confidence_level,
+        n_resamples=num_resamples,
         batch=max(1, 2**22 // seen.size),
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -109,35 +109,37 @@ def compare(
     a: ArrayLike,
     b: ArrayLike,
     *,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
+    confidence_level: float = 0.95,
+    num_resamples: int = 9_999,
     seed: int = 0,
 ) -> Comparison:
-    """Paired test of two systems, over images or over seeds.
+    """Tests for a difference between two systems, paired over images or seeds.
 
-    If the two were alike, each pair's difference could as well have the other sign.
-    The p-value is the share of sign patterns whose mean is at least as far from 0:
-    of all patterns up to 16 pairs, else of `resamples` random ones and the one seen.
+    Under the null hypothesis, the sign of each pair's difference is random. The p-value
+    is the fraction of sign patterns whose mean is at least as far from 0 as the
+    observed one: of all patterns for up to 16 pairs, otherwise of `num_resamples`
+    random patterns and the observed one.
 
-    Over images of one run, it says whether the difference would hold on other images;
-    over seeds, with one metric a run, whether it would hold for other seeds. Neither
-    says the other.
+    Over images of one run, it tests whether the difference would hold on other images;
+    over seeds, with one score per run, whether it would hold for other seeds. Neither
+    implies the other.
 
     Args:
-        a: [N] scores; NaN where there is none. Image i, or seed i, on both sides.
-        b: [N] scores.
-        confidence: Of the interval, a bootstrap (BCa) of the differences.
-        resamples: Sign patterns, and bootstrap draws.
-        seed: Of the resampling; one seed gives one answer.
+        a: [N] scores by image or seed; NaN where there is no score.
+        b: [N] scores of the same images or seeds.
+        confidence_level: Of the bootstrap interval (BCa) of the differences.
+        num_resamples: Number of random sign patterns, and of bootstrap resamples.
+        seed: Seed of the resampling; results are deterministic.
 
     Returns:
-        The comparison; all NaN where no pair has both scores.
+        The comparison; all NaN if no pair has both scores.
 
     Raises:
-        ValueError: If the shapes differ, or confidence is not between 0 and 1.
+        ValueError: If the shapes differ, or confidence_level is not between 0 and 1.
 
     Reference:
-        Fisher's randomization test; Smucker et al., CIKM 2007, compare it with others.
+        Fisher's randomization test; Smucker et al., CIKM 2007, compare it with other
+        tests.
     """
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
@@ -145,25 +147,27 @@ def compare(
             f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
             f"systems on the same images, in the order of index."
         )
-    mean = mean_interval(a - b, confidence=confidence, resamples=resamples, seed=seed)
+    mean = mean_interval(
+        a - b, confidence_level=confidence_level, num_resamples=num_resamples, seed=seed
+    )
     differences = (a - b)[~np.isnan(a - b)]
     pairs = differences.size
-    exact = pairs <= _MOST_EXACT
-    least = min(1.0, 2.0 ** (1 - pairs)) if exact else 1 / (resamples + 1)
+    exact = pairs <= _MAX_EXACT_PAIRS
+    least = min(1.0, 2.0 ** (1 - pairs)) if exact else 1 / (num_resamples + 1)
     return Comparison(
         difference=mean.value,
         low=mean.low,
         high=mean.high,
-        p_value=_sign_test(differences, resamples, seed) if pairs else math.nan,
+        p_value=_sign_test(differences, num_resamples, seed) if pairs else math.nan,
         pairs=pairs,
-        least_p=least if pairs else math.nan,
+        min_p_value=least if pairs else math.nan,
     )
 
 
-def _sign_test(differences: np.ndarray, resamples: int, seed: int) -> float:
-    pairs, exact = differences.size, differences.size <= _MOST_EXACT
+def _sign_test(differences: np.ndarray, num_resamples: int, seed: int) -> float:
+    pairs, exact = differences.size, differences.size <= _MAX_EXACT_PAIRS
     seen = abs(differences.sum())
-    # Sums that differ by rounding only are equal.
+    # Tolerance for sums that differ only by rounding.
     limit = seen - 1e-12 * np.abs(differences).sum()
     if exact:
         bits = np.arange(2**pairs)[:, None] >> np.arange(pairs)[None]
@@ -171,26 +175,27 @@ def _sign_test(differences: np.ndarray, resamples: int, seed: int) -> float:
         return float(np.mean(np.abs(sums) >= limit))
     rng, far = np.random.default_rng(seed), 0
     size = max(1, 2**22 // pairs)
-    for start in range(0, resamples, size):
-        shape = min(size, resamples - start), pairs
+    for start in range(0, num_resamples, size):
+        shape = min(size, num_resamples - start), pairs
         sums = (1 - 2 * rng.integers(0, 2, shape, dtype=np.int8)) @ differences
         far += int(np.count_nonzero(np.abs(sums) >= limit))
-    return (far + 1) / (resamples + 1)
+    return (far + 1) / (num_resamples + 1)
 
 
 def _vector(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim != 1:
         raise ValueError(
-            f"Statistics need one score an image or seed, got shape {array.shape}. "
+            f"Statistics need one score per image or seed, got shape {array.shape}. "
             f"Average the other axes first."
         )
     return array
 
 
-def check_confidence(confidence: float) -> None:
-    """Raises a ValueError unless confidence is between 0 and 1."""
-    if not 0 < confidence < 1:
+def check_confidence_level(confidence_level: float) -> None:
+    """Checks that the confidence level is between 0 and 1."""
+    if not 0 < confidence_level < 1:
         raise ValueError(
-            f"confidence must be between 0 and 1, got {confidence}. Try 0.95."
+            f"confidence_level needs a number between 0 and 1, got {confidence_level}. "
+            f"Try 0.95."
         )

@@ -1,4 +1,4 @@
-"""Distances between the outlines of truth and prediction, per image and class."""
+"""Surface distances between truth and prediction, per image and class."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,18 @@ from segjax.typing import Array, Batch, Logits, MetricFn
 
 
 def outline(mask: Masks) -> Masks:
-    """True pixels with a False pixel, or the image's edge, above, below or beside.
+    """Computes the True pixels next to a False pixel or to the image's edge.
 
-    Equals the mask less its erosion by the 4-neighborhood.
+    Equals the mask minus its erosion by the 4-neighborhood.
 
     Args:
         mask: [..., H, W].
 
     Returns:
-        [..., H, W]; empty where the mask is, the image's rim where all is True.
+        [..., H, W]; empty for an empty mask, the edge of the image if all pixels are
+        True.
     """
-    mask = jnp.asarray(mask) != 0  # `~` of integers is no complement.
+    mask = jnp.asarray(mask) != 0  # `~` does not negate integer masks.
     padded = jnp.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
     inner = padded[..., :-2, 1:-1] & padded[..., 2:, 1:-1]
     inner &= padded[..., 1:-1, :-2] & padded[..., 1:-1, 2:]
@@ -39,29 +40,30 @@ def surface_scores(
     spacing: Sequence[float] = (1.0, 1.0),
     extent: Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Distances between two outlines, and shares of them within a tolerance.
+    """Computes distances between two outlines, and their fractions within a tolerance.
 
-    With outlines P and T, and d(p, T) from a pixel center to the nearest one of T:
+    With outlines P and T, and d(p, T) the distance of a pixel center to the nearest of
+    T:
 
         hd = max(max d(p, T), max d(t, P))
         hd95 = the same with 95th percentiles, linearly interpolated
         assd = (sum d(p, T) + sum d(t, P)) / (|P| + |T|)
         nsd = (#{d(p, T) <= tolerance} + #{d(t, P) <= tolerance}) / (|P| + |T|)
-        boundary_f1 = the harmonic mean of the two shares, of P and of T
+        boundary_f1 = the harmonic mean of the two fractions, of P and of T
 
-    Both masks empty: NaN. One empty: the worst there is, `extent` for the distances
-    and 0 for the shares.
+    If both masks are empty: NaN. If one is empty: the worst values, `extent` for
+    distances and 0 for fractions.
 
     Args:
         predicted: [..., H, W].
         truth: [..., H, W].
         tolerance: In the unit of `spacing`.
         spacing: (height, width) of a pixel.
-        extent: [...] the longest distance that an image allows; the diagonal of
-            [H, W] between pixel centers unless given.
+        extent: [...] the largest possible distance in an image; by default the diagonal
+            of [H, W] between pixel centers.
 
     Returns:
-        Arrays of [...]: distances in the unit of `spacing`, shares in [0, 1].
+        Arrays [...]: distances in the unit of `spacing`, fractions in [0, 1].
 
     Raises:
         ValueError: If spacing is not two numbers above 0, or tolerance is below 0.
@@ -69,14 +71,15 @@ def surface_scores(
     Reference:
         Csurka et al., What is a good evaluation measure for semantic segmentation?,
         BMVC 2013 (boundary F1). Nikolov et al., 2018, arXiv:1809.04430 (surface Dice);
-        it weighs outline elements by their length, we count pixels. hd95 is the larger
-        of the two directions' percentiles, not one percentile of both together.
+        it weighs outline elements by their length, while this counts pixels. hd95 is
+        the larger of the percentiles of the two directions, not one percentile of both
+        together.
     """
     chex.assert_equal_shape([predicted, truth])
     if tolerance < 0:
         raise ValueError(
-            f"tolerance must be 0 or above, got {tolerance}. It is a distance in the "
-            f"unit of spacing, such as 1.0."
+            f"tolerance needs a distance of at least 0, in the unit of spacing, got "
+            f"{tolerance}. Try 1.0."
         )
     edges = outline(predicted), outline(truth)
     far = [ops.distance_transform(~edge, spacing=spacing) for edge in edges]
@@ -93,10 +96,10 @@ def surface_scores(
 
 
 def _scores(edges, far, count, tolerance) -> dict[str, jax.Array]:
-    """The formulas; anything where an outline is empty."""
+    """The scores of non-empty outlines; undefined if one is empty."""
     pairs = list(zip(edges, far, count, strict=True))
     least = [jnp.maximum(n, 1) for n in count]
-    # A float32 root may land one ulp above a tolerance that it should equal.
+    # A float32 root may be one ulp above the tolerance that it should equal.
     limit = tolerance * (1 + 1e-6)
     within = [jnp.sum(e & (d <= limit), axis=(-2, -1)) for e, d, _ in pairs]
     total = [jnp.sum(jnp.where(e, d, 0), axis=(-2, -1)) for e, d, _ in pairs]
@@ -118,14 +121,14 @@ def _flat(x: jax.Array) -> jax.Array:
 
 
 def _percentile(values: jax.Array, where: jax.Array, q: float) -> jax.Array:
-    """As `numpy.percentile` along the last axis, of values of at least 0."""
+    """`numpy.percentile` along the last axis, for values of at least 0."""
     count = jnp.maximum(jnp.sum(where, axis=-1), 1)
     position = q * (count - 1)
     rank = jnp.floor(position).astype(jnp.int32)
     ranked = jnp.where(where, values, -1)
     low = jnp.asarray(ops.kth_largest(ranked, count - rank))
     above = where & (values > low[..., None])
-    # The next in rank is equal, unless only `rank` + 1 values are so small.
+    # The next value in rank is equal, unless only `rank` + 1 values are that small.
     same = jnp.sum(where & ~above, axis=-1) > rank + 1
     high = jnp.min(jnp.where(above, values, jnp.inf), axis=-1)
     high = jnp.where(same | (high == jnp.inf), low, high)
@@ -139,33 +142,35 @@ def surface(
     spacing: Sequence[float] = (1.0, 1.0),
     ignore_background: bool = True,
 ) -> MetricFn:
-    """Outline distances of each class from one logit map per image, on the device.
+    """Builds the surface distances of each class from one logit map per image.
 
-    A pixel that does not count is background on both sides, as what lies outside the
-    image is. The worst distance, where one side is empty, is the diagonal of the box
-    around the pixels that count.
+    Runs on the device. Invalid pixels and pixels outside the image are background in
+    labels and prediction. If only one of them is empty, distances are the diagonal of
+    the box around the valid pixels.
 
     Args:
         classes: C distinct names, one for each channel of the logits.
         tolerance: For `nsd` and `boundary_f1`, in the unit of `spacing`.
         spacing: (height, width) of a pixel.
-        ignore_background: Whether class 0 is a background, which is not scored.
+        ignore_background: Whether class 0 is background and not scored.
 
     Returns:
         `(logits, batch) -> PerImage` with `mean_hd_per_image`, the mean over images
-        of the mean over classes seen in that image, and `hd_per_image/<name>`;
-        likewise `hd95`, `assd`, `nsd` and `boundary_f1`. See `surface_scores`.
+        of the mean over the classes in that image, and `hd_per_image/<name>`; likewise
+        `hd95`, `assd`, `nsd` and `boundary_f1`. See `surface_scores`.
 
     Raises:
-        ValueError: As `semantic` and `surface_scores`.
+        ValueError: As for `semantic` and `surface_scores`.
     """
-    classes = common.distinct(classes)
-    kept = common.scored(classes, ignore_background=ignore_background)
+    classes = common.check_distinct(classes)
+    kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> PerImage:
-        predicted, labels, valid = common.labels_of(logits, batch, classes=classes)
+        predicted, labels, valid = common.predicted_and_masked_labels(
+            logits, batch, classes=classes
+        )
         extent = common.diagonal(valid, spacing=spacing)
-        # One class at a time: C maps of distances at once would not fit in memory.
+        # One class at a time, because C distance maps may not fit in memory.
         scores = {
             name: surface_scores(
                 (predicted == c) & valid,

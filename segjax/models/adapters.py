@@ -1,8 +1,9 @@
-"""Networks written in Flax NNX or Equinox, with the two methods of a linen module.
+"""Adapters that give Flax NNX and Equinox modules the interface of linen modules.
 
 `init(key, **inputs, train=)` returns variables, and `apply(variables, **inputs,
 train=, rngs=, mutable=)` runs the network. Variables are nested dictionaries of arrays:
-`params` is what the optimizer trains, `state` is all else, such as running averages.
+`params` is trained by the optimizer, `state` holds everything else, such as running
+averages.
 """
 
 import dataclasses
@@ -28,9 +29,9 @@ class FromNNX:
     margin: int = 0
 
     def init(self, key: Key, *, train: bool = False, **inputs: Array) -> PyTree:
-        """Fresh variables. An NNX module knows its shapes, so no input is looked at."""
+        """Initializes variables. Inputs are ignored: NNX modules know their shapes."""
         del train, inputs
-        from flax import nnx  # Loads optax, which prediction does without.
+        from flax import nnx  # Loads optax, which prediction does not need.
 
         _, params, _, state = _split(self.make(nnx.Rngs(key)))
         return _variables(params, state)
@@ -47,14 +48,14 @@ class FromNNX:
         """Runs the module on its inputs.
 
         Args:
-            variables: What `init` returned, or the like.
-            train: Calls `module.train()` before, else `module.eval()`.
-            rngs: Keys by stream; streams without one use that of `params`.
-            mutable: Collections to return too, as in linen.
-            **inputs: The arguments of the module's call.
+            variables: Variables as returned by `init`.
+            train: True calls `module.train()` first, False `module.eval()`.
+            rngs: Keys by stream; streams without a key use that of `params`.
+            mutable: Collections to return as well, as in linen.
+            **inputs: Arguments of the module's call.
 
         Returns:
-            What the module returns; with `mutable`, (that, collections after it).
+            The outputs of the module; with `mutable`, (outputs, updated collections).
         """
         from flax import nnx
 
@@ -73,12 +74,12 @@ class FromNNX:
 
 
 def from_nnx(make: Callable[..., Any], *, margin: int = 0) -> FromNNX:
-    """A model of a Flax NNX module.
+    """Makes a model of a Flax NNX module.
 
         models.from_nnx(lambda rngs: Net(classes=3, rngs=rngs))
 
-    `nnx.Param` is trained. Other variables, such as `nnx.BatchStat`, are kept in
-    `state`, but for the random streams, which get their keys at each call.
+    `nnx.Param` is trained. Other variables, such as `nnx.BatchStat`, are in `state`,
+    except for random streams, whose keys are set in each call.
 
     Args:
         make: `rngs -> module`, whose call takes `image` [B, H, W, K] and returns
@@ -101,7 +102,7 @@ class FromEquinox:
     margin: int = 0
 
     def init(self, key: Key, *, train: bool = False, **inputs: Array) -> PyTree:
-        """Fresh variables. A module knows its shapes, so no input is looked at."""
+        """Initializes variables. Inputs are ignored: modules know their shapes."""
         import equinox as eqx
 
         del train, inputs
@@ -145,17 +146,17 @@ class FromEquinox:
 
 
 def from_equinox(make: Callable[[Key], Any], *, margin: int = 0) -> FromEquinox:
-    """A model of an Equinox module; needs the package `equinox`.
+    """Makes a model of an Equinox module; needs the package `equinox`.
 
         models.from_equinox(lambda key: Net(classes=3, key=key))
 
-    Arrays of floats are trained. Modules with `eqx.nn.State`, such as those with
+    Floating-point arrays are trained. Modules with `eqx.nn.State`, such as those with
     `eqx.nn.BatchNorm`, are not supported; `eqx.nn.GroupNorm` needs no state.
 
     Args:
         make: `key -> module`. The module is called as `module(image, key=key)` with one
-            image [K, H, W], channels first as Equinox's layers have it, and returns
-            logits [C, H, W]. In training, dropout draws from `key`.
+            image [K, H, W], channels first as in Equinox's layers, and returns logits
+            [C, H, W]. In training, dropout draws from `key`.
         margin: Pixels that the module trims on each side of the image.
 
     Raises:
@@ -172,7 +173,7 @@ def _split(module: Any) -> Any:
 
 
 def _seeded(streams: Any, rngs: Mapping[str, Key]) -> Any:
-    """Streams with the keys of a call, a different one for each, from the start."""
+    """Random streams with the keys of a call, a different key for each stream."""
     from flax import nnx
 
     made = {}
@@ -186,7 +187,7 @@ def _seeded(streams: Any, rngs: Mapping[str, Key]) -> Any:
 
 
 def _stream_key(rngs: Mapping[str, Key], name: str) -> Key:
-    """The key of a stream; a constant in evaluation, where nothing is random."""
+    """The key of a stream; a constant in evaluation, where it is not used."""
     return rngs.get(name, rngs.get("params", jax.random.key(0)))
 
 
@@ -205,7 +206,7 @@ def _with_mutable(
 
 
 def _nested(tree: PyTree) -> dict[str, Any]:
-    """The arrays of a tree in dictionaries, under the names of their path."""
+    """Converts a tree to nested dictionaries of arrays, by the names in their paths."""
     made: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         *folders, name = _names(path)
@@ -217,7 +218,7 @@ def _nested(tree: PyTree) -> dict[str, Any]:
 
 
 def _restored(like: PyTree, nested: Mapping[str, Any]) -> PyTree:
-    """The inverse of `_nested`: a tree like the given one, with these arrays."""
+    """Inverse of `_nested`: replaces the leaves of `like` by these arrays."""
 
     def find(path, _):
         found: Any = nested

@@ -1,4 +1,4 @@
-"""Anchors of images that are padded to one shape, each by its own amount."""
+"""Anchors of a batch of images that are padded to the same shape."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +13,16 @@ from segjax.typing import Array
 
 @flax.struct.dataclass
 class Anchors:
-    """Anchors of a batch, level by level, row by row; A in total.
+    """Anchors of a batch, ordered by level and row; A in total.
 
     Attributes:
         boxes: float32 [B, A, 4] in pixels.
         valid: bool [B, A], False for anchors of cells that are padding.
-        ids: uint32 [A], a name that does not depend on how far images are padded.
-        num_anchors: Anchors of each level; their sum is A.
+        ids: uint32 [A], unique ids that do not depend on padding.
+        num_anchors: Number of anchors of each level; their sum is A.
     """
 
-    # Any, not Array: transformations rebuild it of shapes and None.
+    # Any, not Array: JAX transformations also build it of shapes and None.
     boxes: Any
     valid: Any
     ids: Any
@@ -35,27 +35,26 @@ def grid_anchors(
     sizes: Sequence[Sequence[int | float]],
     aspect_ratios: Sequence[float],
 ) -> Anchors:
-    """The anchors of every cell of every level.
+    """Computes the anchors of all cells of all levels.
 
-    Cells are as far apart as torchvision has them: an image's extent over its number
-    of cells, rounded down. On the level of stride 64 that is less than 64 where an
-    extent is an odd multiple of 32. `ops.pyramid_anchors` is the same for images that
-    all have one size.
+    As in torchvision, the stride of the cells is an image's extent over its number of
+    cells, rounded down. On the level of stride 64 this is less than 64 if the extent is
+    an odd multiple of 32. `ops.pyramid_anchors` is the same for images of equal size.
 
     Args:
         shapes: (rows, columns) of the maps at strides 4, 8, 16 and so on.
         extent: int32 [B, 2] (height, width) of the images, rounded up to multiples
             of 32.
-        sizes: For each level the square roots of its anchors' areas, in pixels.
+        sizes: Square roots of the anchors' areas of each level, in pixels.
         aspect_ratios: Height over width.
 
     Raises:
-        ValueError: If there are not as many groups of sizes as levels.
+        ValueError: If shapes and sizes differ in length.
     """
     if len(shapes) != len(sizes):
         raise ValueError(
             f"RPN needs anchor_sizes for {len(shapes)} levels, got {len(sizes)}. Give "
-            f"one group of sizes a level, such as ((32,), (64,), ...)."
+            f"one group of sizes per level, such as ((32,), (64,), ...)."
         )
     cells = [ops.cell_anchors([float(x) for x in s], aspect_ratios) for s in sizes]
     boxes, valid, ids = zip(
@@ -89,7 +88,7 @@ def _level(
     boxes = corner[..., None, :].astype(jnp.float32) + cell[None, None, None]
     inside = (y < cells[:, :1])[:, :, None] & (x < cells[:, 1:])[:, None, :]
     valid = jnp.broadcast_to(inside[..., None], boxes.shape[:-1])
-    # 2**13 rows and columns, 2**3 levels and 2**3 anchors a cell have a name each.
+    # Unique for up to 2**13 rows and columns, 2**3 levels and 2**3 anchors per cell.
     row, column, kind = np.mgrid[:height, :width, : len(cell)].astype(np.uint32)
     ids = ((row * 2**13 + column) * 2**3 + kind) * 2**3 + level
     batch = len(extent)

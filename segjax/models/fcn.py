@@ -1,9 +1,9 @@
-"""FCN on a VGG-16 body (Long et al., 2015, arXiv:1411.4038).
+"""FCN with a VGG-16 backbone (Long et al., 2015, arXiv:1411.4038).
 
 Differs from the paper: SAME padding, where the paper pads the image by 100 pixels and
 crops scores to fit; upsampling extends the edge scores beyond the border, where the
-paper's fades to zero; score layers start from random numbers unless they are skips;
-and images are taken as they are, in [0, 1].
+paper pads with zeros; score layers are initialized randomly except for those of skips;
+and images in [0, 1] are not normalized further.
 """
 
 from collections.abc import Sequence
@@ -20,29 +20,29 @@ _RANDOM = nn.initializers.lecun_normal()
 
 
 class FCN(nn.Module):
-    """A classifier made convolutional, with skips from its finer stages.
+    """A fully convolutional classifier with skips from its finer stages.
 
-    The parameters are the paper's, so that those of a VGG-16 fit: `stage1` to
-    `stage5`, `fc6`, `fc7`, and scores. The last upsampling is fixed to bilinear
-    interpolation, those before it start as it and are learned.
+    The parameters are those of the paper, so a VGG-16 can be loaded: `stage1` to
+    `stage5`, `fc6`, `fc7`, and scores. The last upsampling is fixed bilinear
+    interpolation; the others are initialized to it and learned.
 
     Attributes:
         num_classes: C, the channels of the logits.
-        stride: Pixels of the image to one of the finest scores: 32, 16 or 8 in the
-            paper (FCN-32s, 16s, 8s); any power of two from 2 to 2**len(widths).
-        widths: Channels per stage, finest first. A narrow and short body, such as
+        stride: Stride of the finest scores, in pixels: 32, 16 or 8 in the paper
+            (FCN-32s, 16s, 8s); any power of two from 2 to 2**len(widths).
+        widths: Channels per stage, finest first. A small backbone, such as
             `widths=(16, 32, 64), convs=(2, 2, 2), head_width=128, stride=2`, suits
             small images.
-        convs: 3x3 convolutions per stage, as many numbers as in `widths`.
+        convs: Number of 3x3 convolutions per stage, as many entries as `widths`.
         head_width: Channels of fc6 (7x7) and fc7 (1x1).
         norm: `layers.no_norm` (the paper's), `layers.batch_norm` or
-            `layers.group_norm`, in the body; a norm helps training from scratch.
-        block: The convolutions of a stage; `models.remat(layers.ConvBlock)` takes less
-            memory and more time.
-        dropout: Share of the features of fc6 and fc7 set to zero in training.
+            `layers.group_norm`, in the backbone; a norm helps training from scratch.
+        block: Module of a stage; `models.remat(layers.ConvBlock)` takes less memory and
+            more time.
+        dropout: Dropout rate of the features of fc6 and fc7.
         axis_name: Mapped axis over which batch norm averages, in pmap.
-        dtype: What body and head compute in; parameters, scores and logits are
-            float32.
+        dtype: Dtype of the computation of backbone and head; parameters, scores and
+            logits are float32.
     """
 
     num_classes: int
@@ -60,15 +60,15 @@ class FCN(nn.Module):
     def __call__(self, image: Image, *, train: bool = False) -> Logits:
         """[B, H, W, K] of any K, H and W -> [B, H, W, C] float32 logits.
 
-        Sizes that the body does not divide are extended at the bottom and right by
-        their mirror image, and the logits are cropped.
+        Images whose size is not a multiple of the backbone's stride are padded at the
+        bottom and right by reflection, and the logits are cropped.
         """
         layers.check_image(image)
         self._check()
         height, width = image.shape[1:3]
         coarsest = 2 ** len(self.widths)
         size = ops.round_up(height, coarsest), ops.round_up(width, coarsest)
-        x = ops.mirror_pad(image, size).astype(self.dtype)
+        x = ops.reflect_pad(image, size).astype(self.dtype)
         pools = self._body(x, train=train)
         scores = self._score(self._head(pools[-1], train=train), "score")
         for i in reversed(range(len(pools) - 1)):
@@ -77,7 +77,8 @@ class FCN(nn.Module):
             scores = layers.BilinearConv(self.num_classes, name=f"upscore{i + 1}")(
                 scores
             )
-            # Zeros, so that the finer net starts with the coarser one's prediction.
+            # Zeros, so that the finer net starts with the prediction of the coarser
+            # one.
             scores += self._score(
                 pools[i], f"score_pool{i + 1}", kernel_init=nn.initializers.zeros
             )
@@ -99,7 +100,7 @@ class FCN(nn.Module):
         return pools
 
     def _head(self, x: Array, *, train: bool) -> Array:
-        """The classifier's hidden layers, a convolution each."""
+        """The hidden layers of the classifier, as convolutions."""
         for name, kernel_size in (("fc6", (7, 7)), ("fc7", (1, 1))):
             x = nn.Conv(
                 self.head_width,
@@ -130,8 +131,8 @@ class FCN(nn.Module):
     def _check(self) -> None:
         if len(self.widths) != len(self.convs):
             raise ValueError(
-                f"FCN needs as many widths as convs, got {len(self.widths)} and "
-                f"{len(self.convs)}. Give both, one number a stage."
+                f"FCN needs equally many widths and convs, got {len(self.widths)} and "
+                f"{len(self.convs)}. Give one number per stage for both."
             )
         strides = [2**i for i in range(1, len(self.widths) + 1)]
         if self.stride not in strides:
@@ -142,6 +143,6 @@ class FCN(nn.Module):
 
 
 def _conv_same(x: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
-    """What `nn.Conv` calls; here it asks for stride 1 and SAME padding only."""
+    """Replaces the convolution of `nn.Conv`, for stride 1 and SAME padding only."""
     del args, kwargs
     return ops.conv_same(x, kernel)

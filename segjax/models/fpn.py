@@ -13,11 +13,11 @@ _uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class FPN(nn.Module):
-    """Maps of equal depth at every scale, finer ones told by the coarser.
+    """Feature maps of equal depth at every scale, with a top-down pathway.
 
     Attributes:
         features: Channels of every level.
-        norm: One of the norms in `layers`; the paper's has none.
+        norm: One of the norms in `layers`; the paper uses none.
         axis_name: Passed to the norm.
     """
 
@@ -36,13 +36,13 @@ class FPN(nn.Module):
         """Computes the pyramid.
 
         Args:
-            maps: [B, H, W, *], finest first, each half the size of the one before.
+            maps: [B, H, W, *], finest first, each half the size of the previous one.
             train: Passed to the norm.
-            pixel_masks: For each map the bool [B, H, W, 1] of what is not padding.
+            pixel_masks: bool [B, H, W, 1] for each map, False in padding.
 
         Returns:
-            As many maps [B, H, W, features], and one more: every second row and
-            column of the coarsest, which the region proposal network uses alone.
+            As many maps [B, H, W, features], and one more: every second row and column
+            of the coarsest map, used only by the region proposal network.
         """
         pixel_masks = pixel_masks or [None] * len(maps)
         pyramid, above = [], None
@@ -71,5 +71,5 @@ class FPN(nn.Module):
 
 
 def _double(x: Array, shape: Sequence[int]) -> Array:
-    """Repeats every row and column, cut to a shape of odd size."""
-    return ops.repeat_pixels(x, 2)[:, : shape[1], : shape[2]]
+    """Upsamples by 2, cropped to a shape that may be odd."""
+    return ops.upsample_nearest(x, 2)[:, : shape[1], : shape[2]]

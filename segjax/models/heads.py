@@ -1,4 +1,4 @@
-"""What Mask R-CNN computes of each region: its class, its box, its mask.
+"""Box head and mask head of Mask R-CNN.
 
 He et al., 2017, arXiv:1703.06870, section 3 and figure 4 (right), as in torchvision.
 """
@@ -15,14 +15,14 @@ _linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class BoxHead(nn.Module):
-    """Class scores, and one box for each class.
+    """Predicts class scores, and one box for each class.
 
     Attributes:
         num_classes: C, with background as class 0.
         convs: 3x3 convolutions before the dense layers.
         denses: Dense layers.
         width: Channels of the dense layers.
-        norm: After each convolution, one of `layers`.
+        norm: Norm after each convolution, one of those in `layers`.
         axis_name: Passed to the norm.
     """
 
@@ -37,12 +37,11 @@ class BoxHead(nn.Module):
     def __call__(
         self, x: Array, region_mask: Array, *, train: bool
     ) -> tuple[Array, Array]:
-        """Reads regions.
+        """Predicts from the features of regions.
 
         Args:
             x: [N, P, P, *] features of regions.
-            region_mask: bool [N], False for slots without a region: batch norm leaves
-                them out.
+            region_mask: bool [N], False for empty slots, which batch norm ignores.
             train: Passed to the norm.
 
         Returns:
@@ -68,20 +67,20 @@ class BoxHead(nn.Module):
                 name=f"dense{i}",
             )
             x, axes = nn.relu(dense(x)), (-1,)
-        x = x.astype(jnp.float32)  # Of the softmax and of pixels.
+        x = x.astype(jnp.float32)  # The predictions are float32.
         logits = nn.Dense(classes, kernel_init=_linear, name="score")(x)
         deltas = nn.Dense(4 * classes, kernel_init=_linear, name="delta")(x)
         return logits, deltas.reshape(len(x), classes, 4)
 
 
 class MaskHead(nn.Module):
-    """A mask for the class that a region is said to be.
+    """Predicts the mask of one given class for each region.
 
     Attributes:
         num_classes: C, with background as class 0.
         convs: 3x3 convolutions.
         width: Their channels.
-        norm: After each convolution, one of `layers`.
+        norm: Norm after each convolution, one of those in `layers`.
         axis_name: Passed to the norm.
     """
 
@@ -95,12 +94,12 @@ class MaskHead(nn.Module):
     def __call__(
         self, x: Array, classes: Array, region_mask: Array, *, train: bool
     ) -> Array:
-        """Reads regions.
+        """Predicts from the features of regions.
 
         Args:
             x: [N, P, P, *] features of regions.
-            classes: int32 [N], whose mask to compute: the others would not be used.
-            region_mask: bool [N], False for slots without a region.
+            classes: int32 [N], the class of each region whose mask is computed.
+            region_mask: bool [N], False for empty slots.
             train: Passed to the norm.
 
         Returns:
@@ -117,7 +116,7 @@ class MaskHead(nn.Module):
 
 
 class _Logits(nn.Module):
-    """A 1x1 convolution to the channel of one class for each region."""
+    """A 1x1 convolution that computes one class for each region."""
 
     num_classes: int
 

@@ -1,13 +1,13 @@
-"""Parts that several models are built of.
+"""Layers shared by several models.
 
-Norms and upsamplings are functions to call inside a compact method, so that a model
-takes one as an argument:
+Norms and upsamplings are functions that are called inside a compact method and passed
+to models as arguments:
 
     norm(x, *, train, axis_name, mask=None) -> x
     upsample(x, features, *, name) -> x at twice the size, parameters under `name`
 
-They compute in the dtype of `x` and keep their parameters in float32. `mask`, bool and
-[B, H, W, 1] or [B, 1, 1, 1], leaves padding out of a norm's statistics.
+They compute in the dtype of `x`; parameters are float32. `mask`, bool [B, H, W, 1] or
+[B, 1, 1, 1], excludes padding from the statistics of a norm.
 """
 
 import math
@@ -25,20 +25,20 @@ Norm = Callable[..., Array]
 Upsample = Callable[..., Array]
 
 he_normal = nn.initializers.he_normal()
-"""He et al., 2015, arXiv:1502.01852: keeps the variance through a ReLU."""
+"""He et al., 2015, arXiv:1502.01852: preserves the variance through a ReLU."""
 
 
 def group_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Normalizes groups of channels, each image on its own.
+    """Normalizes groups of channels of each image.
 
     Args:
         x: [B, H, W, C]. There are 8 groups, or the largest power of two below 8
             that divides C.
-        train: Without effect: there is no state.
-        axis_name: Without effect.
-        mask: True where a pixel counts; at least one in every image.
+        train: Ignored: there is no state.
+        axis_name: Ignored.
+        mask: True where a pixel is included in the statistics; at least one per image.
 
     Reference:
         Wu and He, Group Normalization, 2018. arXiv:1803.08494, with 8 groups.
@@ -53,16 +53,16 @@ def group_norm(
 def batch_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Normalizes channels over the batch; running averages in `batch_stats`.
+    """Normalizes channels over the batch, with running averages in `batch_stats`.
 
     Args:
         x: [B, H, W, C].
         train: True normalizes by this batch and updates the averages (the collection
             must be mutable), False normalizes by the averages.
-        axis_name: Mapped axis to average over as well, so that pmap gives what one
-            program over the whole batch gives (with a mask, as long as devices have
-            equal numbers of pixels that count).
-        mask: True where a pixel counts.
+        axis_name: Mapped axis to average over as well, so that pmap equals one program
+            over the whole batch (with a mask, only if devices have equal numbers of
+            True pixels).
+        mask: True where a pixel is included in the statistics.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.
@@ -71,7 +71,7 @@ def batch_norm(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
-        # E[x**2] - E[x]**2 cancels where a channel hardly varies; no faster here.
+        # E[x**2] - E[x]**2 loses digits for nearly constant channels, and is no faster.
         use_fast_variance=False,
         dtype=x.dtype,
         axis_name=axis_name,
@@ -82,17 +82,17 @@ def batch_norm(
 def frozen_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Batch norm whose averages and weights stay as they are: `x * scale + bias`.
+    """Batch norm with fixed statistics and weights: `x * scale + bias`.
 
-    Scale and bias are in the collection `frozen`, not among the parameters, so that
-    neither gradients nor optimizers reach them; they start as 1 and 0, and importing
-    a pretrained network sets them. Its statistics are folded into the two.
+    Scale and bias are in the collection `frozen`, not among the parameters, so they are
+    not trained. They are initialized to 1 and 0, and set by the import of a pretrained
+    network, whose statistics are folded into them.
 
     Args:
         x: [B, H, W, C].
-        train: Without effect.
-        axis_name: Without effect.
-        mask: Without effect.
+        train: Ignored.
+        axis_name: Ignored.
+        mask: Ignored.
     """
     del train, axis_name, mask
     return FrozenNorm()(x)
@@ -101,13 +101,13 @@ def frozen_norm(
 def no_norm(
     x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
 ) -> Array:
-    """Returns `x`. Convolutions that go with it have a bias, the others have none."""
+    """Returns `x`. Convolutions have a bias with this norm only."""
     del train, axis_name, mask
     return x
 
 
 class FrozenNorm(nn.Module):
-    """A fixed scale and bias a channel, in the collection `frozen`."""
+    """A fixed scale and bias per channel, in the collection `frozen`."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -121,13 +121,13 @@ class FrozenNorm(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """(3x3 conv, norm, relu), several times.
+    """(3x3 conv, norm, relu), repeated.
 
     Attributes:
         features: Channels of every convolution.
         convs: Number of convolutions.
         norm: One of the norms above, or a function like them.
-        padding: "SAME", or "VALID", by which every convolution trims one pixel at
+        padding: "SAME", or "VALID", with which every convolution trims one pixel at
             each border.
         axis_name: Passed to the norm.
     """
@@ -157,7 +157,7 @@ class ConvBlock(nn.Module):
 class TransposedConv(nn.Module):
     """2x2 transposed convolution with stride 2.
 
-    Same parameters and values as `nn.ConvTranspose(features, (2, 2), (2, 2))`.
+    Equals `nn.ConvTranspose(features, (2, 2), (2, 2))`, with the same parameters.
 
     Attributes:
         features: Channels of the result.
@@ -168,7 +168,7 @@ class TransposedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, I] -> [B, 2H, 2W, features]."""
-        # Each output pixel sees one input pixel, so the fan-in is I, not 4 * I.
+        # Each output pixel depends on one input pixel, so the fan-in is I, not 4 * I.
         init = nn.initializers.variance_scaling(
             2.0, "fan_in", "truncated_normal", batch_axis=(0, 1)
         )
@@ -179,7 +179,7 @@ class TransposedConv(nn.Module):
 
 
 class BilinearConv(nn.Module):
-    """4x4 transposed convolution with stride 2 that starts as bilinear upsampling.
+    """4x4 transposed convolution with stride 2, initialized to bilinear upsampling.
 
     Attributes:
         features: Channels of the input and of the result.
@@ -196,12 +196,12 @@ class BilinearConv(nn.Module):
 
 
 def bilinear_init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Kernel that upsamples each channel on its own, bilinearly, by half its size.
+    """Initializes a kernel that upsamples each channel bilinearly, by half its size.
 
     Args:
-        key: Not used: nothing is random.
+        key: Ignored.
         shape: (2 * factor, 2 * factor, C, C).
-        dtype: Of the kernel.
+        dtype: Dtype of the kernel.
     """
     del key
     kernel = ops.bilinear_kernel(shape[0] // 2)
@@ -224,12 +224,12 @@ def bilinear(x: Array, features: int, *, name: str) -> Array:
 
 
 def head(x: Array, num_classes: int, *, kernel_size: int = 1) -> Array:
-    """The last convolution, in float32 whatever the dtype of `x`."""
+    """The last convolution, in float32 for any dtype of `x`."""
     size = (kernel_size, kernel_size)
     return nn.Conv(num_classes, size, dtype=jnp.float32, name="head")(x)
 
 
 def check_image(image: Array) -> None:
-    """Asserts [B, H, W, K] and floats: a uint8 image would pass as 0 to 255."""
+    """Asserts shape [B, H, W, K] and floats, which excludes unscaled uint8 images."""
     chex.assert_rank(image, 4)
     chex.assert_type(image, float)

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al., 2017, arXiv:1703.06870), as torchvision has it."""
+"""Mask R-CNN (He et al., 2017, arXiv:1703.06870), as in torchvision."""
 
 import dataclasses
 import functools
@@ -21,34 +21,35 @@ from segjax.models.rpn import RPN
 from segjax.typing import Array, Batch, Image, Key
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the images of ImageNet, by which torchvision's networks normalize."""
+"""Mean and standard deviation of ImageNet, with which torchvision normalizes images."""
 
 
 class MaskRCNN(nn.Module):
-    """Detects objects, and segments each.
+    """Detects objects and segments each of them.
 
-    Images of any size fit into one padded shape. What they were padded with, and how
-    far, changes nothing: an image gives what torchvision gives for it alone. There an
-    image is padded with zeros, after normalization, to the next multiples of 32, and
-    convolutions carry features into that border; here that is the image's extent, and
-    features outside of the extent are kept at zero. (torchvision pads all images of a
-    batch to the largest, so there neighbors change an image a little.)
+    Images of different sizes may be padded to one shape. Results do not depend on the
+    amount or the content of the padding, and equal those of torchvision for a single
+    image. torchvision pads an image with zeros, after normalization, to multiples of
+    32, and convolutions spread features into this border. Here that size is the extent
+    of the image, and features outside the extent are set to zero. (torchvision pads all
+    images of a batch to the largest, so the results of an image depend slightly on the
+    others.)
 
-    The parts are arguments, and their hyperparameters are theirs; the defaults are
+    The parts are arguments with their own hyperparameters. The defaults are
     torchvision's `maskrcnn_resnet50_fpn`.
 
     Attributes:
-        body: From a normalized image to maps at strides 4, 8, 16 and 32.
-        fpn: From those to a pyramid of one level more.
-        rpn: From the pyramid to proposals.
-        roi_heads: From proposals to detections; has the number of classes.
-        mean: Subtracted from the channels of images in [0, 1].
-        std: What they are then divided by.
-        upscale: How many times a pixel is repeated along each axis before the body
-            sees it: 2 lets objects of 8 pixels fill the finest map's cells as those
-            of 16 do, at four times the cost. Anchor sizes are then those of the
-            enlarged image; all else, boxes included, stays in the given one's pixels.
-        dtype: What networks compute in; parameters, boxes, scores and logits are
+        body: Computes feature maps at strides 4, 8, 16 and 32 from normalized images.
+        fpn: Computes a feature pyramid with one more level from these.
+        rpn: Computes proposals from the pyramid.
+        roi_heads: Computes detections from proposals; has the number of classes.
+        mean: Mean per channel, of images in [0, 1].
+        std: Standard deviation per channel.
+        upscale: Factor by which images are upsampled before the body. With 2, objects
+            of 8 pixels are treated as objects of 16, at four times the cost. Anchor
+            sizes refer to the upsampled image; everything else, boxes included, to the
+            given one.
+        dtype: Dtype of the computation; parameters, boxes, scores and logits are
             float32.
     """
 
@@ -74,17 +75,17 @@ class MaskRCNN(nn.Module):
         """Runs the network.
 
         Args:
-            image: [B, H, W, K] in [0, 1]. Resize beforehand; torchvision's weights
-                expect a shorter side of 800 and a longer one of at most 1333 pixels.
-            train: True gives what the losses need, drawn with the key "dropout".
+            image: [B, H, W, K] in [0, 1]. Not resized; torchvision's weights expect a
+                shorter side of 800 and a longer one of at most 1333 pixels.
+            train: True returns inputs of the losses, sampled with the key "dropout".
             size: [B, 2], (height, width) of the image in the top left of each array;
-                None if the images fill it.
+                None if images are not padded.
             targets: In training, the objects, padded to N slots: `boxes` float32
                 [B, N, 4] (x0, y0, x1, y1) in pixels at pixel edges, `classes` int32
                 [B, N] in [1, C), `masks` bool [B, N, H, W], `object_mask` bool [B, N].
 
         Returns:
-            In training predictions and their targets, otherwise detections.
+            Predictions and their targets in training, detections otherwise.
 
         Raises:
             ValueError: If there are no targets in training.
@@ -92,9 +93,9 @@ class MaskRCNN(nn.Module):
         layers.check_image(image)
         times = self.upscale
         if times > 1:
-            image = ops.repeat_pixels(image, times)
+            image = ops.upsample_nearest(image, times)
             size = None if size is None else size * times
-            targets = None if targets is None else _enlarged(targets, times)
+            targets = None if targets is None else _upscaled_targets(targets, times)
         outputs = self._run(image, size, targets, train=train)
         if isinstance(outputs, MaskRCNNTraining) or times == 1:
             return outputs
@@ -111,7 +112,7 @@ class MaskRCNN(nn.Module):
         *,
         train: bool,
     ) -> MaskRCNNTraining | Detections:
-        """The network, on images as large as it is to see them."""
+        """The network, for upsampled images."""
         shape = image.shape[1:3]
         padded = size is not None
         if size is None:
@@ -133,19 +134,19 @@ class MaskRCNN(nn.Module):
             return Detections(size=size, aligned=self.roi_heads.aligned, **found)
         if targets is None:
             raise ValueError(
-                "MaskRCNN needs targets in training, got none. Give make_train_step "
-                "model_inputs=models.mask_rcnn_inputs."
+                "MaskRCNN needs targets in training, got none. Set "
+                "model_inputs=models.mask_rcnn_inputs in the experiment."
             )
         keys = _keys(self.make_rng("dropout"), len(image))
         objects = targets["boxes"], targets["object_mask"]
         learned = self.rpn.targets(keys[:, 0], anchors, *objects)
-        learned |= self.roi_heads.learn(
+        learned |= self.roi_heads.training_outputs(
             keys[:, 1], pyramid[:4], *proposals, targets, size, extent
         )
         return MaskRCNNTraining(objectness=objectness, anchor_deltas=deltas, **learned)
 
     def _normalized(self, image: Array, size: Array) -> Array:
-        """Zero mean, zeros where there is no image, and sizes that divide by 32."""
+        """Normalizes images, zeros padding, and pads to sizes divisible by 32."""
         mean, std = (
             jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std)
         )
@@ -153,7 +154,7 @@ class MaskRCNN(nn.Module):
         if not len(self.mean) == len(self.std) == channels:
             raise ValueError(
                 f"MaskRCNN needs a mean and a std for each of {channels} channels, got "
-                f"{len(self.mean)} and {len(self.std)}. Give mean= and std=."
+                f"{len(self.mean)} and {len(self.std)}. Set mean= and std=."
             )
         x = (jnp.asarray(image, jnp.float32) - mean) / std
         x = region.zero_outside(x, region.top_left(size, height, width))
@@ -162,11 +163,11 @@ class MaskRCNN(nn.Module):
 
 
 def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
-    """What `MaskRCNN` is called with, of a batch: an experiment's `model_inputs`.
+    """Builds the arguments of `MaskRCNN` from a batch, for `Experiment.model_inputs`.
 
     Args:
-        batch: `image`; `size` where images are padded; `boxes`, `classes`, `masks` and
-            `object_mask` where there are objects to learn.
+        batch: `image`; `size` if images are padded; `boxes`, `classes`, `masks` and
+            `object_mask` in training.
     """
     objects = ("boxes", "classes", "masks", "object_mask")
     inputs: dict[str, Any] = {"image": batch["image"], "size": batch.get("size")}
@@ -176,7 +177,7 @@ def mask_rcnn_inputs(batch: Batch) -> dict[str, Any]:
 
 
 def mask_rcnn_resnet50_fpn(num_classes: int = 91) -> MaskRCNN:
-    """Torchvision's `maskrcnn_resnet50_fpn`, whose weights `segjax import` reads.
+    """Builds torchvision's `maskrcnn_resnet50_fpn`; `segjax import` reads its weights.
 
     Args:
         num_classes: C, with background as class 0.
@@ -185,7 +186,7 @@ def mask_rcnn_resnet50_fpn(num_classes: int = 91) -> MaskRCNN:
 
 
 def mask_rcnn_resnet50_fpn_v2(num_classes: int = 91) -> MaskRCNN:
-    """Torchvision's `maskrcnn_resnet50_fpn_v2`: batch norm, and deeper heads.
+    """Builds torchvision's `maskrcnn_resnet50_fpn_v2`: batch norm, deeper heads.
 
     Args:
         num_classes: C, with background as class 0.
@@ -200,15 +201,15 @@ def mask_rcnn_resnet50_fpn_v2(num_classes: int = 91) -> MaskRCNN:
 
 
 def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
-    """Detections as lists, with masks in the image: on the host, one dict an image.
+    """Converts detections to one dict per image, with pasted masks, on the host.
 
     Args:
-        outputs: Of `MaskRCNN` outside of training.
+        outputs: Outputs of `MaskRCNN` with train=False.
 
     Returns:
-        For each image n detections, best first: `boxes` float32 [n, 4], `scores`
+        For each image, with n detections, best first: `boxes` float32 [n, 4], `scores`
         float32 [n], `classes` int32 [n] and `masks` float32 [n, height, width] in
-        [0, 1], which at 0.5 and more are object.
+        [0, 1], where pixels of at least 0.5 are object.
     """
     outputs = jax.device_get(outputs)
     result = []
@@ -231,14 +232,14 @@ def instances(outputs: Detections) -> list[dict[str, np.ndarray]]:
     return result
 
 
-def _enlarged(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
-    """Objects in an image of so many times the height and width."""
-    masks = ops.repeat_pixels(targets["masks"], times, axis=2)
+def _upscaled_targets(targets: Mapping[str, Array], times: int) -> dict[str, Array]:
+    """Scales the boxes and masks of objects to an upsampled image."""
+    masks = ops.upsample_nearest(targets["masks"], times, axis=2)
     return {**targets, "masks": masks, "boxes": targets["boxes"] * times}
 
 
 def _keys(key: Key, images: int) -> Key:
-    """[B, 2] keys, those of an image the same in a batch of any size."""
+    """Keys [B, 2]; those of an image do not depend on the size of the batch."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         key, jnp.arange(images, dtype=jnp.uint32)
     )

@@ -1,8 +1,8 @@
-"""What Mask R-CNN returns: fixed-size arrays, so that one program serves any image.
+"""Outputs of Mask R-CNN: arrays of fixed size, for one compiled program.
 
-Letters: B images, A anchors of all levels, R sampled proposals an image (the box head's
-batch), P of them at most that hold an object (R times the positive fraction), C classes
-with background as class 0, D detections, M the side of a predicted mask.
+Letters: B images, A anchors of all levels, R sampled proposals per image (the box
+head's batch), P the largest number of positive ones (R times the positive fraction), C
+classes with background as class 0, D detections, M the side of a predicted mask.
 """
 
 from typing import Any
@@ -12,29 +12,29 @@ import flax.struct
 
 @flax.struct.dataclass
 class MaskRCNNTraining:
-    """Predictions and their targets: all that the five losses need.
+    """Predictions and their targets: the inputs of the five losses.
 
-    Gradients flow into the predictions alone; proposals and targets are constants.
-    Where a mask says that an entry does not count, its target is 0 and finite.
+    Gradients flow into the predictions only; proposals and targets are constants.
+    Targets of entries outside their mask are 0.
 
     Attributes:
-        objectness: float32 [B, A], logits that an anchor holds an object.
+        objectness: float32 [B, A], objectness logits of anchors.
         anchor_deltas: float32 [B, A, 4], predicted (dx, dy, dw, dh) from anchors.
         anchor_delta_targets: float32 [B, A, 4], from an anchor to its object.
         anchor_positive: bool [B, A], anchors sampled as objects.
         anchor_negative: bool [B, A], anchors sampled as background.
         class_logits: float32 [B, R, C] of the sampled proposals.
-        box_deltas: float32 [B, R, C, 4], predicted from proposals, one box a class.
+        box_deltas: float32 [B, R, C, 4], predicted from proposals, one box per class.
         class_targets: int32 [B, R], 0 for background.
         box_delta_targets: float32 [B, R, 4], from a proposal to its object.
-        proposal_mask: bool [B, R], slots that hold a proposal. Objects come first.
-        mask_logits: float32 [B, P, M, M] of the first P proposals, the mask of the
-            class that each should be.
+        proposal_mask: bool [B, R], slots that hold a proposal. Positive ones are first.
+        mask_logits: float32 [B, P, M, M] of the first P proposals, for their target
+            class.
         mask_targets: float32 [B, P, M, M] in [0, 1], the object inside the proposal.
         mask_sampled: bool [B, P], slots whose proposal holds an object.
     """
 
-    # Any, not Array: transformations rebuild it of shapes and None.
+    # Any, not Array: JAX transformations also build it of shapes and None.
     objectness: Any
     anchor_deltas: Any
     anchor_delta_targets: Any
@@ -52,7 +52,7 @@ class MaskRCNNTraining:
 
 @flax.struct.dataclass
 class Detections:
-    """Objects found, best first; slots where `object_mask` is False are zero.
+    """Detected objects, best first; slots where `object_mask` is False are zero.
 
     Attributes:
         boxes: float32 [B, D, 4], (x0, y0, x1, y1) at pixel edges of the input image.
@@ -61,7 +61,7 @@ class Detections:
         masks: float32 [B, D, M, M], probability of the object inside its box.
         object_mask: bool [B, D].
         size: int32 [B, 2], height and width of the image without its padding.
-        aligned: How masks lie in their boxes; see `ops.paste_masks`.
+        aligned: How masks are aligned with their boxes; see `ops.paste_masks`.
     """
 
     # Any, as above.

@@ -1,10 +1,10 @@
-"""The part of a padded feature map that counts, so that padding changes nothing.
+"""Masks of padded feature maps, for results that do not depend on padding.
 
-Convolutions spread what is beyond a border into the image: zeros at the border of the
-array, but biases and features where the array goes on as padding. A network that is to
-give the same numbers however far its input was padded therefore sets features to zero
-outside of the image before each convolution that sees neighbors. Masks are bool
-[B, H, W, 1]; None stands for an array without padding, at no cost.
+A convolution at the border of the image sees zeros at the border of the array, but
+biases and features if the array continues as padding. For results that do not depend on
+padding, features outside the image are therefore set to zero before each convolution
+with a kernel larger than 1x1. Masks are bool [B, H, W, 1]; None stands for an array
+without padding.
 """
 
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def top_left(
     """True in the first `size` rows and columns of each image.
 
     Args:
-        size: [B, 2], rows and columns that count.
+        size: [B, 2], rows and columns without padding.
         height: H, of the array.
         width: W.
     """
@@ -29,10 +29,10 @@ def top_left(
 
 
 def zero_outside(x: Array, pixel_mask: Array | None) -> Array:
-    """`x` [B, H, W, C] with zeros where it does not count."""
+    """Sets `x` [B, H, W, C] to zero outside the mask."""
     return x if pixel_mask is None else jnp.where(pixel_mask, x, 0)
 
 
 def stride(pixel_mask: Array | None, strides: int) -> Array | None:
-    """The mask of a map of every `strides`-th row and column."""
+    """The mask of a feature map with stride `strides`."""
     return pixel_mask if pixel_mask is None else pixel_mask[:, ::strides, ::strides]

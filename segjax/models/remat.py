@@ -1,4 +1,4 @@
-"""Rematerialization: activations computed twice instead of kept."""
+"""Rematerialization: activations are recomputed instead of stored."""
 
 import functools
 from typing import Any, TypeVar, cast
@@ -12,10 +12,10 @@ Block = TypeVar("Block", bound=nn.Module)
 
 @functools.cache
 def remat(block: type[Block]) -> type[Block]:
-    """A block of which training keeps no more than the input.
+    """Wraps a block so that training stores only its input.
 
-    The backward pass computes the block a second time, so that larger images fit, at
-    the price of about one more forward pass:
+    The backward pass computes the block a second time, which saves memory for about the
+    cost of one more forward pass:
 
         block = models.remat(models.layers.ConvBlock)
         models.UNet(2, block=block)
@@ -24,21 +24,19 @@ def remat(block: type[Block]) -> type[Block]:
         models.MaskRCNN(models.RoIHeads(2), body=body)
 
     Parameters, their names, values, gradients, running statistics and random numbers
-    are those of the block itself, so checkpoints are interchangeable. Evaluation is
-    the same.
+    are those of the block itself, so checkpoints are interchangeable. Evaluation is not
+    affected.
 
-    XLA for CPUs finds the second computation equal to the first and joins the two, so
-    that nothing is saved, unless the environment has
-    `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`. Measured there with it,
-    for a U-Net of four scales from 16 to 128 wide, batch 8, 128x128, group norm: 97 MiB
-    of temporary memory for 204, in 1.3 times the time. Not measured on other devices.
+    On CPUs, XLA merges the second computation with the first, so that no memory is
+    saved, unless the environment has
+    `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`. See docs/speed.md.
 
     Args:
         block: A linen module that is called with one array and keywords, such as
             `layers.ConvBlock`, `resnet.BasicBlock` or `resnet.Bottleneck`.
 
     Returns:
-        A class like `block`; the same one each time.
+        A subclass of `block`; the same class for the same block.
 
     Reference:
         Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016,
@@ -47,7 +45,7 @@ def remat(block: type[Block]) -> type[Block]:
 
     class Remat(block):
         def __call__(self, x: Array, **options: Any) -> Any:
-            # Options stay outside: `train` must be known when the block is traced.
+            # Options are not traced: `train` must be a Python bool.
             def run(self: Any, x: Array) -> Any:
                 return block.__call__(self, x, **options)
 

@@ -1,7 +1,7 @@
 """ResNets as feature extractors (He et al., 2015, arXiv:1512.03385).
 
-Differs from the paper as torchvision's do ("v1.5"): the stride of a bottleneck is in
-its 3x3 convolution. There is no classifier.
+As in torchvision ("v1.5"), and unlike the paper, the stride of a bottleneck is in its
+3x3 convolution. There is no classifier.
 """
 
 import functools
@@ -23,11 +23,11 @@ class ConvNorm(nn.Module):
 
     Attributes:
         features: Channels of the result.
-        kernel_size: Odd; k // 2 zeros are padded at every border.
+        kernel_size: Odd; kernel_size // 2 zeros are padded at every border.
         strides: Pixels between outputs.
-        norm: One of the norms in `layers`; the convolution has a bias if `no_norm`.
+        norm: One of the norms in `layers`; the convolution has a bias with `no_norm`.
         axis_name: Passed to the norm.
-        kernel_init: Of the convolution.
+        kernel_init: Initializer of the kernel.
     """
 
     features: int
@@ -46,8 +46,7 @@ class ConvNorm(nn.Module):
         Args:
             x: Features.
             train: Passed to the norm.
-            pixel_mask: bool [B, H, W, 1], where `x` is not padding; None for
-            everywhere.
+            pixel_mask: bool [B, H, W, 1], False in padding; None for no padding.
         """
         if self.kernel_size > 1:
             x = region.zero_outside(x, pixel_mask)
@@ -126,19 +125,19 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """From an image to features at strides 4, 8, 16 and 32.
+    """Computes feature maps of an image at strides 4, 8, 16 and 32.
 
     Attributes:
-        blocks: Blocks of each of the four stages.
-        block: `BasicBlock` or `Bottleneck`, or one of them in `models.remat`, which
-            takes less memory and more time.
+        blocks: Number of blocks of each of the four stages.
+        block: `BasicBlock` or `Bottleneck`; wrapped in `models.remat`, it takes less
+            memory and more time.
         width: Channels of the stem and of the first stage's 3x3 convolutions; each
             stage doubles them.
         norm: `layers.frozen_norm` (for pretrained weights), `layers.batch_norm` or
             `layers.group_norm`.
-        frozen_stages: The stem and the stages after it that get no gradient, from 0
-            to 5; torchvision fine-tunes detectors with 2. Leave their parameters out
-            of weight decay as well.
+        frozen_stages: Number of stages without gradient, counting the stem, from 0 to
+            5; torchvision fine-tunes detectors with 2. Exclude their parameters from
+            weight decay as well.
         axis_name: Mapped axis over which batch norm averages, in pmap.
     """
 
@@ -153,15 +152,15 @@ class ResNet(nn.Module):
     def __call__(
         self, x: Array, *, train: bool = False, pixel_mask: Array | None = None
     ) -> list[Array]:
-        """Computes the features; in the dtype of `x`.
+        """Computes the features, in the dtype of `x`.
 
         Args:
             x: [B, H, W, 3], normalized as `mask_rcnn.normalize` does for pretrained
                 weights.
             train: Passed to the norms.
-            pixel_mask: bool [B, H, W, 1], True on a rectangle at the top left of which
-                height and width divide by 32, or by which H and W are filled. What is
-                outside is padding that changes nothing inside. None: all counts.
+            pixel_mask: bool [B, H, W, 1], True in a rectangle at the top left whose
+                height and width are divisible by 32 or equal to H and W. Padding
+                outside does not affect features inside. None: no padding.
 
         Returns:
             Four maps [B, H / s, W / s, *], sizes rounded up, for s = 4, 8, 16, 32.
@@ -173,7 +172,7 @@ class ResNet(nn.Module):
         pixel_mask = region.stride(pixel_mask, 2)
         x = ops.max_pool_3x3(
             region.zero_outside(x, pixel_mask)
-        )  # Nothing is negative here.
+        )  # Values are at least 0 here.
         pixel_mask = region.stride(pixel_mask, 2)
         if self.frozen_stages > 0:
             x = jax.lax.stop_gradient(x)
@@ -197,7 +196,7 @@ class ResNet(nn.Module):
 
 
 resnet18 = functools.partial(ResNet, (2, 2, 2, 2), block=BasicBlock)
-"""ResNet-18 of He et al., table 1; further attributes of `ResNet` are arguments."""
+"""ResNet-18 of He et al., table 1; takes the other attributes of `ResNet`."""
 
 resnet34 = functools.partial(ResNet, (3, 4, 6, 3), block=BasicBlock)
 """ResNet-34."""

@@ -1,4 +1,4 @@
-"""From proposals to detections, and to what the heads learn, as in torchvision."""
+"""Detections and training targets from proposals, as in torchvision."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
 
 
 class RoIHeads(nn.Module):
-    """The two heads, how detections are picked, and what they learn from.
+    """Box and mask heads, selection of detections, and sampling of training targets.
 
     Attributes:
         num_classes: C, with background as class 0.
@@ -26,21 +26,23 @@ class RoIHeads(nn.Module):
         box_width: Their channels.
         mask_convs: 3x3 convolutions of the mask head.
         mask_width: Their channels.
-        norm: After convolutions, one of `layers`.
-        box_size: Cells along a side of a region for the box head.
-        mask_size: The same for the mask head; predicted masks are twice as large.
-        sampling_ratio: Samples along each axis of a cell.
-        score_threshold: Probability above which there is a detection.
-        nms_threshold: IoU above which the worse of two detections of a class goes.
-        detections_per_img: D, the most detections of an image.
-        fg_iou_thresh: Least IoU of a proposal that is to predict an object.
-        bg_iou_thresh: IoU below which a proposal is to predict background.
-        batch_size_per_image: R, proposals drawn for the losses.
-        positive_fraction: Largest share of proposals with an object among these.
-        bbox_reg_weights: By which deltas of boxes are multiplied.
-        aligned: True reads features and masks where boxes are, as detectron2 does;
-            False half a pixel of each map further, as torchvision does, whose weights
-            want that. Small objects want True.
+        norm: Norm after convolutions, one of those in `layers`.
+        box_size: Side of the pooled features of the box head.
+        mask_size: Side of the pooled features of the mask head; masks are twice as
+            large.
+        sampling_ratio: Samples along each axis of a ROIAlign cell.
+        score_threshold: Detections have probabilities above this.
+        nms_threshold: IoU above which the worse of two detections of a class is
+            suppressed.
+        detections_per_img: D, the largest number of detections per image.
+        fg_iou_thresh: Smallest IoU of a positive proposal.
+        bg_iou_thresh: IoU below which a proposal is negative.
+        batch_size_per_image: R, proposals sampled for the losses.
+        positive_fraction: Largest fraction of positive proposals among these.
+        bbox_reg_weights: Factors of the encoded boxes; see `ops.encode_boxes`.
+        aligned: True pools features and masks exactly at the boxes, as detectron2 does.
+            False shifts them by half a pixel of each map, as torchvision does and its
+            weights require. True is better for small objects.
         axis_name: Passed to the norm.
     """
 
@@ -66,7 +68,7 @@ class RoIHeads(nn.Module):
     axis_name: str | None = None
 
     def setup(self):
-        """Makes the heads."""
+        """Builds the heads."""
         self.box = BoxHead(
             self.num_classes,
             convs=self.box_convs,
@@ -91,7 +93,7 @@ class RoIHeads(nn.Module):
         size: Array,
         extent: Array,
     ) -> dict[str, Array]:
-        """Finds objects.
+        """Computes the detections.
 
         Args:
             pyramid: Maps [B, H, W, *] at strides 4, 8, 16 and 32.
@@ -101,23 +103,27 @@ class RoIHeads(nn.Module):
             extent: int32 [B, 2], sizes rounded up to multiples of 32.
 
         Returns:
-            The fields of `Detections`, but size.
+            The fields of `Detections`, except for `size` and `aligned`.
         """
-        regions = self._read(pyramid, proposals, extent, self.box_size)
+        regions = self._roi_align(pyramid, proposals, extent, self.box_size)
         batch, number = object_mask.shape
         logits, deltas = self.box(_flat(regions), object_mask.ravel(), train=False)
         probs = jax.nn.softmax(logits).reshape(batch, number, -1)
         deltas = deltas.reshape(*probs.shape, 4)
-        found = jax.vmap(self._pick)(probs, deltas, proposals, object_mask, size)
-        regions = self._read(pyramid, found["boxes"], extent, self.mask_size)
+        found = jax.vmap(self._select_detections)(
+            probs, deltas, proposals, object_mask, size
+        )
+        regions = self._roi_align(pyramid, found["boxes"], extent, self.mask_size)
         chosen = found["classes"].ravel(), found["object_mask"].ravel()
         masks = self.mask(_flat(regions), *chosen, train=False)
         masks = masks.reshape(batch, -1, *masks.shape[1:])
         kept = found["object_mask"][..., None, None]
         return found | {"masks": jnp.where(kept, jax.nn.sigmoid(masks), 0)}
 
-    def _pick(self, probs, deltas, proposals, object_mask, size) -> dict[str, Array]:
-        """The best boxes of each class of one image, at most `detections_per_img`."""
+    def _select_detections(
+        self, probs, deltas, proposals, object_mask, size
+    ) -> dict[str, Array]:
+        """Selects the best boxes of one image, at most `detections_per_img`."""
         boxes = ops.decode_boxes(
             deltas[:, 1:], proposals[:, None], weights=self.bbox_reg_weights
         )
@@ -127,7 +133,7 @@ class RoIHeads(nn.Module):
         classes = jnp.arange(1, self.num_classes, dtype=jnp.int32)
         classes = jnp.broadcast_to(classes[None], valid.shape).ravel()
         boxes, scores = boxes.reshape(-1, 4), probs[:, 1:].ravel()
-        index, kept = ops.class_nms(
+        index, kept = ops.multiclass_nms(
             boxes,
             scores,
             classes,
@@ -142,7 +148,7 @@ class RoIHeads(nn.Module):
             "object_mask": kept,
         }
 
-    def learn(
+    def training_outputs(
         self,
         key: Key,
         pyramid: Sequence[Array],
@@ -152,11 +158,11 @@ class RoIHeads(nn.Module):
         size: Array,
         extent: Array,
     ) -> dict[str, Array]:
-        """Predictions for drawn proposals, and what they should be.
+        """Computes the predictions for sampled proposals, and their targets.
 
         Args:
             key: A key for each image, [B].
-            pyramid: As for `detect`, and the next two.
+            pyramid: As for `detect`.
             proposals: [B, K, 4].
             object_mask: bool [B, K].
             targets: The objects: boxes [B, N, 4], classes, masks and object_mask.
@@ -167,13 +173,15 @@ class RoIHeads(nn.Module):
             The fields of `MaskRCNNTraining` that do not begin with `anchor` or
             `objectness`.
         """
-        drawn = jax.vmap(self._draw)(key, proposals, object_mask, targets, size)
+        drawn = jax.vmap(self._sample_proposals)(
+            key, proposals, object_mask, targets, size
+        )
         boxes, proposal_mask = drawn.pop("boxes"), drawn["proposal_mask"]
         batch, number = proposal_mask.shape
         classes, objects = drawn["class_targets"], drawn["mask_sampled"].shape[1]
-        regions = self._read(pyramid, boxes, extent, self.box_size)
+        regions = self._roi_align(pyramid, boxes, extent, self.box_size)
         logits, deltas = self.box(_flat(regions), proposal_mask.ravel(), train=True)
-        regions = self._read(pyramid, boxes[:, :objects], extent, self.mask_size)
+        regions = self._roi_align(pyramid, boxes[:, :objects], extent, self.mask_size)
         masks = self.mask(
             _flat(regions),
             classes[:, :objects].ravel(),
@@ -186,9 +194,11 @@ class RoIHeads(nn.Module):
             "mask_logits": masks.reshape(batch, objects, *masks.shape[1:]),
         }
 
-    def _draw(self, key, proposals, object_mask, targets, size) -> dict[str, Any]:
-        """Proposals of one image and their targets, those with an object first."""
-        # Objects are proposals too: early proposals are poor.
+    def _sample_proposals(
+        self, key, proposals, object_mask, targets, size
+    ) -> dict[str, Any]:
+        """Samples proposals of one image, positive ones first, and their targets."""
+        # True boxes are added to the proposals, which are poor early in training.
         boxes = jnp.concatenate([targets["boxes"], proposals])
         ids = sampling.proposal_ids(len(targets["boxes"]), len(proposals))
         number = self.batch_size_per_image
@@ -196,14 +206,14 @@ class RoIHeads(nn.Module):
             ops.box_iou(targets["boxes"], boxes),
             targets["object_mask"],
             jnp.concatenate([targets["object_mask"], object_mask]),
-            foreground=self.fg_iou_thresh,
-            background=self.bg_iou_thresh,
+            high_threshold=self.fg_iou_thresh,
+            low_threshold=self.bg_iou_thresh,
         )
-        index, proposal_mask = ops.sample_slots(
+        index, proposal_mask = ops.sample_balanced(
             sampling.ranks(key, ids),
             matches.positive,
             matches.negative,
-            count=number,
+            num_samples=number,
             positive_fraction=self.positive_fraction,
         )
         boxes = jnp.where(proposal_mask[:, None], boxes[index], 0)
@@ -230,8 +240,8 @@ class RoIHeads(nn.Module):
             "mask_sampled": positive[:first],
         }
 
-    def _read(self, pyramid, boxes: Array, extent: Array, cells: int) -> Array:
-        """Features [B, K, cells, cells, *] of boxes [B, K, 4]."""
+    def _roi_align(self, pyramid, boxes: Array, extent: Array, cells: int) -> Array:
+        """Pools the features of boxes [B, K, 4]: [B, K, cells, cells, *]."""
         strides = jnp.asarray([round(1 / scale) for scale in _SCALES], jnp.int32)
         sizes = extent[:, None, :] // strides[None, :, None]
 

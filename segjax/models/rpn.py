@@ -1,4 +1,4 @@
-"""Region proposals: anchors, their scores, and the boxes that are worth a look.
+"""Region proposal network.
 
 Ren et al., Faster R-CNN, 2015, arXiv:1506.01497, on the levels of a feature pyramid
 (Lin et al., 2017, arXiv:1612.03144, section 4.1), as in torchvision's
@@ -23,25 +23,26 @@ _init = nn.initializers.normal(0.01)
 
 
 class RPN(nn.Module):
-    """The network, how its proposals are picked, and what it learns from.
+    """The network, selection of proposals, and sampling of training targets.
 
-    The arguments that end in `train` hold in training, those in `test` elsewhere.
+    Arguments that end in `train` apply in training, those in `test` otherwise.
 
     Attributes:
         convs: 3x3 convolutions before the two predictions.
-        anchor_sizes: For each level the square roots of its anchors' areas, pixels.
+        anchor_sizes: Square roots of the anchors' areas of each level, in pixels.
         aspect_ratios: Height over width of anchors.
-        pre_nms_top_n_train: Best anchors kept on each level before NMS.
-        pre_nms_top_n_test: The same, outside of training.
-        post_nms_top_n_train: Proposals kept after NMS, over all levels.
-        post_nms_top_n_test: The same, outside of training.
-        nms_threshold: IoU above which the worse of two proposals of a level goes.
-        score_threshold: Least probability of a proposal.
-        fg_iou_thresh: Least IoU of an anchor that is to predict an object; an object's
-            best anchors are to predict it in any case.
-        bg_iou_thresh: IoU below which an anchor is to predict background.
-        batch_size_per_image: Anchors drawn for the losses.
-        positive_fraction: Largest share of anchors with an object among these.
+        pre_nms_top_n_train: Number of best anchors kept on each level before NMS.
+        pre_nms_top_n_test: The same, outside training.
+        post_nms_top_n_train: Number of proposals kept after NMS, over all levels.
+        post_nms_top_n_test: The same, outside training.
+        nms_threshold: IoU above which the worse of two proposals of a level is
+            suppressed.
+        score_threshold: Smallest probability of a proposal.
+        fg_iou_thresh: Smallest IoU of a positive anchor; the best anchors of an object
+            are always positive.
+        bg_iou_thresh: IoU below which an anchor is negative.
+        batch_size_per_image: Anchors sampled for the losses.
+        positive_fraction: Largest fraction of positive anchors among these.
     """
 
     convs: int = 1
@@ -68,11 +69,11 @@ class RPN(nn.Module):
     def __call__(
         self, pyramid: Sequence[Array], pixel_masks: Sequence[Array | None]
     ) -> tuple[Array, Array]:
-        """Scores every anchor and says how to move it.
+        """Predicts the objectness and the box deltas of all anchors.
 
         Args:
             pyramid: Maps [B, H, W, C], finest first.
-            pixel_masks: For each the bool [B, H, W, 1] of what is not padding, or None.
+            pixel_masks: For each map bool [B, H, W, 1], False in padding, or None.
 
         Returns:
             Logits [B, A] and deltas [B, A, 4], float32, in the order of `anchors`.
@@ -101,16 +102,16 @@ class RPN(nn.Module):
         per_level = {len(group) for group in self.anchor_sizes}
         if len(per_level) != 1:
             raise ValueError(
-                f"RPN needs as many anchor sizes on one level as on the next, got "
-                f"{self.anchor_sizes}. Give one size a level, such as ((32,), (64,))."
+                f"RPN needs the same number of anchor sizes on every level, got "
+                f"{self.anchor_sizes}. Try one per level, such as ((32,), (64,))."
             )
         return per_level.pop() * len(self.aspect_ratios)
 
     def anchors(self, pyramid: Sequence[Array], extent: Array) -> Anchors:
-        """The anchors of every cell of every level.
+        """Computes the anchors of all cells of all levels.
 
         Args:
-            pyramid: Maps, of which only shapes are read.
+            pyramid: Feature maps; only their shapes are used.
             extent: int32 [B, 2] (height, width) of the images, rounded up to
                 multiples of 32.
         """
@@ -126,14 +127,14 @@ class RPN(nn.Module):
         *,
         train: bool,
     ) -> tuple[Array, Array]:
-        """The best boxes of each image, without those that overlap a better one.
+        """Selects the best boxes of each image by NMS.
 
         Args:
             objectness: [B, A] logits.
             deltas: [B, A, 4].
             anchors: The anchors.
             size: int32 [B, 2], to which boxes are clipped.
-            train: Which of the numbers of proposals holds.
+            train: True uses the numbers of proposals for training.
 
         Returns:
             boxes [B, K, 4], best first, and object_mask [B, K]. No gradient flows
@@ -148,10 +149,10 @@ class RPN(nn.Module):
         scores = jnp.where(anchors.valid, objectness, -jnp.inf)
 
         def one_image(scores, deltas, anchors_, size):
-            levels = _best_of_levels(scores, anchors.num_anchors, before)
+            levels = _top_n_per_level(scores, anchors.num_anchors, before)
             boxes = ops.decode_boxes(deltas[levels], anchors_[levels], weights=UNIT)
             boxes = ops.clip_boxes(boxes, size)
-            scores = jax.nn.sigmoid(scores[levels])  # 0 for what is padding.
+            scores = jax.nn.sigmoid(scores[levels])  # 0 for padding.
             return self._suppress(boxes, scores, levels >= 0, after)
 
         return jax.vmap(one_image)(scores, deltas, anchors.boxes, size)
@@ -159,7 +160,7 @@ class RPN(nn.Module):
     def _suppress(
         self, boxes, scores, proposal_mask, count: int
     ) -> tuple[Array, Array]:
-        """NMS on each level [L, K], then the best of all levels."""
+        """Applies NMS to each level [L, K], then selects the best of all levels."""
         side = boxes[..., 2:] - boxes[..., :2]
         valid = proposal_mask & jnp.all(side >= 1e-3, axis=-1)
         valid &= (scores >= self.score_threshold) & (scores > 0)
@@ -185,7 +186,7 @@ class RPN(nn.Module):
     def targets(
         self, key: Key, anchors: Anchors, boxes: Array, object_mask: Array
     ) -> dict[str, Array]:
-        """What each anchor is to predict, and which anchors are drawn for the losses.
+        """Samples anchors for the losses, and computes their targets.
 
         Args:
             key: A key for each image, [B].
@@ -194,7 +195,8 @@ class RPN(nn.Module):
             object_mask: bool [B, N].
 
         Returns:
-            The fields of `MaskRCNNTraining` that begin with `anchor_`, but deltas.
+            The fields of `MaskRCNNTraining` that begin with `anchor_`, except
+            `anchor_deltas`.
         """
 
         def one_image(key, anchors_, valid, boxes, object_mask):
@@ -202,14 +204,14 @@ class RPN(nn.Module):
                 ops.box_iou(boxes, anchors_),
                 object_mask,
                 valid,
-                foreground=self.fg_iou_thresh,
-                background=self.bg_iou_thresh,
+                high_threshold=self.fg_iou_thresh,
+                low_threshold=self.bg_iou_thresh,
             )
-            positive, negative = ops.sample_masks(
+            positive, negative = ops.sample_balanced_masks(
                 sampling.ranks(key, anchors.ids),
                 matches.positive,
                 matches.negative,
-                count=self.batch_size_per_image,
+                num_samples=self.batch_size_per_image,
                 positive_fraction=self.positive_fraction,
             )
             deltas = ops.encode_boxes(boxes[matches.index], anchors_, weights=UNIT)
@@ -224,8 +226,8 @@ class RPN(nn.Module):
         )
 
 
-def _best_of_levels(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
-    """[L, K] indices of each level's best, best first; -1 where there are no more."""
+def _top_n_per_level(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
+    """Indices [L, K] of the best scores of each level, best first; padded with -1."""
     widest = min(number, max(num_anchors))
     result, start = [], 0
     for count in num_anchors:

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a thing, not to its place in an array."""
+"""Random numbers by id, independent of the position in an array."""
 
 import jax
 import numpy as np
@@ -8,10 +8,10 @@ from segjax.typing import Array, Key
 
 
 def ranks(key: Key, ids: Array) -> Float[Array, " n"]:
-    """A number for each id, by which a sampler orders.
+    """Draws a random number for each id, by which a sampler orders.
 
-    An anchor keeps its number when the image is padded further, which moves its place
-    among the anchors: so padding does not change what is drawn.
+    Padding an image changes the positions of its anchors in the array, but not their
+    ids, so sampling does not depend on padding.
 
     Args:
         key: A key.
@@ -25,6 +25,6 @@ def ranks(key: Key, ids: Array) -> Float[Array, " n"]:
 
 
 def proposal_ids(objects: int, proposals: int) -> UInt[np.ndarray, " n"]:
-    """Ids of slots for objects, then of slots for proposals, whatever their numbers."""
+    """Ids of objects, then of proposals, independent of the numbers of each other."""
     ids = np.concatenate([2**30 + np.arange(objects), np.arange(proposals)])
     return ids.astype(np.uint32)

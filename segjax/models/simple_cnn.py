@@ -1,4 +1,4 @@
-"""The smallest network that segments: two convolutions, to teach and to test with."""
+"""A network of two convolutions, for teaching and testing."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from segjax.typing import Image, Logits
 
 
 class SimpleCNN(nn.Module):
-    """3x3 convolution, relu, 3x3 convolution; a pixel sees the 5x5 around it.
+    """3x3 convolution, relu, 3x3 convolution, with a receptive field of 5x5.
 
     With 16 features and 2 classes it has (27 * 16 + 16) + (144 * 2 + 2) = 738
     parameters.
@@ -18,8 +18,8 @@ class SimpleCNN(nn.Module):
     Attributes:
         num_classes: C, the channels of the logits.
         width: Channels between the convolutions.
-        dtype: What the first convolution computes in; parameters, the last
-            convolution and logits are float32.
+        dtype: Dtype of the first convolution; parameters, the last convolution and
+            logits are float32.
     """
 
     num_classes: int

@@ -1,4 +1,4 @@
-"""What a model costs, without running it."""
+"""Size and cost of a model, without running it."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ class Summary:
     Attributes:
         name: The model's class.
         image_shape: (B, H, W, 3), the input that `flops` is for.
-        parameters: Numbers that are learned.
+        parameters: Number of trained parameters.
         by_module: Parameters per top-level module, in the order of the parameter
             tree; they sum to `parameters`.
-        state: Numbers that are kept but not learned, such as running averages.
-        flops: Floating-point operations of one forward pass, a multiply-add counting
-            as two; None where the backend does not say.
+        state: Number of values that are not trained, such as running averages.
+        flops: Floating-point operations of one forward pass, a multiply-add counts as
+            two; None if the backend does not report it.
     """
 
     name: str
@@ -61,13 +61,12 @@ class Summary:
 def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
     """Counts parameters and operations from shapes alone.
 
-    The program is traced and lowered, neither compiled nor run, so this takes a
-    second or two for the largest model and no memory. The operations are those of
-    the program before the compiler rewrites it; products with the zeros of padding
-    are not counted.
+    The program is traced and lowered, but not compiled or run, so this takes at most a
+    few seconds and no memory. The operations are those before compiler optimizations;
+    products with zeros of padding are not counted.
 
     Args:
-        model: Takes float32 images.
+        model: A module that takes float32 images.
         image_shape: (B, H, W, 3).
 
     Returns:

@@ -1,7 +1,7 @@
 """U-Net (Ronneberger et al., 2015, arXiv:1505.04597).
 
 Differs from the paper: SAME padding, so that logits align with the input, and group
-norm. `UNet(num_classes, norm=layers.no_norm, padding="valid")` is the paper's.
+norm. `UNet(num_classes, norm=layers.no_norm, padding="valid")` is the paper's network.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from segjax.typing import Array, Image
 
 
 class UNet(nn.Module):
-    """Encoder, decoder, and a skip at every scale.
+    """Encoder and decoder with a skip connection at every scale.
 
     Attributes:
         num_classes: C, the channels of the logits.
         widths: Channels per scale, finest first.
         norm: `layers.group_norm`, `layers.batch_norm` or `layers.no_norm`.
         upsample: `layers.transposed` or `layers.bilinear`.
-        padding: "same": logits have the input's size. "valid": convolutions see no
-            padding, and with D = len(widths) - 1 the logits are those of the input
-            without its outer 6 * 2**D - 4 pixels on each side (92 for five scales:
-            572 -> 388). In both, sizes that do not halve D times are extended at the
-            bottom and right by their mirror image, and the logits are cropped.
-        block: The convolutions of a scale; `models.remat(layers.ConvBlock)` takes less
-            memory and more time.
-        dropout: Share of the coarsest features set to zero in training.
+        padding: "same": logits have the input's size. "valid": convolutions are not
+            padded, and with D = len(widths) - 1 the logits lack the outer 6 * 2**D - 4
+            pixels of the input on each side (92 for five scales: 572 -> 388). In both,
+            sizes that cannot be halved D times are padded at the bottom and right by
+            reflection, and the logits are cropped.
+        block: Module of a scale; `models.remat(layers.ConvBlock)` takes less memory and
+            more time.
+        dropout: Dropout rate of the coarsest features.
         axis_name: Mapped axis over which batch norm averages, in pmap.
-        dtype: What the layers compute in; parameters, the last convolution and
-            logits are float32.
+        dtype: Dtype of the computation; parameters, the last convolution and logits are
+            float32.
     """
 
     num_classes: int
@@ -58,7 +58,7 @@ class UNet(nn.Module):
         layers.check_image(image)
         trim, size = self._geometry(image.shape[1], image.shape[2])
         *down, bottom = self.widths
-        skips, x = [], ops.mirror_pad(image, size).astype(self.dtype)
+        skips, x = [], ops.reflect_pad(image, size).astype(self.dtype)
         for i, width in enumerate(down):
             x = self._block(width, f"down{i}")(x, train=train)
             skips.append(x)
@@ -83,7 +83,7 @@ class UNet(nn.Module):
         )
 
     def _geometry(self, height: int, width: int) -> tuple[int, tuple[int, int]]:
-        """Pixels that height and width lose, and the size to compute at."""
+        """Pixels trimmed from height and width, and the padded size of the input."""
         multiple = 2 ** (len(self.widths) - 1)
         if self.padding == "same":
             trim, extra = 0, 0

@@ -1,59 +1,114 @@
-"""Pure array functions that the rest is built of."""
+"""Pure array functions used by losses, metrics, models and data."""
 
-from segjax.ops.anchors import cell_anchors as cell_anchors
-from segjax.ops.anchors import pyramid_anchors as pyramid_anchors
-from segjax.ops.boxes import box_area as box_area
-from segjax.ops.boxes import box_iou as box_iou
-from segjax.ops.boxes import clip_boxes as clip_boxes
-from segjax.ops.boxes import decode_boxes as decode_boxes
-from segjax.ops.boxes import encode_boxes as encode_boxes
-from segjax.ops.boxes import mask_iou as mask_iou
-from segjax.ops.boxes import masks_to_boxes as masks_to_boxes
-from segjax.ops.buckets import bucket_sizes as bucket_sizes
-from segjax.ops.conv import conv_same as conv_same
-from segjax.ops.crop import center_crop as center_crop
-from segjax.ops.digest import digest as digest
-from segjax.ops.distance import distance_transform as distance_transform
-from segjax.ops.fields import pack_fields as pack_fields
-from segjax.ops.fields import unpack_fields as unpack_fields
-from segjax.ops.image import ClipWindow as ClipWindow
-from segjax.ops.image import Normalize as Normalize
-from segjax.ops.image import UnitRange as UnitRange
-from segjax.ops.image import clip_window as clip_window
-from segjax.ops.image import normalize as normalize
-from segjax.ops.image import repeat_pixels as repeat_pixels
-from segjax.ops.image import to_float as to_float
-from segjax.ops.image import unit_range as unit_range
-from segjax.ops.labels import ignore_index as ignore_index
-from segjax.ops.labels import split_ignored as split_ignored
-from segjax.ops.masks import crop_masks as crop_masks
-from segjax.ops.masks import paste_masks as paste_masks
-from segjax.ops.masks import paste_masks_on_host as paste_masks_on_host
-from segjax.ops.matching import Matches as Matches
-from segjax.ops.matching import match as match
-from segjax.ops.matching import match_every_object as match_every_object
-from segjax.ops.matching import sample_masks as sample_masks
-from segjax.ops.matching import sample_slots as sample_slots
-from segjax.ops.nearest import two_nearest as two_nearest
-from segjax.ops.nms import class_nms as class_nms
-from segjax.ops.nms import nms as nms
-from segjax.ops.pad import mirror_pad as mirror_pad
-from segjax.ops.pad import round_up as round_up
-from segjax.ops.pool import max_pool_2x2 as max_pool_2x2
-from segjax.ops.pool import max_pool_3x3 as max_pool_3x3
-from segjax.ops.resize import bilinear_kernel as bilinear_kernel
-from segjax.ops.resize import depth_to_space as depth_to_space
-from segjax.ops.resize import resize_bilinear as resize_bilinear
-from segjax.ops.resize import resize_nearest as resize_nearest
-from segjax.ops.resize import transposed_conv_2x2 as transposed_conv_2x2
-from segjax.ops.resize import transposed_conv_4x4 as transposed_conv_4x4
-from segjax.ops.roi_adaptive import roi_align_adaptive as roi_align_adaptive
-from segjax.ops.roi_align import multilevel_roi_align as multilevel_roi_align
-from segjax.ops.roi_align import roi_align as roi_align
-from segjax.ops.roi_align import roi_levels as roi_levels
-from segjax.ops.select import argsort as argsort
-from segjax.ops.select import kth_largest as kth_largest
-from segjax.ops.skeleton import soft_skeleton as soft_skeleton
-from segjax.ops.warp import inside as inside
-from segjax.ops.warp import sample_bilinear as sample_bilinear
-from segjax.ops.warp import sample_nearest as sample_nearest
+from segjax.ops.anchors import cell_anchors, pyramid_anchors
+from segjax.ops.boxes import (
+    box_area,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    mask_iou,
+    masks_to_boxes,
+)
+from segjax.ops.buckets import bucket_sizes
+from segjax.ops.conv import conv_same
+from segjax.ops.crop import center_crop
+from segjax.ops.digest import digest
+from segjax.ops.distance import distance_transform
+from segjax.ops.fields import pack_fields, unpack_fields
+from segjax.ops.image import (
+    ClipWindow,
+    Normalize,
+    UnitRange,
+    clip_window,
+    normalize,
+    to_float,
+    unit_range,
+    upsample_nearest,
+)
+from segjax.ops.labels import ignore_index, split_ignored
+from segjax.ops.masks import crop_masks, paste_masks, paste_masks_on_host
+from segjax.ops.matching import (
+    Matches,
+    match,
+    match_every_object,
+    sample_balanced,
+    sample_balanced_masks,
+)
+from segjax.ops.nearest import two_nearest
+from segjax.ops.nms import multiclass_nms, nms
+from segjax.ops.pad import reflect_pad, round_up
+from segjax.ops.pool import max_pool_2x2, max_pool_3x3
+from segjax.ops.resize import (
+    bilinear_kernel,
+    depth_to_space,
+    resize_bilinear,
+    resize_nearest,
+    transposed_conv_2x2,
+    transposed_conv_4x4,
+)
+from segjax.ops.roi_adaptive import roi_align_adaptive
+from segjax.ops.roi_align import multilevel_roi_align, roi_align, roi_levels
+from segjax.ops.select import argsort, kth_largest
+from segjax.ops.skeleton import soft_skeleton
+from segjax.ops.warp import inside, sample_bilinear, sample_nearest
+
+__all__ = [
+    "ClipWindow",
+    "Matches",
+    "Normalize",
+    "UnitRange",
+    "argsort",
+    "bilinear_kernel",
+    "box_area",
+    "box_iou",
+    "bucket_sizes",
+    "cell_anchors",
+    "center_crop",
+    "clip_boxes",
+    "clip_window",
+    "conv_same",
+    "crop_masks",
+    "decode_boxes",
+    "depth_to_space",
+    "digest",
+    "distance_transform",
+    "encode_boxes",
+    "ignore_index",
+    "inside",
+    "kth_largest",
+    "mask_iou",
+    "masks_to_boxes",
+    "match",
+    "match_every_object",
+    "max_pool_2x2",
+    "max_pool_3x3",
+    "multiclass_nms",
+    "multilevel_roi_align",
+    "nms",
+    "normalize",
+    "pack_fields",
+    "paste_masks",
+    "paste_masks_on_host",
+    "pyramid_anchors",
+    "reflect_pad",
+    "resize_bilinear",
+    "resize_nearest",
+    "roi_align",
+    "roi_align_adaptive",
+    "roi_levels",
+    "round_up",
+    "sample_balanced",
+    "sample_balanced_masks",
+    "sample_bilinear",
+    "sample_nearest",
+    "soft_skeleton",
+    "split_ignored",
+    "to_float",
+    "transposed_conv_2x2",
+    "transposed_conv_4x4",
+    "two_nearest",
+    "unit_range",
+    "unpack_fields",
+    "upsample_nearest",
+]

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a region proposal network starts from."""
+"""Anchor boxes of a region proposal network."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from jaxtyping import Float
 def cell_anchors(
     sizes: Sequence[float | int], aspect_ratios: Sequence[float | int]
 ) -> Float[np.ndarray, "a 4"]:
-    """Anchors of one cell, around (0, 0).
+    """Computes the anchors of one cell, centered at (0, 0).
 
     Args:
-        sizes: Square roots of areas, in pixels.
+        sizes: Square roots of the areas, in pixels.
         aspect_ratios: Height over width.
 
     Returns:
-        [A, 4] float32 (x0, y0, x1, y1) in whole pixels: all sizes of the first ratio,
-        then of the next.
+        [A, 4] float32 (x0, y0, x1, y1) in whole pixels: all sizes of the first aspect
+        ratio, then of the next.
 
     Reference:
-        `AnchorGenerator` of torchvision, bit by bit.
+        Equals torchvision's `AnchorGenerator` exactly.
     """
     high = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     size = np.asarray(sizes, np.float32)[None, :]
@@ -35,30 +35,30 @@ def pyramid_anchors(
     sizes: Sequence[Sequence[float | int]],
     aspect_ratios: Sequence[float | int],
 ) -> list[Float[np.ndarray, "_ 4"]]:
-    """Anchors of every cell of every level, around the cells' top left corners.
+    """Computes the anchors of all levels, centered at the cells' top left corners.
 
     Args:
         image_size: (height, width) of the padded image, in pixels.
         level_sizes: (height, width) of each level's feature map.
-        sizes: For each level the square roots of its anchors' areas, in pixels.
+        sizes: Square roots of the anchors' areas of each level, in pixels.
         aspect_ratios: Height over width, the same on every level.
 
     Returns:
-        For each level [height * width * A, 4] float32 in pixels, row by row, the A
-        anchors of a cell together, as the channels of the network's head are.
-        Cells are a whole number of pixels apart, image over level rounded down.
+        For each level [height * width * A, 4] float32 in pixels, in row-major order
+        with the A anchors of a cell together, as in the channels of the network's head.
+        The stride of the cells is the image size over the level size, rounded down.
 
     Raises:
-        ValueError: If there are not as many sizes as levels.
+        ValueError: If sizes and level_sizes differ in length.
 
     Reference:
         Lin et al., Feature Pyramid Networks, CVPR 2017, arXiv:1612.03144, section
-        4.1, as `AnchorGenerator` of torchvision has it.
+        4.1, as in torchvision's `AnchorGenerator`.
     """
     if len(sizes) != len(level_sizes):
         raise ValueError(
-            f"anchors need one group of sizes a level, got {len(sizes)} groups for "
-            f"{len(level_sizes)} levels. Give sizes=((32,), (64,), ...), one each."
+            f"anchors need one group of sizes per level, got {len(sizes)} groups for "
+            f"{len(level_sizes)} levels. Give sizes=((32,), (64,), ...)."
         )
     return [
         _grid(cell_anchors(group, aspect_ratios), image_size, level)
@@ -67,7 +67,7 @@ def pyramid_anchors(
 
 
 def _grid(cell: np.ndarray, image: tuple[int, int], level: tuple[int, int]):
-    """[h * w * A, 4]: the cell's anchors at every cell."""
+    """Shifts the anchors of a cell to every cell: [h * w * A, 4]."""
     rows, columns = (
         np.arange(n, dtype=np.float32) * (full // n)
         for full, n in zip(image, level, strict=True)

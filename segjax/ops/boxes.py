@@ -1,4 +1,4 @@
-"""Boxes: (x0, y0, x1, y1) at pixel edges, so that a box of one pixel is 1 wide.
+"""Boxes (x0, y0, x1, y1) at pixel edges: the box of a single pixel is 1 wide.
 
 The pixel in row r and column c is the square from (c, r) to (c + 1, r + 1). A box
 with x1 <= x0 or y1 <= y0 has no area.
@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Num
 from segjax.typing import Array
 
 MAX_LOG_SCALE = math.log(1000 / 16)
-"""A decoded box is at most 1000 / 16 times as wide and high as the one it is from."""
+"""Limit of the log of the growth of a decoded box in width or height."""
 
 
 def box_area(boxes: Float[Array, "*batch 4"]) -> Float[Array, "*batch"]:
-    """Areas in square pixels; 0, never less, for a box without area."""
+    """Computes areas in square pixels; 0 for a box without area."""
     size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return size[..., 0] * size[..., 1]
 
@@ -27,14 +27,14 @@ def box_area(boxes: Float[Array, "*batch 4"]) -> Float[Array, "*batch"]:
 def box_iou(
     boxes: Float[Array, "n 4"], others: Float[Array, "m 4"]
 ) -> Float[Array, "n m"]:
-    """Area shared by each pair over the area covered by the two.
+    """Computes the IoU (intersection over union) of all pairs of boxes.
 
     Args:
         boxes: [N, 4] in pixels.
         others: [M, 4] in pixels.
 
     Returns:
-        [N, M] in [0, 1]; 0, never NaN, where a box has no area.
+        [N, M] in [0, 1]; 0, not NaN, where a box has no area.
     """
     corners, other = jnp.asarray(boxes).T, jnp.asarray(others).T
     return iou_of_corners(corners[:, :, None], other[:, None, :])
@@ -43,14 +43,14 @@ def box_iou(
 def iou_of_corners(
     corners: Float[Array, "4 *#batch"], others: Float[Array, "4 *#batch"]
 ) -> Float[Array, "*batch"]:
-    """IoU with the four corners on the first axis: on a CPU many times faster.
+    """Computes the IoU with coordinates on the first axis, which is fast on CPUs.
 
     Args:
         corners: [4, ...], x0, y0, x1 and y1.
         others: [4, ...]; the other axes broadcast.
 
     Returns:
-        [...] in [0, 1]; 0, never NaN, where a box has no area.
+        [...] in [0, 1]; 0, not NaN, where a box has no area.
     """
     x0, y0, x1, y1 = corners
     u0, v0, u1, v1 = others
@@ -65,7 +65,7 @@ def iou_of_corners(
 def mask_iou(
     masks: Bool[Array, "n h w"], others: Bool[Array, "m h w"]
 ) -> Float[Array, "n m"]:
-    """Pixels shared by each pair over the pixels of the two.
+    """Computes the IoU of all pairs of masks.
 
     Args:
         masks: [N, H, W] True on the object.
@@ -78,7 +78,7 @@ def mask_iou(
     flat, other = (
         jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (masks, others)
     )
-    # 0 and 1 are exact in any precision of the product; sums are float32.
+    # 0 and 1 are exact at any matmul precision; sums are float32.
     shared = flat @ other.T
     union = jnp.sum(flat, axis=1)[:, None] + jnp.sum(other, axis=1)[None, :] - shared
     return shared / jnp.maximum(union, 1)
@@ -87,14 +87,14 @@ def mask_iou(
 def clip_boxes(
     boxes: Float[Array, "*batch 4"], size: Num[Array, "2"] | Sequence[int]
 ) -> Float[Array, "*batch 4"]:
-    """Moves corners that lie outside an image to its edge.
+    """Clips boxes to an image.
 
     Args:
         boxes: [..., 4] in pixels.
         size: (height, width) of the image without its padding; may be traced.
 
     Returns:
-        [..., 4], x in [0, width] and y in [0, height]. A box wholly outside has no
+        [..., 4], x in [0, width] and y in [0, height]. A box outside the image has no
         area afterwards.
     """
     height, width = size[0], size[1]
@@ -108,7 +108,7 @@ def encode_boxes(
     *,
     weights: Sequence[float],
 ) -> Float[Array, "*batch 4"]:
-    """What a network has to say for `decode_boxes` to move boxes onto targets.
+    """Computes the deltas from boxes to targets, the inverse of `decode_boxes`.
 
     With centers (x, y) and sizes (w, h), of the target and of the box (b),
 
@@ -121,8 +121,7 @@ def encode_boxes(
             proposals in Mask R-CNN.
 
     Returns:
-        [..., 4] (dx, dy, dw, dh). 0, never NaN, where the target or the box has no
-        area.
+        [..., 4] (dx, dy, dw, dh). 0, not NaN, where the target or the box has no area.
 
     Reference:
         Girshick et al., R-CNN, CVPR 2014, arXiv:1311.2524, appendix C. The weights
@@ -145,17 +144,17 @@ def decode_boxes(
     *,
     weights: Sequence[float],
 ) -> Float[Array, "*batch 4"]:
-    """Moves and scales boxes as a network says; undoes `encode_boxes`.
+    """Applies predicted deltas to boxes, the inverse of `encode_boxes`.
 
     Args:
         deltas: [..., 4] (dx, dy, dw, dh).
-        boxes: [..., 4] anchors or proposals, in pixels; axes of length 1 serve all,
-            such as [R, 1, 4] for one box a class.
+        boxes: [..., 4] anchors or proposals, in pixels; axes of length 1 broadcast,
+            such as [R, 1, 4] for one box per class.
         weights: As given to `encode_boxes`.
 
     Returns:
-        [..., 4] in pixels, as float32 (float64 stays). A box grows at most 1000 / 16
-        times in width and in height.
+        [..., 4] in pixels, as float32 (float64 is kept). Width and height grow by at
+        most 1000 / 16.
     """
     dtype = jnp.promote_types(deltas.dtype, jnp.float32)
     deltas, boxes = jnp.asarray(deltas, dtype), jnp.asarray(boxes, dtype)
@@ -167,19 +166,19 @@ def decode_boxes(
 
 
 def masks_to_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
-    """The smallest box around each mask.
+    """Computes the bounding box of each mask.
 
     Args:
         masks: [N, H, W] True on the object.
 
     Returns:
-        [N, 4] float32 in pixels, the far edges included: a mask of one pixel has a
-        box of area 1, as in COCO. (torchvision's function of this name gives the far
-        pixels' indices, one less.) An empty mask's box is 0, 0, 0, 0.
+        [N, 4] float32 in pixels, including the last pixels: the box of a single pixel
+        has area 1, as in COCO. (torchvision's `masks_to_boxes` returns the indices of
+        the last pixels, one less.) The box of an empty mask is 0, 0, 0, 0.
     """
     masks = jnp.asarray(masks)
     spans = []
-    for axis in (1, 2):  # Over rows: which columns are hit; then over columns.
+    for axis in (1, 2):  # Over rows: which columns have True pixels; then over columns.
         hit = jnp.any(masks, axis=axis)
         length = hit.shape[1]
         first = jnp.argmax(hit, axis=1)
@@ -196,6 +195,6 @@ def _center_and_size(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _last(numbers: Sequence[float], like: jax.Array) -> jax.Array:
-    """Numbers along the last axis, with as many axes as `like`."""
+    """Reshapes numbers to the last axis of `like`, with leading axes of length 1."""
     row = jnp.asarray(numbers, like.dtype)
     return row.reshape((1,) * (like.ndim - 1) + row.shape)

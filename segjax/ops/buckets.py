@@ -1,4 +1,4 @@
-"""Few shapes for images of many sizes: each shape is a compiled program."""
+"""Bucketing of image sizes, to limit the number of compiled programs."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,26 @@ from segjax.ops.pad import round_up
 
 Size = tuple[int, int]
 
-_MOST = 192
-"""Distinct sizes among which all pairs are compared; more are first rounded up."""
+_MAX_SIZES = 192
+"""Number of sizes up to which all pairs are compared; more are rounded first."""
 
 
 def bucket_sizes(
     sizes: Sequence[Size], *, multiple: int = 32, limit: int = 8
 ) -> list[Size]:
-    """A padded size for each image, of at most `limit` different ones.
+    """Assigns a padded size to each image, with at most `limit` distinct sizes.
 
-    Sides are rounded up to a multiple. If that leaves too many sizes, the two whose
-    union adds the fewest pixels over all images become one, which holds both, until
-    there are few enough. Hundreds of sizes are first rounded up more coarsely.
+    Sides are rounded up to a multiple. While there are too many sizes, the two whose
+    union adds the fewest pixels over all images are merged into one that fits both.
+    Hundreds of sizes are first rounded up more coarsely.
 
     Args:
         sizes: (height, width) of each image, at least 1.
-        multiple: Every padded side divides by it.
-        limit: At least 1.
+        multiple: Divides every padded side.
+        limit: Largest number of distinct sizes, at least 1.
 
     Returns:
-        (height, width) for each image, in its order; a pure function of the arguments.
+        (height, width) for each image, in the given order.
     """
     if limit < 1 or multiple < 1:
         raise ValueError(
@@ -36,7 +36,7 @@ def bucket_sizes(
         )
     distinct, owner, num_images = _rounded(sizes, multiple)
     coarse = multiple
-    while len(distinct) > max(limit, _MOST):
+    while len(distinct) > max(limit, _MAX_SIZES):
         coarse *= 2
         distinct, owner, num_images = _rounded(sizes, coarse)
     while len(distinct) > limit:
@@ -52,7 +52,7 @@ def bucket_sizes(
 def _rounded(
     sizes: Sequence[Size], multiple: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct padded sizes, which of them each image has, and how many have it."""
+    """Distinct padded sizes, the index of each image's size, and images per size."""
     padded = [(round_up(h, multiple), round_up(w, multiple)) for h, w in sizes]
     distinct, owner, num_images = np.unique(
         np.asarray(padded, np.int64).reshape(-1, 2),
@@ -64,7 +64,7 @@ def _rounded(
 
 
 def _cheapest(sizes: np.ndarray, num_images: np.ndarray) -> tuple[int, int]:
-    """The pair a < b whose union adds the fewest pixels."""
+    """Indices a < b of the two sizes whose union adds the fewest pixels."""
     areas = sizes.prod(1) * num_images
     union = np.maximum(sizes[:, None], sizes[None]).prod(2)
     added = (

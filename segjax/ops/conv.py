@@ -1,4 +1,4 @@
-"""Convolutions whose fastest form depends on the device and on the size."""
+"""Convolutions whose fastest implementation depends on device and size."""
 
 import jax
 import jax.numpy as jnp
@@ -6,20 +6,18 @@ from jaxtyping import Float
 
 from segjax.typing import Array
 
-_MOST_PIXELS = 256
+_MAX_PIXELS = 256
 
 
 def conv_same(
     x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"]
 ) -> Float[Array, "b h w o"]:
-    """Convolution with stride 1 and zeros around, so that the size stays.
+    """Convolution with stride 1 and SAME zero padding.
 
-    Large kernels on small maps (the 7x7 of an FCN's head on the last features of its
-    body) take a matrix product of patches on a CPU. Measured there, two cores, 7x7,
-    in one run, XLA's convolution against the product: 4x4x256 to 2048, batch 8, 7,459
-    and 35 ms, with gradient 10,445 and 102; 6x6x256 to 2048, batch 2, 6,192 and 23;
-    12x12x512 to 1024, 113 and 80; 1x1x256 to 1024, 4 and 3. What is larger than 256
-    pixels stays with XLA, since patches take as much memory as 49 copies of the map.
+    On CPUs, large kernels on maps of at most 256 pixels (such as the 7x7 of an FCN's
+    head) use a matrix product of patches, because XLA's convolution is slow there.
+    Larger maps use XLA, because patches take K * L times the memory of the map. See
+    docs/speed.md.
 
     Args:
         x: [B, H, W, I].
@@ -28,7 +26,7 @@ def conv_same(
     Returns:
         [B, H, W, O].
     """
-    small = x.shape[1] * x.shape[2] <= _MOST_PIXELS
+    small = x.shape[1] * x.shape[2] <= _MAX_PIXELS
     large_kernel = kernel.shape[0] * kernel.shape[1] > 9
     if jax.default_backend() == "cpu" and small and large_kernel:
         return conv_by_patches(x, kernel)
@@ -38,7 +36,7 @@ def conv_same(
 def conv_by_xla(
     x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"]
 ) -> Float[Array, "b h w o"]:
-    """`conv_same` as one convolution."""
+    """Computes `conv_same` as one XLA convolution."""
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -48,7 +46,7 @@ def conv_by_xla(
 def conv_by_patches(
     x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"]
 ) -> Float[Array, "b h w o"]:
-    """`conv_same` as one matrix product of all K * L * I inputs of each pixel."""
+    """Computes `conv_same` as one matrix product of patches of K * L * I inputs."""
     batch, height, width, inputs = x.shape
     rows, columns, _, outputs = kernel.shape
     above, left = (rows - 1) // 2, (columns - 1) // 2

@@ -1,4 +1,4 @@
-"""Aligning label maps with the logits of models that trim their border."""
+"""Crops that align label maps with the logits of models that trim their border."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ from segjax.typing import Array
 
 
 def center_crop(x: Array, size: Sequence[int]) -> Array:
-    """Cuts the middle out of the two axes after the batch axis.
+    """Crops the center of the two axes after the batch axis.
 
     Args:
         x: [B, H, W, ...].
-        size: (height, width) to keep, at most (H, W). Where the rest is odd, the
-            extra row or column is cut at the bottom or right.
+        size: (height, width) to keep, at most (H, W). If the difference is odd, the
+            extra row or column is removed at the bottom or right.
 
     Returns:
-        [B, height, width, ...]; `x` itself when it has that size already.
+        [B, height, width, ...]; `x` itself if it already has that size.
 
     Raises:
         ValueError: If `size` exceeds the array.

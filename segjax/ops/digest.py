@@ -1,4 +1,4 @@
-"""A number that changes when any bit of a tree of arrays does, computed in place."""
+"""A digest of the bits of a tree of arrays, computed on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -7,29 +7,31 @@ from jaxtyping import UInt32
 
 from segjax.typing import Array, PyTree
 
-_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: an odd step that spreads places.
+_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: odd, and spreads positions.
 
 
 def digest(tree: PyTree) -> UInt32[Array, ""]:
-    """A 32-bit digest of the bits of all leaves, of their order and of their places.
+    """Computes a 32-bit digest of the bits of all leaves and of their order.
 
         leaf[l] = sum over elements i of  mix(bits(x[l, i]) + c * i)   mod 2**32
         digest  = sum over leaves l of    mix(leaf[l] + c * (l + 1))   mod 2**32
 
-    with `mix` the finaliser of MurmurHash3 and c odd. Integer sums do not depend on
-    their order: neither layout, sharding nor the number of devices changes the
-    digest. A change of one element always changes it; other changes are missed with
-    probability 2**-32. It is no defence against intent.
+    with `mix` the finalizer of MurmurHash3 and c odd. Integer sums are independent of
+    their order, so the digest does not depend on layout, sharding or the number of
+    devices. A change of a single element always changes it; other changes are missed
+    with probability 2**-32. It is not a cryptographic hash.
 
     Args:
-        tree: Arrays of floats, integers, booleans or typed keys. Bits count, not
-            values: -0.0 is not 0.0, and NaNs differ by their payload. Shapes do not.
+        tree: Arrays of floats, integers, booleans or typed keys. Bits are compared, not
+            values: -0.0 differs from 0.0, and NaNs differ by their payload. Shapes are
+            ignored.
 
     Returns:
-        uint32 scalar; 0 of a tree without leaves.
+        uint32 scalar; 0 for a tree without leaves.
 
     Reference:
-        Appleby, MurmurHash3, `fmix32`, 2011. The sum in place of its chain is ours.
+        Appleby, MurmurHash3, `fmix32`, 2011. MurmurHash3 chains the words; this sums
+        them.
     """
     leaves = [_leaf(jnp.asarray(x)) for x in jax.tree.leaves(tree)]
     salted = [_mix(leaf + _salt(place)) for place, leaf in enumerate(leaves, 1)]

@@ -10,55 +10,47 @@ from jaxtyping import Bool, Float
 
 from segjax.typing import Array
 
-# Columns that are compared one by one. 4 and 16 take as long, 16 longer to compile.
+# Columns that are compared one by one; 4 to 16 are equally fast.
 _BLOCK = 8
 
 
 def distance_transform(
     mask: Bool[Array, "*batch h w"], *, spacing: Sequence[float] = (1.0, 1.0)
 ) -> Float[Array, "*batch h w"]:
-    """Distance of each True pixel to the nearest False pixel of its image.
+    """Computes the distance of each True pixel to the nearest False pixel of its image.
 
-    Exact, between pixel centers. Down the columns the distance is a running
+    Distances are exact, between pixel centers. Along columns the distance is a running
     count; along a row,
 
         d(i, j)**2 = min_k column(i, k)**2 + (j - k)**2
 
-    is a lower envelope of parabolas. Two of them cross once, and so do the nearest
-    of two neighboring blocks of columns: left of a border one block is nearer,
-    right of it the other. Borders are found by bisection, of pairs of blocks, then
-    of pairs of pairs. A pixel follows them down to one block and compares its
-    columns. The time is pixels times log(width), whatever the mask.
+    is a lower envelope of parabolas. Two parabolas cross once, and so do the envelopes
+    of two neighboring blocks of columns: left of a border one block is nearer, right of
+    it the other. Borders are found by bisection, between pairs of blocks, then between
+    pairs of pairs. A pixel follows the borders down to one block and compares its
+    columns. The time is pixels times log(width) for any mask. docs/speed.md compares it
+    with a search over all offsets.
 
-    Searching all offsets |j - k| up to the largest distance instead gives the same
-    bits in pixels times that distance. As multiples of its time, on two busy CPU
-    cores at 64, 128, 256 and 512 pixels a side: `losses.boundary` 1.5, 1.2, 1.0,
-    0.4; `metrics.surface` 1.8, 1.4, 1.0, 0.8; the transform alone of one large
-    region 1.3, 1.3, 0.8, 0.4, of small objects 2.2, 3.8, 3.6, 3.2, of an empty mask
-    1 or less, of one without a False pixel 5. It compiles twice as long, and the
-    boundary loss takes 1.5 to 1.8 times the memory. A stack of parabolas, in step
-    for all rows, took 1.1 to 1.6 times as long as the search for a large region and
-    5 to 7 times for small ones (256 and 512). On a GPU nothing was measured.
 
-    No gradient flows through it: a mask is boolean.
+    No gradient flows through it, because masks are boolean.
 
     Args:
-        mask: [..., H, W] with any axes in front; each image on its own.
+        mask: [..., H, W] with any leading axes.
         spacing: (height, width) of a pixel, in any unit, above 0.
 
     Returns:
         [..., H, W] float32 in the unit of `spacing`; 0 where the mask is False.
-        inf at every pixel of an image without a False pixel: there is nothing
-        to be near to. (SciPy's `distance_transform_edt` measures such an image
-        from a point outside it; elsewhere the two agree.) Squared distances are
-        exact below 2**24, so for sides up to 2,896 pixels.
+        inf at every pixel of an image without False pixels. (For such images SciPy's
+        `distance_transform_edt` returns distances to a point outside; otherwise the two
+        agree.) Squared distances are exact below 2**24, that is, for sides up to 2,896
+        pixels.
 
     Raises:
         ValueError: If spacing is not two numbers above 0.
 
     Reference:
         Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions,
-        2012, section 3. Their envelope is built one column after the other.
+        2012, section 3. The paper builds the envelope column by column.
     """
     chex.assert_axis_dimension_gt(mask, -2, 0)
     chex.assert_axis_dimension_gt(mask, -1, 0)
@@ -70,8 +62,8 @@ def distance_transform(
     mask = jnp.asarray(mask)
     height, width = spacing
     column = _down_columns(mask) * jnp.float32(height)
-    # Where XLA can fuse the rows with what follows, it keeps each gather in memory: 4
-    # to 10 times the boundary loss's time and memory. A branch stays alone.
+    # The branch keeps XLA from fusing the rows with later operations, which would
+    # materialize every gather. See docs/speed.md.
     squared = jax.lax.cond(
         jnp.any(mask), lambda x: _along_rows(x, width), lambda x: x, column**2
     )
@@ -79,7 +71,7 @@ def distance_transform(
 
 
 def _down_columns(mask: jax.Array) -> jax.Array:
-    """Rows to the nearest False pixel of the same column; inf where none is."""
+    """Rows to the nearest False pixel of the same column; inf if there is none."""
     rows = jnp.moveaxis(mask, -2, 0)
 
     def count(distance, row):
@@ -93,7 +85,7 @@ def _down_columns(mask: jax.Array) -> jax.Array:
 
 
 def _along_rows(squared: jax.Array, side: float) -> jax.Array:
-    """Lower envelope of parabolas along the last axis, squared in and out."""
+    """Lower envelope of parabolas along the last axis, of squared distances."""
     *lead, width = squared.shape
     depth = ((width - 1) // _BLOCK).bit_length()
     pad = [(0, 0)] * len(lead) + [(0, (_BLOCK << depth) - width)]
@@ -105,7 +97,7 @@ def _along_rows(squared: jax.Array, side: float) -> jax.Array:
         return jnp.broadcast_to(jnp.arange(count), (*lead, count))
 
     def border(borders, pairs):
-        """First pixel that the right one of each pair of blocks is nearer to."""
+        """First pixel for which the right block of each pair is nearer."""
 
         def bisect(turn, low):
             high = low + (1 << (width.bit_length() - 1 - turn))
@@ -131,12 +123,11 @@ def _nearest(
     """Squared distances of pixels to the nearest column of their blocks.
 
     Args:
-        squared: [..., N] that of each column to its own False pixels.
+        squared: [..., N] squared distance of each column to its own False pixels.
         side: Width of a pixel.
         borders: [..., n] each, from the largest blocks to pairs of the smallest.
         pixel: [..., M] columns, which may be outside the image.
-        block: [..., M] numbers of blocks twice as large as those of `borders[0]`'s
-            pairs are.
+        block: [..., M] indices of blocks twice as large as those of `borders[0]`.
 
     Returns:
         [..., M].
@@ -145,7 +136,7 @@ def _nearest(
     for border in borders:
         block = 2 * block + (pixel >= take(border, block))
     best = jnp.full(pixel.shape, jnp.inf, jnp.float32)
-    for k in range(_BLOCK):  # As one gather it takes 3 times as long.
+    for k in range(_BLOCK):  # Faster than one gather.
         column = block * _BLOCK + k
         across = (pixel - column) * jnp.float32(side)
         best = jnp.minimum(best, take(squared, column) + across**2)

@@ -1,4 +1,4 @@
-"""Further maps of a batch, grouped by how they are resampled."""
+"""Further entries of a batch, grouped by how they are resampled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,17 +9,17 @@ _GROUPS = ("linear", "nearest")
 
 
 def pack_fields(batch: Batch, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Moves the maps among the fields into `linear` and `nearest`.
+    """Groups the maps among the fields into `linear` and `nearest`.
 
-    Augmentations find there what they have to move with the image.
+    Augmentations transform these groups with the image.
 
     Args:
         batch: A batch or an example, with all of the fields.
-        fields: How each further entry moves, by name.
+        fields: How each further entry is resampled, by name.
 
     Returns:
-        The batch with `linear` and `nearest`, each {name: map} and there only if it
-        has a map; the maps are no longer at the top. Fields "none" stay where they are.
+        The batch with `linear` and `nearest`, each {name: map}, if they are not empty,
+        in place of the maps. Fields with "none" are unchanged.
 
     Raises:
         ValueError: If the batch lacks a field.
@@ -28,7 +28,7 @@ def pack_fields(batch: Batch, fields: Mapping[str, Field]) -> dict[str, Any]:
     if missing:
         raise ValueError(
             f"the batch has no field {missing[0]!r}, got {', '.join(sorted(batch))}. "
-            f"Add it to the batch, or leave it out of `fields`."
+            f"Add it to the batch, or remove it from `fields`."
         )
     groups = {
         group: {k: batch[k] for k, f in fields.items() if f.resample == group}
@@ -40,7 +40,7 @@ def pack_fields(batch: Batch, fields: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def unpack_fields(batch: Batch) -> dict[str, Any]:
-    """The inverse of `pack_fields`: all entries at the top again."""
+    """Ungroups the maps, the inverse of `pack_fields`."""
     made = {k: x for k, x in batch.items() if k not in _GROUPS}
     for group in _GROUPS:
         made |= batch.get(group, {})

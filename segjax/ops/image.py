@@ -1,4 +1,4 @@
-"""Pixels: from those stored to those computed with, and larger ones."""
+"""Conversion and normalization of stored pixels, and integer upsampling."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,31 +10,31 @@ from segjax.typing import Array
 
 
 def to_float(image: Array) -> Array:
-    """Maps stored pixels to float32, integers to [0, 1] by the range of their dtype.
+    """Converts stored pixels to float32, scaling integers to [0, 1].
 
     Args:
-        image: [..., H, W, C]: uint8 is divided by 255, uint16 by 65535, floats keep
-            their values.
+        image: [..., H, W, C]: uint8 is divided by 255, uint16 by 65535, floats are
+            unchanged.
 
     Returns:
         [..., H, W, C] float32; float64 and bfloat16 keep their dtype.
 
     Raises:
-        ValueError: For any other dtype, whose range says nothing of the pixels.
+        ValueError: For any other dtype, whose range is not that of the pixels.
     """
     if jnp.issubdtype(image.dtype, jnp.floating):
         return jnp.asarray(image)
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"An image needs dtype uint8, uint16 or float32, got {image.dtype}. "
-            f"Convert it, or give a preprocess of your own."
+            f"Convert it, or pass your own preprocess."
         )
     return jnp.asarray(image, jnp.float32) / jnp.iinfo(image.dtype).max
 
 
 @dataclasses.dataclass(frozen=True)
 class UnitRange:
-    """Integers to [0, 1] by the range of their dtype; floats keep their values."""
+    """Scales integers to [0, 1] by the range of their dtype; floats are unchanged."""
 
     def __call__(self, image: Array) -> Array:
         """[..., H, W, C] as stored to float32; see `to_float`."""
@@ -42,17 +42,17 @@ class UnitRange:
 
 
 unit_range = UnitRange()
-"""The preprocessing of an experiment that names none."""
+"""The default preprocessing of an experiment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalize:
-    """`(to_float(image) - mean) / std`, by channel.
+    """Computes `(to_float(image) - mean) / std`, by channel.
 
     Attributes:
-        mean: One number a channel, or one for all of them. In units of [0, 1] for
-            uint8 and uint16 images, as torchvision has it; of the pixels themselves
-            for float images.
+        mean: One number per channel, or one for all of them. In units of [0, 1] for
+            uint8 and uint16 images, as in torchvision; in units of the pixels for float
+            images.
         std: Likewise; above 0.
     """
 
@@ -62,8 +62,8 @@ class Normalize:
     def __post_init__(self):
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
-                f"normalize needs as many means as deviations, one a channel, got "
-                f"{len(self.mean)} and {len(self.std)}."
+                f"normalize needs equally many means and standard deviations, one per "
+                f"channel, got {len(self.mean)} and {len(self.std)}."
             )
         if min(self.std) <= 0:
             raise ValueError(f"normalize needs std above 0, got {self.std}.")
@@ -86,11 +86,11 @@ class Normalize:
 
 @dataclasses.dataclass(frozen=True)
 class ClipWindow:
-    """Stored values from `low` to `high` become 0 to 1; those outside are cut.
+    """Maps stored values from `low` to `high` to [0, 1], clipping values outside.
 
     Attributes:
-        low: What becomes 0, in units of the stored pixels, whatever their dtype.
-        high: What becomes 1.
+        low: Value that maps to 0, in units of the stored pixels of any dtype.
+        high: Value that maps to 1.
     """
 
     low: float
@@ -112,22 +112,22 @@ def normalize(
     mean: Sequence[float | int] | float | int,
     std: Sequence[float | int] | float | int,
 ) -> Normalize:
-    """A preprocessing to zero mean and unit variance: see `Normalize`.
+    """Builds a preprocessing to zero mean and unit variance; see `Normalize`.
 
     Args:
-        mean: One number a channel, or one for all; in units of [0, 1] for uint8 and
-            uint16 images, of the pixels themselves for float images.
+        mean: One number per channel, or one for all; in units of [0, 1] for uint8 and
+            uint16 images, in units of the pixels for float images.
         std: Likewise.
     """
     return Normalize(_numbers(mean), _numbers(std))
 
 
 def clip_window(low: float | int, high: float | int) -> ClipWindow:
-    """A preprocessing that maps stored values from low to high to [0, 1], and cuts.
+    """Builds a preprocessing that maps [low, high] to [0, 1]; see `ClipWindow`.
 
     Args:
-        low: What becomes 0, in units of the stored pixels: 200 for uint16 is 200.
-        high: What becomes 1.
+        low: Value that maps to 0, in units of the stored pixels: 200 for uint16 is 200.
+        high: Value that maps to 1.
     """
     return ClipWindow(float(low), float(high))
 
@@ -136,15 +136,15 @@ def _numbers(values: Sequence[float | int] | float | int) -> tuple[float, ...]:
     return tuple(float(v) for v in np.atleast_1d(np.asarray(values)))
 
 
-def repeat_pixels(x: Array, times: int, *, axis: int = 1) -> Array:
-    """Enlarges by nearest neighbors: every row and column so many times.
+def upsample_nearest(x: Array, factor: int, *, axis: int = 1) -> Array:
+    """Upsamples by an integer factor, repeating every row and column.
 
     Args:
         x: [..., H, W, ...].
-        times: How many times.
-        axis: That of the rows; columns are the next.
+        factor: Number of repetitions.
+        axis: The axis of the rows; columns are the next axis.
 
     Returns:
         [..., H * times, W * times, ...].
     """
-    return jnp.repeat(jnp.repeat(x, times, axis=axis), times, axis=axis + 1)
+    return jnp.repeat(jnp.repeat(x, factor, axis=axis), factor, axis=axis + 1)

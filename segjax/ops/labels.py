@@ -1,4 +1,4 @@
-"""Label maps as stored: class ids, and one id that means "no class"."""
+"""Stored label maps: class ids, and one id for ignored pixels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +7,10 @@ from segjax.typing import Array
 
 
 def ignore_index(dtype: np.typing.DTypeLike) -> int:
-    """The id of pixels without a class: 255 in uint8 labels, 65535 in uint16.
+    """Returns the id of ignored pixels: 255 in uint8 labels, 65535 in uint16.
 
     Raises:
-        ValueError: For a dtype that has no such id.
+        ValueError: For any other dtype.
     """
     if np.dtype(dtype) not in (np.uint8, np.uint16):
         raise ValueError(
@@ -21,14 +21,15 @@ def ignore_index(dtype: np.typing.DTypeLike) -> int:
 
 
 def split_ignored(label: Array) -> tuple[Array, Array]:
-    """Class ids as int32, and which pixels have one.
+    """Splits a stored label map into class ids and `valid`.
 
     Args:
-        label: [..., H, W] uint8 or uint16; `ignore_index` of its dtype is no class.
+        label: [..., H, W] uint8 or uint16, with `ignore_index` of its dtype for ignored
+            pixels.
 
     Returns:
-        `label` int32, 0 where a pixel has no class, so that any lookup is safe; and
-        `valid` bool.
+        `label` int32, 0 where ignored, so that it is a valid index; and `valid` bool,
+        False where ignored.
     """
     valid = label != ignore_index(label.dtype)
     return jnp.where(valid, label, 0).astype(jnp.int32), valid

@@ -1,4 +1,4 @@
-"""Masks inside boxes: cut out as what a network is to predict, and pasted back."""
+"""Crops masks to boxes as targets of a network, and pastes predicted masks back."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Num
 from segjax.ops.roi_adaptive import averaging_matrices
 from segjax.typing import Array
 
-_AT_ONCE = 16  # Whole masks that `crop_masks` holds as floats at a time.
+_AT_ONCE = 16  # Masks that `crop_masks` converts to floats at a time.
 
 
 def crop_masks(
@@ -24,26 +24,26 @@ def crop_masks(
     aligned: bool = False,
     image_size: Int[Array, "2"] | None = None,
 ) -> Float[Array, "r m m"]:
-    """Cuts a mask out for each box, at one size.
+    """Crops a mask to each box and resizes it to a fixed size.
 
     Args:
         masks: [N, H, W] True on the object.
-        index: [R] which mask a box is cut from.
+        index: [R] index of the mask of each box.
         boxes: [R, 4] (x0, y0, x1, y1) in pixels, no larger than the image.
-        size: M, the side of what is cut out.
-        aligned: True cuts what is inside the box; False what is half a pixel further
-            down and right, as torchvision does.
-        image_size: (height, width) of the image, where the masks are padded: their
-            far border is there. None for all of them.
+        size: M, the side of the result.
+        aligned: True crops exactly the box; False crops half a pixel further down and
+            right, as torchvision does.
+        image_size: (height, width) of the image if the masks are padded, so that
+            padding is not sampled; None if they are not.
 
     Returns:
-        [R, M, M] float32 in [0, 1]: how much of a cell is object, averaged over about
-        a sample a pixel.
+        [R, M, M] float32 in [0, 1]: the fraction of each cell that is object, averaged
+        over about one sample per pixel.
 
     Reference:
-        torchvision's `project_masks_on_boxes`: ROIAlign, not aligned, with a number
-        of samples that adapts to the box. See `roi_align_adaptive`. Aligned, it is
-        detectron2's `BitMasks.crop_and_resize`.
+        torchvision's `project_masks_on_boxes`: ROIAlign, not aligned, with a number of
+        samples that depends on the size of the box. See `roi_align_adaptive`. If
+        aligned, detectron2's `BitMasks.crop_and_resize`.
     """
     chex.assert_equal_shape_prefix([index, boxes], 1)
     height, width = masks.shape[1:]
@@ -65,11 +65,11 @@ def crop_masks(
     def crop(one):
         which, row, column = one
         mask = masks[which].astype(row.dtype)
-        # Columns first: boxes may be many, and H * M is less than H * W.
+        # Columns first, so that the intermediate is [H, M].
         mixed = jnp.matmul(mask, column.T, precision="highest")
         return jnp.matmul(row, mixed, precision="highest")
 
-    # All at once would hold R whole masks as floats.
+    # In batches, because all R masks as floats may not fit in memory.
     return jax.lax.map(crop, (index, rows, columns), batch_size=_AT_ONCE)
 
 
@@ -80,24 +80,24 @@ def paste_masks(
     size: tuple[int, int],
     aligned: bool = False,
 ) -> Float[Array, "n h w"]:
-    """Puts predicted masks where their boxes are in the image, on the device.
+    """Pastes predicted masks into the image at their boxes, on the device.
 
-    Aligned, a pixel is the bilinear interpolation of the mask at the pixel's center,
-    with zeros around the mask: what was cut out aligned comes back to its place.
+    If aligned, pixels are bilinear interpolations of the mask at pixel centers, with
+    zeros around the mask. This is the inverse of an aligned crop.
 
-    Not aligned, a mask is given a border of zeros one cell wide and its box grown by
-    as much; the box's corners are rounded towards 0, and the mask is resized to the
-    pixels from corner to corner, both included, by bilinear interpolation. That moves
-    an object's outline by up to a pixel, which matters to small ones.
+    If not aligned, a mask is padded by one cell of zeros and its box enlarged
+    accordingly; the corners of the box are rounded towards 0, and the mask is resized
+    to the pixels between the corners, inclusive, by bilinear interpolation. This shifts
+    outlines by up to a pixel, which matters for small objects.
 
     Args:
         masks: [N, M, M] probabilities.
-        boxes: [N, 4] (x0, y0, x1, y1) in pixels; parts outside the image are cut off.
+        boxes: [N, 4] (x0, y0, x1, y1) in pixels; parts outside the image are cropped.
         size: (height, width) of the image.
-        aligned: As the masks were cut out to learn from.
+        aligned: As in `crop_masks` of the training targets.
 
     Returns:
-        [N, H, W] float32 in [0, 1], 0 outside of the boxes. At 0.5 and more is
+        [N, H, W] float32 in [0, 1], 0 outside the boxes. Pixels of at least 0.5 are
         object.
 
     Reference:
@@ -118,7 +118,7 @@ def paste_masks_on_host(
     size: Sequence[int] | Num[Array, "2"],
     aligned: bool = False,
 ) -> Float[np.ndarray, "n h w"]:
-    """`paste_masks` in NumPy: no compilation for every new size of image.
+    """`paste_masks` in NumPy, which needs no compilation for new image sizes.
 
     Args:
         masks: [N, M, M] probabilities.
@@ -133,7 +133,7 @@ def paste_masks_on_host(
     height, width = (int(x) for x in size)
     size = height, width
     rows, columns = _pasting(boxes, size, masks.shape[-1], np, aligned=aligned)
-    # A mask at a time, and only where its box is: most of an image is not.
+    # One mask at a time, and only inside its box, which is a small part of the image.
     pasted = np.zeros((len(masks), height, width), np.float32)
     for mask, row, column, out in zip(masks, rows, columns, pasted, strict=True):
         i, j = (np.flatnonzero(x.any(axis=1)) for x in (row, column))
@@ -146,13 +146,13 @@ def paste_masks_on_host(
 def _pasting(
     boxes: Any, size: tuple[int, int], cells: int, xp: Any, *, aligned: bool
 ) -> Any:
-    """Weights [N, H, M] and [N, W, M] of a mask's rows and columns in pixels."""
+    """Interpolation weights [N, H, M] and [N, W, M] from a mask's rows and columns."""
     weights = _weights_inside if aligned else _weights_of_corners
     return weights(boxes, size, cells, xp)
 
 
 def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
-    """Those of boxes as they are."""
+    """Interpolation weights of aligned boxes."""
     weights = []
     for axis, length in ((1, size[0]), (0, size[1])):
         first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
@@ -166,7 +166,7 @@ def _weights_inside(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
 
 
 def _weights_of_corners(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
-    """Those of boxes between whole pixels, as torchvision has them."""
+    """Interpolation weights of boxes rounded to pixels, as in torchvision."""
     scale = (cells + 2) / cells
     center = (boxes[:, 2:] + boxes[:, :2]) * 0.5
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale
@@ -178,7 +178,7 @@ def _weights_of_corners(boxes: Any, size: tuple[int, int], cells: int, xp: Any):
         pixel = xp.arange(length, dtype=xp.int32)[None]
         place = (pixel - first + 0.5) * ((cells + 2) / span).astype(xp.float32) - 0.5
         place = xp.clip(place, 0, cells + 1).astype(xp.float32)[..., None]
-        # Cell 0 and the last are the border of zeros: they need no weight.
+        # The first and the last cell are the padding of zeros and need no weights.
         cell = xp.arange(1, cells + 1, dtype=xp.float32)[None, None]
         near = xp.maximum(1 - abs(place - cell), 0)
         inside = (pixel >= first) & (pixel <= last)

@@ -1,4 +1,4 @@
-"""Which box is to predict which object, and which boxes a step learns from."""
+"""Matching of boxes to objects, and balanced sampling of boxes for the losses."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from segjax.typing import Array
 
 
 class Matches(NamedTuple):
-    """What each of A boxes stands for; neither positive nor negative: for nothing.
+    """Matches of A boxes; those neither positive nor negative are ignored.
 
     Attributes:
-        index: int32 [A], the object that it overlaps most; 0 where there is none.
-        positive: bool [A], is to predict that object.
-        negative: bool [A], is to predict background.
+        index: int32 [A], the object with the largest IoU; 0 without objects.
+        positive: bool [A], boxes that predict the object.
+        negative: bool [A], boxes that predict background.
     """
 
     index: Int[Array, " a"]
@@ -29,39 +29,39 @@ def match(
     object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
-    foreground: float,
-    background: float,
+    high_threshold: float,
+    low_threshold: float,
 ) -> Matches:
-    """Gives each box the object that it overlaps most, if it overlaps it enough.
+    """Matches each box to the object with the largest IoU.
 
     Args:
-        iou: [N, A] of every object with every box.
-        object_mask: [N] False for slots that hold no object.
-        valid: [A] False for boxes that are padding: neither positive nor negative.
-        foreground: Least IoU of a positive box.
-        background: IoU below which a box is negative; at most `foreground`.
+        iou: [N, A] IoU of every object with every box.
+        object_mask: [N] False for empty slots.
+        valid: [A] False for padding boxes, which are neither positive nor negative.
+        high_threshold: Smallest IoU of a positive box.
+        low_threshold: IoU below which a box is negative; at most `high_threshold`.
 
     Returns:
-        The matches. Without an object every valid box is negative.
+        The matches. Without objects every valid box is negative.
 
     Raises:
-        ValueError: If background is above foreground.
+        ValueError: If low_threshold is above high_threshold.
 
     Reference:
         Ren et al., Faster R-CNN, NeurIPS 2015, arXiv:1506.01497, section 3.1.2;
         equals torchvision's `Matcher`.
     """
-    if background > foreground:
+    if low_threshold > high_threshold:
         raise ValueError(
-            f"match needs background of at most foreground, got {background} and "
-            f"{foreground}. Swap them, or give both the same number."
+            f"match needs low_threshold of at most high_threshold, got {low_threshold} "
+            f"and {high_threshold}. Swap them, or use the same number for both."
         )
-    iou = _counted(iou, object_mask, valid)
+    iou = _masked_iou(iou, object_mask, valid)
     best = jnp.max(iou, axis=0)
     return Matches(
         jnp.argmax(iou, axis=0).astype(jnp.int32),
-        valid & (best >= foreground),
-        valid & (best < background),
+        valid & (best >= high_threshold),
+        valid & (best < low_threshold),
     )
 
 
@@ -70,114 +70,122 @@ def match_every_object(
     object_mask: Bool[Array, " n"],
     valid: Bool[Array, " a"],
     *,
-    foreground: float,
-    background: float,
+    high_threshold: float,
+    low_threshold: float,
 ) -> Matches:
-    """`match`, and the boxes that overlap an object most are positive anyhow.
+    """`match`, where the boxes with the largest IoU of each object are always positive.
 
-    So that every object has a box to predict it. Boxes that tie for an object are all
-    positive; each is given the object that it overlaps most itself, which may be
-    another one.
+    This gives every object that overlaps a box at least one positive box. Boxes that
+    tie for an object are all positive. `index` is still the object with the largest IoU
+    for the box, which may be a different object.
 
     Args:
-        iou: [N, A] of every object with every box.
-        object_mask: [N] False for slots that hold no object.
-        valid: [A] False for boxes that are padding: neither positive nor negative.
-        foreground: Least IoU of a positive box.
-        background: IoU below which a box is negative; at most `foreground`.
+        iou: [N, A] IoU of every object with every box.
+        object_mask: [N] False for empty slots.
+        valid: [A] False for padding boxes, which are neither positive nor negative.
+        high_threshold: Smallest IoU of a positive box.
+        low_threshold: IoU below which a box is negative; at most `high_threshold`.
 
     Returns:
-        The matches. Without an object every valid box is negative.
+        The matches. Without objects every valid box is negative.
 
     Raises:
-        ValueError: If background is above foreground.
+        ValueError: If low_threshold is above high_threshold.
 
     Reference:
         torchvision's `Matcher` with `allow_low_quality_matches`. There an object that
-        overlaps no box at all makes every box positive; here it makes none.
+        overlaps no box makes every box positive; here it makes none positive.
     """
     matches = match(
-        iou, object_mask, valid, foreground=foreground, background=background
+        iou,
+        object_mask,
+        valid,
+        high_threshold=high_threshold,
+        low_threshold=low_threshold,
     )
-    iou = _counted(iou, object_mask, valid)
+    iou = _masked_iou(iou, object_mask, valid)
     most = jnp.max(iou, axis=1, keepdims=True)
     tied = jnp.any((iou == most) & (most > 0), axis=0)
     return Matches(matches.index, matches.positive | tied, matches.negative & ~tied)
 
 
-def sample_slots(
+def sample_balanced(
     rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
-    count: int,
+    num_samples: int,
     positive_fraction: float,
 ) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
-    """Draws boxes without putting any back, positive ones up to a share.
+    """Samples boxes without replacement, with at most a fraction of positives.
 
-    Of the positive boxes int(count * positive_fraction) are drawn, or all if there
-    are fewer; negative ones fill up to `count`, as far as there are any. With a count
-    of A and a fraction of 1 everything is taken.
+    Samples int(num_samples * positive_fraction) of the positive boxes, or all if there
+    are fewer, and fills up to `num_samples` with negative boxes, if there are enough.
+    With num_samples=A and positive_fraction=1 all of them are sampled.
 
     Args:
-        rank: [A] random numbers in [0, 1), such as `jax.random.uniform(key, (A,))`;
-            lower ones are drawn first. Numbers that belong to a box wherever it is
-            in the array make the draw independent of padding.
-        positive: [A] boxes that are to predict an object.
-        negative: [A] boxes that are to predict background; none is both.
-        count: K, at least 1.
+        rank: [A] random numbers in [0, 1), such as `jax.random.uniform(key, (A,))`; the
+            lowest are sampled first. If the number of a box does not depend on its
+            position, sampling is independent of padding.
+        positive: [A] positive boxes.
+        negative: [A] negative boxes, disjoint from the positive ones.
+        num_samples: K, at least 1.
         positive_fraction: In [0, 1].
 
     Returns:
-        index: int32 [K] of the drawn boxes, positive ones first, so that these lie
-            in the first int(K * positive_fraction) slots; 0 where not used.
-        slot_mask: bool [K], True for as many slots as boxes were drawn.
+        index: int32 [K] of the sampled boxes. Positive ones come first, within the
+            first int(K * positive_fraction) slots. 0 in empty slots.
+        slot_mask: bool [K], False for empty slots.
 
     Reference:
         torchvision's `BalancedPositiveNegativeSampler`.
     """
     chex.assert_equal_shape([rank, positive, negative])
     size = positive.shape[0]
-    # In a random order, positive ones before negative ones before the rest.
+    # Random order: positive boxes, then negative ones, then the rest.
     order = argsort(jnp.where(positive, rank, jnp.where(negative, 1 + rank, 3)))
     positives = jnp.sum(positive, dtype=jnp.int32)
     negatives = jnp.sum(negative, dtype=jnp.int32)
-    taken = jnp.minimum(positives, int(count * positive_fraction))
-    slot = jnp.arange(count, dtype=jnp.int32)
-    slot_mask = slot < taken + jnp.minimum(negatives, count - taken)
+    taken = jnp.minimum(positives, int(num_samples * positive_fraction))
+    slot = jnp.arange(num_samples, dtype=jnp.int32)
+    slot_mask = slot < taken + jnp.minimum(negatives, num_samples - taken)
     place = jnp.where(slot < taken, slot, slot - taken + positives)
     index = order[jnp.clip(place, 0, size - 1)]
     return jnp.where(slot_mask, index, 0), slot_mask
 
 
-def sample_masks(
+def sample_balanced_masks(
     rank: Float[Array, " a"],
     positive: Bool[Array, " a"],
     negative: Bool[Array, " a"],
     *,
-    count: int,
+    num_samples: int,
     positive_fraction: float,
 ) -> tuple[Bool[Array, " a"], Bool[Array, " a"]]:
-    """The draw of `sample_slots` as the two masks, cut to what was drawn.
+    """`sample_balanced` that returns masks of the sampled boxes.
 
     Args:
         rank: [A] random numbers in [0, 1).
-        positive: [A] boxes that are to predict an object.
-        negative: [A] boxes that are to predict background; none is both.
-        count: Boxes to draw, at least 1.
+        positive: [A] positive boxes.
+        negative: [A] negative boxes, disjoint from the positive ones.
+        num_samples: Number of boxes to sample, at least 1.
         positive_fraction: In [0, 1].
 
     Returns:
-        Two bool [A]: the positive and the negative boxes that were drawn.
+        Two bool [A]: the sampled positive and the sampled negative boxes.
     """
-    index, slot_mask = sample_slots(
-        rank, positive, negative, count=count, positive_fraction=positive_fraction
+    index, slot_mask = sample_balanced(
+        rank,
+        positive,
+        negative,
+        num_samples=num_samples,
+        positive_fraction=positive_fraction,
     )
     drawn = jnp.zeros(positive.shape, bool).at[index].max(slot_mask)
     return positive & drawn, negative & drawn
 
 
-def _counted(iou, object_mask, valid):
-    """-1, less than any IoU, where the object or the box does not count."""
+def _masked_iou(iou, object_mask, valid):
+    """Sets the IoU of empty slots and padding boxes to -1."""
     chex.assert_equal_shape_prefix([iou, object_mask], 1)
     return jnp.where(object_mask[:, None] & valid[None, :], iou, -1)

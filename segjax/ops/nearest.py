@@ -15,21 +15,20 @@ _Two = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def two_nearest(
     instances: Int[Array, "*batch h w"], *, max_distance: float = math.inf
 ) -> tuple[Float[Array, "*batch h w"], Float[Array, "*batch h w"]]:
-    """Distances of each pixel to the nearest and the second nearest instance.
+    """Computes the distances of each pixel to the nearest and second nearest instance.
 
     Exact and separable like `distance_transform`: each pixel first finds the two
-    nearest instances of its column, then the two nearest of those along its row.
-    The two nearest of the image are among them, so the time does not depend on how
-    many instances there are.
+    nearest instances in its column, then the two nearest of those along its row. The
+    time does not depend on the number of instances.
 
     Args:
-        instances: [..., H, W] 0 for background, any other number an instance.
-        max_distance: In pixels; what is farther may come out farther still, up to inf.
-            The search along rows ends there.
+        instances: [..., H, W] instance ids, 0 for background.
+        max_distance: Largest exact distance, in pixels. Larger distances may be
+            overestimated, up to inf, because the search along rows ends there.
 
     Returns:
-        Two [..., H, W] float32, in pixels between centers: 0 in the first at pixels
-        of an instance; inf where the image has no such instance.
+        Two [..., H, W] float32, in pixels between centers: 0 in the first at pixels of
+        an instance; inf if the image has no (second) instance.
     """
     found = _along_rows(_down_columns(jnp.asarray(instances)), max_distance)
     return jnp.sqrt(found[0]), jnp.sqrt(found[2])
@@ -58,7 +57,7 @@ def _down_columns(instances: jax.Array) -> _Two:
 
 
 def _along_rows(start: _Two, max_distance: float) -> _Two:
-    """Merges what all pixels of a row have found, over growing offsets."""
+    """Merges the candidates of all pixels of a row, over growing offsets."""
     size = start[0].shape[-1]
     pad = [(0, 0)] * (start[0].ndim - 1) + [(size, size)]
     fills = (jnp.inf, 0, jnp.inf, 0)
@@ -68,7 +67,7 @@ def _along_rows(start: _Two, max_distance: float) -> _Two:
     ]
 
     def more(carry):
-        # inf, too, keeps it going: nothing says that there is no second instance.
+        # Continues at inf, because a second instance may still be found.
         offset, found = carry
         squared = jnp.float32(offset) ** 2
         return (offset < min(size, max_distance + 1)) & (squared < jnp.max(found[2]))
@@ -88,7 +87,7 @@ def _along_rows(start: _Two, max_distance: float) -> _Two:
 
 
 def _insert(found: _Two, squared: jax.Array, name: jax.Array) -> _Two:
-    """Takes in one more candidate, which may be an instance found before."""
+    """Inserts one candidate, which may be an instance found before."""
     near, first, far, second = found
     same, nearer = name == first, squared < near
     new_far = jnp.where(

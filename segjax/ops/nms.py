@@ -1,13 +1,12 @@
 """Non-maximum suppression, exactly greedy, with fixed shapes.
 
-On a CPU one box is kept a step and compared with all others then: as many steps as
-boxes are kept, and no matrix of all pairs. That took as long as a loop over such a
-matrix for 1,000 boxes, half as long for 2,000 and a fifth for 5,000, keeping 1,000.
+On CPUs, each step keeps one box and compares it with all others, so there is no matrix
+of all pairs. docs/speed.md compares the two.
 
 On other devices a step costs more than its arithmetic. There, up to `_ALL_PAIRS` boxes
-are all compared at once, and whether each is kept is computed from all better ones
-until nothing changes: the same boxes, after as many passes as there are links in the
-longest chain of boxes that drop each other. This has not been measured.
+are all compared at once, and the kept boxes are recomputed from the pairs until they no
+longer change. The result is the same; the number of passes is the length of the longest
+chain of boxes that suppress each other. This has not been measured.
 """
 
 import functools
@@ -32,23 +31,23 @@ def nms(
     iou_threshold: float | Float[Array, ""],
     max_outputs: int,
 ) -> tuple[Int[Array, " m"], Bool[Array, " m"]]:
-    """Keeps the best box, drops those that overlap it too much, and again.
+    """Computes greedy non-maximum suppression.
 
     Args:
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
-        scores: [N]; of equal scores the one of the lower index goes first.
-        valid: [N] False for padding: boxes and scores there are never read.
-        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it,
-            both rounded to the type of the boxes. May be traced.
-        max_outputs: M, the most boxes that are kept.
+        scores: [N]; of equal scores the box of the lower index is first.
+        valid: [N] False for padding, whose boxes and scores are ignored.
+        iou_threshold: In [0, 1]; a box is suppressed if its IoU with a kept box is
+            above it, both rounded to the dtype of the boxes. May be traced.
+        max_outputs: M, the largest number of boxes kept.
 
     Returns:
-        index: int32 [M] of the kept boxes, best first; 0 where not present.
-        present: bool [M], True for as many slots as boxes were kept.
+        index: int32 [M] of the kept boxes, best first; 0 in empty slots.
+        slot_mask: bool [M], False for empty slots.
         No gradient flows through either.
     """
     classes = jnp.zeros(scores.shape, jnp.int32)
-    return class_nms(
+    return multiclass_nms(
         boxes,
         scores,
         classes,
@@ -58,7 +57,7 @@ def nms(
     )
 
 
-def class_nms(
+def multiclass_nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
     classes: Int[Array, " n"],
@@ -67,23 +66,24 @@ def class_nms(
     iou_threshold: float | Float[Array, ""],
     max_outputs: int,
 ) -> tuple[Int[Array, " m"], Bool[Array, " m"]]:
-    """`nms` in which a box can only drop boxes of its own class.
+    """Computes `nms` for each class separately.
 
-    Equals NMS class by class, joined and cut to the `max_outputs` best. Classes are
-    compared, and not moved apart by adding an offset to boxes, which rounds them.
+    Equals NMS class by class, concatenated and limited to the `max_outputs` best.
+    Classes are compared directly; torchvision's `batched_nms` adds offsets to the
+    boxes, which rounds them.
 
     Args:
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
-        scores: [N]; of equal scores the one of the lower index goes first.
+        scores: [N]; of equal scores the box of the lower index is first.
         classes: [N] any integers, such as class ids or pyramid levels.
-        valid: [N] False for padding: boxes and scores there are never read.
-        iou_threshold: In [0, 1]; a box goes if its IoU with a kept one is above it,
-            both rounded to the type of the boxes. May be traced.
-        max_outputs: M, the most boxes that are kept over all classes.
+        valid: [N] False for padding, whose boxes and scores are ignored.
+        iou_threshold: In [0, 1]; a box is suppressed if its IoU with a kept box is
+            above it, both rounded to the dtype of the boxes. May be traced.
+        max_outputs: M, the largest number of boxes kept over all classes.
 
     Returns:
-        index: int32 [M] of the kept boxes, best first; 0 where not present.
-        present: bool [M], True for as many slots as boxes were kept.
+        index: int32 [M] of the kept boxes, best first; 0 in empty slots.
+        slot_mask: bool [M], False for empty slots.
         No gradient flows through either.
     """
     chex.assert_equal_shape_prefix([boxes, scores, classes, valid], 1)
@@ -100,12 +100,12 @@ def class_nms(
         place, kept = jax.lax.platform_dependent(
             *arguments, cpu=in_turn, default=at_once
         )
-    present = jnp.arange(max_outputs) < kept
-    return jnp.where(present, order[place], 0), present
+    slot_mask = jnp.arange(max_outputs) < kept
+    return jnp.where(slot_mask, order[place], 0), slot_mask
 
 
 def _keep_in_turn(corners, classes, valid, threshold, *, max_outputs: int):
-    """Places [M] of the kept boxes, given best first, and their number."""
+    """Positions [M] of the kept boxes, for boxes sorted by score, and their number."""
     count = len(classes)
     places = jnp.arange(count, dtype=jnp.int32)
 
@@ -120,7 +120,7 @@ def _keep_in_turn(corners, classes, valid, threshold, *, max_outputs: int):
         left = jnp.where(drops | (places == best), count, left)
         return slot + 1, jnp.min(left), left, kept.at[slot].set(best)
 
-    left = jnp.where(valid, places, count)  # `count` for what is gone.
+    left = jnp.where(valid, places, count)  # `count` for suppressed boxes.
     kept = jnp.zeros(max_outputs, jnp.int32)
     start = (jnp.int32(0), jnp.min(left), left, kept)
     number, _, _, kept = jax.lax.while_loop(some_left, keep_best, start)
@@ -128,11 +128,11 @@ def _keep_in_turn(corners, classes, valid, threshold, *, max_outputs: int):
 
 
 def _keep_at_once(corners, classes, valid, threshold, *, max_outputs: int):
-    """What `_keep_in_turn` gives, from all pairs."""
+    """`_keep_in_turn`, computed from all pairs."""
     places = jnp.arange(len(classes), dtype=jnp.int32)
     drops = iou_of_corners(corners[:, :, None], corners[:, None]) > threshold
     drops &= classes[:, None] == classes[None]
-    drops &= places[:, None] < places[None]  # Only a better one drops another.
+    drops &= places[:, None] < places[None]  # Only a better box suppresses another.
 
     def changes(carry):
         before, keep = carry

@@ -1,4 +1,4 @@
-"""Padding images to the sizes that a network can halve."""
+"""Padding of images to sizes that a network can halve."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,23 @@ from segjax.typing import Array
 
 
 def round_up(size: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is at least `size`."""
+    """Returns the smallest multiple of `multiple` that is at least `size`."""
     return size + -size % multiple
 
 
-def mirror_pad(x: Array, size: Sequence[int]) -> Array:
-    """Extends images at the bottom and right by their mirror image.
+def reflect_pad(x: Array, size: Sequence[int]) -> Array:
+    """Pads images at the bottom and right by reflection.
 
-    The mirror stands on the last row or column, which is not repeated, and mirrors
-    again where the padding is longer than the image: a row of a b c goes on as
-    b a b c b. A single pixel is repeated.
+    Like `mode="reflect"` of NumPy: the last row or column is not repeated, and padding
+    longer than the image reflects repeatedly. A row a b c continues as b a b c b. A
+    single pixel is repeated.
 
     Args:
         x: [B, H, W, ...] with at least one pixel.
-        size: (height, width) to reach, at least (H, W).
+        size: (height, width) of the result, at least (H, W).
 
     Returns:
-        [B, height, width, ...]; `x` itself when it has that size already.
+        [B, height, width, ...]; `x` itself if it already has that size.
 
     Raises:
         ValueError: If `size` is smaller than the image or the image is empty.
@@ -35,7 +35,7 @@ def mirror_pad(x: Array, size: Sequence[int]) -> Array:
         return x
     if 0 in x.shape[1:3] or x.shape[1] > height or x.shape[2] > width:
         raise ValueError(
-            f"mirror_pad needs from 1x1 to {height}x{width} pixels, "
+            f"reflect_pad needs from 1x1 to {height}x{width} pixels, "
             f"got {x.shape[1]}x{x.shape[2]}. Pad to a larger size, or crop."
         )
     x = jnp.take(x, _mirror(x.shape[1], height), axis=1)

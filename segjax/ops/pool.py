@@ -1,4 +1,4 @@
-"""Max pooling whose gradient is cheap on every backend."""
+"""Max pooling with a gradient that is fast on all backends."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from segjax.typing import Array
 
 
 def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over 2x2 blocks, moving by 2.
+    """Maximum over 2x2 windows with stride 2.
 
-    Equals `nn.max_pool(x, (2, 2), strides=(2, 2))` in value and in gradient: at a
-    tie, the first of the block in row order takes the whole gradient. Written as
-    comparisons of strided views, because the scatter that differentiates a windowed
-    maximum is slow on CPUs. NaN in a block gives NaN.
+    Equals `nn.max_pool(x, (2, 2), strides=(2, 2))` in value and in gradient: in a tie,
+    the first of the window in row-major order takes the whole gradient. Written as
+    comparisons of strided views, because the scatter in the gradient of a windowed
+    maximum is slow on CPUs. NaN in a window gives NaN.
 
     Args:
-        x: [B, H, W, C]. An odd last row or column is left out.
+        x: [B, H, W, C]. An odd last row or column is dropped.
 
     Returns:
         [B, H // 2, W // 2, C].
@@ -29,13 +29,13 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over 3x3 windows around every second pixel, as ResNets pool.
+    """Maximum over 3x3 windows with stride 2 and padding 1, as in ResNets.
 
-    Equals `nn.max_pool(x, (3, 3), strides=(2, 2), padding=1)`, and its gradient but
-    at ties. Written as comparisons of strided views, as `max_pool_2x2` is.
+    Equals `nn.max_pool(x, (3, 3), strides=(2, 2), padding=1)`, and its gradient except
+    for ties. Written as comparisons of strided views, as `max_pool_2x2` is.
 
     Args:
-        x: [B, H, W, C]. Beyond the border nothing takes part.
+        x: [B, H, W, C]. Padding pixels are ignored.
 
     Returns:
         [B, H / 2, W / 2, C], sizes rounded up.
@@ -54,5 +54,5 @@ def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def _first_max(a: Array, b: Array) -> jax.Array:
-    # jnp.maximum would split the gradient at a tie; `a != a` keeps its NaN.
+    # jnp.maximum would split the gradient of a tie; `a != a` keeps NaN.
     return jnp.where((a >= b) | (a != a), a, b)

@@ -12,8 +12,8 @@ from segjax.typing import Array
 def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Array:
     """Bilinear interpolation between pixel centers, without antialiasing.
 
-    Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)`: pixel i
-    stands at i + 1/2, and the edge pixels go on beyond the border.
+    Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)`: pixel i is
+    centered at i + 1/2, and edge pixels extend beyond the border.
 
     Args:
         x: [B, H, W, C] floats.
@@ -27,7 +27,7 @@ def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Arra
 
 
 def resize_nearest(x: Array, size: Sequence[int]) -> jax.Array:
-    """Takes the pixel whose center is nearest; made for label maps.
+    """Nearest-neighbor interpolation between pixel centers, for label maps.
 
     Equals PyTorch's `interpolate(mode="nearest-exact")`.
 
@@ -46,9 +46,9 @@ def transposed_conv_2x2(
 ) -> Float[Array, "b h2 w2 o"]:
     """Transposed convolution with a 2x2 kernel and stride 2.
 
-    The blocks of the result do not overlap, so it is one matrix product from the
-    input channels to the four pixels of a block. Kernels are laid out as in
-    `nn.ConvTranspose`: `kernel[1, 1]` makes the upper left pixel of each block.
+    The blocks of the result do not overlap, so it is one matrix product from the input
+    channels to the four pixels of a block. Kernels have the layout of
+    `nn.ConvTranspose`: `kernel[1, 1]` gives the upper left pixel of each block.
 
     Args:
         x: [B, H, W, I].
@@ -65,12 +65,12 @@ def transposed_conv_2x2(
 def transposed_conv_4x4(
     x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
 ) -> Float[Array, "b h2 w2 o"]:
-    """Transposed convolution with a 4x4 kernel and stride 2 that keeps the borders.
+    """Transposed convolution with a 4x4 kernel, stride 2 and edge padding.
 
-    The edge pixels of `x` go on beyond the border: with zeros there, as usual, the
-    outermost pixels would lose a part of their weight. A pixel of the result sees
+    The edge pixels of `x` extend beyond the border. With the usual zero padding, the
+    outermost pixels would lose part of their weight. A pixel of the result depends on
     2x2 pixels of `x`, so this is one 2x2 convolution to the four pixels of a block.
-    Kernels are laid out as in `nn.ConvTranspose`.
+    Kernels have the layout of `nn.ConvTranspose`.
 
     Args:
         x: [B, H, W, I].
@@ -91,7 +91,7 @@ def transposed_conv_4x4(
 
 
 def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b y x o"]:
-    """Spreads groups of channels over blocks of pixels.
+    """Rearranges channels into blocks of pixels.
 
     Args:
         x: [B, H, W, factor * factor * O], channels ordered (row, column, O).
@@ -107,7 +107,7 @@ def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b y
 
 
 def bilinear_kernel(factor: int) -> jax.Array:
-    """The kernel whose transposed convolution interpolates bilinearly.
+    """Computes the kernel of a transposed convolution that interpolates bilinearly.
 
     Args:
         factor: Stride, in pixels; even, so that the kernel has a center.

@@ -1,4 +1,4 @@
-"""ROIAlign with as many samples as a box is large, exact and with fixed shapes."""
+"""ROIAlign with a number of samples that depends on the box size, with fixed shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +16,27 @@ def roi_align_adaptive(
     spatial_scale: float,
     aligned: bool,
 ) -> Float[Array, "r p q c"]:
-    """`roi_align` with about one sample a feature: as many as the box is large.
+    """Computes `roi_align` with about one sample per feature.
 
-    A cell of a box of h features has ceil(h / P) samples along the height. Their
-    number has no fixed shape, but their sum is a product with one matrix for the
-    height and one for the width, which have: so it is exact.
+    A cell of a box of h features has ceil(h / P) samples along the height. The number
+    of samples has no fixed shape, but their average is a product with one matrix for
+    the height and one for the width, which have fixed shapes. The result is exact.
 
     Args:
         features: [H, W, C].
         boxes: [R, 4] (x0, y0, x1, y1) in pixels of the image.
         output_size: (P, Q), rows and columns of cells.
-        spatial_scale: Features a pixel, such as 1 / 4.
+        spatial_scale: Features per pixel, such as 1 / 4.
         aligned: As in `roi_align`.
 
     Returns:
         [R, P, Q, C] in the dtype of the features; 0 for a box without area if
-        `aligned`. Gradients flow to the features alone.
+        `aligned`. Gradients flow to the features only.
 
     Reference:
-        `torchvision.ops.roi_align` with `sampling_ratio=-1`. It equals that for boxes
-        no higher and wider than the map; larger ones have no more samples than
-        that.
+        `torchvision.ops.roi_align` with `sampling_ratio=-1`. Equal for boxes not larger
+        than the map; for larger boxes the number of samples is limited to that of the
+        whole map.
     """
     height, width, _ = features.shape
     boxes = jax.lax.stop_gradient(jnp.asarray(boxes)) * spatial_scale
@@ -63,7 +63,7 @@ def averaging_matrices(
     aligned: bool,
     limit: Int[Array, ""] | int | None = None,
 ) -> Float[Array, "r p h"]:
-    """Weights of an axis's features in the cells between start and end.
+    """Computes the weights of an axis's features in the cells from start to end.
 
     Args:
         start: [R] in features.
@@ -71,10 +71,10 @@ def averaging_matrices(
         size: H, features of the axis.
         cells: P.
         aligned: As in `roi_align`.
-        limit: How many features count, where the rest is padding; None for all.
+        limit: Number of features without padding; None for all.
 
     Returns:
-        [R, P, H]; a row adds up to 1, or to less where samples lie outside of the map.
+        [R, P, H]; a row sums to 1, or to less if samples lie outside the map.
     """
     length = end - start if aligned else jnp.maximum(end - start, 1)
     most = -(-size // cells)

@@ -1,7 +1,7 @@
-"""Where the samples of ROIAlign's cells lie along one axis, and what they mix.
+"""Interpolation positions and weights of ROIAlign along one axis.
 
-The two axes are independent: a sample counts if it does on both, and the weights of the
-four features that it mixes are products.
+The two axes are independent: a sample is used if it is inside on both, and the weights
+of its four features are products.
 """
 
 import jax.numpy as jnp
@@ -20,16 +20,16 @@ def cell_entries(
     count: Float[Array, " r"],
     most: int,
 ) -> tuple[Int[Array, "r p _"], Float[Array, "r p _"]]:
-    """The features of an axis that each cell mixes, and how much of each it takes.
+    """Computes the features of an axis that each cell averages, and their weights.
 
     Args:
-        start: [R] where boxes begin, in features.
-        end: [R] where they end.
-        limit: [R] features of the axis.
+        start: [R] start of each box, in features.
+        end: [R] end of each box, in features.
+        limit: [R] number of features of the axis.
         cells: P.
         aligned: As in `roi_align`.
-        count: [R] samples a cell, in the dtype of `start`.
-        most: S, the largest of them.
+        count: [R] samples per cell, in the dtype of `start`.
+        most: S, the largest `count`.
 
     Returns:
         Two [R, P, 2 * S], positions (int32) and weights: two neighbors a sample.

@@ -1,4 +1,4 @@
-"""Order statistics and orders that are fast on a CPU, where XLA's sort is not."""
+"""Order statistics and sorting that are fast on CPUs, where XLA's sort is slow."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,22 @@ from segjax.typing import Array
 def kth_largest(
     values: Float[Array, "*batch n"], k: Int[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """The k-th largest of each row, exactly, by bisection of its bits.
+    """Finds the k-th largest value of each row, by bisection of its bits.
 
-    Bits of floats of at least 0 are in the order of the floats. A pass over the
-    values settles one bit, so the time does not depend on k, which may be traced.
+    The bits of non-negative floats have the order of the floats. Each pass over the
+    values determines one bit, so the time does not depend on k, which may be traced.
 
     Args:
-        values: [..., N]. Negative values, NaN excluded, are smaller than any that
-            can be found: use -1 for what does not count.
-        k: [...] from 1; no more than the values of at least 0 in the row.
+        values: [..., N] without NaN. Negative values are ignored: use -1 for padding.
+        k: [...] from 1 to the number of non-negative values in the row.
 
     Returns:
-        [...] in the dtype of `values`; 0 where k is larger than it may be.
+        [...] in the dtype of `values`; 0 where k is too large.
     """
     values = jnp.asarray(values)
     wide = jnp.finfo(values.dtype).bits
     integer = jnp.dtype(f"int{wide}")
-    # Bits of negative values are negative integers. (-0.0 too: found stays 0.)
+    # The bits of negative values, -0.0 included, are negative integers.
     bits = jax.lax.bitcast_convert_type(values, integer)
 
     def settle(i, found):
@@ -41,13 +40,13 @@ def kth_largest(
 
 
 def argsort(values: Float[Array, "*batch n"]) -> Int[Array, "*batch n"]:
-    """Stable ascending order of each row; equals `jnp.argsort(values, axis=-1)`.
+    """Sorts each row in stable ascending order; equals `jnp.argsort(values, axis=-1)`.
 
-    On the CPU a sort of pairs costs six sorts of single integers. So there each of
-    two or more passes sorts some bits of the key and the position in one integer.
+    On CPUs, XLA sorts pairs much more slowly than single integers. There, each of two
+    or more passes sorts some bits of the key together with the position in one integer.
 
     Args:
-        values: [..., N] without NaN. No gradient flows through the order.
+        values: [..., N] without NaN. No gradient flows through.
 
     Returns:
         [..., N] positions, int32.
@@ -63,7 +62,7 @@ def _argsort(values: jax.Array) -> jax.Array:
 
 
 def _radix_argsort(values: jax.Array) -> jax.Array:
-    """`argsort` of float32, from the low digit of the key to the high one."""
+    """Radix `argsort` of float32, from the low digits of the key to the high ones."""
     place = max(values.shape[-1] - 1, 1).bit_length()  # Bits of a position.
     digit = 32 - place
     sign = jnp.uint32(1 << 31)

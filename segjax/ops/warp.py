@@ -1,8 +1,8 @@
-"""Reading an image at places between its pixels.
+"""Sampling of an image at positions between its pixels.
 
 Pixel centers are at whole numbers, as in `scipy.ndimage.map_coordinates`; a pixel
-reaches half a pixel to each side. So [-0.5, H - 0.5] x [-0.5, W - 0.5] is inside.
-All functions take one image: `jax.vmap` them over a batch.
+extends half a pixel to each side, so the image is [-0.5, H - 0.5] x [-0.5, W - 0.5].
+All functions take one image; use `jax.vmap` for a batch.
 """
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from segjax.typing import Array
 def inside(
     rows: Float[Array, "i j"], columns: Float[Array, "i j"], size: tuple[int, int]
 ) -> Bool[Array, "i j"]:
-    """Which places lie on an image of `size` (height, width), its edges included."""
+    """True for positions inside an image of `size` (height, width), edges included."""
     height, width = size
     fits_rows = (rows >= -0.5) & (rows <= height - 0.5)
     return fits_rows & (columns >= -0.5) & (columns <= width - 0.5)
@@ -25,16 +25,16 @@ def sample_bilinear(
     rows: Float[Array, "i j"],
     columns: Float[Array, "i j"],
 ) -> Float[Array, "i j c"]:
-    """Mixes the four nearest pixels, by distance.
+    """Samples an image by bilinear interpolation.
 
     Args:
         image: [H, W, C].
-        rows: [I, J] vertical places in pixels.
-        columns: [I, J] horizontal places in pixels.
+        rows: [I, J] vertical positions in pixels.
+        columns: [I, J] horizontal positions in pixels.
 
     Returns:
-        [I, J, C]. 0 outside; beyond the centers of the outermost pixels, but still
-        inside, the outermost pixel's value.
+        [I, J, C]; 0 outside. Between the centers of the outermost pixels and the edge,
+        the value of the outermost pixel.
     """
     height, width, channels = image.shape
     row = jnp.clip(rows, 0, height - 1)
@@ -45,7 +45,7 @@ def sample_bilinear(
     right = jnp.minimum(left + 1, width - 1)
     down = (row - top)[..., None]
     across = (column - left)[..., None]
-    # One flat index: on a CPU half the time of indexing with pairs.
+    # One flat index is faster on CPUs than a pair of indices.
     pixels = jnp.asarray(image).reshape(height * width, channels)
 
     def at(r, c):
@@ -62,15 +62,15 @@ def sample_nearest(
     rows: Float[Array, "i j"],
     columns: Float[Array, "i j"],
 ) -> Shaped[Array, "i j *rest"]:
-    """Takes the pixel whose square holds the place.
+    """Samples an image or a label map at the nearest pixel.
 
     Args:
-        x: [H, W, ...] of any type, such as class ids or masks.
-        rows: [I, J] vertical places in pixels.
-        columns: [I, J] horizontal places in pixels.
+        x: [H, W, ...] of any dtype, such as class ids or masks.
+        rows: [I, J] vertical positions in pixels.
+        columns: [I, J] horizontal positions in pixels.
 
     Returns:
-        [I, J, ...] of the type of `x`; 0 or False outside.
+        [I, J, ...] in the dtype of `x`; 0 or False outside.
     """
     height, width, *rest = x.shape
     row = jnp.clip(jnp.floor(rows + 0.5), 0, height - 1).astype(jnp.int32)

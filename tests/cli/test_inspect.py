@@ -167,7 +167,7 @@ def test_detectors_are_ranked_by_their_losses_in_training(segjax, tmp_path):
         assert got.code == 0, got.err
         assert "Traceback" not in got.err
         rows.append(rows_of(run / "inspection-train-best.csv"))
-    terms = ["objectness", "rpn_box", "class", "box", "mask"]
+    terms = ["objectness", "rpn_box", "classifier", "box", "mask"]
     columns = {f"loss/{name}" for name in terms} | {"loss", "gradient_norm"}
     assert columns <= rows[0][0].keys()
     # What is random comes from the example's index, so losses repeat.

@@ -1,4 +1,4 @@
-"""What every loss promises. A new loss joins with one line in LOSSES."""
+"""Properties of every loss. A new loss is one line in LOSSES."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ class Case:
         return self.loss(logits, labels, valid, **{**self.options, **options})
 
     def least(self, labels, valid):
-        """The least value of each image; 0 where the best is not known."""
+        """The minimum for each image; 0 if it is not known."""
         if callable(self.best):
             return self.best(labels, valid)
         return np.full(len(labels), self.best or 0.0)
@@ -106,7 +106,7 @@ def case(request):
 
 @pytest.fixture
 def batch(rng, case):
-    """Arguments of a loss: about a third of the pixels do not count."""
+    """Arguments of a loss, with about a third of the pixels invalid."""
     logits = rng.normal(size=(B, H, W, case.classes), scale=2).astype(np.float32)
     labels = rng.integers(0, case.classes, (B, H, W)).astype(np.int32)
     return logits, labels, rng.random((B, H, W)) < 2 / 3
@@ -122,13 +122,13 @@ def _compiled(case):
 
 
 def _compiled_outputs(case, logits, labels, valid):
-    """Values [B] and the gradient of their sum, as they come."""
+    """Values [B] and the gradient of their sum."""
     grad, values = _compiled(case)(logits, labels, valid)
     return values, grad
 
 
 def _value_and_grad(case, logits, labels, valid):
-    """Both in float64, on the host."""
+    """Values and gradient in float64, on the host."""
     values, grad = _compiled_outputs(case, logits, labels, valid)
     return np.asarray(values, np.float64), np.asarray(grad, np.float64)
 
@@ -148,7 +148,7 @@ def test_every_public_loss_is_in_the_list():
     assert public == {case.loss for case in LOSSES}
 
 
-def test_one_value_an_image_in_float32(case, batch):
+def test_one_value_per_image_in_float32(case, batch):
     logits, labels, valid = batch
     for dtype in (jnp.float32, jnp.bfloat16):
         values, grad = _compiled_outputs(
@@ -205,7 +205,7 @@ def test_invalid_pixels_have_no_gradient(case, batch):
 
 
 @pytest.mark.parametrize("garbage", [255, -1, C, 2**31 - 1])
-def test_labels_of_invalid_pixels_are_never_read(case, batch, garbage):
+def test_labels_of_invalid_pixels_are_ignored(case, batch, garbage):
     logits, labels, valid = batch
     want = _value_and_grad(case, *batch)
     labels = np.where(valid, labels, np.int32(garbage))
@@ -215,7 +215,7 @@ def test_labels_of_invalid_pixels_are_never_read(case, batch, garbage):
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30])
-def test_logits_of_invalid_pixels_are_never_read(case, batch, garbage):
+def test_logits_of_invalid_pixels_are_ignored(case, batch, garbage):
     logits, labels, valid = batch
     want = _value_and_grad(case, *batch)
     logits = np.where(valid[..., None], logits, np.float32(garbage))
@@ -236,8 +236,8 @@ def test_huge_logits_stay_finite(case, batch, rng, dtype):
 def test_absent_class_stays_finite(case, batch, scale):
     logits, labels, valid = batch
     last = case.classes - 1
-    logits[..., last] -= np.float32(2 * scale)  # The last class not predicted ...
-    labels = np.minimum(labels, last - 1)  # ... and not there.
+    logits[..., last] -= np.float32(2 * scale)  # The last class is not predicted ...
+    labels = np.minimum(labels, last - 1)  # ... and absent from the labels.
     _assert_finite(*_value_and_grad(case, logits, labels, valid))
 
 
@@ -257,8 +257,8 @@ def test_one_pixel(case):
     _assert_finite(values, grad)
     if case.anywhere:
         assert values > 0
-        assert grad[0, 0, 0, 1] < 0  # More of the true class is better.
-    else:  # It has neither boundary nor center line.
+        assert grad[0, 0, 0, 1] < 0  # A higher logit of the true class lowers the loss.
+    else:  # One pixel has neither boundary nor center line.
         assert values == 0
         np.testing.assert_array_equal(grad, 0)
 
@@ -292,7 +292,7 @@ def test_order_of_classes_does_not_matter(case, batch):
         pytest.skip("its classes have different parts")
     logits, labels, valid = batch
     order = np.array([2, 0, 1])  # New class k is old class order[k].
-    options = {  # What is given a class moves with the class.
+    options = {  # Options by class are permuted with the classes.
         name: tuple(value[i] for i in order)
         for name, value in case.options.items()
         if isinstance(value, tuple)
@@ -304,7 +304,7 @@ def test_order_of_classes_does_not_matter(case, batch):
     np.testing.assert_allclose(got, _value_and_grad(case, *batch)[0], rtol=1e-5)
 
 
-def test_images_do_not_see_each_other(case, batch, rng):
+def test_images_are_independent(case, batch, rng):
     want = _value_and_grad(case, *batch)
     logits, labels, valid = batch
     other = (-3 * logits, rng.permutation(labels.ravel()).reshape(labels.shape), ~valid)
@@ -342,13 +342,13 @@ def test_jit_vmap_and_grad_trace_once(case, batch):
         np.testing.assert_allclose(grads[i], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_misshapen_arguments_are_refused(case, batch):
+def test_wrong_shapes_are_errors(case, batch):
     logits, labels, valid = batch
     with pytest.raises(Exception, match=r"(?i)shape|valid"):
         case(logits, labels, valid[:, 1:])
 
 
-def test_one_weight_a_class(case, batch):
+def test_one_weight_per_class(case, batch):
     if "class_weights" not in inspect.signature(case.loss).parameters:
         pytest.skip("takes no class weights")
     with pytest.raises(ValueError, match=r"needs 3 numbers.*got shape \(2,\)"):

@@ -12,28 +12,28 @@ def batch(rng):
 
 
 def _images(batch):
-    """Of each image its valid pixels: float64 probabilities and one-hot labels."""
+    """Yields float64 probabilities and one-hot labels of each image's valid pixels."""
     for logits, labels, valid in zip(*batch, strict=True):
         x = logits.astype(np.float64)[valid]
         probs = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
         yield probs, np.eye(logits.shape[-1])[labels[valid]]
 
 
-def _index(p, t, false_positive, false_negative, smooth):
+def _index(p, t, alpha, beta, smooth):
     tp, fp, fn = (p * t).sum(0), (p * (1 - t)).sum(0), ((1 - p) * t).sum(0)
-    return (tp + smooth) / (tp + false_positive * fp + false_negative * fn + smooth)
+    return (tp + smooth) / (tp + alpha * fp + beta * fn + smooth)
 
 
 def test_tversky_equals_the_formula(batch):
     want = [1 - _index(p, t, 0.2, 0.9, 0.5).mean() for p, t in _images(batch)]
-    got = losses.tversky(*batch, false_positive=0.2, false_negative=0.9, smooth=0.5)
+    got = losses.tversky(*batch, alpha=0.2, beta=0.9, smooth=0.5)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_tversky_has_dice_and_jaccard_inside(batch):
-    got = losses.tversky(*batch, false_positive=0.5, false_negative=0.5, smooth=0.5)
+def test_tversky_equals_dice_and_jaccard_for_their_weights(batch):
+    got = losses.tversky(*batch, alpha=0.5, beta=0.5, smooth=0.5)
     np.testing.assert_allclose(got, losses.soft_dice(*batch, smooth=1.0), rtol=1e-5)
-    got = losses.tversky(*batch, false_positive=1.0, false_negative=1.0)
+    got = losses.tversky(*batch, alpha=1.0, beta=1.0)
     np.testing.assert_allclose(got, losses.jaccard(*batch), rtol=1e-5)
 
 
@@ -66,7 +66,7 @@ def test_focal_tversky_equals_the_formula(batch):
 
 
 def test_asymmetric_unified_focal_equals_the_formula(batch):
-    rare, balance, delta, gamma = np.asarray([0, 1, 0, 1], bool), 0.3, 0.7, 0.4
+    rare, weight, delta, gamma = np.asarray([0, 1, 0, 1], bool), 0.3, 0.7, 0.4
     want = []
     for p, t in _images(batch):
         # Equation 17: focal without focus for rare r, with it for the rest.
@@ -76,8 +76,8 @@ def test_asymmetric_unified_focal_equals_the_formula(batch):
         # Equation 18: focal Tversky with enhancement for rare r only.
         loss = 1 - _index(p, t, 1 - delta, delta, 1.0)
         loss[rare] **= 1 - gamma
-        want.append(balance * focal.mean() + (1 - balance) * loss.mean())
-    options = {"balance": balance, "delta": delta, "gamma": gamma}
+        want.append(weight * focal.mean() + (1 - weight) * loss.mean())
+    options = {"weight": weight, "delta": delta, "gamma": gamma}
     got = losses.asymmetric_unified_focal(*batch, rare=rare, **options)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     got = losses.asymmetric_unified_focal(*batch)
@@ -86,8 +86,8 @@ def test_asymmetric_unified_focal_equals_the_formula(batch):
 
 
 def test_messages(batch):
-    with pytest.raises(ValueError, match=r"false_positive=-1\.0 and false_neg.*=0\.7"):
-        losses.tversky(*batch, false_positive=-1.0)
+    with pytest.raises(ValueError, match=r"alpha=-1\.0 and beta=0\.7"):
+        losses.tversky(*batch, alpha=-1.0)
     with pytest.raises(ValueError, match="focal_tversky needs gamma above 0, got 0"):
         losses.focal_tversky(*batch, gamma=0.0)
     with pytest.raises(ValueError, match=r"gamma in \[0, 1\), got 0\.5, 0\.6 and 1"):

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from segjax import losses
 
-# Compiled: operation by operation they take seconds.
+# Compiled, because they take seconds operation by operation.
 boundary = jax.jit(losses.boundary, static_argnames="spacing")
 hausdorff = jax.jit(losses.hausdorff, static_argnames=("alpha", "spacing"))
 FOREGROUND = np.asarray([0.0, 1.0])
@@ -91,7 +91,7 @@ def test_errors_far_from_the_boundary_cost_more():
     labels, valid = np.zeros((1, 9, 30), np.int32), np.ones((1, 9, 30), bool)
     labels[0, :, :5] = 1
     values = []
-    for column in (6, 12, 25):  # A speck of class 1 where there is none.
+    for column in (6, 12, 25):  # One pixel of class 1 where there is none.
         guess = labels.copy()
         guess[0, 4, column] = 1
         values.append(hausdorff(np.float32(30 * np.eye(2)[guess]), labels, valid))
@@ -99,7 +99,7 @@ def test_errors_far_from_the_boundary_cost_more():
 
 
 def test_void_pixels_are_not_part_of_a_region(batch):
-    # A border of void leaves the distances of what is inside as they were.
+    # A border of void does not change the distances inside.
     logits, labels, valid = (x[:1] for x in batch)
     pad = ((0, 0), (3, 2), (1, 4))
     padded = (
@@ -112,7 +112,7 @@ def test_void_pixels_are_not_part_of_a_region(batch):
         np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_class_that_is_absent_or_fills_the_image_costs_nothing(batch):
+def test_class_that_is_absent_or_fills_the_image_contributes_0(batch):
     logits, labels, valid = batch
     only = {"class_weights": np.asarray([0.0, 0.0, 1.0])}
     assert boundary(logits, labels, valid, **only)[1] == 0

@@ -26,7 +26,7 @@ def test_terms_are_named_and_weighted(rng):
     np.testing.assert_allclose(terms["dice"], want, rtol=1e-6)
 
 
-def test_a_users_loss_never_sees_a_void_label(rng):
+def test_losses_of_users_get_label_0_in_void(rng):
     def lookup(logits, labels, valid):
         assert logits.shape[:3] == labels.shape == valid.shape
         return jnp.max(labels, axis=(1, 2)).astype(jnp.float32)
@@ -40,8 +40,8 @@ def test_messages(rng):
     with pytest.raises(ValueError, match="at least one term"):
         losses.semantic()
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
-    for size in ((9, 8), (4, 4)):  # A forgotten upsampling is no margin.
-        with pytest.raises(ValueError, match=r"one size, got logits .* labels"):
+    for size in ((9, 8), (4, 4)):  # Not a margin, but a missing upsampling.
+        with pytest.raises(ValueError, match=r"the same size, got logits .* labels"):
             objective(np.zeros((2, *size, 3), np.float32), _batch(rng))
 
 
@@ -61,7 +61,7 @@ def test_pixel_weights_of_the_batch(rng):
     small = losses.semantic_weighted(
         lambda batch: batch["pixel_weight"][:, :4], ce=(1.0, losses.cross_entropy)
     )
-    with pytest.raises(ValueError, match=r"one number a pixel, \[2, 8, 8\], got"):
+    with pytest.raises(ValueError, match=r"one number per pixel, \[2, 8, 8\], got"):
         small(logits, batch)
 
 
@@ -86,7 +86,7 @@ def test_border_weights_in_an_objective(rng):
     np.testing.assert_allclose(grad[~off], plain[~off], rtol=1e-5)
 
 
-def test_deep_supervision_adds_up_every_size(rng):
+def test_deep_supervision_sums_all_sizes(rng):
     batch = _batch(rng)
     logits = [rng.normal(size=(2, n, n, 3)).astype(np.float32) for n in (8, 4, 2)]
     one = losses.semantic(ce=(2.0, losses.cross_entropy), dice=(1.0, losses.soft_dice))
@@ -94,7 +94,7 @@ def test_deep_supervision_adds_up_every_size(rng):
     assert list(got) == ["ce", "dice"]
     want = 0
     for weight, x in zip((0.5, 0.3, 0.2), logits, strict=True):
-        step = 8 // x.shape[1]  # The nearest center, of two the right or lower one.
+        step = 8 // x.shape[1]  # The nearest center; in a tie the right or lower one.
         pick = slice(step // 2, None, step)
         label, valid = batch["label"][:, pick, pick], batch["valid"][:, pick, pick]
         want = want + weight * 2 * losses.cross_entropy(x, label, valid)
@@ -105,7 +105,7 @@ def test_messages_of_the_combinators(rng):
     with pytest.raises(ValueError, match="semantic_weighted needs at least one term"):
         losses.semantic_weighted(lambda batch: batch["pixel_weight"])
     one = losses.semantic(ce=(1.0, losses.cross_entropy))
-    with pytest.raises(ValueError, match="one weight a logit map, got none"):
+    with pytest.raises(ValueError, match="one weight per logit map, got none"):
         losses.deep_supervision(one, weights=())
     deep = losses.deep_supervision(one, weights=(0.5, 0.5))
     with pytest.raises(ValueError, match="has 2 weights, got 1 outputs"):

@@ -10,7 +10,7 @@ from segjax import losses
 from tests import torchvision_oracle
 
 B, A, R, C, P, M = 3, 30, 12, 4, 6, 5
-NAMES = {"objectness", "rpn_box", "class", "box", "mask"}
+NAMES = {"objectness", "rpn_box", "classifier", "box", "mask"}
 batch_wise, image_wise = (
     jax.jit(lambda arrays, weight, f=f: f()(_outputs(arrays), {"weight": weight}))
     for f in (losses.instance, losses.instance_per_image)
@@ -23,7 +23,7 @@ def _outputs(arrays):
 
 
 def random_arrays(rng, *, unequal=True):
-    """Training outputs, sampled more in one image than in another."""
+    """Training outputs with different numbers of samples per image."""
     kind = rng.choice(3, (B, A), p=[0.2, 0.3, 0.5])
     classes = rng.integers(1, C, (B, R))
     number = np.array([R, R - 3, R - 5]) if unequal else np.full(B, R)
@@ -55,7 +55,7 @@ def random_arrays(rng, *, unequal=True):
 
 
 def theirs(arrays):
-    """torchvision's five losses of the same predictions and targets."""
+    """torchvision's five losses for the same predictions and targets."""
     torchvision = torchvision_oracle.load()
     import torch
     from torch.nn import functional
@@ -75,24 +75,24 @@ def theirs(arrays):
         list(t["anchor_delta_targets"]),
     )
     kept = t["proposal_mask"]
-    class_, box = roi_heads.fastrcnn_loss(
+    classifier, box = roi_heads.fastrcnn_loss(
         t["class_logits"][kept],
         t["box_deltas"][kept].flatten(1),
         [t["class_targets"][kept].long()],
         [t["box_delta_targets"][kept]],
     )
-    # Its own `maskrcnn_loss` cuts the targets out; here they are given.
+    # torchvision's `maskrcnn_loss` also crops the targets; here they are given.
     masks = t["mask_sampled"]
     mask = functional.binary_cross_entropy_with_logits(
         t["mask_logits"][masks], t["mask_targets"][masks]
     )
     values = dict(zip(("objectness", "rpn_box"), (objectness, rpn_box), strict=True))
-    values |= {"class": class_, "box": box, "mask": mask}
+    values |= {"classifier": classifier, "box": box, "mask": mask}
     return {k: float(v) for k, v in values.items()}
 
 
 @pytest.mark.parity
-def test_mean_over_the_batch_is_torchvisions(rng):
+def test_mean_over_the_batch_equals_torchvision(rng):
     arrays = random_arrays(rng)
     got = batch_wise(arrays, ONES)
     want = theirs(arrays)
@@ -115,17 +115,17 @@ def test_images_of_weight_0_do_not_count(rng):
     assert all(np.isfinite(values).all() for values in nothing.values())
 
 
-def test_images_alone_are_the_same_as_in_a_batch(rng):
+def test_per_image_loss_does_not_depend_on_the_batch(rng):
     arrays = random_arrays(rng)
     together = image_wise(arrays, ONES)
     for i in range(B):
         alone = {k: v[i : i + 1] for k, v in arrays.items()}
-        for run in (image_wise, batch_wise):  # A batch of one has one mean.
+        for run in (image_wise, batch_wise):  # Equal for a batch of one.
             for name, values in run(alone, ONES[:1]).items():
                 np.testing.assert_allclose(values[0], together[name][i], rtol=1e-5)
 
 
-def test_the_two_agree_where_counts_are_equal(rng):
+def test_both_objectives_agree_for_equal_counts(rng):
     arrays = random_arrays(rng, unequal=False)
     got, want = batch_wise(arrays, ONES), image_wise(arrays, ONES)
     for name in NAMES:
@@ -150,7 +150,7 @@ def test_by_hand():
     logits = np.zeros((1, 3, 2), np.float32)
     total, count = losses.class_sum(logits, classes, proposal_mask)
     np.testing.assert_allclose([total, count], [[2 * np.log(2)], [2]], rtol=1e-6)
-    # Only the box of the true class is read, and none of background.
+    # Only the box of the true class is used, and none of background.
     boxes = np.full((1, 3, 2, 4), 7, np.float32)
     boxes[0, 0, 1] = [1, 0, 0, 0]
     total, count = losses.box_sum(boxes, 0 * deltas, classes, proposal_mask)
@@ -190,7 +190,7 @@ def _split(arrays):
     }
 
 
-def test_what_is_not_sampled_is_never_read(rng):
+def test_entries_that_are_not_sampled_are_ignored(rng):
     arrays = random_arrays(rng)
     broken = dict(arrays)
     for name, pixel_mask in COUNTS.items():
@@ -207,7 +207,7 @@ def test_what_is_not_sampled_is_never_read(rng):
         np.testing.assert_array_equal(gradient, want_gradients[name], err_msg=name)
 
 
-def test_without_objects_there_is_no_nan(rng):
+def test_no_nan_without_objects(rng):
     arrays = random_arrays(rng)
     for name in ("anchor_positive", "mask_sampled"):
         arrays[name] = np.zeros_like(arrays[name])
@@ -215,8 +215,8 @@ def test_without_objects_there_is_no_nan(rng):
     terms = batch_wise(arrays, ONES)
     for name in ("rpn_box", "box", "mask"):
         np.testing.assert_array_equal(terms[name], 0)
-    assert all(np.all(terms[name] > 0) for name in ("objectness", "class"))
-    for name in ("anchor_negative", "proposal_mask"):  # Nothing sampled at all.
+    assert all(np.all(terms[name] > 0) for name in ("objectness", "classifier"))
+    for name in ("anchor_negative", "proposal_mask"):  # No samples at all.
         arrays[name] = np.zeros_like(arrays[name])
     value, gradients = _gradients(*_split(arrays))
     assert value == 0
@@ -235,11 +235,11 @@ def test_large_logits_stay_finite(rng):
 def test_weights_of_terms(rng):
     arrays = random_arrays(rng)
     objective = losses.instance(
-        objectness=2.0, rpn_box=3.0, class_=5.0, box=7.0, mask=0.0
+        objectness=2.0, rpn_box=3.0, classifier=5.0, box=7.0, mask=0.0
     )
     got = objective(_outputs(arrays), {"weight": ONES})
     want = batch_wise(arrays, ONES)
-    factors = {"objectness": 2, "rpn_box": 3, "class": 5, "box": 7, "mask": 0}
+    factors = {"objectness": 2, "rpn_box": 3, "classifier": 5, "box": 7, "mask": 0}
     for name, factor in factors.items():
         np.testing.assert_allclose(got[name], factor * want[name], rtol=1e-5)
 

@@ -19,7 +19,7 @@ def batch(rng):
 
 
 def _costs(batch):
-    """Of each image the costs of its valid pixels, from the largest."""
+    """Losses of the valid pixels of each image, in descending order."""
     logits, labels, valid = batch
     cost = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     return [np.sort(c[v])[::-1] for c, v in zip(cost, valid, strict=True)]

@@ -72,7 +72,7 @@ def test_lovasz_hinge_equals_brute_force(rng, foreground):
 def test_lovasz_softmax_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(PIXELS, 4), scale=2)
-    labels = rng.integers(0, 3, PIXELS)  # Class 3 is absent, and has no say.
+    labels = rng.integers(0, 3, PIXELS)  # Class 3 is absent and left out of the mean.
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     want = []
     for k in np.unique(labels):
@@ -88,7 +88,7 @@ def test_lovasz_softmax_equals_brute_force(seed):
     np.testing.assert_allclose(got, [np.mean(want)], rtol=1e-5)
 
 
-def test_invalid_pixels_are_as_if_they_were_not_there(rng):
+def test_equals_the_loss_without_the_invalid_pixels(rng):
     logits = rng.normal(size=(1, 1, 12, 3), scale=2).astype(np.float32)
     labels = rng.integers(0, 3, (1, 1, 12)).astype(np.int32)
     valid = np.arange(12)[None, None] % 3 > 0

@@ -10,7 +10,7 @@ WEIGHTS = np.asarray([0.5, 1.0, 3.0, 0.0])
 
 @pytest.fixture
 def batch(rng):
-    """Overlapping targets: a pixel may be of several classes, or of none."""
+    """Overlapping targets: a pixel may have several classes, or none."""
     logits = rng.normal(size=(3, 6, 5, 4), scale=2).astype(np.float32)
     targets = rng.random((3, 6, 5, 4)) < 0.4
     return logits, targets, rng.random((3, 6, 5)) < 0.7
@@ -65,7 +65,7 @@ def test_two_classes_of_a_softmax_are_one_of_a_sigmoid(rng):
     )
 
 
-def test_a_sure_prediction_keeps_its_digits():
+def test_confident_predictions_are_accurate():
     logits = np.float32([[[[20.0, -20.0]]]])
     targets, valid = np.asarray([[[[True, False]]]]), np.ones((1, 1, 1), bool)
     got = losses.sigmoid_cross_entropy(logits, targets, valid)

@@ -53,7 +53,7 @@ def test_cross_entropy_equals_optax(batch):
     np.testing.assert_allclose(got, _mean_by_loop(cost, valid), rtol=1e-5)
 
 
-def test_weights_multiply_pixels_and_count_in_no_denominator(batch):
+def test_weights_multiply_pixels_but_not_the_denominator(batch):
     logits, labels, valid = batch
     log_p = np.take_along_axis(_log_softmax(logits), labels[..., None], -1)[..., 0]
     want = _mean_by_loop(-np.asarray(WEIGHTS)[labels] * log_p, valid)
@@ -86,7 +86,7 @@ def test_cross_entropy_equals_torch(batch, weights, smoothing):
     for i in range(len(logits)):
         count = valid[i].sum()
         np.testing.assert_allclose(got[i], torch_loss(i, "sum") / count, rtol=1e-5)
-        # Its mean divides by the weights of the labels instead, as documented.
+        # torch divides by the sum of the labels' weights, as documented.
         share = (
             1 if weights is None else np.asarray(weights)[labels[i]][valid[i]].mean()
         )
@@ -126,7 +126,7 @@ def test_pixel_weights_multiply_pixels(batch, rng):
     cost = -np.take_along_axis(_log_softmax(logits), labels[..., None], -1)[..., 0]
     got = losses.cross_entropy(*batch, pixel_weights=weights)
     np.testing.assert_allclose(got, _mean_by_loop(weights * cost, valid), rtol=1e-5)
-    # Never read where not valid, and float32 or the like.
+    # Ignored where not valid, and converted to float32.
     weights = np.where(valid, weights, np.nan).astype(np.float16)
     got = losses.cross_entropy(*batch, pixel_weights=weights)
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Fast parts of losses beside their plain forms, in value and gradient."""
+"""Fast implementations of losses equal plain ones, in value and gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def _sums_over_pixels(probs, target):
 
 @settings(max_examples=16, deadline=None)
 @given(shape=SHAPES, seed=SEEDS)
-def test_one_product_counts_as_sums_do(shape, seed):
+def test_soft_counts_equal_plain_sums(shape, seed):
     rng, logits, target, _ = draw(shape, seed)
     probs = np.asarray(jax.nn.softmax(logits))
     target *= rng.random((*shape[:-1], 1)) < 0.8
@@ -52,9 +52,9 @@ def _apart(logits, labels):
 
 @settings(max_examples=16, deadline=None)
 @given(shape=SHAPES, seed=SEEDS)
-def test_softmax_and_log_share_exponentials(shape, seed):
+def test_softmax_and_log_p_equal_jax(shape, seed):
     rng, logits, _, labels = draw(shape, seed)
-    labels = labels.astype(np.float32)  # Its gradient is 0 in both forms.
+    labels = labels.astype(np.float32)  # The gradient of labels is 0 in both forms.
     plain_form.check(_shared, _apart, logits, labels, rng=rng)
 
 
@@ -73,7 +73,7 @@ def _cross_entropy(logits, labels):
 @given(shape=SHAPES, seed=SEEDS)
 def test_cross_entropy_equals_a_gather(shape, seed):
     rng, logits, _, labels = draw(shape, seed)
-    labels = labels.astype(np.float32)  # Its gradient is 0 in both forms.
+    labels = labels.astype(np.float32)  # The gradient of labels is 0 in both forms.
     plain_form.check(_cross_entropy, _cross_entropy_by_gather, logits, labels, rng=rng)
 
 
@@ -88,7 +88,7 @@ def _cost_by_jax(log_p, rare):
 
 @settings(max_examples=16, deadline=None)
 @given(shape=st.sampled_from([(1, 1, 1), (2, 5, 3)]), seed=SEEDS)
-def test_asymmetric_cost_has_the_derived_gradient(shape, seed):
+def test_asymmetric_cost_gradient_equals_autodiff(shape, seed):
     rng = np.random.default_rng(seed)
     log_p = np.log(rng.uniform(0.01, 0.99, shape)).astype(np.float32)
     rare = rng.integers(0, 2, shape).astype(np.float32)
@@ -109,7 +109,7 @@ def _top_half_by_sorting(logits, labels):
 
 @settings(max_examples=16, deadline=None)
 @given(shape=st.sampled_from([(1, 1, 1, 2), (2, 3, 7, 4)]), seed=SEEDS)
-def test_hardest_pixels_are_those_of_a_sort(shape, seed):
+def test_hardest_pixels_equal_a_sort(shape, seed):
     rng, logits, _, labels = draw(shape, seed)
     labels = labels.astype(np.float32)
     plain_form.check(_top_half, _top_half_by_sorting, logits, labels, rng=rng)

@@ -51,14 +51,14 @@ def test_soft_dice_equals_the_formula_on_valid_pixels(batch):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_class_absent_from_both_sides_costs_nothing():
+def test_class_absent_from_labels_and_prediction_contributes_0():
     labels, valid = jnp.zeros((1, 4, 4), jnp.int32), jnp.ones((1, 4, 4), bool)
     logits = jnp.broadcast_to(jnp.asarray([0.0, -1e4]), (1, 4, 4, 2))
     assert losses.soft_dice(logits, labels, valid) == 0
 
 
 def _images(batch):
-    """Of each image its valid pixels: float64 probabilities and one-hot labels."""
+    """Yields float64 probabilities and one-hot labels of each image's valid pixels."""
     for logits, labels, valid in zip(*batch, strict=True):
         x = logits.astype(np.float64)[valid]
         probs = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
@@ -91,7 +91,7 @@ def test_generalized_dice_equals_the_formula(batch):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_generalized_dice_pays_for_a_class_that_is_only_predicted():
+def test_generalized_dice_increases_for_a_class_that_is_only_predicted():
     labels, valid = jnp.zeros((1, 2, 2), jnp.int32), jnp.ones((1, 2, 2), bool)
     logits = 30 * jax.nn.one_hot(jnp.asarray([[[0, 0], [0, 1]]]), 2)
     # TP = (3, 0), FP = (0, 1), FN = (1, 0), equal weights: 1 - 6 / (7 + 1).
@@ -133,7 +133,7 @@ def test_matthews_of_confident_predictions_equals_scikit_learn(rng):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_matthews_of_a_single_class_prefers_the_right_one():
+def test_matthews_of_a_single_class_is_smaller_for_the_right_one():
     labels, valid = jnp.zeros((1, 4, 4), jnp.int32), jnp.ones((1, 4, 4), bool)
     scale = jnp.linspace(-20, 20, 9)[:, None, None, None, None]
     logits = scale * jnp.asarray([1.0, 0.0])[None, None, None, None, :]

@@ -60,8 +60,8 @@ def test_a_gap_costs_more_than_a_thinner_line():
     labels, valid = np.zeros((1, 15, 30), np.int32), np.ones((1, 15, 30), bool)
     labels[0, 6:9, 2:28] = 1
     gap, thin = labels.copy(), labels.copy()
-    gap[0, :, 12:18] = 0  # 18 pixels missing, and in two pieces.
-    thin[0, 6] = 0  # 26 pixels missing, and in one piece.
+    gap[0, :, 12:18] = 0  # 18 pixels missing, in two pieces.
+    thin[0, 6] = 0  # 26 pixels missing, in one piece.
     options = {"class_weights": np.asarray([0.0, 1.0])}
     gap, thin = (
         soft_cldice(np.float32(30 * np.eye(2)[x]), labels, valid, **options)
@@ -70,7 +70,7 @@ def test_a_gap_costs_more_than_a_thinner_line():
     assert gap > 2 * thin
 
 
-def test_absent_class_costs_nothing():
+def test_absent_class_contributes_0():
     labels, valid = np.zeros((1, 8, 8), np.int32), np.ones((1, 8, 8), bool)
     logits = np.broadcast_to(np.float32([0, -1e4]), (1, 8, 8, 2))
     assert soft_cldice(logits, labels, valid) == 0

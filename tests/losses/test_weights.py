@@ -8,7 +8,7 @@ from segjax import losses
 
 
 def _unet_map(instances, w0, sigma):
-    """Equation 2 of the paper, with one distance transform an instance."""
+    """Equation 2 of the paper, with one distance transform per instance."""
     names = np.unique(instances[instances > 0])
     if len(names) < 2:
         return np.ones(instances.shape)
@@ -75,13 +75,13 @@ def test_effective_number_equals_the_formula():
     np.testing.assert_allclose(got[counts > 0], want / want.mean(), rtol=1e-12)
     got = losses.effective_number(counts, beta=0.0)
     np.testing.assert_allclose(got, [1, 1, 0, 1])
-    # Towards 1 it is the inverse frequency, and keeps its digits on the way.
+    # The limit of 1 is the inverse frequency; accurate for beta close to 1.
     got = losses.effective_number(counts, beta=1 - 1e-14)
     inverse = losses.inverse_frequency(counts)
     np.testing.assert_allclose(got / got[0], inverse / inverse[0], rtol=1e-6)
 
 
-def test_class_without_pixels_weighs_nothing():
+def test_class_without_pixels_has_weight_0():
     counts = np.asarray([3, 0, 5])
     for weights in (
         losses.inverse_frequency(counts),

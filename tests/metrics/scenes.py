@@ -47,7 +47,7 @@ def rows(logits, batch, positions):
 
 
 def compiled(metric):
-    """A metric as evaluation computes it: on the device, then on the host."""
+    """Computes a metric as evaluation does: on the device, then on the host."""
     program = jax.jit(metric)
 
     def made(logits, batch):

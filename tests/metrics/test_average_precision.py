@@ -16,14 +16,14 @@ SUMMARY = (
 
 
 def scene(rng, images=7, slots=12, size=(120, 140)):
-    """Boxes and elliptic masks; detections are moved copies and inventions."""
+    """Boxes and elliptic masks; detections are shifted copies and false positives."""
     height, width = size
     truth = _random_boxes(rng, (images, slots), size)
     detected = truth + rng.normal(size=truth.shape) * 1.5
     invented = rng.random((images, slots)) < 0.3
     detected[invented] = _random_boxes(rng, (images, slots), size)[invented]
     detected = np.clip(detected, 0, [width, height, width, height])
-    classes = rng.integers(1, 3, (images, slots))  # No tree in truth.
+    classes = rng.integers(1, 3, (images, slots))  # No trees in truth.
     wrong = rng.random((images, slots)) < 0.1
     object_mask = rng.random((2, images, slots)) < 0.8
     object_mask[0, 1:2], object_mask[1, 2:3], object_mask[:, 3:4] = False, False, False
@@ -64,7 +64,7 @@ def _ellipses(boxes, size):
 
 
 def oracle(detections, truth, kind, ids):
-    """pycocotools as its documentation drives it: a data set, then `loadRes`."""
+    """pycocotools as in its documentation: a data set, then `loadRes`."""
 
     def one(side, i, n):
         x0, y0, x1, y1 = (float(v) for v in side["boxes"][i, n])
@@ -133,8 +133,9 @@ def test_equals_pycocotools(seed, capsys):
 
 
 def test_by_hand():
-    # Two cats; one found exactly, one made up that scores higher, one missed. Precision
-    # is 1/2 up to recall 1/2 and 0 beyond: 51 of the 101 recalls are at most 1/2.
+    # Two cats; one detected, one missed, and a false positive with a higher score.
+    # Precision is 1/2 up to recall 1/2 and 0 beyond: 51 of the 101 recalls are at most
+    # 1/2.
     boxes = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]]], np.float32)
     side = {"boxes": boxes, "classes": np.ones((1, 2), int)}
     truth = side | {"object_mask": np.ones((1, 2), bool)}
@@ -148,7 +149,7 @@ def test_by_hand():
     assert scores["box_ar100"] == 0.5
     assert not any(key.startswith("mask") for key in scores)
     crowd = dict(truth, boxes=far, crowd=np.array([[True, False]]))
-    # The invention now lies in a crowd: neither right nor wrong.
+    # The false positive now lies in a crowd and is ignored.
     assert make(detections, crowd, batch).compute()["box_ap"] == pytest.approx(1)
 
 

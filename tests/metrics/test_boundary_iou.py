@@ -9,23 +9,23 @@ from tests.metrics import scenes
 SQUARE = np.ones((3, 3), bool)
 
 
-def band(mask, width):
+def mask_to_boundary(mask, width):
     return mask & ~scipy.ndimage.binary_erosion(mask, SQUARE, iterations=width)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_band_equals_repeated_erosion(rng, width):
+def test_mask_to_boundary_equals_repeated_erosion(rng, width):
     masks = scenes.blobs(rng, (6, 19, 23), smooth=4)
     masks[0], masks[1] = True, False
-    got = metrics.band(masks, width=width)
+    got = metrics.mask_to_boundary(masks, width=width)
     for mask, one in zip(masks, got, strict=True):
-        np.testing.assert_array_equal(one, band(mask, width))
+        np.testing.assert_array_equal(one, mask_to_boundary(mask, width))
 
 
-def test_equals_a_transcription(rng):
+def test_equals_the_authors_formula(rng):
     logits, batch = scenes.batch(rng, size=(40, 60))
     batch["label"][1] = 0
-    metric = metrics.boundary_iou(scenes.NAMES, fraction=0.03)
+    metric = metrics.boundary_iou(scenes.NAMES, dilation_ratio=0.03)
     width = 2  # 0.03 * hypot(40, 60) = 2.16.
     got = jax.jit(metric)(logits, batch)
     scores, per_image = got.compute(), got.per_image()
@@ -34,8 +34,8 @@ def test_equals_a_transcription(rng):
         row = []
         for c in (1, 2):
             valid = batch["valid"][i]
-            a = band((predicted[i] == c) & valid, width)
-            b = band((batch["label"][i] == c) & valid, width)
+            a = mask_to_boundary((predicted[i] == c) & valid, width)
+            b = mask_to_boundary((batch["label"][i] == c) & valid, width)
             hit, union = (a & b).sum(), (a | b).sum()
             sums[:, c - 1] += hit, union
             row.append(hit / union if union else np.nan)

@@ -54,7 +54,7 @@ def test_binary_brier_is_twice_sklearn(rng):
     assert got["brier"] == pytest.approx(2 * one, abs=2e-5)
 
 
-def test_certain_and_right_or_wrong():
+def test_confident_and_right_or_wrong():
     batch = {
         "label": np.zeros((1, 2, 2), np.int32),
         "valid": np.ones((1, 2, 2), bool),
@@ -67,13 +67,13 @@ def test_certain_and_right_or_wrong():
     assert metric(logits, batch).compute()["brier"] == 0
     assert metric(-logits, batch).compute()["ece"] == 1
     assert metric(-logits, batch).compute()["brier"] == 2
-    diagram = metric(logits, batch).diagram()
+    diagram = metric(logits, batch).reliability_diagram()
     assert diagram["count"].tolist() == [0] * 14 + [4]
     assert diagram["accuracy"][-1] == diagram["confidence"][-1] == 1
     assert np.isnan(diagram["accuracy"][:-1]).all()
 
 
-def test_bins_hold_their_upper_edge():
+def test_bins_include_their_upper_edge():
     batch = {
         "label": np.zeros((1, 1, 2), np.int32),
         "valid": np.ones((1, 1, 2), bool),
@@ -82,17 +82,17 @@ def test_bins_hold_their_upper_edge():
     }
     logits = np.array([[[[0.0, 0.0], [9.0, 0.0]]]], np.float32)  # 1/2 and nearly 1.
     got = metrics.calibration(("a", "b"), num_bins=2)(logits, batch)
-    assert got.diagram()["count"].tolist() == [1, 1]
+    assert got.reliability_diagram()["count"].tolist() == [1, 1]
 
 
-def test_nothing_counted_is_nan(rng):
+def test_nan_without_valid_pixels(rng):
     logits, batch = scenes.batch(rng)
     batch["valid"] = np.zeros_like(batch["valid"])
     scores = metrics.calibration(NAMES)(logits, batch).compute()
     assert np.isnan(list(scores.values())).all()
 
 
-def test_too_large():
+def test_too_large_images_message():
     shapes = (
         jax.ShapeDtypeStruct((1, 4096, 4096, 2), jnp.float32),
         {

@@ -7,7 +7,7 @@ from tests.metrics import scenes
 
 
 def test_by_hand():
-    # A line of nine; the prediction has its first six, and one pixel off it.
+    # A line of nine pixels; the prediction has its first six, and one pixel off it.
     truth, predicted = np.zeros((2, 5, 11), bool)
     truth[2, 1:10] = True
     predicted[2, 1:7] = True
@@ -18,7 +18,7 @@ def test_by_hand():
     assert metrics.cl_dice(predicted, truth) == pytest.approx(want)
 
 
-def test_thickness_does_not_matter_and_breaks_do():
+def test_depends_on_breaks_but_not_on_thickness():
     truth = np.zeros((9, 40), bool)
     truth[4, 2:38] = True
     thick = skimage.morphology.dilation(truth, np.ones((3, 3)))
@@ -32,7 +32,7 @@ def test_metric_over_images_and_classes(rng):
     logits, batch = scenes.batch(rng, examples=4, size=(24, 21))
     batch["label"][1] = 0
     batch["valid"][3] = False
-    metric = scenes.compiled(metrics.centerline(scenes.NAMES))
+    metric = scenes.compiled(metrics.centerline_dice(scenes.NAMES))
     got = metric(logits, batch).made
     predicted = logits.argmax(-1)
     want = np.array(

@@ -10,7 +10,7 @@ from tests.metrics import scenes
 NAMES = scenes.NAMES
 
 
-def test_combined_gives_the_figures_of_all(rng):
+def test_combined_has_all_scores(rng):
     logits, batch = scenes.batch(rng)
     per_image = metrics.semantic_per_image(NAMES)
     both = metrics.combine(metrics.semantic(NAMES), images=per_image)
@@ -23,7 +23,7 @@ def test_combined_gives_the_figures_of_all(rng):
     assert scores == pytest.approx(want, nan_ok=True)
 
 
-def test_combine_refuses_one_key_twice(rng):
+def test_combine_rejects_duplicate_keys(rng):
     one = metrics.semantic(NAMES)
     both = metrics.combine(one, one)(*scenes.batch(rng))
     with pytest.raises(ValueError, match=r"distinct keys, got binary_accuracy/back"):
@@ -59,7 +59,7 @@ def test_on_host_makes_the_metric_after_the_device(rng):
     assert one.compute() == {"largest": pytest.approx(logits[:2].max((1, 2, 3)).mean())}
 
 
-def test_on_host_outside_of_a_program_makes_the_metric_at_once(rng):
+def test_on_host_outside_of_jit_makes_the_metric_immediately(rng):
     logits, batch = scenes.batch(rng)
     found = metrics.on_host(_largest, _make)(logits, batch)
     assert found.compute() == {"largest": pytest.approx(logits.max((1, 2, 3)).mean())}

@@ -25,7 +25,7 @@ def _count(predicted, truth, valid):
 
 
 def test_scores_by_hand():
-    # Truth 0 0 0 0 1 1 against 0 0 0 1 1 0: one cat hit, one missed, one made up.
+    # Truth 0 0 0 0 1 1 against 0 0 0 1 1 0: cats have one TP, one FN and one FP.
     matrix = np.array([[3, 1], [1, 1]])
     scores = metrics.Confusion(matrix, ("sky", "cat")).compute()
     assert scores == pytest.approx(
@@ -64,7 +64,7 @@ def test_scores_by_hand():
 )
 def test_counts_equal_sklearn(size, seed):
     predicted, truth, valid = _arrays(np.random.default_rng(seed), size)
-    valid.flat[0] = True  # scikit-learn refuses to count nothing.
+    valid.flat[0] = True  # scikit-learn rejects empty input.
     got = _count(predicted, np.where(valid, truth, 255), valid)
     want = sklearn.metrics.confusion_matrix(
         truth[valid], predicted[valid], labels=range(C)
@@ -75,7 +75,7 @@ def test_counts_equal_sklearn(size, seed):
 
 def test_scores_equal_sklearn(rng):
     predicted, truth, valid = _arrays(rng)
-    truth = np.minimum(truth, 2)  # No tree in truth, some predicted.
+    truth = np.minimum(truth, 2)  # No trees in truth, some predicted.
     scores = _count(predicted, truth, valid).compute()
     arguments = truth[valid], predicted[valid]
     options = {"average": None, "labels": range(C), "zero_division": 0}
@@ -115,8 +115,8 @@ def test_absent_class_is_nan_and_left_out():
     assert scores["mean_iou"] == scores["mean_dice"] == scores["mean_accuracy"] == 1
 
 
-def test_one_side_empty_scores_zero():
-    # b is never predicted, c is made up, d is seen on neither side.
+def test_class_in_only_truth_or_prediction_scores_zero():
+    # b is never predicted, c only predicted, d absent from both.
     matrix = np.array([[4, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     scores = metrics.Confusion(matrix, ("a", "b", "c", "d")).compute()
     for score in ("iou", "dice", "precision", "recall"):
@@ -128,7 +128,7 @@ def test_one_side_empty_scores_zero():
     assert scores["mean_accuracy"] == pytest.approx((4 / 5 + 0) / 2)
 
 
-def test_nothing_counted_is_nan():
+def test_nan_without_valid_pixels():
     zeros = np.zeros((1, 2, 2), np.int32)
     scores = _count(zeros, zeros, zeros.astype(bool)).compute()
     assert np.isnan(list(scores.values())).all()
@@ -141,7 +141,7 @@ def test_merge_is_exact_past_int32():
     assert both.merge(one).matrix == 3 * (2**31 - 1)
 
 
-def test_merge_refuses_other_classes():
+def test_merge_rejects_other_classes():
     matrix = np.zeros((1, 1), np.int32)
     with pytest.raises(ValueError, match=r"same classes, got \('a',\) and \('b',\)"):
         metrics.Confusion(matrix, ("a",)).merge(metrics.Confusion(matrix, ("b",)))
@@ -202,9 +202,11 @@ def test_the_largest_logit_wins(rng):
     assert scores["mean_iou"] == 0
 
 
-def test_logits_and_labels_have_one_size(rng):
+def test_size_mismatch_message(rng):
     logits, batch = _batch(rng)
-    with pytest.raises(ValueError, match=r"one size, got logits .*Resize the logits"):
+    with pytest.raises(
+        ValueError, match=r"the same size, got logits .*Resize the logits"
+    ):
         metrics.semantic(NAMES)(logits[:, :3, :4], batch)
 
 
@@ -235,5 +237,5 @@ def test_messages(rng):
     logits, batch = _batch(rng)
     with pytest.raises(ValueError, match="distinct names, got cat twice"):
         metrics.semantic(["cat", "dog", "cat"])
-    with pytest.raises(ValueError, match="logits of 2 channels, one a class, got 4"):
+    with pytest.raises(ValueError, match="logits of 2 channels, one per class, got 4"):
         metrics.semantic(["cat", "dog"])(logits, batch)

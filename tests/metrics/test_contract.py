@@ -1,4 +1,4 @@
-"""What every metric of logits keeps to; a new one joins with a line."""
+"""Properties of every metric of logits; a new metric is one line."""
 
 import functools
 
@@ -13,7 +13,7 @@ from tests.metrics import scenes
 NAMES = scenes.NAMES
 OBJECTS = (
     metrics.Matching.from_batch,
-    metrics.Panoptic.of_objects,
+    metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
 )
@@ -25,7 +25,7 @@ METRICS = {
     "boundary_iou": metrics.boundary_iou(NAMES),
     "ranking": metrics.ranking(NAMES),
     "calibration": metrics.calibration(NAMES),
-    "centerline": metrics.centerline(NAMES),
+    "centerline_dice": metrics.centerline_dice(NAMES),
     "objects": metrics.objects(*OBJECTS),
     "regions": metrics.regions(*OBJECTS),
     "best_threshold_rand": metrics.best_threshold_rand(),
@@ -34,7 +34,7 @@ METRICS = {
     ),
 }
 COMPILED = {name: scenes.compiled(metric) for name, metric in METRICS.items()}
-SCENES = 4  # The rows of every batch, so that each metric compiles once.
+SCENES = 4  # Rows of every batch, so that each metric compiles once.
 
 
 @pytest.fixture(params=METRICS)
@@ -46,13 +46,13 @@ def _scene(seed):
     rng = np.random.default_rng(seed)
     logits, batch = scenes.batch(rng, examples=SCENES, size=(11, 12))
     batch["label"][3] = 0  # An image without an object.
-    batch["instances"] = metrics.components(batch["label"] == 1)
-    batch["valid"][2] = False  # One that is all void.
+    batch["instances"] = metrics.connected_components(batch["label"] == 1)
+    batch["valid"][2] = False  # An image that is all void.
     return logits, batch
 
 
 def _padded(logits, batch, positions):
-    """As many rows as ever; those beyond the positions are garbage of weight 0."""
+    """A fixed number of rows; those beyond the positions are garbage of weight 0."""
     positions = list(positions)
     rows = [*positions, *[(positions[0] + 1) % SCENES] * (SCENES - len(positions))]
     logits, batch = scenes.rows(logits, batch, rows)
@@ -76,13 +76,13 @@ def test_any_order_and_any_batching_is_the_same(name, data):
     left = functools.reduce(lambda a, b: a.merge(b), made)
     right = functools.reduce(lambda a, b: b.merge(a), reversed(made))
     whole = COMPILED[name](*scene).compute()
-    # Distances come from float32 sums, whose order is the compiler's to choose.
+    # Distances are float32 sums, whose order depends on the compiler.
     wanted = pytest.approx(whole, rel=1e-6, abs=1e-7, nan_ok=True)
     assert left.compute() == wanted
     assert left.compute() == pytest.approx(right.compute(), rel=1e-15, nan_ok=True)
 
 
-def test_what_does_not_count_is_never_read(metric):
+def test_invalid_pixels_and_padding_are_ignored(metric):
     logits, batch = _scene(0)
     valid = batch["valid"]
     other = batch | {
@@ -94,7 +94,7 @@ def test_what_does_not_count_is_never_read(metric):
     assert metric(turned, other).compute() == pytest.approx(want, nan_ok=True)
 
 
-def test_nothing_counted_is_nan_or_zero_counts(metric):
+def test_nan_or_zero_counts_without_valid_pixels(metric):
     logits, batch = _scene(0)
     for name in ("valid", "weight"):
         scores = metric(logits, batch | {name: np.zeros_like(batch[name])}).compute()
@@ -104,7 +104,7 @@ def test_nothing_counted_is_nan_or_zero_counts(metric):
 
 
 def _one_side(predicted, true):
-    """One image; class 1 fills a square of it on the sides that are asked for."""
+    """One image; class 1 fills a square in truth, in the prediction, or in both."""
     label = np.zeros((SCENES, 11, 12), np.int32)
     square = label.copy()
     square[:, 3:7, 2:9] = 1
@@ -138,7 +138,7 @@ def _of_class_one(scores):
 @pytest.mark.parametrize(
     ("predicted", "true"), [(False, False), (True, False), (False, True), (True, True)]
 )
-def test_empty_sides_score_alike_throughout(metric, predicted, true):
+def test_empty_truth_or_prediction_scores_alike_in_all_metrics(metric, predicted, true):
     scores = metric(*_one_side(predicted, true)).compute()
     for score, value in _of_class_one(scores):
         if not predicted and not true:
@@ -151,7 +151,7 @@ def test_empty_sides_score_alike_throughout(metric, predicted, true):
             assert value == pytest.approx(float(predicted and true)), score
 
 
-def test_every_metric_has_an_overlap_or_is_known_not_to():
+def test_every_metric_is_covered_by_the_test_above():
     without = {"ranking", "calibration", "best_threshold_rand"}
     for name, compiled in COMPILED.items():
         scores = compiled(*_one_side(True, True)).compute()

@@ -1,4 +1,4 @@
-"""Detections scored end to end: perfect, worse, and none."""
+"""End-to-end scores of detections: perfect, worse, and none."""
 
 import types
 
@@ -52,7 +52,7 @@ def test_perfect_detections_score_one():
         assert got[name] == pytest.approx(1), name
 
 
-def test_masks_are_pasted_as_they_lie():
+def test_masks_are_pasted_by_their_alignment():
     # A triangle at thresholds up to 0.95: half a pixel would cost some of them.
     true, found = batch(), outputs()
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
@@ -68,16 +68,16 @@ def test_masks_are_pasted_as_they_lie():
         assert (scores(found, true)["mask_ap"] == pytest.approx(1)) == aligned
 
 
-def test_a_wrong_class_counts_in_precision_and_not_in_matching():
+def test_a_wrong_class_lowers_precision_but_not_matching():
     got = scores(outputs(classes=(2, 2, 0)), batch())
     assert got["box_ap/square"] == 0
-    # Half of the detections called bars are right, the surer half wrong: precision
+    # Half of the detections of bars are wrong, and have higher scores: precision
     # is 1/2 at every recall.
     assert got["box_ap/bar"] == pytest.approx(0.5)
     assert got["f1@0.50"] == 1
 
 
-def test_an_unsure_detection_is_left_out_of_matching():
+def test_detections_with_low_scores_are_left_out_of_matching():
     got = scores(outputs(scores=(0.9, 0.3, 0.0)), batch())
     assert got["recall@0.50"] == 0.5
     assert got["box_ap"] == pytest.approx(1)
@@ -93,7 +93,7 @@ def test_no_detection_and_no_object():
     assert np.isnan(got["f1@0.50"])
 
 
-def test_finding_a_crowd_is_not_wrong():
+def test_detections_in_crowds_are_ignored():
     crowd = batch() | {"crowd": np.tile([False, True, False], (2, 1))}
     got = scores(outputs(), crowd)
     assert got["box_ap"] == pytest.approx(1)
@@ -114,7 +114,7 @@ def test_padding_rows_and_batches_change_nothing():
 
 
 def test_messages():
-    with pytest.raises(ValueError, match="a class beside background"):
+    with pytest.raises(ValueError, match="a class besides the background"):
         metrics.detections(("background",))
     bare = {k: v for k, v in batch().items() if k != "masks"}
     with pytest.raises(ValueError, match="max_objects=N"):

@@ -17,14 +17,14 @@ METRIC = metrics.combine(
     metrics.boundary_iou(NAMES),
     metrics.ranking(NAMES),
     metrics.calibration(NAMES),
-    metrics.centerline(NAMES),
-    metrics.objects(metrics.Matching.from_batch, metrics.Panoptic.of_objects),
+    metrics.centerline_dice(NAMES),
+    metrics.objects(metrics.Matching.from_batch, metrics.Panoptic.from_objects),
     all=metrics.semantic(NAMES),
 )
 
 
 class Scale:
-    """A network of one layer: the image's channels are its logits."""
+    """A network whose logits are the channels of the image."""
 
     def apply(self, variables, image, *, train, rngs):
         assert not train
@@ -34,7 +34,7 @@ class Scale:
 def _batches(rng):
     for examples in (4, 3):
         logits, batch = scenes.batch(rng, examples=4, size=(8, 12))
-        batch["instances"] = metrics.components(batch["label"] == 1)
+        batch["instances"] = metrics.connected_components(batch["label"] == 1)
         batch["weight"][examples:] = 0
         yield {"image": logits} | batch
 

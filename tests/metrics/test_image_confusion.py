@@ -8,7 +8,7 @@ from tests.metrics import scenes
 NAMES = scenes.NAMES
 
 
-def test_data_set_figures_equal_confusion(rng):
+def test_data_set_scores_equal_confusion(rng):
     logits, batch = scenes.batch(rng)
     got = jax.jit(metrics.semantic_per_image(NAMES))(logits, batch).compute()
     want = metrics.semantic(NAMES)(logits, batch).compute()
@@ -16,7 +16,7 @@ def test_data_set_figures_equal_confusion(rng):
         assert got[key] == pytest.approx(value, nan_ok=True), key
 
 
-def test_per_image_figures_are_means_of_single_images(rng):
+def test_per_image_scores_are_means_of_single_images(rng):
     logits, batch = scenes.batch(rng)
     batch["label"][2] = 0  # An image with one class in truth.
     got = metrics.semantic_per_image(NAMES)(logits, batch)
@@ -34,7 +34,7 @@ def test_per_image_figures_are_means_of_single_images(rng):
     assert len(singles[0]) * 2 == len(scores)
 
 
-def test_padding_and_void_do_not_count(rng):
+def test_padding_and_void_are_ignored(rng):
     logits, batch = scenes.batch(rng)
     batch["weight"][3:] = 0
     some = scenes.rows(logits, batch, [0, 1, 2])
@@ -55,7 +55,7 @@ def test_absent_class_is_left_out_of_the_image():
         "index": np.arange(2, dtype=np.int32),
     }
     scores = metrics.semantic_per_image(("a", "b"))(logits, batch).compute()
-    assert scores["iou_per_image/b"] == 0  # Seen in the second image only.
+    assert scores["iou_per_image/b"] == 0  # In the second image only.
     assert scores["mean_iou_per_image"] == pytest.approx((1 + (1 / 2 + 0) / 2) / 2)
     assert scores["mean_iou"] == pytest.approx((3 / 4 + 0) / 2)
 
@@ -68,7 +68,7 @@ def test_take_repeats_images(rng):
     assert got == pytest.approx(want, nan_ok=True)
 
 
-def test_merge_refuses_another_kind(rng):
+def test_merge_rejects_other_metrics(rng):
     logits, batch = scenes.batch(rng)
     one = metrics.semantic_per_image(NAMES)(logits, batch)
     other = metrics.semantic_per_image(("a", "b", "c"))(logits, batch)

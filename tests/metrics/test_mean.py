@@ -13,12 +13,12 @@ def test_by_hand():
     assert mean.compute() == {"mean": pytest.approx(3.0)}
 
 
-def test_padding_is_never_read():
+def test_padding_is_ignored():
     values, weight = jnp.asarray([1.0, np.nan, np.inf]), jnp.asarray([1.0, 0.0, 0.0])
     assert jax.jit(metrics.Mean.from_batch)(values, weight).compute() == {"mean": 1.0}
 
 
-def test_nothing_counted_is_nan():
+def test_nan_for_zero_weight():
     mean = metrics.Mean.from_batch(jnp.ones(2), jnp.zeros(2))
     assert np.isnan(mean.compute()["mean"])
 

@@ -16,12 +16,14 @@ ROW = {"index": np.zeros(1, np.int32), "weight": np.ones(1, np.float32)}
 
 def objects(rng, count=8, size=(30, 34)):
     """Predicted and true ids that overlap at all IoUs; some sides are empty."""
-    truth = metrics.components(scenes.blobs(rng, (count, *size), smooth=1.6))
+    truth = metrics.connected_components(scenes.blobs(rng, (count, *size), smooth=1.6))
     moved = np.roll(truth, rng.integers(-1, 2, 2), (1, 2))
     predicted = np.where(rng.random((count, *size)) < 0.05, 0, moved)
     predicted[predicted % 5 == 4] = 0  # Missed.
-    predicted[predicted % 7 == 3] += 1  # Joined to the next.
-    made_up = metrics.components(scenes.blobs(rng, (count, *size), smooth=0.8))
+    predicted[predicted % 7 == 3] += 1  # Merged with the next object.
+    made_up = metrics.connected_components(
+        scenes.blobs(rng, (count, *size), smooth=0.8)
+    )
     predicted = np.where((predicted == 0) & (truth == 0), made_up + 500, predicted)
     predicted[predicted == 500] = 0
     truth[0], predicted[1] = 0, 0
@@ -84,8 +86,8 @@ def test_matching_equals_masks_at_all_thresholds(rng):
     assert found["recall@0.75"] == pytest.approx(tp[5] / (tp[5] + fn[5]))
     assert found["mean_dsb2018_score"] == pytest.approx((tp / sums.sum(0)).mean())
     want = np.array(scores)
-    assert np.isnan(want).sum() == 1  # Both sides empty.
-    assert want[:2].tolist() == [0, 0]  # One side empty.
+    assert np.isnan(want).sum() == 1  # Neither has objects.
+    assert want[:2].tolist() == [0, 0]  # Only one has objects.
     per_image = got.per_image()["mean_dsb2018_score_per_image"]
     np.testing.assert_allclose(per_image, want, rtol=1e-12)
     mean = found["mean_dsb2018_score_per_image"]
@@ -124,7 +126,7 @@ def aggregated_jaccard(predicted, truth, valid):
     return hit, union
 
 
-def test_aggregated_jaccard_equals_a_transcription(rng):
+def test_aggregated_jaccard_equals_the_papers_algorithm(rng):
     predicted, truth, valid = objects(rng)
     batch = {"index": np.arange(8), "weight": np.ones(8)}
     got = metrics.AggregatedJaccard.from_batch(predicted, truth, valid, batch)
@@ -140,7 +142,7 @@ def test_aggregated_jaccard_equals_a_transcription(rng):
 
 
 def rand_f_score(predicted, truth, valid):
-    """Pair counts of the paper from a dense table; unpredicted pixels stand alone."""
+    """Pair counts of the paper from a dense table; unpredicted ones are singletons."""
     inside = valid & (truth > 0)
     s, t = predicted[inside].astype(np.int64), truth[inside]
     s = np.where(s == 0, 10_000 + np.arange(s.size), s)
@@ -153,7 +155,7 @@ def rand_f_score(predicted, truth, valid):
     return (both / (0.5 * s2 + 0.5 * t2), both / t2, both / s2) if n else [np.nan] * 3
 
 
-def test_v_rand_equals_a_transcription(rng):
+def test_v_rand_equals_the_papers_formula(rng):
     predicted, truth, valid = objects(rng)
     batch = {"index": np.arange(8), "weight": np.ones(8)}
     got = metrics.rand_scores(predicted, truth, valid, batch)
@@ -168,11 +170,11 @@ def test_v_rand_equals_a_transcription(rng):
 
 
 def test_v_rand_is_near_scikit_image_where_all_is_predicted(rng):
-    # It counts pairs of different pixels, and unpredicted pixels as one object.
-    truth = metrics.components(scenes.blobs(rng, (1, 60, 60)))[0]
+    # scikit-image counts pairs of distinct pixels, and background as one object.
+    truth = metrics.connected_components(scenes.blobs(rng, (1, 60, 60)))[0]
     predicted = np.roll(truth, 2) + 1
     got = metrics.v_rand(predicted, truth, np.ones_like(truth, bool))
-    # Its "precision" divides by the sizes in truth, which is the split score.
+    # scikit-image's "precision" divides by sizes in truth, as the split score does.
     error, split, merge = skimage.metrics.adapted_rand_error(truth, predicted)
     assert got["v_rand"] == pytest.approx(1 - error, abs=5e-3)
     assert got["v_rand_merge"] == pytest.approx(merge, abs=5e-3)
@@ -185,11 +187,11 @@ def test_the_best_threshold_is_that_of_the_mean(rng):
     metric = scenes.compiled(metrics.best_threshold_rand(thresholds=thresholds))
     found = metric(logits, batch).compute()
     valid = batch["valid"]
-    truth = metrics.components((batch["label"] == 1) & valid)
+    truth = metrics.connected_components((batch["label"] == 1) & valid)
     probs = jax.nn.softmax(logits)[..., 1]
     means = []
     for threshold in thresholds:
-        predicted = metrics.components(np.asarray(probs > threshold) & valid)
+        predicted = metrics.connected_components(np.asarray(probs > threshold) & valid)
         scores = metrics.rand_scores(predicted, truth, valid, batch).compute()
         means.append(scores["v_rand_per_image"])
     best = int(np.argmax(means))
@@ -198,18 +200,18 @@ def test_the_best_threshold_is_that_of_the_mean(rng):
     assert found["best_v_rand_threshold"] == thresholds[best]
 
 
-def test_components_reach():
+def test_connected_components_connectivity():
     mask = np.array([[[1, 0, 1], [0, 1, 0]]], bool)
-    assert metrics.components(mask).max() == 3
-    assert metrics.components(mask, connectivity=2).max() == 1
+    assert metrics.connected_components(mask).max() == 3
+    assert metrics.connected_components(mask, connectivity=2).max() == 1
     noise = np.random.default_rng(0).random((2, 20, 20)) < 0.5
-    for got, one in zip(metrics.components(noise), noise, strict=True):
+    for got, one in zip(metrics.connected_components(noise), noise, strict=True):
         np.testing.assert_array_equal(got, scipy.ndimage.label(one)[0])
 
 
 MAKES = (
     metrics.Matching.from_batch,
-    metrics.Panoptic.of_objects,
+    metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
 )
@@ -217,7 +219,7 @@ MAKES = (
 
 def test_objects_inside_a_compiled_evaluation(rng):
     logits, batch = scenes.batch(rng, size=(24, 25), num_classes=2)
-    truth = metrics.components(batch["label"] == 1)
+    truth = metrics.connected_components(batch["label"] == 1)
     batch["instances"] = np.where(batch["valid"], truth, 9999)
     batch["weight"][4] = 0
     metric = scenes.compiled(metrics.objects(*MAKES))
@@ -225,14 +227,14 @@ def test_objects_inside_a_compiled_evaluation(rng):
     parts = [*parts, metric(*scenes.rows(logits, batch, [2]))]
     found = functools.reduce(lambda a, b: a.merge(b), parts).compute()
     valid = batch["valid"][:4]
-    predicted = metrics.components((logits[:4].argmax(-1) == 1) & valid)
+    predicted = metrics.connected_components((logits[:4].argmax(-1) == 1) & valid)
     rows = {k: batch[k][:4] for k in ("index", "weight")}
     want = {}
     for make in MAKES:
         want |= make(predicted, truth[:4], valid, rows).compute()
     assert found == pytest.approx(want, nan_ok=True)
     again = scenes.compiled(metrics.regions(*MAKES))(logits, batch).compute()
-    truth = metrics.components((batch["label"] == 1) & batch["valid"])[:4]
+    truth = metrics.connected_components((batch["label"] == 1) & batch["valid"])[:4]
     want = metrics.Matching.from_batch(predicted, truth, valid, rows).compute()
     assert {k: again[k] for k in want} == pytest.approx(want, nan_ok=True)
 
@@ -241,5 +243,5 @@ def test_messages(rng):
     logits, batch = scenes.batch(rng, num_classes=2)
     with pytest.raises(ValueError, match="needs a batch with instances, got label,"):
         metrics.objects(*MAKES)(logits, batch)
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="at least one metric, got none"):
         metrics.regions()

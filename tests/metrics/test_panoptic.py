@@ -10,7 +10,7 @@ NAMES = ("sky", "cat", "dog")
 def panoptic(rng, count=6, size=(26, 30)):
     """(classes, ids) of prediction and truth: one stuff class, two of things."""
     label = scenes.labels(rng, (count, *size))
-    truth = label, np.where(label > 0, metrics.components(label > 0), 0)
+    truth = label, np.where(label > 0, metrics.connected_components(label > 0), 0)
     moved = [np.roll(x, (1, 1), (1, 2)) for x in truth]
     classes = np.where(rng.random(label.shape) < 0.03, 0, moved[0])
     wrong = (moved[1] % 4 == 3) & (moved[0] > 0)
@@ -49,9 +49,9 @@ def transcription(predicted, truth, valid, num_classes=3):
     return sums
 
 
-def test_equals_a_transcription(rng):
+def test_equals_the_papers_definition(rng):
     predicted, truth, valid = panoptic(rng)
-    label = np.where(valid, truth[0], 255)  # Never read where not valid.
+    label = np.where(valid, truth[0], 255)  # Ignored where not valid.
     batch = {"index": np.arange(6), "weight": np.ones(6)}
     got = metrics.Panoptic.from_batch(
         predicted, (label, truth[1]), valid, batch, classes=NAMES
@@ -76,7 +76,7 @@ def test_equals_a_transcription(rng):
     assert got.per_image()["pq_per_image"][0] == pytest.approx(1)
 
 
-def test_a_prediction_mostly_in_void_is_not_made_up():
+def test_a_prediction_mostly_in_void_is_not_a_false_positive():
     truth = np.zeros((1, 1, 10), np.int32)
     predicted = np.zeros((1, 1, 10), np.int32)
     predicted[..., 2:8] = 1
@@ -84,7 +84,7 @@ def test_a_prediction_mostly_in_void_is_not_made_up():
     for void, made_up in ((3, 1), (4, 0)):
         valid = np.ones((1, 1, 10), bool)
         valid[..., 2 : 2 + void] = False
-        got = metrics.Panoptic.of_objects(predicted, truth, valid, batch)
+        got = metrics.Panoptic.from_objects(predicted, truth, valid, batch)
         assert got.rows.values["fp"].item() == made_up
         want = 0 if made_up else np.nan
         np.testing.assert_equal(got.compute()["pq"], want)
@@ -95,7 +95,7 @@ def test_empty_sides():
     predicted, truth = ids.copy(), ids.copy()
     predicted[0, :2] = truth[1, :2] = 7
     batch = {"index": np.arange(3), "weight": np.ones(3)}
-    got = metrics.Panoptic.of_objects(predicted, truth, ids == 0, batch)
+    got = metrics.Panoptic.from_objects(predicted, truth, ids == 0, batch)
     for name in ("pq", "sq", "rq"):
         per_image = got.per_image()[f"{name}_per_image"]
         np.testing.assert_array_equal(per_image, [0, 0, np.nan])

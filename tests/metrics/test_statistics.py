@@ -13,24 +13,24 @@ from tests.metrics import scenes
 def test_mean_interval_equals_scipy(rng):
     values = rng.beta(8, 2, 40)
     with_gaps = np.insert(values, [3, 20], np.nan)
-    got = statistics.mean_interval(with_gaps, resamples=999, seed=5)
+    got = statistics.mean_interval(with_gaps, num_resamples=999, seed=5)
     want = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=999, rng=np.random.default_rng(5)
     ).confidence_interval
     assert (got.low, got.high) == pytest.approx((want.low, want.high))
     assert got.value == pytest.approx(values.mean())
-    assert got == statistics.mean_interval(with_gaps, resamples=999, seed=5)
+    assert got == statistics.mean_interval(with_gaps, num_resamples=999, seed=5)
 
 
-def test_mean_interval_holds_the_mean_as_often_as_it_says(rng):
+def test_mean_interval_has_its_confidence_level(rng):
     held = 0
     for i in range(200):
-        got = statistics.mean_interval(rng.normal(size=50), resamples=500, seed=i)
+        got = statistics.mean_interval(rng.normal(size=50), num_resamples=500, seed=i)
         held += got.low <= 0 <= got.high
     assert 0.88 <= held / 200 <= 0.99
 
 
-def test_mean_interval_of_little():
+def test_mean_interval_of_few_values():
     assert np.isnan(dataclasses.astuple(statistics.mean_interval([np.nan]))).all()
     one = statistics.mean_interval([0.5, np.nan])
     assert one.value == 0.5
@@ -39,46 +39,46 @@ def test_mean_interval_of_little():
     assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
 
 
-def test_figure_intervals_resample_images(rng):
+def test_metric_intervals_resample_images(rng):
     logits, batch = scenes.batch(rng, examples=12)
     metric = metrics.semantic_per_image(scenes.NAMES)(logits, batch)
-    got = metrics.metric_intervals(metric, resamples=300, seed=1)
+    got = metrics.metric_intervals(metric, num_resamples=300, seed=1)
     assert got.keys() == metric.compute().keys()
     draws = np.random.default_rng(1).integers(0, 12, (300, 12))
     overlap = {k: np.asarray(v) for k, v in metric.rows.values.items()}
     ious = []
     for draw in draws:
         hit, truth, predicted = (
-            overlap[k][draw].sum(0) for k in ("hit", "truth", "predicted")
+            overlap[k][draw].sum(0) for k in ("intersection", "truth", "predicted")
         )
         ious.append((hit / (truth + predicted - hit)).mean())
     low, high = np.percentile(ious, [2.5, 97.5])
     found = got["mean_iou"]
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.low < found.value < found.high
-    # A mean over images gets about the interval that the mean of its values gets.
+    # The interval of a mean over images is close to that of `mean_interval`.
     values = metric.per_image()["mean_iou_per_image"]
     other, mean = statistics.mean_interval(values), got["mean_iou_per_image"]
     assert (mean.low, mean.high) == pytest.approx((other.low, other.high), abs=0.02)
 
 
 @pytest.mark.slow
-def test_figure_differences_draw_the_same_images(rng):
+def test_metric_differences_resample_the_same_images(rng):
     logits, batch = scenes.batch(rng, examples=10)
     metric = metrics.semantic_per_image(scenes.NAMES)
     better = logits + 0.4 * np.eye(3, dtype=np.float32)[batch["label"] % 3]
     a, b = metric(better, batch), metric(logits, batch)
-    got = metrics.metric_differences(a, b, resamples=200)
+    got = metrics.metric_differences(a, b, num_resamples=200)
     assert got.keys() == a.compute().keys()
     found = got["mean_iou"]
     assert found.value == a.compute()["mean_iou"] - b.compute()["mean_iou"]
     assert 0 < found.low < found.value < found.high
-    # Apart, the same difference is far less certain.
-    alone = [metrics.metric_intervals(x, resamples=200)["mean_iou"] for x in (a, b)]
+    # Unpaired, the same difference is much less certain.
+    alone = [metrics.metric_intervals(x, num_resamples=200)["mean_iou"] for x in (a, b)]
     assert found.high - found.low < 0.7 * sum(x.high - x.low for x in alone)
-    same = metrics.metric_differences(a, a, resamples=20)
+    same = metrics.metric_differences(a, a, num_resamples=20)
     assert all((x.low, x.high) == (0, 0) for x in same.values() if x.value == 0)
-    with pytest.raises(ValueError, match="same images on both sides, got 10 and 9"):
+    with pytest.raises(ValueError, match="same images, got 10 and 9"):
         metrics.metric_differences(a, b.take(range(9)))
 
 
@@ -89,7 +89,7 @@ def test_compare_equals_all_sign_patterns():
     want = np.mean(np.abs(sums) >= (a - b).sum() - 1e-9)
     assert got.p_value == want == 4 / 32
     assert got.difference == pytest.approx((a - b).mean())
-    assert (got.pairs, got.least_p) == (5, 2 / 32)
+    assert (got.pairs, got.min_p_value) == (5, 2 / 32)
     scipys = scipy.stats.permutation_test(
         (a, b), lambda x, y: np.mean(x - y), permutation_type="samples"
     )
@@ -113,9 +113,9 @@ def test_compare_many_pairs_is_near_the_t_test(rng):
     assert mirrored.p_value == got.p_value
 
 
-def test_compare_is_rarely_wrong_where_nothing_differs(rng):
+def test_compare_has_few_false_positives(rng):
     found = [
-        statistics.compare(*rng.normal(size=(2, 10)), resamples=99).p_value
+        statistics.compare(*rng.normal(size=(2, 10)), num_resamples=99).p_value
         for _ in range(300)
     ]
     assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
@@ -123,18 +123,18 @@ def test_compare_is_rarely_wrong_where_nothing_differs(rng):
 
 def test_three_seeds_cannot_show_a_difference():
     got = statistics.compare([0.9, 0.9, 0.9], [0.1, 0.2, 0.1])
-    assert got.p_value == got.least_p == 0.25
+    assert got.p_value == got.min_p_value == 0.25
 
 
-def test_random_signs_never_give_zero():
-    got = statistics.compare(np.arange(1.0, 41), np.zeros(40), resamples=199)
-    assert got.p_value == got.least_p == 1 / 200
+def test_p_value_is_never_zero():
+    got = statistics.compare(np.arange(1.0, 41), np.zeros(40), num_resamples=199)
+    assert got.p_value == got.min_p_value == 1 / 200
 
 
-def test_compare_of_nothing():
+def test_compare_without_pairs():
     got = statistics.compare([np.nan, 1.0], [1.0, np.nan])
     assert got.pairs == 0
-    assert np.isnan([got.difference, got.p_value, got.least_p]).all()
+    assert np.isnan([got.difference, got.p_value, got.min_p_value]).all()
     same = statistics.compare([0.5, 0.6], [0.5, 0.6])
     assert (same.difference, same.p_value) == (0, 1)
 
@@ -145,7 +145,7 @@ def test_messages():
     with pytest.raises(ValueError, match=r"got shape \(1, 2\)"):
         statistics.mean_interval([[1, 2]])
     with pytest.raises(ValueError, match="between 0 and 1, got 95"):
-        statistics.mean_interval([1, 2], confidence=95.0)
+        statistics.mean_interval([1, 2], confidence_level=95.0)
     empty = metrics.PerImage.from_batch({}, {"index": np.zeros(0), "weight": []})
     with pytest.raises(ValueError, match="at least one image"):
         metrics.metric_intervals(empty)

@@ -46,8 +46,8 @@ def brute_force(predicted, truth, tolerance=1.0, spacing=(1.0, 1.0), extent=None
 
 def _masks(rng, count, size):
     predicted, truth = (scenes.blobs(rng, (count, *size)) for _ in range(2))
-    predicted[0], truth[0] = False, False  # Both empty.
-    predicted[1], truth[2] = False, False  # One empty.
+    predicted[0], truth[0] = False, False  # Both are empty.
+    predicted[1], truth[2] = False, False  # One is empty.
     predicted[3] = truth[3]
     predicted[4] = True
     truth[5] = False
@@ -77,7 +77,7 @@ def test_outline_equals_erosion(rng):
         np.testing.assert_array_equal(metrics.outline(mask), outline(mask))
 
 
-def test_tolerance_includes_its_own_length():
+def test_tolerance_is_inclusive():
     # Two outlines sqrt(2) * 3 apart: not within 4.2, within their distance itself.
     predicted, truth = np.zeros((2, 8, 8), bool)
     predicted[1, 1] = truth[4, 4] = True
@@ -119,14 +119,16 @@ def test_metric_equals_brute_force_over_classes_and_images(rng):
 
 def test_messages(rng):
     mask = jnp.ones((3, 3), bool)
-    with pytest.raises(ValueError, match=r"tolerance must be 0 or above, got -1.0"):
+    with pytest.raises(
+        ValueError, match=r"tolerance needs a distance of at least 0.* got -1\.0"
+    ):
         metrics.surface_scores(mask, mask, tolerance=-1.0)
     with pytest.raises(ValueError, match="needs a class besides the background"):
         metrics.surface(["background"])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_integer_masks_mean_what_booleans_mean(dtype, rng):
+def test_integer_masks_equal_boolean_masks(dtype, rng):
     one, two = rng.random((2, 3, 12, 9)) < 0.4
     want = metrics.surface_scores(one, two)
     got = metrics.surface_scores(one.astype(dtype), 255 * two.astype(dtype))
@@ -134,5 +136,6 @@ def test_integer_masks_mean_what_booleans_mean(dtype, rng):
         np.testing.assert_array_equal(got[name], value, err_msg=name)
     assert float(metrics.surface_scores(one.astype(dtype), one)["hd"].max()) == 0
     np.testing.assert_array_equal(
-        metrics.band(one.astype(dtype), width=1), metrics.band(one, width=1)
+        metrics.mask_to_boundary(one.astype(dtype), width=1),
+        metrics.mask_to_boundary(one, width=1),
     )

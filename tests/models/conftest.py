@@ -44,7 +44,7 @@ def shapes():
 
 @pytest.fixture
 def random_variables(rng):
-    """Draws variables in NumPy: no program to compile, and no zeros that hide."""
+    """Draws variables in NumPy, without compilation and without zeros."""
 
     def draw(path, x):
         if path[-1].key in ("scale", "var"):

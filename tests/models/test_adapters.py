@@ -1,4 +1,4 @@
-"""NNX and Equinox modules as models: the numbers are those of the module itself."""
+"""NNX and Equinox modules as models equal the modules themselves."""
 
 import os
 
@@ -39,7 +39,7 @@ class OfEquinox(eqx.Module):
         self.conv = eqx.nn.Conv2d(3, 4, 3, padding=1, key=one)
         self.rest = [eqx.nn.GroupNorm(2, 4), eqx.nn.Conv2d(4, 2, 1, key=two)]
         self.drop = eqx.nn.Dropout(0.5)
-        self.order = jnp.array([1, 0])  # No parameter: an array of integers.
+        self.order = jnp.array([1, 0])  # An array of integers is not a parameter.
 
     def __call__(self, image, *, key=None):
         x = self.drop(jax.nn.relu(self.rest[0](self.conv(image))), key=key)
@@ -73,7 +73,7 @@ def test_nnx_evaluates_as_the_module(image):
     np.testing.assert_allclose(got, module(image), rtol=1e-5, atol=1e-6)
 
 
-def test_nnx_trains_with_batch_statistics_and_keys_of_each_call(image):
+def test_nnx_training_updates_statistics_and_uses_the_keys_of_the_call(image):
     model = models.from_nnx(OfNNX)
     variables = model.init(KEY)
     one, after = in_training(model, variables, image, jax.random.key(0))
@@ -95,8 +95,8 @@ def test_nnx_trains_with_batch_statistics_and_keys_of_each_call(image):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_streams_of_nnx_differ():
-    """Two dropouts of one shape do not drop the same pixels."""
+def test_nnx_streams_differ():
+    """Two dropouts of the same shape drop different pixels."""
 
     class Twice(nnx.Module):
         def __init__(self, rngs):
@@ -123,18 +123,18 @@ def test_equinox_evaluates_as_the_module(image):
     np.testing.assert_allclose(got, jnp.moveaxis(expected, 1, -1), rtol=1e-5, atol=1e-6)
 
 
-def test_equinox_drops_by_the_key_of_each_call(image):
+def test_equinox_dropout_uses_the_key_of_the_call(image):
     model = models.from_equinox(OfEquinox)
     variables = model.init(KEY)
     image = jnp.broadcast_to(image[:1], image.shape)
     one, after = in_training(model, variables, image, jax.random.key(0))
     same, _ = in_training(model, variables, image, jax.random.key(0))
     np.testing.assert_array_equal(one, same)
-    assert not np.allclose(one[0], one[1])  # Each image has a key of its own.
+    assert not np.allclose(one[0], one[1])  # Each image has its own key.
     np.testing.assert_array_equal(after["state"]["order"], [1, 0])
 
 
-def test_equinox_with_state_is_refused():
+def test_equinox_with_state_is_rejected():
     norm = eqx.nn.make_with_state(eqx.nn.BatchNorm)
     model = models.from_equinox(lambda key: norm(4, "batch", mode="batch"))
     with pytest.raises(ValueError, match=r"without eqx.nn.State.*GroupNorm"):

@@ -31,11 +31,11 @@ def test_learned_upsampling_starts_as_bilinear(key, rng):
     np.testing.assert_allclose(got, ops.resize_bilinear(x, (10, 12)), atol=1e-6)
 
 
-def test_a_ramp_stays_a_ramp(key):
+def test_upsampling_preserves_a_ramp(key):
     x = jnp.arange(5.0)[None, :, None, None] * jnp.ones((1, 1, 3, 1))
     layer = layers.BilinearConv(1)
     got = layer.apply(layer.init(key, x), x)[0, :, 2, 0]
-    # Pixel i of the result stands at (i + 1/2) / 2 - 1/2 of the input.
+    # Pixel i of the result is at (i + 1/2) / 2 - 1/2 of the input.
     want = np.clip((np.arange(10) + 0.5) / 2 - 0.5, 0, 4)
     np.testing.assert_allclose(got, want, rtol=1e-6)
 

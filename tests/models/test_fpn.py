@@ -37,7 +37,7 @@ def test_levels(maps, variables):
     np.testing.assert_array_equal(pyramid[4], pyramid[3][:, ::2, ::2])
 
 
-def test_what_does_not_count_changes_nothing(maps, variables):
+def test_padding_is_ignored(maps, variables):
     apply = jax.jit(models.FPN(5).apply)
     # Twice as large from level to level, as a pyramid is.
     sizes = ((16, 16), (8, 8), (4, 4), (2, 2))

@@ -15,7 +15,7 @@ def levels(height, width):
 
 
 @pytest.mark.parametrize("size", [(64, 128), (96, 160), (224, 352)])
-def test_valid_anchors_are_those_of_the_image_alone(size):
+def test_valid_anchors_do_not_depend_on_padding(size):
     shapes = levels(256, 384)
     extent = jnp.array([size], jnp.int32)
     got = anchors.grid_anchors(shapes, extent, SIZES, RATIOS)
@@ -31,7 +31,7 @@ def test_valid_anchors_are_those_of_the_image_alone(size):
 
 
 def test_the_coarsest_cells_by_hand():
-    # 96 pixels are 2 cells of stride 64, which torchvision sets 96 // 2 apart.
+    # 96 pixels are 2 cells of stride 64, which torchvision places 96 // 2 apart.
     shapes = levels(96, 128)
     extent = jnp.array([[96, 128]], jnp.int32)
     got = anchors.grid_anchors(shapes, extent, SIZES, [1.0])
@@ -40,7 +40,7 @@ def test_the_coarsest_cells_by_hand():
     np.testing.assert_array_equal(coarsest[:, :2] + 256, corners)
 
 
-def test_names_do_not_depend_on_padding():
+def test_ids_do_not_depend_on_padding():
     def named(height, width):
         extent = jnp.array([[96, 96]], jnp.int32)
         got = anchors.grid_anchors(levels(height, width), extent, SIZES, RATIOS)

@@ -14,7 +14,7 @@ TERMS = ["box", "class", "mask", "objectness", "rpn_box"]
 
 
 def tiny():
-    """Few of everything, and samplers that leave something out."""
+    """A tiny model whose samplers do not take everything."""
     return models.MaskRCNN(
         models.RoIHeads(
             CLASSES,
@@ -41,7 +41,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def variables():
-    """Drawn in NumPy; no zeros that hide."""
+    """Drawn in NumPy, without zeros."""
     rng = np.random.default_rng(3)
 
     def draw(path, x):
@@ -56,7 +56,7 @@ def variables():
 
 
 def scene(size, objects, *, shape=(H, W), slots=N, seed=0):
-    """A batch of one image with ellipses; beyond its size, anything."""
+    """A batch of one image with ellipses, and garbage in the padding."""
     rng = np.random.default_rng(seed)
     image = rng.uniform(size=(*size, 3)).astype(np.float32)
     batch = {
@@ -124,7 +124,7 @@ def test_one_compilation_and_finite_for_any_scene(train, detect, variables):
             assert sorted(terms) == TERMS
             for x in jax.tree.leaves((terms, grads)):
                 assert np.isfinite(x).all()
-            # Without an object there is nothing to place or to outline.
+            # Without objects there are no box and mask losses.
             for name in ("box", "mask", "rpn_box"):
                 assert (terms[name][0] > 0) == (objects > 0)
         outputs = detect(variables, batch["image"], batch["size"])
@@ -140,7 +140,7 @@ def test_one_compilation_and_finite_for_any_scene(train, detect, variables):
 def test_padding_changes_no_loss_and_no_gradient(train, variables):
     batch = scene((90, 80), 3)
     terms, grads = train(variables, batch)
-    # What is in rows that hold nothing is not read.
+    # Empty slots are ignored.
     other = batch | {
         "boxes": np.where(batch["object_mask"][..., None], batch["boxes"], 40)
     }
@@ -176,8 +176,8 @@ def scene_and_twice_as_large():
     return batch, larger
 
 
-def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
-    """Boxes come back in the pixels of the image given; masks lie in them."""
+def test_upscale_detections_equal_those_of_a_larger_image(detect, variables):
+    """Boxes are in pixels of the given image."""
     batch, larger = scene_and_twice_as_large()
     want = detect(variables, larger["image"], larger["size"])
     double = tiny().clone(upscale=2)
@@ -193,7 +193,7 @@ def test_enlarged_is_the_same_as_a_larger_image(detect, variables):
 
 
 @pytest.mark.slow
-def test_enlarged_learns_the_same_as_from_a_larger_image(train, variables):
+def test_upscale_losses_equal_those_of_a_larger_image(train, variables):
     batch, larger = scene_and_twice_as_large()
     terms, _ = train(variables, larger)
     outputs = jax.jit(
@@ -211,7 +211,7 @@ def test_enlarged_learns_the_same_as_from_a_larger_image(train, variables):
     assert_close(OBJECTIVE(outputs, batch), terms, rtol=1e-5)
 
 
-def test_sizes_are_those_of_the_array_unless_given():
+def test_default_size_is_that_of_the_array():
     image = jax.ShapeDtypeStruct((2, 90, 70, 3), jnp.float32)
     outputs = jax.eval_shape(
         lambda x: tiny().init_with_output(jax.random.key(0), x)[0], image
@@ -227,7 +227,7 @@ def test_sizes_are_those_of_the_array_unless_given():
     )
 
 
-def test_evaluation_makes_all_parameters(variables):
+def test_init_in_evaluation_has_all_parameters(variables):
     batch = scene((64, 64), 1)
     shapes = jax.eval_shape(
         lambda: tiny().init(
@@ -256,7 +256,7 @@ def test_training_needs_targets():
     ("sizes", "message"),
     [
         (((32,), (64,)), "anchor_sizes for 5 levels, got 2"),
-        (((32,), (64, 90)), "as many anchor sizes on one level"),
+        (((32,), (64, 90)), "same number of anchor sizes on every level"),
     ],
 )
 def test_anchor_sizes_fit_the_pyramid(sizes, message):

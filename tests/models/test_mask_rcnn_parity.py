@@ -41,13 +41,13 @@ def prepared(network):
     network.transform.resize = lambda image, target: (image, target)
     for name, module in network.named_modules():
         if hasattr(module, "running_var"):
-            # In the body blocks add up, in heads nothing does.
+            # Residual blocks of the body accumulate, heads do not.
             low, high = (0.3, 0.6) if "body" in name else (0.8, 1.2)
             module.weight.data.uniform_(low, high)
             module.bias.data.normal_(0, 0.1)
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    # Scores that differ by more than rounding, and are not all 1, have an order.
+    # Scores must differ by more than rounding to have a unique order.
     torch.nn.init.normal_(network.roi_heads.box_predictor.cls_score.weight, std=0.2)
     return network
 
@@ -132,7 +132,7 @@ def test_losses_and_gradients(torchvision, rng):
         body,
         num_classes=CLASSES,
         rpn_post_nms_top_n_train=30,
-        rpn_batch_size_per_image=10**6,  # Samplers that take everything.
+        rpn_batch_size_per_image=10**6,  # Samplers that take all anchors.
         rpn_positive_fraction=1.0,
         box_batch_size_per_image=64,
         box_positive_fraction=1.0,
@@ -189,7 +189,9 @@ def test_losses_and_gradients(torchvision, rng):
         return jax.grad(total, has_aux=True)(variables["params"])
 
     grads, (got, outputs) = run(variables)
-    assert int(jnp.sum(outputs.mask_sampled)) > 3  # Proposals, not objects alone.
+    assert (
+        int(jnp.sum(outputs.mask_sampled)) > 3
+    )  # Includes proposals, not only true boxes.
     names = {
         "objectness": "loss_objectness",
         "rpn_box": "loss_rpn_box_reg",

@@ -1,4 +1,4 @@
-"""What every semantic model promises."""
+"""Properties of every semantic model."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_one_pixel_is_finite_and_any_batch_compiles_once(build, random_variables
     assert len(traces) == 1
 
 
-def test_every_parameter_learns(build, random_variables, key, rng):
+def test_every_parameter_has_a_gradient(build, random_variables, key, rng):
     model = build()
     image = rng.uniform(size=(2, 16, 16, 3)).astype(np.float32)
     variables = random_variables(model)
@@ -76,6 +76,6 @@ def test_names_of_parameters_do_not_change(build, shapes):
     assert jax.tree.map(jnp.shape, first) == jax.tree.map(jnp.shape, second)
 
 
-def test_bytes_are_refused():
+def test_uint8_images_are_rejected():
     with pytest.raises(AssertionError, match="float"):
         layers.check_image(np.zeros((1, 8, 8, 3), np.uint8))

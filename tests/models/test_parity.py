@@ -1,4 +1,4 @@
-"""Our networks against PyTorch's layers on the same, random, weights."""
+"""Networks against PyTorch layers with the same random weights."""
 
 import functools
 import importlib.util
@@ -42,7 +42,7 @@ def _compare(
     want = torch_model(torch.from_numpy(image).double().permute(0, 3, 1, 2), *args)
     want = want.permute(0, 2, 3, 1).numpy()
     assert got.shape == want.shape
-    assert np.std(want) > 0.01  # A comparison of zeros would prove nothing.
+    assert np.std(want) > 0.01  # Excludes a comparison of zeros.
     np.testing.assert_allclose(got, want, atol=atol)
 
 

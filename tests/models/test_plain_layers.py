@@ -1,4 +1,4 @@
-"""Fast forms of layers beside the plain ones, in value and gradient."""
+"""Fast implementations of layers equal plain ones, in value and gradient."""
 
 import flax.linen as nn
 import jax
@@ -67,7 +67,7 @@ def _of_all_classes(x, kernel, bias, classes):
     shape=st.sampled_from([(1, 1, 1, 1), (5, 3, 4, 1), (4, 7, 2, 3)]),
     seed=SEEDS,
 )
-def test_logits_of_one_class_are_those_of_all(shape, seed):
+def test_logits_of_one_class_equal_those_of_all(shape, seed):
     number, side, features, classes = shape
     rng = np.random.default_rng(seed)
     x, kernel, bias = (

@@ -1,4 +1,4 @@
-"""Blocks computed again in the backward pass: the same numbers in less memory."""
+"""Rematerialized blocks give the same values in less memory."""
 
 import functools
 
@@ -10,7 +10,7 @@ import pytest
 from segjax import models
 from segjax.models import layers, resnet
 
-# XLA for CPUs would join what is computed twice, and there would be nothing to test.
+# Otherwise XLA for CPUs merges the second computation with the first.
 KEEP = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
@@ -137,8 +137,8 @@ def test_memory_is_less():
     assert less < 0.6 * plain, (less, plain)
 
 
-def test_a_wrapped_block_is_one_class():
-    # So that two models of equal attributes are equal, as flax has it.
+def test_wrapping_twice_gives_the_same_class():
+    # So that models with equal attributes are equal.
     assert models.remat(layers.ConvBlock) is models.remat(layers.ConvBlock)
     build = functools.partial(unet, models.remat(layers.ConvBlock))
     assert build() == build()

@@ -62,7 +62,7 @@ def test_padding_changes_nothing(norm, train, random_variables, rng):
     jax.tree.map(close, got_stats, want_stats)
 
 
-def test_padding_would_change_features(random_variables, rng):
+def test_padding_without_masks_changes_features(random_variables, rng):
     model = tiny()
     variables = random_variables(model)
     image = np.zeros((1, 64, 96, 3), np.float32)

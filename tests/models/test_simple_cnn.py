@@ -10,7 +10,7 @@ def test_has_738_parameters(shapes):
     assert sum(x.size for x in jax.tree.leaves(variables)) == 738
 
 
-def test_a_pixel_sees_five_by_five(key):
+def test_receptive_field_is_five_by_five(key):
     model = models.SimpleCNN(num_classes=2)
     image = jnp.full((1, 11, 11, 3), 0.5)
     variables = model.init(key, image)

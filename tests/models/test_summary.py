@@ -38,5 +38,5 @@ def test_paper_sized_models_need_no_memory():
             inputs = width
         pixels //= 4
     flops += 2 * pixels * 4096 * (49 * 512 + 4096 + 21)
-    # The program does less, at the padding of the coarse maps, and adds biases.
+    # The program omits products with padding, and adds biases.
     assert 0.85 * flops < summary.flops < 1.05 * flops

@@ -34,8 +34,8 @@ def test_the_paper_has_31_million_parameters(shapes):
     assert sum(x.size for x in jax.tree.leaves(variables)) == count
 
 
-def test_logits_of_valid_padding_stand_at_the_same_pixels(key, random_variables):
-    # Away from borders, padded and unpadded convolutions see the same.
+def test_logits_of_valid_padding_are_aligned_with_same_padding(key, random_variables):
+    # Away from borders, padded and unpadded convolutions are equal.
     build = functools.partial(models.UNet, 2, widths=(4, 4), norm=layers.no_norm)
     image = jax.random.uniform(key, (1, 64, 64, 3))
     variables = random_variables(build())
@@ -103,6 +103,6 @@ def test_dropout_only_in_training(key, random_variables):
 
 
 @pytest.mark.parametrize("width", [1, 6, 12, 20])
-def test_group_norm_copes_with_any_width(shapes, width):
+def test_group_norm_accepts_any_width(shapes, width):
     _, logits = shapes(models.UNet(2, widths=(width, width)), 8, 8)
     assert logits.shape == (2, 8, 8, 2)

@@ -42,7 +42,7 @@ def test_iou_by_hand():
 @settings(max_examples=50, deadline=None)
 @given(corners=st.lists(st.integers(0, 12), min_size=40, max_size=40))
 def test_iou_counts_pixels(corners):
-    # Any corners: without area where the second is not beyond the first.
+    # Any corners: no area if the second is not beyond the first.
     boxes = np.float32(corners).reshape(10, 4)
     pixels = [painted(box) for box in boxes]
     want = [[len(a & b) / max(len(a | b), 1) for b in pixels[4:]] for a in pixels[:4]]
@@ -88,7 +88,7 @@ def test_clip_to_a_traced_size():
 
 
 def test_encoding_by_hand():
-    # The target is twice as wide, and its center 1 box width right, 1/2 height down.
+    # The target is twice as wide; its center is 1 box width right, 1/2 height down.
     boxes, targets = np.float32([[0, 0, 4, 8]]), np.float32([[2, 4, 10, 12]])
     want = [[10 * 1, 10 * 0.5, 5 * np.log(2), 0]]
     np.testing.assert_allclose(encode(targets, boxes, weights=WEIGHTS), want, rtol=1e-6)
@@ -99,19 +99,19 @@ def test_encoding_by_hand():
 def test_decoding_undoes_encoding(seed):
     rng = np.random.default_rng(seed)
     boxes, targets = random_boxes(rng, 20), random_boxes(rng, 20, least=2)
-    # What a box can grow to is limited: leave out what is beyond.
+    # The growth of a box is limited: exclude larger targets.
     keep = np.all(
         (targets[:, 2:] - targets[:, :2]) < 60 * (boxes[:, 2:] - boxes[:, :2]), axis=1
     )
     deltas = encode(targets, boxes, weights=WEIGHTS)
     got = decode(deltas, boxes, weights=WEIGHTS)
     np.testing.assert_allclose(got[keep], targets[keep], atol=1e-3)
-    # And it is the identity where nothing is said.
+    # Deltas of 0 are the identity.
     same = decode(np.zeros_like(boxes), boxes, weights=WEIGHTS)
     np.testing.assert_allclose(same, boxes, atol=1e-4)
 
 
-def test_boxes_cannot_grow_without_end():
+def test_growth_of_boxes_is_limited():
     deltas = np.float32([[0, 0, 1e9, np.log(2)], [0, 0, np.log(1000 / 16), -1e9]])
     boxes = np.float32([[0, 0, 1, 2]] * 2)
     got = np.asarray(decode(deltas, boxes, weights=(1.0, 1.0, 1.0, 1.0)))

@@ -26,7 +26,7 @@ def test_every_image_fits_one_of_few_sizes(sizes, multiple, limit):
 
 @settings(max_examples=50, deadline=None)
 @given(sizes=SIZES, multiple=st.sampled_from([1, 8, 32]))
-def test_a_limit_that_is_no_limit_gives_the_smallest_sizes(sizes, multiple):
+def test_a_large_limit_gives_the_smallest_sizes(sizes, multiple):
     got = ops.bucket_sizes(sizes, multiple=multiple, limit=40)
     smallest = [tuple(-(-side // multiple) * multiple for side in s) for s in sizes]
     assert got == smallest
@@ -46,11 +46,11 @@ def test_two_thousand_sizes_take_less_than_a_second(rng):
     assert time.perf_counter() - start < 1
     assert len(set(got)) <= 8
     assert (np.array(got) >= np.array(sizes)).all()
-    # Far fewer pixels than one size for all would have.
+    # Far fewer pixels than with a single size.
     assert np.prod(got, 1).sum() < 0.75 * len(sizes) * np.prod(np.max(sizes, 0))
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"multiple": 0}])
-def test_mistakes_are_named(options):
+def test_messages(options):
     with pytest.raises(ValueError, match="limit and multiple of at least 1"):
         ops.bucket_sizes([(1, 1)], **options)

@@ -20,7 +20,7 @@ def both(form, x, w, seen):
     return value, pull(seen)
 
 
-# The same shapes each time, whose programs the cache keeps.
+# The same shapes each time, so that programs are cached.
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 99),
@@ -43,7 +43,7 @@ def test_patches_equal_xla(seed, height, width, kernel, one):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_patches_are_for_large_kernels_on_small_maps_of_a_cpu(monkeypatch):
+def test_patches_are_used_for_large_kernels_on_small_maps_on_cpu(monkeypatch):
     def convolves(height, side):
         x, w = jnp.ones((1, height, height, 2)), jnp.ones((side, side, 2, 2))
         fresh = lambda x, w: ops.conv_same(x, w)  # noqa: E731  Traced anew each time.

@@ -1,4 +1,4 @@
-"""The digest against a second implementation, and what must change it or must not."""
+"""The digest against a second implementation, and its invariances."""
 
 import functools
 
@@ -27,7 +27,7 @@ def mix(word):
 
 
 def second_digest(leaves):
-    """The docstring's formula, word by word, in Python's integers."""
+    """The formula of the docstring, in Python integers."""
     golden, total = 0x9E3779B9, 0
     for place, x in enumerate(leaves, 1):
         x = np.ascontiguousarray(x)
@@ -46,7 +46,7 @@ def tree(rng, dtypes=FLOATS):
 
 
 def flipped(x, bit):
-    """A copy of an array with one of its bits turned over."""
+    """A copy of an array with one bit flipped."""
     x = np.array(x)
     x.reshape(-1).view(np.uint8)[bit // 8] ^= 1 << bit % 8
     return x
@@ -80,14 +80,14 @@ def test_booleans_and_keys(rng):
     assert int(digest([key])) == second_digest([np.asarray(jax.random.key_data(key))])
 
 
-def test_float64_counts_all_of_its_bits(rng):
+def test_float64_uses_all_bits(rng):
     with jax.enable_x64(True):
         x = rng.normal(size=9)
         assert int(ops.digest([x])) == second_digest([x.view(np.uint32)])
         assert int(ops.digest([flipped(x, 64 * 4)])) != int(ops.digest([x]))
 
 
-def test_nothing_is_zero():
+def test_empty_tree_is_zero():
     assert int(ops.digest({})) == 0
     assert int(digest([np.zeros(0, np.float32)])) == second_digest([np.zeros(0, "f4")])
 
@@ -102,7 +102,7 @@ def test_any_one_bit_changes_it(seed, place):
     assert int(digest(other)) != int(digest(leaves))
 
 
-def test_the_order_counts_within_leaves_and_between_them(rng):
+def test_depends_on_order_within_and_between_leaves(rng):
     a, b = rng.normal(size=(2, 5)).astype(np.float32)
     assert int(digest([a, b])) != int(digest([b, a]))
     for _ in range(50):
@@ -111,7 +111,7 @@ def test_the_order_counts_within_leaves_and_between_them(rng):
         assert (int(digest([a[order], b])) == int(digest([a, b]))) == same
 
 
-def test_no_two_elements_of_different_leaves_can_trade_places(rng):
+def test_swapping_elements_between_leaves_changes_it(rng):
     leaves = list(rng.normal(size=(4, 5)).astype(np.float32))
     before = int(digest(leaves))
     for one in np.ndindex(4, 5):
@@ -122,7 +122,7 @@ def test_no_two_elements_of_different_leaves_can_trade_places(rng):
             assert (int(digest(other)) == before) == (one == two)
 
 
-def test_bits_count_not_values():
+def test_depends_on_bits_not_values():
     zeros = np.float32([0.0, -0.0])
     assert int(digest([zeros[:1]])) != int(digest([zeros[1:]]))
     nans = np.uint32([0x7FC00000, 0x7FC00001, 0xFFC00000, 0x7F800001]).view(np.float32)
@@ -144,7 +144,7 @@ def test_no_sharding_changes_it(rng):
     assert int(digest([jax.device_put(x, whole) for x in leaves])) == want
 
 
-def test_rows_add_up_whatever_the_split(rng):
+def test_sum_over_rows_does_not_depend_on_the_split(rng):
     """As the train step uses it: the sum over devices of sums over their rows."""
     rows = {"index": np.arange(8, dtype=np.int32), "x": rng.normal(size=(8, 3))}
     rows["x"] = rows["x"].astype(np.float32)

@@ -24,7 +24,9 @@ def _masks(rng, shape):
     masks = np.where(np.arange(MASKS)[:, None, None] % 2, masks, smooth > level)
     masks[:5] = True
     rows, columns = rng.integers(0, shape[0], MASKS), rng.integers(0, shape[1], MASKS)
-    masks[np.arange(MASKS), rows, columns] = False  # SciPy's oddity is tested apart.
+    masks[np.arange(MASKS), rows, columns] = (
+        False  # Images without False pixels are tested separately.
+    )
     return masks
 
 
@@ -64,7 +66,7 @@ def test_large_regions_are_exact(shape):
 
 @pytest.mark.parametrize("width", [1.0, 1.5])
 def test_does_not_stop_too_early(width):
-    # Every column ends somewhere, and the wall at the side is nearer to many.
+    # Every column has a False pixel, but many pixels are nearer to the side.
     mask = np.ones((40, 60), bool)
     mask[-1] = mask[:, 0] = False
     got = ops.distance_transform(mask, spacing=(1.0, width))
@@ -79,12 +81,12 @@ def test_by_hand():
     np.testing.assert_allclose(ops.distance_transform(mask), want, rtol=1e-6)
 
 
-def test_nothing_to_be_near_to_is_inf(rng):
+def test_inf_without_false_pixels(rng):
     masks = rng.random((3, 8, 9)) < 0.5
     masks[1] = True
     got = np.asarray(ops.distance_transform(masks))
     assert np.isposinf(got[1]).all()
-    for i in (0, 2):  # The others do not notice.
+    for i in (0, 2):  # The other images are unaffected.
         want = ndimage.distance_transform_edt(masks[i])
         np.testing.assert_allclose(got[i], want, atol=1e-5)
     np.testing.assert_array_equal(ops.distance_transform(~masks)[1], 0)
@@ -98,7 +100,7 @@ def test_vmap_and_leading_axes_agree(rng):
     np.testing.assert_array_equal(got[1, 2], ops.distance_transform(masks[1, 2]))
 
 
-def test_gradient_passes_by(rng):
+def test_gradient_is_zero(rng):
     x = rng.random((8, 9)).astype(np.float32)
 
     def total(x):

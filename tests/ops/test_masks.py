@@ -75,7 +75,7 @@ def test_crop_equals_torchvision(rng, size):
     import torch
 
     masks = rng.random((3, H, W)) < 0.5
-    boxes = random_boxes(rng, 40)  # More than are cut at once.
+    boxes = random_boxes(rng, 40)  # More than are cropped at once.
     boxes[:3] = [[0, 0, W, H], [5, 5, 5, 5], [3, 2, 4, 30]]
     index = rng.integers(0, 3, 40).astype(np.int32)
     want = torchvision.models.detection.roi_heads.project_masks_on_boxes(
@@ -86,7 +86,7 @@ def test_crop_equals_torchvision(rng, size):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_padding_of_masks_is_not_read(rng):
+def test_padding_of_masks_is_ignored(rng):
     masks = rng.random((3, H, W)) < 0.5
     boxes = random_boxes(rng, 20)
     boxes[0] = [0, 0, W, H]
@@ -104,7 +104,9 @@ def test_paste_equals_torchvision(rng):
 
     probs = rng.random((30, M, M)).astype(np.float32)
     boxes = boxes_of_all_kinds(rng)
-    boxes[5:, 2:] = np.maximum(boxes[5:, 2:], 3)  # It fails on boxes wholly outside.
+    boxes[5:, 2:] = np.maximum(
+        boxes[5:, 2:], 3
+    )  # torchvision fails on boxes outside the image.
     paste_theirs = torchvision.models.detection.roi_heads.paste_masks_in_image
     want = paste_theirs(torch.tensor(probs)[:, None], torch.tensor(boxes[:3]), (H, W))
     want = np.concatenate(
@@ -123,7 +125,7 @@ def test_paste_equals_torchvision(rng):
     np.testing.assert_allclose(host, want, atol=1e-5)
 
 
-def test_paste_of_nothing():
+def test_paste_without_boxes():
     none = ops.paste_masks_on_host(
         np.zeros((0, M, M), np.float32), np.zeros((0, 4), np.float32), size=(H, W)
     )
@@ -188,8 +190,8 @@ def test_aligned_crop_and_paste_equal_pytorch(rng):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999))
-def test_aligned_pasting_brings_small_objects_back_whole(seed):
-    """Up to 28 pixels a side not one pixel is lost; torchvision's way loses some."""
+def test_aligned_crop_and_paste_preserve_small_objects(seed):
+    """Objects of up to 28 pixels are unchanged; torchvision's way loses pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:H, :W] + 0.5
     center, radii = rng.uniform(15, 20, (2, 8, 1, 1)), rng.uniform(2, 14, (2, 8, 1, 1))

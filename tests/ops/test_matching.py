@@ -10,11 +10,11 @@ from segjax import ops
 from tests import torchvision_oracle
 
 N, A = 6, 40
-match = jax.jit(ops.match, static_argnames=("foreground", "background"))
+match = jax.jit(ops.match, static_argnames=("high_threshold", "low_threshold"))
 match_every_object = jax.jit(
-    ops.match_every_object, static_argnames=("foreground", "background")
+    ops.match_every_object, static_argnames=("high_threshold", "low_threshold")
 )
-THRESHOLDS = {"foreground": 0.7, "background": 0.3}
+THRESHOLDS = {"high_threshold": 0.7, "low_threshold": 0.3}
 
 
 def random_iou(rng, *, levels=10):
@@ -29,11 +29,11 @@ def test_by_hand():
     np.testing.assert_array_equal(got.index, [0, 1, 1, 1])
     np.testing.assert_array_equal(got.positive, [True, False, False, False])
     np.testing.assert_array_equal(got.negative, [False, False, True, True])
-    # The second object has nothing above 0.7: its best box is positive all the same.
+    # The second object has no IoU above 0.7; its best box is still positive.
     got = match_every_object(iou, object_mask, valid, **THRESHOLDS)
     np.testing.assert_array_equal(got.positive, [True, True, False, False])
     np.testing.assert_array_equal(got.negative, [False, False, True, True])
-    # Without that box the best are two that tie.
+    # Without that box, two boxes tie for the best.
     got = match_every_object(
         iou, object_mask, np.array([1, 0, 1, 1], bool), **THRESHOLDS
     )
@@ -46,7 +46,7 @@ def test_by_hand():
     np.testing.assert_array_equal(got.negative, [False, False, True, True])
 
 
-def test_without_objects_all_is_background(rng):
+def test_without_objects_all_boxes_are_negative(rng):
     valid = rng.random(A) < 0.7
     for run in (match, match_every_object):
         got = run(random_iou(rng), np.zeros(N, bool), valid, **THRESHOLDS)
@@ -55,7 +55,7 @@ def test_without_objects_all_is_background(rng):
         assert not np.any(got.positive)
 
 
-def test_an_object_that_no_box_overlaps_matches_none():
+def test_an_object_without_overlapping_boxes_matches_none():
     iou = np.float32([[0.0, 0.0, 0.0], [0.9, 0.2, 0.4]])
     got = match_every_object(iou, np.ones(2, bool), np.ones(3, bool), **THRESHOLDS)
     np.testing.assert_array_equal(got.positive, [True, False, False])
@@ -84,7 +84,7 @@ def test_equals_torchvision(every, seed, objects, boxes):
     )
     want = matcher(torch.tensor(iou[np.ix_(rows, columns)])).numpy()
     object_mask, valid = np.isin(np.arange(N), rows), np.isin(np.arange(A), columns)
-    # What does not count may be anything.
+    # Values of empty slots and padding are ignored.
     iou = np.where(object_mask[:, None] & valid[None], iou, np.float32(np.nan))
     got = (match_every_object if every else match)(
         iou, object_mask, valid, **THRESHOLDS
@@ -102,16 +102,16 @@ def test_message():
         np.ones(1, bool),
         np.ones(2, bool),
     )
-    with pytest.raises(ValueError, match=r"at most foreground, got 0.5 and 0.3"):
-        ops.match(iou, object_mask, valid, foreground=0.3, background=0.5)
+    with pytest.raises(ValueError, match=r"at most high_threshold, got 0.5 and 0.3"):
+        ops.match(iou, object_mask, valid, high_threshold=0.3, low_threshold=0.5)
 
 
-@functools.partial(jax.jit, static_argnames=("count", "positive_fraction"))
-def draw(rank, positive, negative, count, positive_fraction):
-    options = {"count": count, "positive_fraction": positive_fraction}
+@functools.partial(jax.jit, static_argnames=("num_samples", "positive_fraction"))
+def draw(rank, positive, negative, num_samples, positive_fraction):
+    options = {"num_samples": num_samples, "positive_fraction": positive_fraction}
     return (
-        ops.sample_slots(rank, positive, negative, **options),
-        ops.sample_masks(rank, positive, negative, **options),
+        ops.sample_balanced(rank, positive, negative, **options),
+        ops.sample_balanced_masks(rank, positive, negative, **options),
     )
 
 
@@ -122,7 +122,7 @@ def draw(rank, positive, negative, count, positive_fraction):
     negatives=st.integers(0, A),
     options=st.sampled_from([(8, 0.25), (8, 0.0), (8, 1.0), (16, 0.3), (A, 1.0)]),
 )
-def test_draws_exact_counts(seed, positives, negatives, options):
+def test_samples_exact_counts(seed, positives, negatives, options):
     rng = np.random.default_rng(seed)
     count, fraction = options
     kind = np.zeros(A, int)
@@ -134,7 +134,7 @@ def test_draws_exact_counts(seed, positives, negatives, options):
     (index, used), masks = draw(rank, positive, negative, count, fraction)
     index, used = np.asarray(index), np.asarray(used)
     drawn = index[used]
-    assert len(set(drawn.tolist())) == len(drawn)  # None twice.
+    assert len(set(drawn.tolist())) == len(drawn)  # Without replacement.
     want_positive = min(positive.sum(), int(count * fraction))
     want_negative = min(negative.sum(), count - want_positive)
     # Positive ones first, then negative ones, then empty slots.
@@ -154,7 +154,7 @@ def test_draws_exact_counts(seed, positives, negatives, options):
     np.testing.assert_array_equal(masks[0] | masks[1], in_slots)
 
 
-def test_everything_is_taken_where_asked(rng):
+def test_all_boxes_are_sampled_if_asked(rng):
     positive = rng.random(A) < 0.4
     negative = ~positive & (rng.random(A) < 0.8)
     rank = rng.random(A).astype(np.float32)
@@ -163,11 +163,13 @@ def test_everything_is_taken_where_asked(rng):
     np.testing.assert_array_equal(masks[1], negative)
 
 
-def test_draws_are_uniform(key):
+def test_sampling_is_uniform(key):
     # Of 4 positive boxes 2, of 6 negative ones 2: 1/2 and 1/3, to five deviations.
     positive, negative = np.arange(12) < 4, (np.arange(12) >= 6)
     ranks = jax.random.uniform(key, (4000, 12))
-    run = functools.partial(ops.sample_masks, count=4, positive_fraction=0.5)
+    run = functools.partial(
+        ops.sample_balanced_masks, num_samples=4, positive_fraction=0.5
+    )
     masks = jax.jit(jax.vmap(run, (0, None, None)))(ranks, positive, negative)
     shares = np.asarray(masks[0] | masks[1]).mean(axis=0)
     np.testing.assert_allclose(shares[:4], 1 / 2, atol=0.04)

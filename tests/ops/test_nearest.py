@@ -10,7 +10,7 @@ from segjax import ops
 
 
 def _by_brute_force(instances):
-    """The two least of one distance transform an instance; inf where missing."""
+    """The two smallest of one distance transform per instance; inf if missing."""
     maps = [
         ndimage.distance_transform_edt(instances != name)
         for name in np.unique(instances[instances != 0])
@@ -22,7 +22,7 @@ def _by_brute_force(instances):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 12), (20, 31)], ids=str)
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 999))
-def test_equals_one_transform_an_instance(shape, seed):
+def test_equals_one_transform_per_instance(shape, seed):
     rng = np.random.default_rng(seed)
     maps = rng.integers(1, 30, (20, *shape))
     # Some scattered pixels, some blobs, some of one instance, some empty.
@@ -51,14 +51,14 @@ def test_one_instance_has_no_second():
 
 
 def test_does_not_stop_too_early():
-    # Alone, since in a batch the others keep the search going.
+    # A single image, because others in a batch prolong the search.
     instances = np.zeros((40, 60), np.int32)
     instances[-1], instances[:, 0], instances[0, 30] = 1, 2, 3
     want = _by_brute_force(instances)
     np.testing.assert_allclose(ops.two_nearest(instances), want, atol=1e-5)
 
 
-def test_what_is_within_reach_is_exact(rng):
+def test_exact_within_max_distance(rng):
     instances = np.where(
         rng.random((3, 30, 40)) > 0.99, rng.integers(1, 9, (30, 40)), 0
     )

@@ -25,8 +25,8 @@ def nms(boxes, scores, valid, iou_threshold, max_outputs):
 
 
 @functools.partial(jax.jit, static_argnames="max_outputs")
-def class_nms(boxes, scores, classes, valid, iou_threshold, max_outputs):
-    return ops.class_nms(
+def multiclass_nms(boxes, scores, classes, valid, iou_threshold, max_outputs):
+    return ops.multiclass_nms(
         boxes,
         scores,
         classes,
@@ -43,7 +43,7 @@ at_once, in_turn = (
 
 
 def greedy(boxes, scores, threshold):
-    """Plain greedy NMS: sort, keep the first, drop what overlaps it, go on.
+    """Plain greedy NMS: sort, keep the first, drop overlapping boxes, repeat.
 
     Corners are whole numbers, so that areas are exact and only the ratio is rounded.
     """
@@ -93,7 +93,7 @@ def check(got, want):
 @settings(max_examples=2_000, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    # Mostly few boxes: the oracle takes its time.
+    # Mostly few boxes, because the oracle is slow.
     count=st.one_of(
         *[st.integers(1, 16)] * 3, *[st.integers(17, 128)] * 3, st.integers(129, 2000)
     ),
@@ -119,7 +119,7 @@ def test_equals_plain_greedy(seed, count, threshold, levels, far):
     count=st.integers(1, 128),
     threshold=st.sampled_from(THRESHOLDS),
 )
-def test_classes_apart(seed, count, threshold):
+def test_multiclass_equals_nms_per_class(seed, count, threshold):
     rng = np.random.default_rng(seed)
     boxes, scores, valid, place = random_set(seed, count, levels=5, far=12, padded=128)
     classes = rng.integers(-1, 3, 128).astype(np.int32)
@@ -129,11 +129,13 @@ def test_classes_apart(seed, count, threshold):
         if own.size:
             kept += own[greedy(boxes[own], scores[own], threshold)].tolist()
     want = sorted(kept, key=lambda i: (-scores[i], i))
-    got = class_nms(boxes, scores, classes, valid, jnp.float32(threshold), 128)
+    got = multiclass_nms(boxes, scores, classes, valid, jnp.float32(threshold), 128)
     check(got, want)
     # Fewer outputs are the first of these, more are empty slots.
     for most in (7, 150):
-        got = class_nms(boxes, scores, classes, valid, jnp.float32(threshold), most)
+        got = multiclass_nms(
+            boxes, scores, classes, valid, jnp.float32(threshold), most
+        )
         check(got, want[:most])
 
 
@@ -144,8 +146,8 @@ def test_classes_apart(seed, count, threshold):
     threshold=st.sampled_from(THRESHOLDS),
     far=st.sampled_from([3, 12, 60]),
 )
-def test_other_devices_keep_the_same(seed, count, threshold, far):
-    # The tests have no accelerator: its branch is checked here, best boxes first.
+def test_all_pairs_equal_one_in_turn(seed, count, threshold, far):
+    # The branch for accelerators, for boxes sorted by score.
     rng = np.random.default_rng(seed)
     boxes, _, valid, _ = random_set(seed, count, levels=5, far=far, padded=128)
     corners = np.where(valid[:, None], boxes, 0).T
@@ -159,7 +161,7 @@ def test_other_devices_keep_the_same(seed, count, threshold, far):
 
 
 def test_many_boxes(rng):
-    # More than are compared at once on any device; two of three have no room.
+    # More than `_ALL_PAIRS`; max_outputs is reached.
     x = np.repeat(np.arange(1500, dtype=np.float32) * 10, 3)
     boxes = np.stack([x, 0 * x, x + 9, 0 * x + 9], axis=1)
     order = rng.permutation(4500)
@@ -201,7 +203,7 @@ def test_vmap_equals_one_by_one():
         np.testing.assert_array_equal(object_mask[i], want[1])
 
 
-def test_gradients_pass_by():
+def test_no_gradient():
     # A loss may hold scores of kept boxes: the choice itself has no gradient.
     boxes = np.float32([[0, 0, 4, 4], [1, 0, 5, 4]])
 

@@ -15,20 +15,20 @@ from segjax import ops
 def test_equals_numpy_reflection(shape, more):
     x = np.arange(2 * shape[0] * shape[1]).reshape(2, *shape, 1)
     want = np.pad(x, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), mode="reflect")
-    got = ops.mirror_pad(x, (shape[0] + more[0], shape[1] + more[1]))
+    got = ops.reflect_pad(x, (shape[0] + more[0], shape[1] + more[1]))
     np.testing.assert_array_equal(got, want)
 
 
 def test_by_hand():
-    got = ops.mirror_pad(jnp.arange(3)[None, None], (2, 8))
+    got = ops.reflect_pad(jnp.arange(3)[None, None], (2, 8))
     np.testing.assert_array_equal(got[0], [[0, 1, 2, 1, 0, 1, 2, 1]] * 2)
 
 
 def test_message():
     with pytest.raises(ValueError, match="from 1x1 to 2x2 pixels, got 3x1"):
-        ops.mirror_pad(jnp.zeros((1, 3, 1)), (2, 2))
+        ops.reflect_pad(jnp.zeros((1, 3, 1)), (2, 2))
     with pytest.raises(ValueError, match="got 0x4"):
-        ops.mirror_pad(jnp.zeros((1, 0, 4)), (2, 4))
+        ops.reflect_pad(jnp.zeros((1, 0, 4)), (2, 4))
 
 
 def test_round_up():

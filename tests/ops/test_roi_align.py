@@ -105,7 +105,7 @@ def test_equals_torchvision(rng, features, ratio, aligned):
     torchvision = torchvision_oracle.load()
     import torch
 
-    # Its PyTorch path, unlike its kernels, reads the border however far away.
+    # torchvision's PyTorch path, unlike its kernels, clamps samples at any distance.
     boxes = boxes_of_all_kinds(rng)[[0, 1, 2, 3, 4, 5, 6, 11, 12]]
     want = torchvision.ops.roi_align(
         torch.tensor(features).permute(2, 0, 1)[None],
@@ -157,7 +157,7 @@ def test_gradients_are_finite_differences(rng, features, ratio):
         assert not np.any(to_boxes(boxes.astype(float)))
 
 
-def test_levels_at_their_borders():
+def test_levels_at_borders():
     # 224 pixels belong to stride 16; half as many to stride 8; and both ends are open.
     sides = np.float32([0, 1, 55.9, 111.99, 112, 223.99, 224, 447.9, 448, 5000])
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
@@ -279,7 +279,7 @@ def test_equals_matrices_of_weights(shape, seed):
     plain_form.check(by_gather, by_matrices, pyramid, boxes, rng=rng)
 
 
-def test_padding_of_maps_is_not_read(rng):
+def test_padding_of_maps_is_ignored(rng):
     pyramid = random_pyramid(rng)
     boxes = np.concatenate([boxes_of_all_levels(rng), [[90, 90, 140, 140]]])
     boxes = boxes.astype(np.float32)
@@ -293,7 +293,7 @@ def test_padding_of_maps_is_not_read(rng):
     np.testing.assert_array_equal(got, want)
 
 
-def test_images_side_by_side(rng, features):
+def test_vmap_equals_one_by_one(rng, features):
     boxes = boxes_of_all_kinds(rng)
     both = jax.vmap(functools.partial(align, ratio=2, aligned=False))
     got = both(np.stack([features, 2 * features]), np.stack([boxes, boxes]))
@@ -301,7 +301,7 @@ def test_images_side_by_side(rng, features):
     np.testing.assert_allclose(got, [want, 2 * want], rtol=1e-6)
 
 
-def test_half_precision_keeps_places_exact(rng, features):
+def test_half_precision_has_exact_positions(rng, features):
     boxes = boxes_of_all_kinds(rng)
     half = jnp.asarray(features, jnp.bfloat16)
     for ratio in (2, None):
@@ -311,7 +311,7 @@ def test_half_precision_keeps_places_exact(rng, features):
         np.testing.assert_allclose(np.asarray(got, np.float32), want, atol=0.05)
 
 
-def test_adaptive_weights_add_up_to_one():
+def test_adaptive_weights_sum_to_one():
     start, end = np.float32([0, 2.5, 3, 3]), np.float32([20, 7, 3, 3.1])
     got = averaging_matrices(start, end, 20, cells=4, aligned=False)
     assert got.shape == (4, 4, 20)

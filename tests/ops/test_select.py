@@ -21,7 +21,7 @@ def test_kth_largest_equals_a_sort(n, seed):
     np.testing.assert_array_equal(got, want)
 
 
-def test_negative_values_do_not_count(rng):
+def test_negative_values_are_ignored(rng):
     values = rng.random((5, 30)).astype(np.float32)
     masked = np.concatenate([values, np.full((5, 9), -1, np.float32)], axis=-1)
     k = np.full(5, 30, np.int32)
@@ -50,7 +50,7 @@ def test_argsort_equals_numpy(n, seed):
 
 
 def test_argsort_is_the_same_on_every_device(rng):
-    # The tests have no accelerator: its branch is the plain sort, checked here.
+    # The branch for accelerators, which is the plain sort.
     from segjax.ops import select
 
     values = rng.choice([-1.0, -0.0, 0.0, 2.0], (3, 50)).astype(np.float32)

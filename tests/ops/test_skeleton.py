@@ -67,7 +67,7 @@ def test_gradient_equals_central_differences(rng):
 
 
 def test_ties_share_the_gradient():
-    # Of a flat image every neighbor is the largest; what comes in goes out.
+    # In a flat image all neighbors tie, and the gradient is preserved.
     grad = jax.grad(lambda x: jnp.sum(skeleton._largest(x, (1, 2))))(
         jnp.ones((1, 7, 7, 1))
     )

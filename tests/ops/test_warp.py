@@ -54,7 +54,7 @@ def test_by_hand():
     columns = np.array([[0.5, 0.25, 0.0, 0.0, 1.5]], np.float32)
     got = sample_bilinear(image[..., None], rows, columns)
     np.testing.assert_allclose(got[0, :, 0], [1.5, 0.25, 0, 0, 3])
-    # A place on the line between two pixels belongs to the later one.
+    # A position on the edge between two pixels belongs to the later one.
     np.testing.assert_array_equal(
         sample_nearest(image + 1, rows, columns)[0], [4, 1, 1, 0, 4]
     )
@@ -73,7 +73,7 @@ bilinear, nearest = jax.jit(sample_bilinear), jax.jit(sample_nearest)
 
 @settings(max_examples=50, deadline=None)
 @given(
-    # XLA takes numbers below the normal ones for 0.
+    # XLA flushes denormal numbers to 0.
     image=hnp.arrays(
         np.float32, (4, 5, 2), elements=st.floats(0, 1, width=32, allow_subnormal=False)
     ),
@@ -88,7 +88,7 @@ def test_a_sample_stays_between_the_extremes(image, places):
     np.testing.assert_array_equal(whole, near)
 
 
-def test_far_away_and_not_finite_places_are_outside():
+def test_distant_and_non_finite_positions_are_outside():
     far = np.array([[1e30, -1e30, np.inf, -np.inf, np.nan]], np.float32)
     middle = np.ones_like(far)
     image = np.ones((3, 3, 1), np.float32)
@@ -97,7 +97,7 @@ def test_far_away_and_not_finite_places_are_outside():
 
 
 def _by_indices(image, rows, columns):
-    """SciPy's interpolation as JAX has it, without the flat index."""
+    """JAX's version of SciPy's interpolation, without the flat index."""
     places = [
         jnp.clip(x, 0, n - 1)
         for x, n in zip((rows, columns), image.shape, strict=False)
@@ -121,7 +121,7 @@ def _by_indices(image, rows, columns):
 def test_values_and_gradients_equal_the_plain_form(shape, seed):
     rng = np.random.default_rng(seed)
     image = rng.random(shape, np.float32)
-    # Places move on a grid of 1/16, halfway between its points: none is at a bend.
+    # Positions avoid the points where the gradient is discontinuous.
     rows, columns = rng.integers(-16, 16 * 8, (2, 5, 3)).astype(np.float32) / 16
     plain_form.check(
         sample_bilinear, _by_indices, image, rows + 1 / 32, columns + 1 / 32, rng=rng
