@@ -51,7 +51,7 @@ def load(folder: pathlib.Path, kind: str) -> dict[str, Result]:
     paths = sorted(folder.glob(f"{kind}-*.json"))
     if not paths:
         sys.exit(
-            f"error: results need {kind}-MACHINE.json in {folder}, got none. Run "
+            f"error: plots need {kind}-MACHINE.json in {folder}, got none. Run "
             f"python experiments/benchmarks/{kind}.py first."
         )
     return {

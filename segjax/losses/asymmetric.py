@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from segjax.errors import UserError
 from segjax.losses.common import (
     Weights,
     as_weights,
@@ -118,7 +119,7 @@ def focal_tversky(
     check_smooth("focal_tversky", smooth)
     _check_alpha_beta(alpha, beta)
     if gamma <= 0:
-        raise ValueError(
+        raise UserError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
     counts = region_counts(logits, labels, valid)
@@ -231,7 +232,7 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
 
 def _check_alpha_beta(alpha: float, beta: float) -> None:
     if alpha < 0 or beta < 0:
-        raise ValueError(
+        raise UserError(
             f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "
             f"beta={beta}. Use 0.5 and 0.5 for Dice."
         )
@@ -239,7 +240,7 @@ def _check_alpha_beta(alpha: float, beta: float) -> None:
 
 def _check_unified(weight: float, delta: float, gamma: float) -> None:
     if not (0 <= weight <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
-        raise ValueError(
+        raise UserError(
             f"asymmetric_unified_focal needs weight and delta in [0, 1] and gamma in "
             f"[0, 1), got {weight}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
             f"and 0.5."

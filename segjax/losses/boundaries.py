@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.losses.common import Weights, mean_over_classes, one_hot, prepare
 from segjax.typing import Labels, Logits, PerExample, Valid
 
@@ -118,7 +119,7 @@ def hausdorff(
         arXiv:1904.10030.
     """
     if alpha <= 0:
-        raise ValueError(
+        raise UserError(
             f"hausdorff needs alpha above 0, got {alpha}. The paper's is 2."
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)

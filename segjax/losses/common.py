@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from segjax.errors import UserError
 from segjax.typing import Array, Labels, Logits, PerExample, Valid
 
 Weights = Sequence[float] | Array
@@ -52,7 +53,7 @@ def as_weights(
         return jnp.ones(num_classes, dtype)
     weights = jnp.asarray(weights, dtype)
     if weights.shape != (num_classes,):
-        raise ValueError(
+        raise UserError(
             f"{name} needs {num_classes} numbers, one per class, got shape "
             f"{weights.shape}. Give one for each channel of the logits."
         )
@@ -122,7 +123,7 @@ def check_smooth(name: str, value: float) -> None:
         ValueError: If value is not above 0.
     """
     if value <= 0:
-        raise ValueError(
+        raise UserError(
             f"{name} needs smooth above 0, got {value}. Otherwise a class absent from "
             f"labels and prediction is 0 / 0; use 1e-5 for little smoothing."
         )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Array, Batch, Labels, Logits, Objective, PerExample, Valid
 
 
@@ -71,7 +72,7 @@ def semantic_weighted(
         labels, valid = _labels(logits, batch)
         weights = jax.lax.stop_gradient(jnp.asarray(pixel_weights(batch)))
         if weights.shape != labels.shape:
-            raise ValueError(
+            raise UserError(
                 f"pixel_weights needs to return one number per pixel, "
                 f"{list(labels.shape)}, got {list(weights.shape)}."
             )
@@ -111,14 +112,14 @@ def deep_supervision(objective: Objective, *, weights: Sequence[float]) -> Objec
         arXiv:1809.10486), which gives its smallest map a weight of 0.
     """
     if not weights:
-        raise ValueError(
+        raise UserError(
             "deep_supervision needs one weight per logit map, got none. "
             "Try weights=(2 / 3, 1 / 3)."
         )
 
     def deep(outputs: Sequence[Array], batch: Batch) -> dict[str, PerExample]:
         if len(outputs) != len(weights):
-            raise ValueError(
+            raise UserError(
                 f"deep_supervision has {len(weights)} weights, got {len(outputs)} "
                 f"outputs. Give one weight for each logit map of the model."
             )
@@ -136,7 +137,7 @@ def _labels(logits: Logits, batch: Batch) -> tuple[Labels, Valid]:
     """Labels, 0 where not valid, and `valid`."""
     label, valid = batch["label"], batch["valid"]
     if logits.shape[:-1] != label.shape:
-        raise ValueError(
+        raise UserError(
             f"Logits and labels need the same size, got logits {list(logits.shape)} "
             f"and labels {list(label.shape)}. Resize the logits (ops.resize_bilinear), "
             f"or declare the pixels that the model trims in its attribute `margin`."
@@ -157,7 +158,7 @@ def _resized(batch: Batch, size: Sequence[int]) -> dict[str, Array]:
 
 def _check_terms(name: str, terms: dict) -> None:
     if not terms:
-        raise ValueError(
+        raise UserError(
             f"{name} needs at least one term, got none. "
             f"Try ce=(1.0, losses.cross_entropy)."
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.losses.common import one_hot, prepare
 from segjax.typing import Array, Labels, Logits, PerExample, Valid
 
@@ -108,4 +109,4 @@ def _hard_threshold(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]
 
 def _check_fraction(loss: str, name: str, value: float) -> None:
     if not 0 < value <= 1:
-        raise ValueError(f"{loss} needs {name} in (0, 1], got {value}. Try 0.1.")
+        raise UserError(f"{loss} needs {name} in (0, 1], got {value}. Try 0.1.")

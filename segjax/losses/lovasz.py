@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.losses.common import one_hot, prepare
 from segjax.typing import Labels, Logits, PerExample, Valid
 
@@ -73,7 +74,7 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
         computed per image.
     """
     if logits.shape[-1] != 2:
-        raise ValueError(
+        raise UserError(
             f"lovasz_hinge needs 2 classes, got logits of {logits.shape[-1]}. "
             f"Use lovasz_softmax for other numbers of classes."
         )

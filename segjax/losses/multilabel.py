@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from segjax.errors import UserError
 from segjax.losses.common import Weights, check_smooth, mean_over_classes
 from segjax.typing import Array, Logits, PerExample, Valid
 
@@ -89,7 +90,7 @@ def sigmoid_focal(
         divides by the number of valid pixels.
     """
     if gamma < 0 or not 0 <= alpha <= 1:
-        raise ValueError(
+        raise UserError(
             f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
         )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from segjax.errors import UserError
 from segjax.losses.common import (
     Weights,
     as_weights,
@@ -60,7 +61,7 @@ def cross_entropy(
         (label smoothing). arXiv:1512.00567.
     """
     if not 0 <= label_smoothing < 1:
-        raise ValueError(
+        raise UserError(
             f"label_smoothing needs a number in [0, 1), got {label_smoothing}. "
             f"Use 0 for none."
         )
@@ -147,7 +148,7 @@ def focal(
         equals it for two classes with logits (0, x).
     """
     if gamma < 0:
-        raise ValueError(
+        raise UserError(
             f"focal needs gamma of at least 0, got {gamma}. Use 0 for cross-entropy."
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.losses.common import (
     Weights,
     check_smooth,
@@ -60,7 +61,7 @@ def soft_cldice(
     """
     check_smooth("soft_cldice", smooth)
     if iterations < 1:
-        raise ValueError(
+        raise UserError(
             f"soft_cldice needs iterations of at least 1, got {iterations}. Use the "
             f"radius in pixels of the thickest structure."
         )

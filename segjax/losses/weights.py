@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Array, Labels, Valid
 
 
@@ -54,7 +55,7 @@ def border_weights(
         Distances are to pixels of the cells.
     """
     if sigma <= 0:
-        raise ValueError(
+        raise UserError(
             f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
         )
     instances = jnp.asarray(instances, jnp.int32)
@@ -152,7 +153,7 @@ def effective_number(
         section 3. arXiv:1901.05555.
     """
     if not 0 <= beta < 1:
-        raise ValueError(
+        raise UserError(
             f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
         )
     class_counts = _check_counts(class_counts)
@@ -165,7 +166,7 @@ def effective_number(
 def _check_counts(class_counts: Array) -> np.ndarray:
     class_counts = np.asarray(class_counts, np.float64)
     if (class_counts < 0).any() or not class_counts.any():
-        raise ValueError(
+        raise UserError(
             "class weights need counts of at least 0 that are not all 0, got a "
             f"smallest of {class_counts.min():.0f} and a largest of "
             f"{class_counts.max():.0f}. Sum losses.pixel_counts over the training set."

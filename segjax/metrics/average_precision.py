@@ -8,6 +8,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
 
@@ -66,7 +67,7 @@ class AveragePrecision(RowMetric):
         masks = ["masks" in side for side in sides]
         if masks[0] != masks[1]:
             has = "detections" if masks[0] else "truth"
-            raise ValueError(
+            raise UserError(
                 f"average precision needs masks in both detections and truth or in "
                 f"neither, got them in {has} only. Add the others, or remove these."
             )

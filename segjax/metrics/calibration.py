@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
@@ -51,7 +52,7 @@ class Calibration(RowMetric):
         """
         examples, height, width, num_classes = logits.shape
         if height * width > _MAX_PIXELS:
-            raise ValueError(
+            raise UserError(
                 f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
                 f"{height}x{width}. Evaluate them in tiles."
             )

@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.core
 
+from segjax.errors import UserError
 from segjax.typing import Array, Batch, Metric, MetricFn
 
 
@@ -38,7 +39,7 @@ class Combined:
         for part, prefix in zip(self.parts, self.prefixes, strict=True):
             found = {f"{prefix}{k}": v for k, v in part.compute().items()}
             if twice := sorted(scores.keys() & found.keys()):
-                raise ValueError(
+                raise UserError(
                     f"combine needs distinct keys, got {', '.join(twice)} twice. Pass "
                     f"one of the metrics by name: combine(a, other=b)."
                 )
@@ -62,7 +63,7 @@ def combine(*metrics: MetricFn, **named: MetricFn) -> MetricFn:
     functions = (*metrics, *named.values())
     prefixes = ("",) * len(metrics) + tuple(f"{name}_" for name in named)
     if not functions:
-        raise ValueError(
+        raise UserError(
             "combine needs metric functions, got none. Try combine(semantic(classes))."
         )
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Integer
 
+from segjax.errors import UserError
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
 Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
@@ -21,7 +22,7 @@ def check_distinct(classes: Sequence[str]) -> tuple[str, ...]:
     classes = tuple(classes)
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
-        raise ValueError(
+        raise UserError(
             f"classes needs distinct names, got {', '.join(twice)} twice. Rename one."
         )
     return classes
@@ -45,7 +46,7 @@ def masked_labels(
             from the labels.
     """
     if logits.shape[-1] != len(classes):
-        raise ValueError(
+        raise UserError(
             f"The metric needs logits of {len(classes)} channels, one per class, got "
             f"{logits.shape[-1]}. Set the model's num_classes."
         )
@@ -58,7 +59,7 @@ def masked_labels(
 def check_one_size(logits: Logits, labels: Array) -> None:
     """Checks that logits [B, H, W, C] have the size of labels [B, H, W]."""
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(
+        raise UserError(
             f"The metric needs logits and labels of the same size, got logits "
             f"{list(logits.shape)} and labels {list(labels.shape)}. Resize the logits "
             f"(ops.resize_bilinear), or declare the pixels that the model trims in its "
@@ -128,7 +129,7 @@ def scored_classes(
     """
     kept = list(enumerate(classes))[int(ignore_background) :]
     if not kept:
-        raise ValueError(
+        raise UserError(
             f"ignore_background=True needs a class besides the background, got "
             f"{list(classes)}. Use ignore_background=False."
         )

@@ -8,6 +8,7 @@ import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics import common, overlap
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
@@ -62,7 +63,7 @@ class Confusion:
             ValueError: If the classes differ.
         """
         if self.classes != other.classes:
-            raise ValueError(
+            raise UserError(
                 f"merge needs metrics of the same classes, got {self.classes} and "
                 f"{other.classes}. Evaluate both with the same names."
             )

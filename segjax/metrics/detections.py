@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.metrics.average_precision import AveragePrecision
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
@@ -39,7 +40,7 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
     """
     names = tuple(classes)[1:]
     if not names:
-        raise ValueError(
+        raise UserError(
             f"detections needs a class besides the background, got {tuple(classes)}. "
             f"Give the names of the data set."
         )
@@ -47,7 +48,7 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
     def gather(outputs: Any, batch: Batch) -> Mapping[str, Any]:
         missing = [name for name in _TRUE[:-1] if name not in batch]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"detections needs a batch with objects, got none of "
                 f"{', '.join(missing)}. Set max_objects=N in the pipeline."
             )

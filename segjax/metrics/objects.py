@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.common import check_one_size
 from segjax.metrics.contingency import connected_components
@@ -35,7 +36,7 @@ def objects(
 
     def truth(batch: Batch) -> Any:
         if "instances" not in batch:
-            raise ValueError(
+            raise UserError(
                 f"objects needs a batch with instances, got {', '.join(batch)}. Set "
                 f"fields={{'instances': Field('nearest')}} in the pipeline, or use "
                 f"metrics.regions if the truth has class labels only."
@@ -76,7 +77,7 @@ def _objects(
     object_metrics, truth, ids_of, *, foreground: int, connectivity: int
 ) -> MetricFn:
     if not object_metrics:
-        raise ValueError(
+        raise UserError(
             "objects and regions need at least one metric, got none. Try "
             "Matching.from_batch."
         )

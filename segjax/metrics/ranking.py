@@ -10,6 +10,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
+from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
@@ -87,7 +88,7 @@ class Ranking:
             np.asarray(other.histogram, np.int64),
         )
         if self.classes != other.classes or a.shape != b.shape:
-            raise ValueError(
+            raise UserError(
                 f"merge needs the same classes and bins, got {self.classes} in "
                 f"{a.shape[-1]} and {other.classes} in {b.shape[-1]}. Evaluate both "
                 f"with the same options."
@@ -186,7 +187,7 @@ def ranking(
     """
     classes = common.check_distinct(classes)
     if len(classes) < 2:
-        raise ValueError(
+        raise UserError(
             f"ranking needs two classes or more, got {len(classes)}. Add a background."
         )
 

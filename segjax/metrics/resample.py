@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics.statistics import Interval, check_confidence_level
 
 Scores = dict[str, float]
@@ -76,7 +77,7 @@ def metric_differences(
     if not np.array_equal(
         a.rows.without_padding().index, b.rows.without_padding().index
     ):
-        raise ValueError(
+        raise UserError(
             f"metric_differences needs metrics of the same images, got {a.num_images} "
             f"and {b.num_images} with different indices. Evaluate both on the same "
             f"split."
@@ -95,7 +96,7 @@ def metric_differences(
 
 def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     if count < 1:
-        raise ValueError("Resampling needs at least one image, got none.")
+        raise UserError("Resampling needs at least one image, got none.")
     rng = np.random.default_rng(seed)
     return (rng.integers(0, count, count) for _ in range(num_resamples))
 

@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics.reduce import nanmean
 from segjax.typing import Batch
 
@@ -72,7 +73,7 @@ class RowMetric:
         """
         mine, others = _settings(self), _settings(other)
         if type(self) is not type(other) or mine != others:
-            raise ValueError(
+            raise UserError(
                 f"merge needs two {type(self).__name__} of {mine}, got "
                 f"{type(other).__name__} of {others}. Evaluate both with the same "
                 f"options."

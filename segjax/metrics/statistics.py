@@ -6,6 +6,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from segjax.errors import UserError
+
 _MAX_EXACT_PAIRS = 16
 """Number of pairs up to which all 2**n sign patterns are enumerated."""
 
@@ -143,7 +145,7 @@ def compare(
     """
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
-        raise ValueError(
+        raise UserError(
             f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
             f"systems on the same images, in the order of index."
         )
@@ -185,7 +187,7 @@ def _sign_test(differences: np.ndarray, num_resamples: int, seed: int) -> float:
 def _vector(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim != 1:
-        raise ValueError(
+        raise UserError(
             f"Statistics need one score per image or seed, got shape {array.shape}. "
             f"Average the other axes first."
         )
@@ -195,7 +197,7 @@ def _vector(values: ArrayLike) -> np.ndarray:
 def check_confidence_level(confidence_level: float) -> None:
     """Checks that the confidence level is between 0 and 1."""
     if not 0 < confidence_level < 1:
-        raise ValueError(
+        raise UserError(
             f"confidence_level needs a number between 0 and 1, got {confidence_level}. "
             f"Try 0.95."
         )

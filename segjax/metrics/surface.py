@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.common import Masks
 from segjax.metrics.rows import PerImage
@@ -77,7 +78,7 @@ def surface_scores(
     """
     chex.assert_equal_shape([predicted, truth])
     if tolerance < 0:
-        raise ValueError(
+        raise UserError(
             f"tolerance needs a distance of at least 0, in the unit of spacing, got "
             f"{tolerance}. Try 1.0."
         )

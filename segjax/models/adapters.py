@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from segjax.errors import UserError
 from segjax.typing import Array, Image, Key, PyTree
 
 
@@ -109,7 +110,7 @@ class FromEquinox:
         module = self.make(key)
         leaves = jax.tree.leaves(module, is_leaf=_is_state_index)
         if isinstance(module, tuple) or any(map(_is_state_index, leaves)):
-            raise ValueError(
+            raise UserError(
                 "from_equinox needs a module without eqx.nn.State, got a stateful one. "
                 "Use eqx.nn.GroupNorm in place of eqx.nn.BatchNorm."
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Array
 
 
@@ -52,7 +53,7 @@ def grid_anchors(
         ValueError: If shapes and sizes differ in length.
     """
     if len(shapes) != len(sizes):
-        raise ValueError(
+        raise UserError(
             f"RPN needs anchor_sizes for {len(shapes)} levels, got {len(sizes)}. Give "
             f"one group of sizes per level, such as ((32,), (64,), ...)."
         )

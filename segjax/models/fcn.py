@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.models import layers
 from segjax.typing import Array, Image, Logits
 
@@ -130,13 +131,13 @@ class FCN(nn.Module):
 
     def _check(self) -> None:
         if len(self.widths) != len(self.convs):
-            raise ValueError(
+            raise UserError(
                 f"FCN needs equally many widths and convs, got {len(self.widths)} and "
                 f"{len(self.convs)}. Give one number per stage for both."
             )
         strides = [2**i for i in range(1, len(self.widths) + 1)]
         if self.stride not in strides:
-            raise ValueError(
+            raise UserError(
                 f"FCN with {len(self.widths)} stages needs a stride in {strides}, "
                 f"got {self.stride}. Choose one of these."
             )

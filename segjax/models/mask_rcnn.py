@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.models import layers, region
 from segjax.models.fpn import FPN
 from segjax.models.mask_rcnn_outputs import Detections, MaskRCNNTraining
@@ -133,7 +134,7 @@ class MaskRCNN(nn.Module):
             found = self.roi_heads.detect(pyramid[:4], *proposals, size, extent)
             return Detections(size=size, aligned=self.roi_heads.aligned, **found)
         if targets is None:
-            raise ValueError(
+            raise UserError(
                 "MaskRCNN needs targets in training, got none. Set "
                 "model_inputs=models.mask_rcnn_inputs in the experiment."
             )
@@ -152,7 +153,7 @@ class MaskRCNN(nn.Module):
         )
         height, width, channels = image.shape[1:]
         if not len(self.mean) == len(self.std) == channels:
-            raise ValueError(
+            raise UserError(
                 f"MaskRCNN needs a mean and a std for each of {channels} channels, got "
                 f"{len(self.mean)} and {len(self.std)}. Set mean= and std=."
             )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.models import region, sampling
 from segjax.models.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
@@ -101,7 +102,7 @@ class RPN(nn.Module):
     def _anchors_per_cell(self) -> int:
         per_level = {len(group) for group in self.anchor_sizes}
         if len(per_level) != 1:
-            raise ValueError(
+            raise UserError(
                 f"RPN needs the same number of anchor sizes on every level, got "
                 f"{self.anchor_sizes}. Try one per level, such as ((32,), (64,))."
             )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.models import layers
 from segjax.typing import Array, Image
 
@@ -91,11 +92,11 @@ class UNet(nn.Module):
             # A block trims 4, so a size n halves D times if 2**D divides n + 4.
             trim, extra = 12 * multiple - 8, 4
         else:
-            raise ValueError(
+            raise UserError(
                 f'UNet needs padding "same" or "valid", got {self.padding!r}.'
             )
         if height <= trim or width <= trim:
-            raise ValueError(
+            raise UserError(
                 f"UNet with {len(self.widths)} scales and {self.padding} padding "
                 f"needs at least {trim + 1}x{trim + 1} pixels, got {height}x{width}. "
                 f'Use larger images, fewer widths, or padding="same".'

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from segjax.errors import UserError
+
 
 def cell_anchors(
     sizes: Sequence[float | int], aspect_ratios: Sequence[float | int]
@@ -56,7 +58,7 @@ def pyramid_anchors(
         4.1, as in torchvision's `AnchorGenerator`.
     """
     if len(sizes) != len(level_sizes):
-        raise ValueError(
+        raise UserError(
             f"anchors need one group of sizes per level, got {len(sizes)} groups for "
             f"{len(level_sizes)} levels. Give sizes=((32,), (64,), ...)."
         )

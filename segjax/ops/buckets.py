@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.ops.pad import round_up
 
 Size = tuple[int, int]
@@ -30,7 +31,7 @@ def bucket_sizes(
         (height, width) for each image, in the given order.
     """
     if limit < 1 or multiple < 1:
-        raise ValueError(
+        raise UserError(
             f"bucket_sizes needs limit and multiple of at least 1, got {limit} and "
             f"{multiple}."
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 
@@ -24,7 +25,7 @@ def center_crop(x: Array, size: Sequence[int]) -> Array:
     if rest == (0, 0):
         return x
     if min(rest) < 0:
-        raise ValueError(
+        raise UserError(
             f"center_crop needs at least {height}x{width} pixels, "
             f"got {x.shape[1]}x{x.shape[2]}. Use a larger input or a smaller size."
         )

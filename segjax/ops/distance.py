@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 # Columns that are compared one by one; 4 to 16 are equally fast.
@@ -55,7 +56,7 @@ def distance_transform(
     chex.assert_axis_dimension_gt(mask, -2, 0)
     chex.assert_axis_dimension_gt(mask, -1, 0)
     if len(spacing) != 2 or not all(side > 0 for side in spacing):
-        raise ValueError(
+        raise UserError(
             f"spacing needs (height, width) of a pixel, both above 0, got "
             f"{tuple(spacing)}. Use (1.0, 1.0) for distances in pixels."
         )

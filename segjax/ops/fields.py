@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from segjax.errors import UserError
 from segjax.typing import Batch, Field
 
 _GROUPS = ("linear", "nearest")
@@ -26,7 +27,7 @@ def pack_fields(batch: Batch, fields: Mapping[str, Field]) -> dict[str, Any]:
     """
     missing = sorted(fields.keys() - batch.keys())
     if missing:
-        raise ValueError(
+        raise UserError(
             f"the batch has no field {missing[0]!r}, got {', '.join(sorted(batch))}. "
             f"Add it to the batch, or remove it from `fields`."
         )

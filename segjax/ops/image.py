@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 
@@ -25,7 +26,7 @@ def to_float(image: Array) -> Array:
     if jnp.issubdtype(image.dtype, jnp.floating):
         return jnp.asarray(image)
     if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
+        raise UserError(
             f"An image needs dtype uint8, uint16 or float32, got {image.dtype}. "
             f"Convert it, or pass your own preprocess."
         )
@@ -61,18 +62,18 @@ class Normalize:
 
     def __post_init__(self):
         if not self.mean or len(self.mean) != len(self.std):
-            raise ValueError(
+            raise UserError(
                 f"normalize needs equally many means and standard deviations, one per "
                 f"channel, got {len(self.mean)} and {len(self.std)}."
             )
         if min(self.std) <= 0:
-            raise ValueError(f"normalize needs std above 0, got {self.std}.")
+            raise UserError(f"normalize needs std above 0, got {self.std}.")
 
     def __call__(self, image: Array) -> Array:
         """[..., H, W, C] as stored to float32."""
         channels = image.shape[-1]
         if len(self.mean) not in (1, channels):
-            raise ValueError(
+            raise UserError(
                 f"normalize needs a mean for each of {channels} channels, got "
                 f"{len(self.mean)}."
             )
@@ -98,7 +99,7 @@ class ClipWindow:
 
     def __post_init__(self):
         if not self.low < self.high:
-            raise ValueError(
+            raise UserError(
                 f"clip_window needs low below high, got {self.low} and {self.high}."
             )
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 
@@ -13,7 +14,7 @@ def ignore_index(dtype: np.typing.DTypeLike) -> int:
         ValueError: For any other dtype.
     """
     if np.dtype(dtype) not in (np.uint8, np.uint16):
-        raise ValueError(
+        raise UserError(
             f"A label without `valid` needs dtype uint8 (255 is ignored) or uint16 "
             f"(65535 is ignored), got {np.dtype(dtype)}. Store it so, or add `valid`."
         )

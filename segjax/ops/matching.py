@@ -6,6 +6,7 @@ import chex
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from segjax.errors import UserError
 from segjax.ops.select import argsort
 from segjax.typing import Array
 
@@ -52,7 +53,7 @@ def match(
         equals torchvision's `Matcher`.
     """
     if low_threshold > high_threshold:
-        raise ValueError(
+        raise UserError(
             f"match needs low_threshold of at most high_threshold, got {low_threshold} "
             f"and {high_threshold}. Swap them, or use the same number for both."
         )

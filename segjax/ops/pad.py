@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 
@@ -34,7 +35,7 @@ def reflect_pad(x: Array, size: Sequence[int]) -> Array:
     if (x.shape[1], x.shape[2]) == (height, width):
         return x
     if 0 in x.shape[1:3] or x.shape[1] > height or x.shape[2] > width:
-        raise ValueError(
+        raise UserError(
             f"reflect_pad needs from 1x1 to {height}x{width} pixels, "
             f"got {x.shape[1]}x{x.shape[2]}. Pad to a larger size, or crop."
         )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from segjax.errors import UserError
 from segjax.ops.roi_cells import cell_entries
 from segjax.typing import Array
 
@@ -197,7 +198,7 @@ def _starts(pyramid) -> list[int]:
 
 def _check_sampling_ratio(sampling_ratio: int) -> None:
     if sampling_ratio < 1:
-        raise ValueError(
+        raise UserError(
             f"roi_align needs sampling_ratio of at least 1, got {sampling_ratio}. "
             f"For a number of samples that depends on the box, use roi_align_adaptive."
         )

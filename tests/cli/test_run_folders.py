@@ -116,7 +116,9 @@ def test_a_schedule_that_optax_refuses(segjax, tmp_path, source):
         )
     )
     got = segjax("train", path, "--source", source, "--steps", 1)
-    expect_one_error_line(got, "cannot be built from its flags", "decay", "SEGJAX_TRACEBACK=1")
+    expect_one_error_line(
+        got, "cannot be built from its flags", "decay", "SEGJAX_TRACEBACK=1"
+    )
 
 
 @pytest.mark.parametrize("seed", [2**64, 2**32, -1])
