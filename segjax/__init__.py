@@ -6,7 +6,7 @@ Subpackages are imported on first use, so that `import segjax` is fast.
 import importlib
 from typing import TYPE_CHECKING
 
-from segjax.errors import UserError as UserError
+from segjax.errors import UserError
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "UserError",
     "cli",
     "data",
     "forward",
@@ -47,7 +48,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = frozenset(__all__) - {"load"}
+_SUBPACKAGES = frozenset(__all__) - {"UserError", "load"}
 
 
 def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":

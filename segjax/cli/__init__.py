@@ -1,4 +1,5 @@
 """The command line: `segjax SUBCOMMAND ...`, and `cli.run` for scripts."""
 
-from segjax.cli.main import main as main
-from segjax.cli.main import run as run
+from segjax.cli.main import main, run
+
+__all__ = ["main", "run"]

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
+import segjax
 from segjax.cli import errors
 from tests.cli.conftest import SCRIPT, expect_one_error_line, write_scenes
 
@@ -201,7 +203,9 @@ def test_names_of_classes_are_no_markup(segjax, script, tmp_path, monkeypatch):
 
 
 def test_numbers_that_do_not_fit_in_memory_are_one_line():
-    error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+    error = jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes."
+    )
     line = errors.message(error)
     assert line == (
         "The memory is not enough (for 123 bytes). Lower --batch-size, or the size of "
@@ -211,11 +215,8 @@ def test_numbers_that_do_not_fit_in_memory_are_one_line():
 
 
 def test_messages_do_not_steer_the_terminal():
-    error = ValueError("a\n\x1b[2Jb")
-    try:
-        raise error
-    except ValueError:
-        assert errors.message(error) == "a ?[2Jb"
+    error = segjax.UserError("a\n\x1b[2Jb")
+    assert errors.message(error) == "a ?[2Jb"
 
 
 def in_process(*args, **options):
@@ -257,6 +258,8 @@ def test_ctrl_c_in_the_first_seconds(copy, seconds):
     had_ended = process.returncode in (0, -signal.SIGINT)
     if had_ended and max(written, default=math.inf) < sent + 0.3:
         pytest.skip("it had done its work")
+    if "init_import_site" in err:
+        pytest.skip("Python itself had not started")
     # Orbax's threads may speak after it, while Python ends.
     lines = [x for x in err.splitlines() if not x.startswith("note: ")]
     assert lines[:1] == ["interrupted."], err
