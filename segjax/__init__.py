@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segjax import data as data
     from segjax import forward as forward
     from segjax import inference as inference
+    from segjax import interop as interop
     from segjax import losses as losses
     from segjax import metrics as metrics
     from segjax import model_file as model_file
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBPACKAGES = frozenset(
-    "cli data forward inference losses metrics model_file models ops train typing "
-    "viz".split()
+    "cli data forward inference interop losses metrics model_file models ops train "
+    "typing viz".split()
 )
 
 

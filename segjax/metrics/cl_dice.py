@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from segjax import optional
 from segjax.metrics import common
 from segjax.metrics.combine import on_host
 from segjax.metrics.reduce import mean_over_classes
@@ -33,9 +34,11 @@ def cl_dice(
     Reference:
         Shit et al., clDice, CVPR 2021, arXiv:2003.07311, section 2. The skeleton is
         scikit-image's, as in the authors' code; their loss has a soft one.
-    """
-    from skimage.morphology import skeletonize
 
+    Raises:
+        ValueError: If scikit-image is not installed.
+    """
+    skeletonize = _morphology().skeletonize
     if not predicted.any() and not truth.any():
         return float("nan")
     if not predicted.any() or not truth.any():
@@ -63,8 +66,10 @@ def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> Met
         class seen on neither side has no score and is left out.
 
     Raises:
-        ValueError: As `semantic`; if no class is left to score.
+        ValueError: As `semantic`; if no class is left to score, or scikit-image is
+            not installed.
     """
+    _morphology()  # Missing before training, not after it.
     classes = common.distinct(classes)
     kept = common.scored(classes, ignore_background=ignore_background)
 
@@ -88,3 +93,12 @@ def centerline(classes: Sequence[str], *, ignore_background: bool = True) -> Met
         return PerImage.from_batch(named, batch)
 
     return on_host(gather, make)
+
+
+def _morphology() -> Any:
+    return optional.require(
+        "skimage.morphology",
+        extra="skeleton",
+        purpose="centerline Dice",
+        package="scikit-image",
+    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
-from segjax.metrics.average_precision import AveragePrecision
+from segjax.metrics.average_precision import AveragePrecision, pycocotools
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
 from segjax.typing import Batch, MetricFn
@@ -36,7 +36,12 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         objects of all classes, of `Matching`: there a pixel belongs to the best of the
         detections that cover it, and a detection that lies in crowds by half is left
         out.
+
+    Raises:
+        ValueError: If there is no class beside background, or pycocotools is not
+            installed.
     """
+    pycocotools("cocoeval")  # Missing before training, not after it.
     names = tuple(classes)[1:]
     if not names:
         raise ValueError(

@@ -51,7 +51,9 @@ class Digits(base.Builder, skip_registration=True):
     """Composes the scenes; the same for ever at one version."""
 
     VERSION = tfds.core.Version("1.1.0")  # Goes up with any change of a pixel.
-    DESCRIPTION = "Scenes composed of handwritten digits (UCI Machine Learning Repository)."
+    DESCRIPTION = (
+        "Scenes composed of handwritten digits (UCI Machine Learning Repository)."
+    )
     FEATURES = base.SEMANTIC | {
         "instances": base.INSTANCES,
         "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
