@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from contestants import Run
+from bench import Run
 from mask_rcnn_work import (
     CLASSES,
     IOU_THRESHOLD,
