@@ -26,7 +26,7 @@ class Task:
         width: Of features ROIAlign reads a map at a stride of 4.
         proposals: After NMS, for each image.
         before_nms: Anchors of each level of the pyramid that go into it.
-        proposal_mask: Proposals for the losses, for each image.
+        sampled: Proposals for the losses, for each image.
         detections: The most of an image.
         objects: Of each image; there are slots for twice as many.
         dtype: float32 or bfloat16, of the networks.
@@ -41,7 +41,7 @@ class Task:
     width: int = 128
     proposals: int = 64
     before_nms: int = 256
-    proposal_mask: int = 64
+    sampled: int = 64
     detections: int = 20
     objects: int = 4
     dtype: str = "float32"
@@ -67,7 +67,7 @@ def gpu_tasks(batch: int) -> list[Task]:
         width=1344,
         proposals=2_000,
         before_nms=2_000,
-        proposal_mask=512,
+        sampled=512,
         detections=100,
         objects=20,
         dtype="bfloat16",

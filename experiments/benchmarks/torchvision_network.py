@@ -32,7 +32,7 @@ def network(task: Task) -> Any:
         rpn_pre_nms_top_n_test=task.before_nms,
         rpn_post_nms_top_n_train=task.proposals,
         rpn_post_nms_top_n_test=task.proposals,
-        box_batch_size_per_image=task.proposal_mask,
+        box_batch_size_per_image=task.sampled,
         box_detections_per_img=task.detections,
     )
     made.transform.resize = lambda image, target: (image, target)
