@@ -99,9 +99,15 @@ print(took)
 def test_subpackages_load_when_used():
     assert "losses" in dir(segjax)
     assert segjax.losses.soft_dice
-    assert segjax.interop.from_torchvision
     with pytest.raises(AttributeError, match="no attribute 'lossses'"):
         segjax.lossses  # noqa: B018
+
+
+def test_subpackages_need_no_import_of_their_own():
+    """In a process of its own: others import them for all."""
+    code = "import segjax; print(segjax.interop.load.__module__, segjax.viz.__name__)"
+    done = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert done == "segjax.interop.folder segjax.viz\n"
 
 
 def test_no_two_test_files_share_a_name():
