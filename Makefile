@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity)
 
 .PHONY: demo test test-fast test-faults lint install clean
 
-demo: .venv/.installed
+demo: .venv/.installed-demo
 	rm -rf runs/demo
 	$(SEGJAX) train experiments/digits_unet.py --run runs/demo
 
@@ -20,7 +20,7 @@ test: $(INSTALLED)
 	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(PYTEST) -m "not slow and not parity and not gpu and not network"
+	$(PYTEST) -m "not slow and not parity"
 
 # Thousands of damaged files, and kills; hours on two cores.
 test-faults: $(INSTALLED)
@@ -37,16 +37,26 @@ install: .venv/.installed
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 # jax[cuda13] where an NVIDIA driver answers; the pinned version is that of requirements.txt.
+INSTALL_CUDA = @if nvidia-smi --list-gpus >/dev/null 2>&1; then \
+		$(PIP_INSTALL) -c requirements.txt "jax[cuda13]"; fi
+
 .venv/.installed: requirements.txt pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	@if nvidia-smi --list-gpus >/dev/null 2>&1; then \
-		$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.txt "jax[cuda13]"; fi
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP_INSTALL) -r requirements.txt
+	$(INSTALL_CUDA)
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@ .venv/.installed-demo
+
+# Training and its report, of the same versions.
+.venv/.installed-demo: requirements.txt pyproject.toml | .venv/bin/pip
+	$(PIP_INSTALL) -c requirements.txt setuptools
+	$(INSTALL_CUDA)
+	$(PIP_INSTALL) -c requirements.txt --no-build-isolation --editable ".[report]"
 	touch $@
 
 .venv/.installed-parity: third_party/requirements.txt .venv/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -r third_party/requirements.txt
+	$(PIP_INSTALL) -r third_party/requirements.txt
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import importlib.util
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -35,6 +36,19 @@ def _parity(request):
     if request.node.get_closest_marker("parity") and not os.environ.get("CI"):
         if importlib.util.find_spec("torch") is None:
             pytest.skip("needs the parity extra: pip install torch==2.13.0")
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes a package look as if it were not installed."""
+
+    def block(package):
+        for name in list(sys.modules):
+            if name.partition(".")[0] == package:
+                monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setitem(sys.modules, package, None)
+
+    return block
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ into experiments/benchmarks/results/.
 import dataclasses
 import functools
 import json
-import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import bench
 import numpy as np
 
 BATCH = 8
@@ -121,22 +121,19 @@ def answer() -> None:
     for parts in works:
         for call in parts.values():
             call(), call()
-    print(json.dumps({}), flush=True)
-    for line in sys.stdin:
-        layer, part, calls = json.loads(line)
-        start, used = time.perf_counter(), time.process_time()
-        for _ in range(calls):
-            works[layer][part]()
-        seconds = time.perf_counter() - start
-        cores = (time.process_time() - used) / seconds
-        print(json.dumps([seconds / calls, cores]), flush=True)
+
+    def reply(request: list[Any]) -> list[float]:
+        layer, part, calls = request
+        used = time.process_time()
+        seconds = bench.seconds(works[layer][part], calls)
+        return [seconds, (time.process_time() - used) / (calls * seconds)]
+
+    bench.answer({}, reply)
 
 
 def measure(rounds: int, calls: int) -> list[dict[str, Any]]:
     """By layer and part: GFLOP, and of each system median milliseconds and cores."""
-    from throughput import Contestant
-
-    systems = [Contestant(Task(name), "convolutions.py") for name in SYSTEMS]
+    systems = [bench.Contestant(Task(name), "convolutions.py") for name in SYSTEMS]
     results = []
     try:
         for number, (side, inputs, outputs) in enumerate(LAYERS):
@@ -160,18 +157,14 @@ def measure(rounds: int, calls: int) -> list[dict[str, Any]]:
     return results
 
 
-def main(
-    *, rounds: int = 7, calls: int = 5, note: str = "", out: pathlib.Path | None = None
-) -> None:
+def main(*, rounds: int = 7, calls: int = 5, output: bench.Output) -> None:
     """Measures, prints and writes.
 
     Args:
         rounds: Turns of each system, of which medians are kept.
         calls: Of one convolution in a turn.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/convolutions-MACHINE.json unless given.
+        output: Where results go.
     """
-    import records
     from rich.console import Console
     from rich.table import Table
 
@@ -188,17 +181,12 @@ def main(
         # Of the weight gradient, which takes the most time.
         cells.append(" / ".join(f"{rows[-1][name]['cores']:.1f}" for name in SYSTEMS))
         table.add_row(", ".join(map(str, rows[0]["layer"])), *cells)
-    console = Console()
-    console.print(table)
-    found = {"results": results}
-    path = records.write("convolutions", found, note=note, out=out)
-    console.print(f"Written: {path}")
+    Console().print(table)
+    output.write("convolutions", {"results": results})
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1].startswith("{"):
         answer()
     else:
-        import tyro
-
-        tyro.cli(main)
+        bench.run(main)

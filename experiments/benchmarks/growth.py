@@ -13,21 +13,17 @@ hardware, into experiments/benchmarks/results/.
 """
 
 import gc
-import pathlib
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import bench
 import jax
 import numpy as np
-import records
-import tyro
-from growth_work import CPU, GPU, Axis, axes
+from growth_sizes import CPU, GPU
+from growth_work import Axis, axes
 from rich.console import Console
 from rich.table import Table
-
-from segjax.cli import process
 
 FITTED = 3
 """Points that a slope is read off: the last two doublings."""
@@ -55,11 +51,11 @@ def measure(axis: Axis, rounds: int, seconds: float) -> dict[str, Any]:
     counts = []
     for point in points:
         point.run()
-        counts.append(max(1, round(seconds / _seconds(point.run, 1))))
+        counts.append(max(1, round(seconds / bench.seconds(point.run))))
     times: list[list[float]] = [[] for _ in points]
     for _ in range(rounds):
         for found, point, count in zip(times, points, counts, strict=True):
-            found.append(_seconds(point.run, count))
+            found.append(bench.seconds(point.run, count))
     medians = [statistics.median(found) for found in times]
     sizes = [point.bytes for point in points]
 
@@ -80,13 +76,6 @@ def measure(axis: Axis, rounds: int, seconds: float) -> dict[str, Any]:
         "points_of_the_exponents": FITTED,
         "times": times,
     }
-
-
-def _seconds(run: Any, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        run()
-    return (time.perf_counter() - start) / count
 
 
 def show(results: Sequence[dict[str, Any]], console: Console) -> None:
@@ -119,8 +108,7 @@ def main(
     rounds: int = 7,
     seconds: float = 0.05,
     only: str = "",
-    note: str = "",
-    out: pathlib.Path | None = None,
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
@@ -130,26 +118,23 @@ def main(
         rounds: Turns of each point.
         seconds: About how long a turn is at least.
         only: Part of the name of what is measured or grows; all unless given. Then
-            nothing is written without `out`.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/growth-MACHINE.json unless given.
+            nothing is written without `--out`.
+        output: Where results go.
     """
-    process.keep_freed_memory()
-    process.run_one_program_at_a_time()
+    bench.prepare_process()
     preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
-    console, results = Console(), []
+    results: list[dict[str, Any]] = []
     for axis in axes({"cpu": CPU, "gpu": GPU}[preset]):
         if only not in f"{axis.what} over {axis.over}":
             continue
         print(f"{axis.what} over {axis.over}", flush=True)
         results.append(measure(axis, rounds, seconds))
         gc.collect()  # States and programs of the last axis.
-    show(results, console)
-    if only and out is None:
+    show(results, Console())
+    if only and output.out is None:
         return
     found = {"peak_bytes_of_the_run": _device_peak(), "results": results}
-    path = records.write("growth", found, note=note, out=out)
-    console.print(f"Written: {path}")
+    output.write("growth", found)
 
 
 def _device_peak() -> int | None:
@@ -158,4 +143,4 @@ def _device_peak() -> int | None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

@@ -8,13 +8,12 @@ neighbor in the table leaves neither with a cold cache.
 """
 
 import functools
-import time
 from collections.abc import Callable
 
+import bench
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from scipy import ndimage
 
 from segjax import losses
@@ -74,9 +73,7 @@ def step_of(loss: Callable, batch) -> Callable:
 
 def milliseconds(step: Callable) -> float:
     """One call, waited for."""
-    start = time.perf_counter()
-    jax.block_until_ready(step())
-    return 1e3 * (time.perf_counter() - start)
+    return 1e3 * bench.seconds(lambda: jax.block_until_ready(step()))
 
 
 def alternate(step: Callable, other: Callable, rounds: int) -> tuple[float, float]:
@@ -107,4 +104,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

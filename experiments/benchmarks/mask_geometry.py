@@ -12,10 +12,9 @@ Average precision of nuclei ends below 1 in either case, since it counts no more
 import functools
 import pathlib
 
+import bench
 import jax
 import jax.numpy as jnp
-import records
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -61,14 +60,12 @@ def ceiling(pipeline: data.Pipeline, *, aligned: bool) -> dict[str, float]:
     return {name: measured[name] for name in SHOWN}
 
 
-def main(
-    *, dsb2018: pathlib.Path | None = None, out: pathlib.Path | None = None
-) -> None:
+def main(*, dsb2018: pathlib.Path | None = None, output: bench.Output) -> None:
     """Measures, prints and writes.
 
     Args:
         dsb2018: Source of the nuclei; left out unless given.
-        out: The JSON file; results/mask_geometry-MACHINE.json unless given.
+        output: Where results go.
     """
     pipelines = {"digits": data.Pipeline(dataset=data.digits(), max_objects=16)}
     if dsb2018 is not None:
@@ -84,8 +81,8 @@ def main(
             found[f"{name}, {kind}"] = measured
             table.add_row(name, kind, *(f"{measured[k]:.3f}" for k in SHOWN))
     Console().print(table)
-    print(records.write("mask_geometry", {"ceilings": found}, note="", out=out))
+    output.write("mask_geometry", {"ceilings": found})
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

@@ -23,13 +23,11 @@ import sys
 import tempfile
 from typing import Any, Literal
 
+import bench
 import jax
-import records
-import tyro
-from mask_rcnn_work import Task
+from mask_rcnn_work import Task, cpu_tasks, gpu_tasks
 from rich.console import Console
 from rich.table import Table
-from throughput import Contestant, share_device_memory
 
 SYSTEMS = ("segjax", "torchvision")
 PUBLISHED = (
@@ -41,40 +39,6 @@ CAVEAT = (
     "loop in Python and its ROIAlign plain PyTorch. These ratios say little about "
     "torchvision."
 )
-
-
-def cpu_tasks(batch: int) -> list[Task]:
-    """Small images and few proposals, which torchvision's slow operations can do."""
-    tasks = [
-        Task(body=body, mode=mode, batch=batch)
-        for body in ("resnet50", "resnet18")
-        for mode in ("train", "infer")
-    ]
-    return [*tasks, Task(mode="operations", height=256, width=256)]
-
-
-def gpu_tasks(batch: int) -> list[Task]:
-    """ResNet-50-FPN at 800x1344, with torchvision's numbers of everything."""
-    training = Task(
-        mode="train",
-        batch=batch,
-        height=800,
-        width=1344,
-        proposals=2_000,
-        before_nms=2_000,
-        proposal_mask=512,
-        detections=100,
-        objects=20,
-        dtype="bfloat16",
-    )
-    detecting = dataclasses.replace(
-        training, mode="infer", proposals=1_000, before_nms=1_000
-    )
-    return [
-        training,
-        detecting,
-        dataclasses.replace(training, mode="operations", dtype="float32"),
-    ]
 
 
 def measure(task: Task, rounds: int, seconds: float) -> dict[str, Any]:
@@ -89,11 +53,11 @@ def measure(task: Task, rounds: int, seconds: float) -> dict[str, Any]:
         JSON values: the task; by system its facts and measured; by name of what was
         run, the seconds of all turns, and `compare`'s summary.
     """
-    both: list[Contestant] = []
+    both: list[bench.Contestant] = []
     try:
         for system in SYSTEMS:
             named = dataclasses.replace(task, system=system)
-            both.append(Contestant(named, f"mask_rcnn_{system}.py"))
+            both.append(bench.Contestant(named, f"mask_rcnn_{system}.py"))
         runs = {}
         for name in both[0].facts["runs"]:
             times: dict[str, list[float]] = {one.system: [] for one in both}
@@ -181,8 +145,7 @@ def main(
     rounds: int = 3,
     seconds: float = 2.0,
     only: tuple[str, ...] = (),
-    note: str = "",
-    out: pathlib.Path | None = None,
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
@@ -192,15 +155,14 @@ def main(
         rounds: Turns of each system.
         seconds: About how long a turn is.
         only: Bodies and modes to measure, such as resnet50 train; all unless given.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/mask_rcnn-MACHINE.json unless given.
+        output: Where results go.
     """
     if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
         sys.exit(
             "error: torchvision is needed to compare with. "
             "pip install -r third_party/requirements.txt"
         )
-    share_device_memory()
+    bench.share_device_memory()
     on_cpu = jax.default_backend() == "cpu"
     preset = preset or ("cpu" if on_cpu else "gpu")
     tasks = cpu_tasks(batch or 1) if preset == "cpu" else gpu_tasks(batch or 8)
@@ -219,20 +181,18 @@ def main(
     remarks += [PUBLISHED] if preset == "gpu" else []
     for remark in remarks:
         console.print(remark)
-    found = {"remarks": remarks, "results": results}
-    path = records.write("mask_rcnn", found, note=note, out=out)
-    console.print(f"Written: {path}")
+    output.write("mask_rcnn", {"remarks": remarks, "results": results})
 
 
 def save_weights(task: Task, folder: pathlib.Path) -> pathlib.Path:
     """The file with weights for a task's body, written unless it is there."""
-    import mask_rcnn_torchvision
+    import torchvision_network
 
     path = folder / f"{task.body}.npz"
     if not path.exists():
-        mask_rcnn_torchvision.save_weights(task, path)
+        torchvision_network.save_weights(task, path)
     return path
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

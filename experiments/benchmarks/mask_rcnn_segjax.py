@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from contestants import Run
+from bench import Run
 from mask_rcnn_work import (
     CLASSES,
     IOU_THRESHOLD,
@@ -44,7 +44,7 @@ def network(task: Task) -> Any:
         ),
         roi_heads=models.RoIHeads(
             CLASSES,
-            batch_size_per_image=task.proposal_mask,
+            batch_size_per_image=task.sampled,
             detections_per_img=task.detections,
         ),
         dtype=jnp.dtype(task.dtype),
@@ -82,7 +82,7 @@ def train_work(task: Task) -> Work:
         jax.block_until_ready(kept)
 
     def measured() -> dict[str, float]:
-        masks = task.proposal_mask * model.roi_heads.positive_fraction
+        masks = task.sampled * model.roi_heads.positive_fraction
         return {"loss": float(kept[1]["loss"]), "masks an image": int(masks)}
 
     return Work({"train": run}, facts, measured)

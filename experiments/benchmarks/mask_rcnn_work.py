@@ -3,14 +3,12 @@
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
+import bench
 import numpy as np
-from contestants import Run, forget_peak, peak_bytes
-
-from segjax.cli import process
+from bench import Run
 
 CLASSES = 91
 
@@ -28,7 +26,7 @@ class Task:
         width: Of features ROIAlign reads a map at a stride of 4.
         proposals: After NMS, for each image.
         before_nms: Anchors of each level of the pyramid that go into it.
-        proposal_mask: Proposals for the losses, for each image.
+        sampled: Proposals for the losses, for each image.
         detections: The most of an image.
         objects: Of each image; there are slots for twice as many.
         dtype: float32 or bfloat16, of the networks.
@@ -43,11 +41,45 @@ class Task:
     width: int = 128
     proposals: int = 64
     before_nms: int = 256
-    proposal_mask: int = 64
+    sampled: int = 64
     detections: int = 20
     objects: int = 4
     dtype: str = "float32"
     weights: str = ""
+
+
+def cpu_tasks(batch: int) -> list[Task]:
+    """Small images and few proposals, which torchvision's slow operations can do."""
+    tasks = [
+        Task(body=body, mode=mode, batch=batch)
+        for body in ("resnet50", "resnet18")
+        for mode in ("train", "infer")
+    ]
+    return [*tasks, Task(mode="operations", height=256, width=256)]
+
+
+def gpu_tasks(batch: int) -> list[Task]:
+    """ResNet-50-FPN at 800x1344, with torchvision's numbers of everything."""
+    training = Task(
+        mode="train",
+        batch=batch,
+        height=800,
+        width=1344,
+        proposals=2_000,
+        before_nms=2_000,
+        sampled=512,
+        detections=100,
+        objects=20,
+        dtype="bfloat16",
+    )
+    detecting = dataclasses.replace(
+        training, mode="infer", proposals=1_000, before_nms=1_000
+    )
+    return [
+        training,
+        detecting,
+        dataclasses.replace(training, mode="operations", dtype="float32"),
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,24 +177,18 @@ def contend(works: dict[str, Callable[[Task], Work]]) -> None:
     Args:
         works: By mode.
     """
-    process.keep_freed_memory()  # For all systems.
-    process.run_one_program_at_a_time()
+    bench.prepare_process()
     task = Task(**json.loads(sys.argv[1]))
     work = works[task.mode](task)
     for run in work.runs.values():
         run(1)
-    forget_peak()
-    print(json.dumps({**work.facts, "runs": list(work.runs)}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
+    bench.forget_peak()
+
+    def reply(request: Any) -> Any:
         if request == "end":
-            answer: Any = {
-                "peak_bytes": peak_bytes(task.system),
-                "measured": work.measured(),
-            }
-        else:
-            name, steps = request
-            start = time.perf_counter()
-            work.runs[name](steps)
-            answer = (time.perf_counter() - start) / steps
-        print(json.dumps(answer), flush=True)
+            peak = bench.peak_bytes(task.system)
+            return {"peak_bytes": peak, "measured": work.measured()}
+        name, steps = request
+        return bench.seconds(lambda: work.runs[name](steps)) / steps
+
+    bench.answer({**work.facts, "runs": list(work.runs)}, reply)

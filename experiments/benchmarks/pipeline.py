@@ -14,9 +14,8 @@ import pathlib
 import time
 from typing import Any
 
+import bench
 import jax
-import records
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -69,8 +68,7 @@ def main(
     dsb2018: pathlib.Path | None = None,
     camvid: pathlib.Path | None = None,
     seconds: float = 5.0,
-    note: str = "",
-    out: pathlib.Path | None = None,
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
@@ -78,8 +76,7 @@ def main(
         dsb2018: Source of the nuclei; left out unless given.
         camvid: Source of the streets; left out unless given.
         seconds: Of reading, for each number.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/pipeline-MACHINE.json unless given.
+        output: Where results go.
     """
     cases = {"digits, 32x32": (data.Pipeline(dataset=data.digits()), 16)}
     if dsb2018:
@@ -97,11 +94,10 @@ def main(
     for name, row in found.items():
         table.add_row(name, *(f"{x:,.0f}" for x in row.values()))
     Console().print(table)
-    path = records.write("pipeline", {"images_a_second": found}, note=note, out=out)
-    print(f"Written: {path}")
+    output.write("pipeline", {"images_a_second": found})
 
 
 if __name__ == "__main__":
     process.keep_freed_memory()  # As `segjax train` does.
     jax.config.update("jax_platforms", "cpu")  # Only the host works here.
-    tyro.cli(main)
+    bench.run(main)

@@ -26,11 +26,11 @@ import dataclasses
 import math
 import re
 
+import bench
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from segjax import losses, models, train
 
@@ -148,4 +148,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

@@ -15,24 +15,19 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
-import records
-import tyro
+import bench
 
 from segjax import data
-
-HERE = pathlib.Path(__file__).parent
 
 
 def main(
     *,
     steps: int = 100,
     seeds: tuple[int, ...] = (0, 1, 2, 3),
-    experiment: pathlib.Path = HERE.parent / "digits_unet.py",
-    note: str = "",
-    out: pathlib.Path | None = None,
+    experiment: pathlib.Path = bench.HERE.parent / "digits_unet.py",
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
@@ -40,28 +35,29 @@ def main(
         steps: Updates of each run; the default of the experiment is a whole training.
         seeds: Of the runs.
         experiment: A script of experiments/.
-        note: What else a reader of the numbers should know, such as a busy machine.
-        out: The file to write; results/seeds-MACHINE.json unless given.
+        output: Where results go.
     """
     data.digits()  # Prepared before anything is timed.
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(pathlib.Path(folder), experiment, steps)
+        commands = Commands(pathlib.Path(folder), experiment, steps)
         numbers = [str(seed) for seed in seeds]
-        together = bench.seconds("seeds", "--seeds", *numbers, name="all", cache="all")
+        together = commands.seconds(
+            "seeds", "--seeds", *numbers, name="all", cache="all"
+        )
         alone = [
-            bench.seconds("train", "--seed", n, name=n, cache=f"own {n}")
+            commands.seconds("train", "--seed", n, name=n, cache=f"own {n}")
             for n in numbers
         ]
         shared = (
             alone[:1]
             + [  # The first one found its cache empty in any case.
-                bench.seconds(
+                commands.seconds(
                     "train", "--seed", n, name=f"{n} again", cache=f"own {seeds[0]}"
                 )
                 for n in numbers[1:]
             ]
         )
-        apart = max(bench.apart(f"all/seed-{n}", n) for n in numbers)
+        apart = max(commands.apart(f"all/seed-{n}", n) for n in numbers)
     result = {
         "experiment": experiment.name,
         "steps": steps,
@@ -79,11 +75,10 @@ def main(
     print(f"at once / one after another: {result['ratio']:.2f}")
     print(f"the same where those share a cache: {together / sum(shared):.2f}")
     print(f"largest difference of a figure on the test split: {apart:.2g}")
-    path = records.write("seeds", result, note=note, out=out)
-    print(f"Written: {path}")
+    output.write("seeds", result)
 
 
-class Bench:
+class Commands:
     """Commands in a folder, timed."""
 
     def __init__(self, folder: pathlib.Path, experiment: pathlib.Path, steps: int):
@@ -110,9 +105,11 @@ class Bench:
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"cache {cache}")
         }
         print(f"{subcommand} {' '.join(flags)}", flush=True)
-        start = time.perf_counter()
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
+        return bench.seconds(
+            lambda: subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.DEVNULL
+            )
+        )
 
     def apart(self, one: str, other: str) -> float:
         """The largest difference of a figure of two runs."""
@@ -124,4 +121,4 @@ class Bench:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

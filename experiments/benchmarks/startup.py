@@ -14,13 +14,12 @@ import sys
 import tempfile
 import time
 
-import tyro
+import bench
 
-HERE = pathlib.Path(__file__).parent
 CHILD = """
 import os, sys, time
 start = float(sys.argv[1])
-def told(name): print(name, time.time() - start, flush=True)
+def told(name): print("told", name, time.time() - start, flush=True)
 told("interpreter")
 from segjax import cli
 from segjax.cli import scripts
@@ -56,24 +55,23 @@ def seconds(experiment: pathlib.Path, cache: pathlib.Path, run: pathlib.Path):
         text=True,
         check=True,
     )
-    lines = (line.rsplit(" ", 1) for line in done.stdout.splitlines())
-    return {name: float(at) for name, at in lines}
+    lines = (line.partition("told ") for line in done.stdout.splitlines())
+    told = (what.rsplit(" ", 1) for before, _, what in lines if what and not before)
+    return {name: float(at) for name, at in told}  # Training says things as well.
 
 
 def main(
     *,
-    experiment: pathlib.Path = HERE.parent / "digits_unet.py",
+    experiment: pathlib.Path = bench.HERE.parent / "digits_unet.py",
     starts: int = 3,
-    note: str = "",
-    out: pathlib.Path | None = None,
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
     Args:
         experiment: A script whose data are prepared.
         starts: Warm starts; the median is reported.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/startup-MACHINE.json unless given.
+        output: Where results go.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
@@ -89,16 +87,12 @@ def main(
         for part, at in times.items():
             print(f"  {at - before:6.2f}  {part}")
             before = at
-    # Late, so that this process does not import JAX while another one is timed.
-    import records
-
     found = {
         "experiment": experiment.name,
         "seconds_at_the_end_of_each_part": {"cold": cold, "warm": warm},
     }
-    path = records.write("startup", found, note=note, out=out)
-    print(f"Written: {path}")
+    output.write("startup", found)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

@@ -12,23 +12,17 @@ writes it, with date and hardware, into experiments/benchmarks/results/.
 
 import dataclasses
 import importlib.util
-import json
-import os
-import pathlib
 import statistics
-import subprocess
 import sys
 import time
 from typing import Any, Literal
 
+import bench
 import jax
-import records
-import tyro
 from contestants import Task
 from rich.console import Console
 from rich.table import Table
 
-HERE = pathlib.Path(__file__).parent
 CPU_SYSTEMS = ("segjax", "plain", "torch")
 GPU_SYSTEMS = ("segjax", "plain", "torch", "torch-compile")
 UNET, FCN = (16, 32, 64, 128, 256), (32, 64, 128, 256, 256)
@@ -54,54 +48,6 @@ PRESETS = {
 }
 
 
-class Contestant:
-    """A process that runs steps when asked to."""
-
-    def __init__(self, task: Any, script: str = "contestants.py"):
-        """Starts it, and waits until it is compiled and warm.
-
-        Args:
-            task: A dataclass with a `system`, given to the script as JSON.
-            script: Of this folder.
-        """
-        self.system = task.system
-        command = [sys.executable, str(HERE / script)]
-        command.append(json.dumps(dataclasses.asdict(task)))
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.facts = self._answer()
-        self.times: list[float] = []
-
-    def ask(self, request: Any) -> Any:
-        """Sends one request, and waits for its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.system} ended; its message is above.")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Ends it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-
-def share_device_memory() -> None:
-    """Leaves memory to other processes; JAX takes three quarters at once otherwise.
-
-    Comes before the first computation, and holds for contestants as well.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
 def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -> dict:
     """One task by all systems, in turns.
 
@@ -115,12 +61,16 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
         JSON values: the task, the ceilings, and by system the median seconds a step,
         images/s, all times, compile time, peak memory, FLOP/s.
     """
-    all_of_them = [Contestant(dataclasses.replace(task, system=s)) for s in systems]
+    all_of_them = [
+        bench.Contestant(dataclasses.replace(task, system=s), "contestants.py")
+        for s in systems
+    ]
+    times: dict[str, list[float]] = {s: [] for s in systems}
     try:
         counts = {c.system: max(1, round(seconds / c.ask(1))) for c in all_of_them}
         for _ in range(rounds):
             for one in all_of_them:
-                one.times.append(one.ask(counts[one.system]))
+                times[one.system].append(one.ask(counts[one.system]))
         peaks = {c.system: c.ask("peak") for c in all_of_them}  # Ceilings take memory.
         ceilings: dict[str, float] = {}
         for _ in range(rounds):  # The best of several seconds: others may be at work.
@@ -135,7 +85,9 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
             "flops_of_a_step": flops,
             "ceilings": ceilings,
             "systems": {
-                c.system: _summary(c, task, flops) | {"peak_bytes": peaks[c.system]}
+                c.system: _summary(times[c.system], task, flops)
+                | {"compile_seconds": c.facts["compile_seconds"]}
+                | {"peak_bytes": peaks[c.system]}
                 for c in all_of_them
             },
         }
@@ -144,14 +96,13 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
             one.close()
 
 
-def _summary(one: Contestant, task: Task, flops: float) -> dict[str, Any]:
-    median = statistics.median(one.times)
+def _summary(times: list[float], task: Task, flops: float) -> dict[str, Any]:
+    median = statistics.median(times)
     return {
         "seconds_a_step": median,
         "images_a_second": task.batch / median,
         "flops_a_second": flops / median,
-        "compile_seconds": one.facts["compile_seconds"],
-        "times": one.times,
+        "times": times,
     }
 
 
@@ -185,8 +136,7 @@ def main(
     rounds: int = 5,
     seconds: float = 3.0,
     only: tuple[str, ...] = (),
-    note: str = "",
-    out: pathlib.Path | None = None,
+    output: bench.Output,
 ) -> None:
     """Measures, prints and writes.
 
@@ -195,12 +145,11 @@ def main(
         rounds: Turns of each system.
         seconds: About how long a turn is.
         only: Networks and modes to measure, such as unet train; all unless given.
-        note: What else a reader of the numbers should know.
-        out: The file to write; results/throughput-MACHINE.json unless given.
+        output: Where results go.
     """
     if importlib.util.find_spec("torch") is None:
         sys.exit("error: PyTorch is needed to compare with. pip install torch==2.13.0")
-    share_device_memory()
+    bench.share_device_memory()
     preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
     systems = CPU_SYSTEMS if preset == "cpu" else GPU_SYSTEMS
     tasks = [t for t in PRESETS[preset] if set(only) <= {t.network, t.mode}]
@@ -209,10 +158,8 @@ def main(
     for task in tasks:
         results.append(measure(task, systems, rounds, seconds))
         show(results[-1], console)
-    found = {"results": results}
-    path = records.write("throughput", found, note=note, out=out)
-    console.print(f"Written: {path}")
+    output.write("throughput", {"results": results})
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    bench.run(main)

@@ -49,7 +49,8 @@ def main(args: Sequence[str]) -> None:
     console.print(_whole(metrics, f"{folder.name}: {split}, step {step}"))
     console.print(_by_class(metrics, data.classes))
     console.print(f"Written: {path}", soft_wrap=True, highlight=False, markup=False)
-    pictures.write_report(folder)
+    with pictures.optional_report():
+        pictures.write_report(folder)
 
 
 def _whole(metrics: Mapping[str, float], title: str) -> Table:

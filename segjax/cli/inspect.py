@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from segjax import data as datasets
-from segjax import inference, viz
+from segjax import inference, optional, viz
 from segjax import train as training
 from segjax.cli import pictures, runs
 from segjax.errors import UserError
@@ -53,6 +53,8 @@ class InspectOptions:
 
 def main(args: Sequence[str]) -> None:
     """Ranks the images of a split, so that mislabeled ones surface."""
+    # Missing before all images are scored, not after it.
+    optional.require("jinja2", extra="report", purpose="inspections")
     folder = runs.folder_argument(args, "inspect")
     run = runs.load(folder, InspectOptions, args[1:], prog=f"segjax inspect {folder}")
     options: InspectOptions = run.options

@@ -3,8 +3,10 @@
 import difflib
 import functools
 import importlib
+import importlib.metadata
 import inspect
 import pathlib
+import platform
 import sys
 from collections.abc import Callable, Sequence
 
@@ -34,10 +36,13 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
         print(_usage())
         return 0
     if subcommand == "--version":
-        from segjax import __version__
-
-        print(f"segjax {__version__}")
+        print(_version())
         return 0
+    if subcommand == "--tyro-print-completion":
+        from segjax.cli import completion
+
+        shell = rest[0] if rest else ""
+        return _guarded(lambda: completion.print_script(shell), handler)
     if subcommand not in _SUBCOMMANDS:
         near = difflib.get_close_matches(subcommand, _SUBCOMMANDS, 1)
         hint = (
@@ -81,6 +86,14 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
     process.run_one_program_at_a_time()
     handler.loading = False
     return cluster.leave(lambda: errors.exit_code(work))
+
+
+def _version() -> str:
+    """Read from metadata, since JAX takes long to import."""
+    from segjax import __version__
+
+    jax = importlib.metadata.version("jax")
+    return f"segjax {__version__} (jax {jax}, Python {platform.python_version()})"
 
 
 def _usage() -> str:

@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from PIL import Image
 
-from segjax import inference, ops, viz
+from segjax import inference, ops, optional, viz
 from segjax import train as training
 from segjax.cli import runs
 from segjax.typing import Batch, PyTree
@@ -114,3 +115,15 @@ def _size(batch: Batch, row: int, valid: np.ndarray) -> tuple[int, int]:
 def write_report(run: pathlib.Path) -> pathlib.Path:
     """Writes RUN/report.html from the files of the run."""
     return viz.write_report(run)
+
+
+@contextlib.contextmanager
+def optional_report() -> Iterator[None]:
+    """Skips the rest of its block, with a note, where a package of a report is missing.
+
+    What was trained is whole without a report.
+    """
+    try:
+        yield
+    except optional.MissingPackageError as error:
+        print(f"note: no report is written: {error}", file=sys.stderr)

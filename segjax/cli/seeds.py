@@ -141,12 +141,13 @@ def _train(
 
 def _draw(run: pathlib.Path, folders: Mapping[int, pathlib.Path], monitor: str) -> None:
     """Writes the report of each seed, and RUN/seeds.png of all."""
-    for folder in folders.values():
-        pictures.write_report(folder)
-    runs = {s: viz.read_records(f / "metrics.jsonl") for s, f in folders.items()}
-    picture = viz.seed_curves(runs, monitor=monitor)
-    if picture is not None:
-        (run / "seeds.png").write_bytes(picture)
+    with pictures.optional_report():
+        for folder in folders.values():
+            pictures.write_report(folder)
+        runs = {s: viz.read_records(f / "metrics.jsonl") for s, f in folders.items()}
+        picture = viz.seed_curves(runs, monitor=monitor)
+        if picture is not None:
+            (run / "seeds.png").write_bytes(picture)
 
 
 def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: str):
@@ -169,4 +170,5 @@ def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: st
     console.print(seeds_table.of_each_seed(results, monitor=monitor))
     console.print(seeds_table.over_seeds(found, split=split))
     for name in ("seeds.json", "seeds.png"):
-        console.print(f"Written: {run / name}", soft_wrap=True, markup=False)
+        if (run / name).exists():
+            console.print(f"Written: {run / name}", soft_wrap=True, markup=False)

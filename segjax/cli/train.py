@@ -107,10 +107,12 @@ def train(
         pictures.draw_samples(experiment, run, result["best_step"])
     except (training.NonFiniteError, training.Stopped):
         if first:
-            pictures.write_report(run)  # What was reached is worth a look.
+            with pictures.optional_report():  # What was reached is worth a look.
+                pictures.write_report(run)
         raise
     if first:
-        print(f"Report: {pictures.write_report(run)}", flush=True)
+        with pictures.optional_report():
+            print(f"Report: {pictures.write_report(run)}", flush=True)
 
 
 def _with_options(

@@ -4,12 +4,11 @@ import os
 
 import numpy as np
 import tensorflow_datasets as tfds
-from pycocotools import mask as coco_mask
 
 from segjax import ops
 from segjax.data import dataset, stored
 from segjax.data.builders import annotations, base, files, sources, splits
-from segjax.data.objects import encode_objects
+from segjax.data.objects import coco_mask, encode_objects
 
 
 def coco(
@@ -44,11 +43,13 @@ def coco(
 
     Raises:
         ValueError: If an annotation does not fit its image, its categories or its
-            form, or a file is missing or broken; the message names it.
+            form, a file is missing or broken, or pycocotools is not installed; the
+            message names it.
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312.
     """
+    coco_mask()  # Missing before anything is read.
     splits.check_fractions(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
@@ -111,10 +112,10 @@ class Coco(base.Builder, skip_registration=True):
 def _label(rles, classes, crowd, size, num_classes) -> np.ndarray:
     """Crowds are ignored, then objects from the largest to the smallest."""
     label = np.zeros(size, stored.label_dtype(num_classes))
-    ignored = ops.ignore_index(label.dtype)
-    areas = [int(coco_mask.area(r)) for r in rles]
+    ignored, masks = ops.ignore_index(label.dtype), coco_mask()
+    areas = [int(masks.area(r)) for r in rles]
     order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
     for i in order:
-        inside = coco_mask.decode(rles[i]).astype(bool)
+        inside = masks.decode(rles[i]).astype(bool)
         label[inside] = ignored if crowd[i] else classes[i]
     return label

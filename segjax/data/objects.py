@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from segjax import optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,19 @@ def encode_objects(
 
 def _decode(text: str | bytes, size: tuple[int, int]) -> Objects:
     rows = json.loads(text)
+    decode = coco_mask().decode
     masks = np.zeros((len(rows), *size), bool)
     for mask, (_, _, counts) in zip(masks, rows, strict=True):
-        mask[:] = coco_mask.decode({"size": list(size), "counts": counts.encode()})
+        mask[:] = decode({"size": list(size), "counts": counts.encode()})
     return Objects(
         masks=masks,
         classes=np.array([k for k, _, _ in rows], np.int32),
         crowd=np.array([c for _, c, _ in rows], bool),
+    )
+
+
+def coco_mask() -> Any:
+    """The module `pycocotools.mask`; a ValueError if it is not installed."""
+    return optional.require(
+        "pycocotools.mask", extra="coco", purpose="COCO annotations"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 
+from segjax import optional
 from segjax.errors import UserError
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.typing import Batch
@@ -120,8 +121,7 @@ def _objects(images: list[list[dict]]) -> np.ndarray:
 
 def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, Any]]:
     """COCO annotations of one image, without ids; areas by kind."""
-    from pycocotools import mask as coco_mask
-
+    coco_mask = pycocotools("mask")
     found = []
     for n in np.flatnonzero(side["object_mask"][image]):
         x0, y0, x1, y1 = side["boxes"][image, n].astype(np.float64).tolist()
@@ -146,11 +146,10 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
 
 def _evaluate(truth: np.ndarray, detections: np.ndarray, kind: str, num_classes: int):
     """The twelve COCO scores and the AP of each class; NaN where COCO has -1."""
-    from pycocotools.cocoeval import COCOeval
-
+    evaluation = pycocotools("cocoeval")
     with contextlib.redirect_stdout(io.StringIO()):
         true, found = (_coco(x, kind, num_classes) for x in (truth, detections))
-        coco = COCOeval(true, found, _KINDS[kind])
+        coco = evaluation.COCOeval(true, found, _KINDS[kind])
         coco.evaluate()
         coco.accumulate()
         coco.summarize()
@@ -166,8 +165,6 @@ def _mean_of_defined(values: np.ndarray) -> float:
 
 
 def _coco(images: np.ndarray, kind: str, num_classes: int):
-    from pycocotools.coco import COCO
-
     # COCO requires sizes, but reads them for polygons only.
     sizes = [{"id": i, "height": 0, "width": 0} for i in range(1, len(images) + 1)]
     annotations = []
@@ -179,7 +176,7 @@ def _coco(images: np.ndarray, kind: str, num_classes: int):
                 dict(one, id=len(annotations) + 1, image_id=image)
                 | {"area": one["areas"][kind], "iscrowd": one.get("iscrowd", 0)}
             )
-    coco: Any = COCO()
+    coco = pycocotools("coco").COCO()
     coco.dataset = {
         "images": sizes,
         "categories": [{"id": k} for k in range(1, num_classes + 1)],
@@ -187,3 +184,10 @@ def _coco(images: np.ndarray, kind: str, num_classes: int):
     }
     coco.createIndex()
     return coco
+
+
+def pycocotools(module: str) -> Any:
+    """A module of pycocotools; a ValueError if it is not installed."""
+    return optional.require(
+        f"pycocotools.{module}", extra="coco", purpose="COCO's average precision"
+    )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from segjax import optional
 from segjax.metrics import common
 from segjax.metrics.combine import on_host
 from segjax.metrics.reduce import mean_over_classes
@@ -33,9 +34,11 @@ def cl_dice(
     Reference:
         Shit et al., clDice, CVPR 2021, arXiv:2003.07311, section 2. The skeleton is
         scikit-image's, as in the authors' code; their loss has a soft skeleton.
-    """
-    from skimage.morphology import skeletonize
 
+    Raises:
+        ValueError: If scikit-image is not installed.
+    """
+    skeletonize = _morphology().skeletonize
     if not predicted.any() and not truth.any():
         return float("nan")
     if not predicted.any() or not truth.any():
@@ -65,8 +68,10 @@ def centerline_dice(
         class absent from truth and prediction has no score and is left out.
 
     Raises:
-        ValueError: As for `semantic`, and if there is no class to score.
+        ValueError: As for `semantic`; if there is no class to score, or scikit-image is
+            not installed.
     """
+    _morphology()  # A missing package is reported before training, not after it.
     classes = common.check_distinct(classes)
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
@@ -92,3 +97,12 @@ def centerline_dice(
         return PerImage.from_batch(named, batch)
 
     return on_host(gather, make)
+
+
+def _morphology() -> Any:
+    return optional.require(
+        "skimage.morphology",
+        extra="skeleton",
+        purpose="centerline Dice",
+        package="scikit-image",
+    )

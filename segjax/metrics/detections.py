@@ -8,7 +8,7 @@ import numpy as np
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.metrics.average_precision import AveragePrecision
+from segjax.metrics.average_precision import AveragePrecision, pycocotools
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
 from segjax.typing import Batch, MetricFn
@@ -37,7 +37,12 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         over objects of all classes, of `Matching`. In matching, a pixel belongs to the
         detection with the highest score that covers it, and detections with at least
         half their pixels in crowd regions are left out.
+
+    Raises:
+        ValueError: If there is no class besides the background, or pycocotools is not
+            installed.
     """
+    pycocotools("cocoeval")  # Missing before training, not after it.
     names = tuple(classes)[1:]
     if not names:
         raise UserError(

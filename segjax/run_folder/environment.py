@@ -12,7 +12,7 @@ import jax
 
 _PACKAGES = (
     "segjax jax jaxlib flax optax chex orbax-checkpoint grain array-record "
-    "tensorflow-datasets numpy scipy pillow scikit-image scikit-learn"
+    "tensorflow-datasets numpy scipy pillow scikit-image"
 )
 _JAX_OPTIONS = (
     "jax_enable_x64 jax_default_matmul_precision jax_default_prng_impl "

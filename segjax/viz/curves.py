@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from segjax import optional
 from segjax.viz.palette import OKABE_ITO
 
 Records = Sequence[Mapping[str, Any]]
@@ -145,12 +146,11 @@ def _is_number(x: Any) -> bool:
 
 
 def _svg(panels: Mapping[str, Series]) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    matplotlib = optional.require("matplotlib", extra="report", purpose="curves")
+    figures = optional.require("matplotlib.figure", extra="report", purpose="curves")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
+    figure = figures.Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (panel, series) in zip(grid, panels.items(), strict=False):
         _plot(axes, panel, series)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segjax import optional
 from segjax.typing import Array
 from segjax.viz.instances import outlines
 from segjax.viz.legend import INK, PAPER, Sheet, legend
@@ -150,9 +151,11 @@ def write_inspection(
         palette: [C, 3] colors.
         title: Of the page.
         facts: Pairs of a name and a value for the line below the title.
-    """
-    import jinja2
 
+    Raises:
+        ValueError: If Jinja2 is not installed.
+    """
+    jinja2 = optional.require("jinja2", extra="report", purpose="inspections")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     source = importlib.resources.files("segjax.viz").joinpath("inspection.html")
     template = environment.from_string(source.read_text(encoding="utf-8"))

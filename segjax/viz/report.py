@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segjax import optional
 from segjax.run_folder import schema
 from segjax.viz.curves import by_importance, curves, title
 from segjax.viz.palette import palette
@@ -30,7 +31,8 @@ def write_report(run_dir: Path) -> Path:
         The path of the report; it is replaced in one step.
 
     Raises:
-        ValueError: If `run_dir` is no folder, or a JSON file in it is broken.
+        ValueError: If `run_dir` is no folder, a JSON file in it is broken, or a
+            package of the extra `report` is not installed.
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
@@ -76,7 +78,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _render(run_dir: Path) -> str:
-    import jinja2
+    jinja2 = optional.require("jinja2", extra="report", purpose="the report")
 
     records = read_records(run_dir / "metrics.jsonl")
     result = _read_json(run_dir / "result.json", schema.Result)

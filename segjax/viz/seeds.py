@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segjax import optional
 from segjax.viz.curves import COLORS, Records, dress, short, title
 
 _INK = "#22262b"
@@ -26,6 +27,9 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
 
     Returns:
         A PNG on white; None where the seeds have no step in common.
+
+    Raises:
+        ValueError: If matplotlib is not installed.
     """
     evaluated = [r for records in runs.values() for r in records if _counts(r, "eval")]
     split = evaluated[0].get("split", "validation") if evaluated else ""
@@ -62,9 +66,8 @@ def _finite(record: Mapping[str, Any], name: str) -> bool:
 
 
 def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
+    figures = optional.require("matplotlib.figure", extra="report", purpose="curves")
+    figure = figures.Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
     colors = COLORS[: len(panels)]
     for axes, color, (name, table) in zip(grid, colors, panels.items(), strict=True):

@@ -1,14 +1,16 @@
 """The subcommands, on a run that a user could have made."""
 
 import json
+import platform
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from segjax import data
+from segjax import __version__, data
 from tests.scenes import examples
 
 
@@ -132,7 +134,50 @@ def test_data_list_and_prepare(segjax, source):
 def test_help_and_version(segjax, script):
     for args in (["--help"], ["--version"], ["train", "--help"], ["data", "--help"]):
         assert segjax(*args).code == 0
+    got = segjax("--version")
+    version = f"segjax {__version__} (jax {jax.__version__}, Python"
+    assert got.out == f"{version} {platform.python_version()})\n"
     got = segjax("train", script, "--help")
     assert got.code == 0
     assert "--learning-rate" in got.out
     assert "--resume" in got.out
+
+
+def test_python_m_segjax_is_the_command():
+    command = [sys.executable, "-m", "segjax", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"segjax {__version__} (jax ")
+
+
+COMPLETED = {
+    "segjax see": "seeds",
+    "segjax train exp.py --learning-rate 1 --on-nonf": "--on-nonfinite",
+    "segjax inspect runs/a --by g": "gradient",
+    "segjax verify runs/a --tr": "--trust",
+    "segjax predict runs/a x.png --max": "--max-pixels",
+    "segjax import a.pth --mod": "--model",
+    "segjax seeds nothing_that_is_a_": "",  # bash then looks for a file.
+}
+
+
+def test_bash_completes_subcommands_and_flags(segjax, tmp_path):
+    got = segjax("--tyro-print-completion", "bash")
+    assert got.code == 0, got.err
+    (tmp_path / "completion").write_text(got.out)
+    lines = [f"source {tmp_path}/completion; complete -p segjax"]
+    for typed in COMPLETED:
+        lines.append(f"COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))")
+        lines.append('COMPREPLY=(); _segjax; echo "${#COMPREPLY[@]} ${COMPREPLY[*]}"')
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    registered, *found = done.stdout.splitlines()
+    assert registered == "complete -o default -F _segjax segjax"
+    assert found[:-1] == [f"1 {name}" for name in list(COMPLETED.values())[:-1]]
+    assert found[-1] == "0 "
+
+
+def test_completion_for_an_unknown_shell(segjax):
+    got = segjax("--tyro-print-completion", "powershell")
+    assert got.code == 2
+    assert got.err.startswith("error: --tyro-print-completion needs one of bash")

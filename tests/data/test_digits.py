@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.ndimage
+import sklearn.datasets
 
 from segjax import data
 from segjax.data.builders import digits
@@ -67,6 +68,13 @@ def test_scenes_are_those_of_their_version():
                 total.update(np.asarray(value).tobytes() if key != "name" else b"")
     assert str(digits.Digits.VERSION) == "1.1.0"
     assert total.hexdigest()[:16] == "9ffd736e2ce8dbf2"
+
+
+def test_source_digits_are_those_of_scikit_learn():
+    ink, kinds = digits.source_digits()
+    want = sklearn.datasets.load_digits()
+    np.testing.assert_array_equal(ink, want.images / 16, strict=True)
+    np.testing.assert_array_equal(kinds, want.target)
 
 
 def test_no_source_digit_is_in_two_splits():

@@ -46,7 +46,7 @@ def test_growth_that_is_not_due_is_marked(growth, work):
 
 
 def test_each_axis_doubles_one_quantity(growth, work):
-    for small in (work.CPU, work.GPU):
+    for small in (growth.CPU, growth.GPU):
         found = list(work.axes(small))
         assert {axis.over for axis in found} == {
             "image side",

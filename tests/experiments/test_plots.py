@@ -76,8 +76,8 @@ def test_growth_marks_what_is_more_than_due(plots):
         "results": [panel(1, 1.29, False, "batch"), panel(1, 1.31, True, "width")],
     }
     one, other, *rest = plots.growth(found).axes
-    assert other._left_title.get_color() == plots.VERMILLION
-    assert one._left_title.get_color() == plots.INK
+    assert other._left_title.get_color() == plots.panels.VERMILLION
+    assert one._left_title.get_color() == plots.panels.INK
     assert not any(axes.axison for axes in rest)
     time, due, memory, _ = one.lines
     assert time.get_ydata().tolist() == [1, 2, 4, 12]

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from segjax.data.builders import coco_json, coco_shapes, files, splits
 from segjax.data.builders.sources import Tree
+from segjax.data.objects import coco_mask
 from segjax.files import limits
 
 NEEDS = (
@@ -189,11 +189,11 @@ def _check(
 
 def rle(one: Mapping[str, Any], size: tuple[int, int]) -> Any:
     """The mask of an annotation as compressed run lengths, as pycocotools makes it."""
-    shape: Any = one["segmentation"]
+    shape, masks = one["segmentation"], coco_mask()
     if not isinstance(shape, Mapping):
-        return coco_mask.merge(coco_mask.frPyObjects(shape, *size))
+        return masks.merge(masks.frPyObjects(shape, *size))
     if isinstance(shape["counts"], list):
-        return coco_mask.frPyObjects(shape, *size)  # type: ignore[arg-type]
+        return masks.frPyObjects(shape, *size)
     return {"size": list(size), "counts": shape["counts"].encode()}
 
 

@@ -1,0 +1,117 @@
+"""segjax and the obvious Flax as contestants of throughput.py; see contestants.py."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import plain_flax
+from bench import Run
+
+from segjax import losses, models, train
+
+
+def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
+    """The library's own step, through the public functions that the loop uses.
+
+    Args:
+        task: A `contestants.Task`.
+    """
+    dtype = jnp.dtype(task.dtype)
+    if task.network == "fcn":
+        model: Any = models.FCN(
+            task.classes,
+            widths=task.widths,
+            convs=task.convs,
+            head_width=task.head_width,
+            dtype=dtype,
+        )
+    else:
+        paper = task.network == "paper_unet"
+        model = models.UNet(
+            task.classes,
+            task.widths,
+            norm=models.layers.no_norm if paper else models.layers.batch_norm,
+            padding="valid" if paper else "same",
+            dtype=dtype,
+        )
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+    batch = {
+        "image": task.images(),
+        "label": task.labels().astype(np.uint8),
+        "weight": np.ones(task.batch, np.float32),
+        "index": np.arange(task.batch, dtype=np.int32),
+    }
+    mesh = train.make_mesh()
+    batch = next(train.to_devices([batch], mesh))
+    shape = (task.size, task.size, 3)
+    state = train.init_state(model, optimizer, seed=0, image_shape=shape)
+    if task.mode == "infer":
+        return _jax_inference(model, train.variables(state), batch["image"])
+    objective = losses.semantic(ce=(1.0, losses.cross_entropy))
+    step = train.make_train_step(train.make_forward(model), objective, optimizer)
+    return _jax_training(train.jit_step(step, mesh), state, (batch,))
+
+
+def plain_run(task: Any) -> tuple[Run, dict[str, Any]]:
+    """The obvious Flax form.
+
+    Args:
+        task: A `contestants.Task`.
+    """
+    dtype = jnp.dtype(task.dtype)
+    if task.network == "fcn":
+        model: Any = plain_flax.FCN(
+            task.classes, task.widths, task.convs, task.head_width, dtype
+        )
+    else:
+        paper = task.network == "paper_unet"
+        padding = "VALID" if paper else "SAME"
+        model = plain_flax.UNet(task.classes, task.widths, not paper, padding, dtype)
+    image, label = jax.device_put((task.images(), task.labels()))
+    key = jax.random.key(0)
+    init = jax.jit(lambda key, x: model.init(key, x, train=False))
+    variables = dict(init(key, jnp.zeros((1, *image.shape[1:]))))
+    if task.mode == "infer":
+        return _jax_inference(model, variables, image)
+    params = variables.pop("params")
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+    state = (params, variables, optimizer.init(params), key)
+    step = plain_flax.make_train_step(model, optimizer)
+    return _jax_training(step, state, (image, label))
+
+
+def _jax_training(step, state, arguments) -> tuple[Run, dict[str, Any]]:
+    compiled, facts = _compile(step, state, *arguments)
+    kept = [state]
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            kept[0], out = compiled(kept[0], *arguments)
+        jax.block_until_ready((kept[0], out))
+
+    return run, facts
+
+
+def _jax_inference(model, variables, image) -> tuple[Run, dict[str, Any]]:
+    def infer(variables, image):
+        x = image / jnp.float32(255)
+        return jnp.argmax(model.apply(variables, x, train=False), axis=-1)
+
+    compiled, facts = _compile(jax.jit(infer), variables, image)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):  # One after another: JAX would begin several at once.
+            jax.block_until_ready(compiled(variables, image))
+
+    return run, facts
+
+
+def _compile(function, *arguments) -> tuple[Any, dict[str, Any]]:
+    start = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    flops = (compiled.cost_analysis() or {}).get("flops")
+    return compiled, {"compile_seconds": seconds, "flops": flops}
