@@ -29,7 +29,7 @@ def experiment(
     head_width: int = 1_024,
     learning_rate: float = 1e-3,
     rare: float = 2.0,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -45,7 +45,7 @@ def experiment(
             4,096, for 1,000 classes.
         learning_rate: Peak of the cosine schedule.
         rare: Weight of a rare class's pixel in the cross entropy, against 1.
-        workers: Processes that read and decode; 0 reads in threads.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     streets = data.camvid(source)
@@ -59,9 +59,9 @@ def experiment(
             seed=seed,
             eval_every=-(-steps // 10),
         ),
-        data=data.Pipeline(dataset=streets, size=size, workers=workers),
+        data=data.Pipeline(dataset=streets, size=size, num_workers=num_workers),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

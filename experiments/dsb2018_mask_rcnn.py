@@ -72,10 +72,10 @@ def experiment(
             eval_max_objects=eval_max_objects,
         ),
         augment=data.augment.compose(
-            data.augment.flip,
-            data.augment.quarter_turn,
+            data.augment.horizontal_flip,
+            data.augment.rotate90,
             data.augment.scale_and_crop(minimum=0.6, maximum=2.0),
-            data.augment.blur(sigma=1.0),
+            data.augment.gaussian_blur(sigma=1.0),
             # Microscopes differ more than the images of one.
             data.augment.exposure(minimum=-2.0, maximum=0.5),
         ),

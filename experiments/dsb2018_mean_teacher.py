@@ -80,8 +80,8 @@ def experiment(
         ),
         data=data.Pipeline(dataset=nuclei, size=size),
         augment=augment.compose(
-            augment.flip,
-            augment.quarter_turn,
+            augment.horizontal_flip,
+            augment.rotate90,
             augment.scale_and_crop(minimum=0.5, maximum=2.0),
             augment.exposure(minimum=-2.0, maximum=0.5),
         ),
@@ -117,9 +117,9 @@ def mean_teacher(
     forward, optimizer = experiment.forward, experiment.optimizer
     prepare = train.make_prepare(forward, experiment.augment)
     view = augment.compose(
-        augment.blur(sigma=1.0),
+        augment.gaussian_blur(sigma=1.0),
         augment.exposure(minimum=-0.5, maximum=0.5),
-        augment.noise(sigma=0.1),
+        augment.gaussian_noise(sigma=0.1),
     )
 
     def objective(logits, batch, *, step):

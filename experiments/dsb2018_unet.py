@@ -56,10 +56,10 @@ def experiment(
         ),
         data=data.Pipeline(dataset=nuclei, size=size),
         augment=data.augment.compose(
-            data.augment.flip,
-            data.augment.quarter_turn,
+            data.augment.horizontal_flip,
+            data.augment.rotate90,
             data.augment.scale_and_crop(minimum=0.5, maximum=2.0),
-            data.augment.blur(sigma=1.0),
+            data.augment.gaussian_blur(sigma=1.0),
             # Microscopes differ more than the images of one. More light would saturate,
             # and teach that only white is nucleus.
             data.augment.exposure(minimum=-2.0, maximum=0.5),

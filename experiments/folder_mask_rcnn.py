@@ -38,7 +38,7 @@ def experiment(
     size: int = 512,
     max_objects: int = 50,
     learning_rate: float = 2e-4,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -56,7 +56,7 @@ def experiment(
         size: Side of the training crops, in pixels.
         max_objects: Slots for objects; of an image with more, the largest are kept.
         learning_rate: Peak of the cosine schedule.
-        workers: Processes that read and decode; 0 reads in threads.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation, sampling and the data order.
     """
     numbered = (source / "instances").is_dir() or (source / "train/instances").is_dir()
@@ -76,10 +76,10 @@ def experiment(
             monitor="mask_ap",
         ),
         data=data.Pipeline(
-            dataset=mine, size=size, max_objects=max_objects, workers=workers
+            dataset=mine, size=size, max_objects=max_objects, num_workers=num_workers
         ),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

@@ -25,7 +25,7 @@ def experiment(
     size: int = 128,
     width: int = 16,
     learning_rate: float = 2e-3,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -39,7 +39,7 @@ def experiment(
         size: Side of the training crops, in pixels.
         width: Channels of the finest scale, which double four times.
         learning_rate: Peak of the cosine schedule.
-        workers: Processes that read and decode; 0 reads in threads.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     mine = data.folder(source, ids=ids)
@@ -52,9 +52,9 @@ def experiment(
             seed=seed,
             eval_every=-(-steps // 10),
         ),
-        data=data.Pipeline(dataset=mine, size=size, workers=workers),
+        data=data.Pipeline(dataset=mine, size=size, num_workers=num_workers),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

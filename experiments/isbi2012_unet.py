@@ -54,8 +54,8 @@ def experiment(
         ),
         data=data.Pipeline(dataset=membranes, size=size),
         augment=data.augment.compose(
-            data.augment.flip,
-            data.augment.quarter_turn,
+            data.augment.horizontal_flip,
+            data.augment.rotate90,
             data.augment.elastic(sigma=10.0, grid=3),
             data.augment.color_jitter(),
         ),

@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-VOID = 255
+IGNORE_INDEX = 255
 """The label id that stands for "not a class" in files; batches turn it into `valid`."""
 
 Array = jax.Array | np.ndarray

@@ -10,7 +10,7 @@ from typing import Any
 from segjax.files import limits
 
 
-def read_bytes(path: pathlib.Path, *, most: int = limits.FILE_BYTES) -> bytes:
+def read_bytes(path: pathlib.Path, *, max_bytes: int = limits.FILE_BYTES) -> bytes:
     """The content of a regular file.
 
     Args:

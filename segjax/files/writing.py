@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to write to, whose file then takes the place of `path`.
 
     Until then, and if the block raises, `path` is what it was. A kill leaves at most
@@ -37,9 +37,9 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
-def replace(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file by `whole`."""
-    with whole(path) as temporary:
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file by `atomic`."""
+    with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 

@@ -10,7 +10,7 @@ from segjax.inference.model import Model as Model
 from segjax.inference.model import NeedsCodeError as NeedsCodeError
 from segjax.inference.model import load as load
 from segjax.inference.prediction import Prediction as Prediction
-from segjax.inference.prediction import confident as confident
+from segjax.inference.prediction import confident_objects as confident_objects
 from segjax.inference.predictor import Predictor as Predictor
 from segjax.inference.predictor import labels as labels
 from segjax.inference.predictor import make_predictor as make_predictor

@@ -13,7 +13,7 @@ import numpy as np
 from segjax import model_file, ops, viz
 from segjax.files import limits
 from segjax.forward import Forward
-from segjax.inference.prediction import Prediction, confident, numbered
+from segjax.inference.prediction import Prediction, confident_objects, instance_map
 from segjax.inference.predictor import Output, Predictor, labels
 from segjax.inference.reading import image_size, read_image
 from segjax.typing import PyTree
@@ -198,7 +198,7 @@ class Model:
         about = {"image": image, "classes": self.classes, "palette": self.palette}
         if isinstance(output, dict):
             return Prediction(
-                **about, labels=numbered(confident(output)), objects=output
+                **about, labels=instance_map(confident_objects(output)), objects=output
             )
         ids, overlapping = labels(output), self.description["task"] == "multilabel"
         if overlapping:
@@ -272,7 +272,7 @@ def _check_fit(
     except Exception as error:  # Of Flax, JAX, or whatever attributes cause.
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"{folder / model_file.NAME} is damaged: its network does not take its "
+            f"{folder / model_file.MODEL_JSON} is damaged: its network does not take its "
             f"variables and images ({reason}). Copy it again, or train again."
         ) from error
 
@@ -291,6 +291,6 @@ def _forward(
     if why is not None:
         return build(folder).forward
     try:
-        return model_file.forward_of(description)
+        return model_file.build_forward(description)
     except ValueError as error:
-        raise ValueError(f"{folder / model_file.NAME}: {error}") from error
+        raise ValueError(f"{folder / model_file.MODEL_JSON}: {error}") from error

@@ -25,11 +25,11 @@ class Prediction:
             objects. Of classes that exclude each other the most probable class's id. Of
             overlapping classes the same where a class has a probability of at least
             0.5, and the dtype's greatest number elsewhere. Of objects the number of the
-            one on top, from 1 in the order of `confident(objects)`; 0 for none.
+            one on top, from 1 in the order of `confident_objects(objects)`; 0 for none.
         probabilities: float32 [H, W, C]; None of a model that detects objects.
         objects: Of a model that detects, as `models.instances` gives them, best first:
             `boxes` [n, 4], `scores` [n], `classes` [n], `masks` [n, H, W]; else None.
-        overlapping: A pixel may be of many classes, or of none (the task multilabel),
+        multilabel: A pixel may be of many classes, or of none (the task multilabel),
             so class 0 is not a background.
     """
 
@@ -39,7 +39,7 @@ class Prediction:
     labels: np.ndarray
     probabilities: np.ndarray | None = None
     objects: Mapping[str, np.ndarray] | None = None
-    overlapping: bool = False
+    multilabel: bool = False
 
     def overlay(self) -> np.ndarray:
         """The image with its classes, or its objects, drawn over it: uint8 RGB.
@@ -49,11 +49,11 @@ class Prediction:
         small.
         """
         if self.objects is not None:
-            sure = confident(self.objects)
+            sure = confident_objects(self.objects)
             return viz.instances(self.image, sure, classes=self.classes)
         palette, shown = self.palette, self.labels.astype(np.int32)
         valid = self.labels != ops.ignore_index(self.labels.dtype)
-        if self.overlapping:  # `viz.overlay` leaves class 0 as it is.
+        if self.multilabel:  # `viz.overlay` leaves class 0 as it is.
             palette, shown = np.concatenate([palette[:1], palette]), shown + 1
         return viz.overlay(self.image, shown, palette, valid=valid)
 
@@ -77,13 +77,13 @@ class Prediction:
         picture = Image.fromarray(self.labels)
         if self.objects is not None:
             text = json.dumps({"objects": self._rows(self.objects)}, indent=2)
-            writing.replace(path.with_suffix(".json"), f"{text}\n".encode())
+            writing.write_bytes(path.with_suffix(".json"), f"{text}\n".encode())
         elif self.labels.dtype == np.uint8:
             table = np.zeros((256, 3), np.uint8)
             table[: len(self.palette)] = self.palette
             table[-1] = 255
             picture.putpalette(table.tobytes())
-        with writing.whole(path) as temporary:
+        with writing.atomic(path) as temporary:
             picture.save(temporary, "PNG")
 
     def _rows(self, objects: Mapping[str, np.ndarray]) -> list[dict]:
@@ -98,13 +98,13 @@ class Prediction:
         ]
 
 
-def confident(objects: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def confident_objects(objects: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The objects of a score of at least 0.5: those worth a look."""
     kept = objects["scores"] >= 0.5
     return {name: x[kept] for name, x in objects.items()}
 
 
-def numbered(objects: Mapping[str, np.ndarray]) -> np.ndarray:
+def instance_map(objects: Mapping[str, np.ndarray]) -> np.ndarray:
     """Objects as one map, uint16 [H, W]: numbers from 1, the first on top."""
     masks = objects["masks"] >= 0.5
     numbers = np.zeros(masks.shape[1:], np.uint16)

@@ -7,7 +7,7 @@ import numpy as np
 
 from segjax.files import reading, tensors
 
-_LARGEST = 2**38
+_MAX_BYTES = 2**38
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        state = tensors.parse(reading.read_bytes(path, most=_LARGEST))
+        state = tensors.parse(reading.read_bytes(path, max_bytes=_MAX_BYTES))
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from error
     wide = {k: x.astype(np.float32) for k, x in state.items() if x.dtype.kind == "V"}

@@ -51,7 +51,7 @@ def from_torchvision(
     """Variables of one of our networks from a state dict of torchvision's.
 
     Args:
-        state: Names to arrays, as `read_tensors` gives them. What `unread` names is
+        state: Names to arrays, as `read_tensors` gives them. What `ignored_keys` names is
             left out.
         shapes: What `jax.eval_shape(model.init, key, image)` gives. Where the model
             has frozen norms, a batch norm's four tensors become their two; its batch
@@ -67,7 +67,7 @@ def from_torchvision(
         ValueError: If a tensor is missing, left over or of another shape; the message
             names it.
     """
-    left_out = unread(state)
+    left_out = ignored_keys(state)
     tensors = {_today(name): x for name, x in state.items() if name not in left_out}
     source = _Source(tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
@@ -84,7 +84,7 @@ def from_torchvision(
     return jax.tree.unflatten(structure, variables)
 
 
-def unread(state: Iterable[str]) -> list[str]:
+def ignored_keys(state: Iterable[str]) -> list[str]:
     """Names of tensors that are expected and not used.
 
     Args:

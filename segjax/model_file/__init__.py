@@ -4,10 +4,10 @@ Reading one executes nothing but segjax's own code: names are looked up in a clo
 list, and variables are plain arrays.
 """
 
-from segjax.model_file.encoding import NotOursError as NotOursError
+from segjax.model_file.encoding import NotSerializableError as NotSerializableError
 from segjax.model_file.encoding import decode as decode
 from segjax.model_file.encoding import encode as encode
-from segjax.model_file.files import NAME as NAME
-from segjax.model_file.files import forward_of as forward_of
+from segjax.model_file.files import MODEL_JSON as MODEL_JSON
+from segjax.model_file.files import build_forward as build_forward
 from segjax.model_file.files import read as read
 from segjax.model_file.files import write as write

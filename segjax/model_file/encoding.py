@@ -51,7 +51,7 @@ _NAMED: dict[str, Any] = _CLASSES | {
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
 
 
-class NotOursError(ValueError):
+class NotSerializableError(ValueError):
     """A part of a model is not segjax's own, so a file cannot hold it as data."""
 
 
@@ -70,7 +70,7 @@ def encode(value: Any, *, part: str = "model") -> Any:
         too, so that a later default changes no saved model.
 
     Raises:
-        NotOursError: Naming the first part that is not segjax's own.
+        NotSerializableError: Naming the first part that is not segjax's own.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -117,7 +117,7 @@ def _encode_object(value: Any, part: str) -> Any:
         return {"dtype": name}
     shown = getattr(value, "__qualname__", type(value).__qualname__)
     module = getattr(value, "__module__", type(value).__module__)
-    raise NotOursError(f"{part} is {module}.{shown}, which is not a part of segjax")
+    raise NotSerializableError(f"{part} is {module}.{shown}, which is not a part of segjax")
 
 
 def decode(value: Any) -> Any:

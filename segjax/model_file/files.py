@@ -15,15 +15,15 @@ import segjax
 from segjax.files import limits, reading, tensors, writing
 from segjax.forward import Forward
 from segjax.model_file import schema
-from segjax.model_file.encoding import NotOursError, decode, encode
+from segjax.model_file.encoding import NotSerializableError, decode, encode
 from segjax.typing import PyTree
 
-NAME = "model.json"
+MODEL_JSON = "model.json"
 FORMAT = 1
 """Of `model.json`; goes up when a reader of the one before would misread it."""
 
 _VARIABLES = "variables-*.safetensors"
-_LARGEST = 2**38
+_MAX_BYTES = 2**38
 _PARTS = ("module", "preprocess", "model_inputs")
 _FACTS = ("classes", "image", "task", "multiple", "max_shapes")
 
@@ -67,8 +67,8 @@ def write(
     }
     _check_facts(facts, description)
     text = json.dumps(description | dict(facts), indent=2, allow_nan=False)
-    writing.replace(folder / name, data)
-    writing.replace(folder / NAME, f"{text}\n".encode())
+    writing.write_bytes(folder / name, data)
+    writing.write_bytes(folder / MODEL_JSON, f"{text}\n".encode())
     for path in [*folder.glob(_VARIABLES), *folder.glob(f".{_VARIABLES}.tmp")]:
         if path.name != name:
             path.unlink(missing_ok=True)
@@ -91,14 +91,14 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], PyTree]:
     while True:
         name = description["variables"]["name"]
         try:
-            data = reading.read_bytes(folder / name, most=_LARGEST)
+            data = reading.read_bytes(folder / name, max_bytes=_MAX_BYTES)
             break
         except FileNotFoundError:
             # A model written since `model.json` was read has taken its place.
             description = _description(folder)
             if description["variables"]["name"] == name:
                 raise ValueError(
-                    f"{folder / name} is missing, and {NAME} names it. Copy the whole "
+                    f"{folder / name} is missing, and {MODEL_JSON} names it. Copy the whole "
                     f"folder, or train again."
                 ) from None
     if hashlib.sha256(data).hexdigest() != description["variables"]["sha256"]:
@@ -111,15 +111,15 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], PyTree]:
         raise ValueError(_damaged(folder / name, str(error))) from error
 
 
-def forward_of(description: Mapping[str, Any]) -> Forward:
+def build_forward(description: Mapping[str, Any]) -> Forward:
     """The network of a description, with what goes before it.
 
     Raises:
-        NotOursError: If a part of it is not segjax's own: `needs_code` says which.
+        NotSerializableError: If a part of it is not segjax's own: `needs_code` says which.
         ValueError: If it names what this segjax does not have, or what misfits.
     """
     if description["needs_code"] is not None:
-        raise NotOursError(description["needs_code"])
+        raise NotSerializableError(description["needs_code"])
     try:
         parts = [decode(description[name]) for name in _PARTS]
         return Forward(*parts)
@@ -136,7 +136,7 @@ def _encoded(forward: Forward) -> dict[str, Any]:
     for name, value in zip(_PARTS, values, strict=True):
         try:
             encoded[name] = encode(value, part=name)
-        except NotOursError as error:
+        except NotSerializableError as error:
             encoded[name] = None
             encoded["needs_code"] = encoded["needs_code"] or str(error)
     return encoded
@@ -159,12 +159,12 @@ def _check_facts(facts: Mapping[str, Any], description: Mapping[str, Any]) -> No
 
 
 def _description(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / NAME
+    path = folder / MODEL_JSON
     try:
-        content = reading.read_bytes(path, most=limits.TEXT_BYTES)
+        content = reading.read_bytes(path, max_bytes=limits.TEXT_BYTES)
     except FileNotFoundError:
         raise ValueError(
-            f"{folder} holds no model: {NAME} is missing. Give a folder that segjax "
+            f"{folder} holds no model: {MODEL_JSON} is missing. Give a folder that segjax "
             f"train has written since its first checkpoint."
         ) from None
     try:

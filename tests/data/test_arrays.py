@@ -171,7 +171,7 @@ def test_workers_read_arrays(rng):
     images, labels = scenes(rng)
     made = data.from_arrays(images, labels, classes=CLASSES)
     alone = take(data.Pipeline(dataset=made, size=5), 3)
-    helped = take(data.Pipeline(dataset=made, size=5, workers=1), 3)
+    helped = take(data.Pipeline(dataset=made, size=5, num_workers=1), 3)
     for a, b in zip(alone, helped, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])

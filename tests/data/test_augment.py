@@ -13,9 +13,9 @@ from segjax.data.augment import color, warp
 
 SIZE = 24
 SPATIAL = {
-    "flip": augment.flip,
-    "flip_vertical": augment.flip_vertical,
-    "quarter_turn": augment.quarter_turn,
+    "horizontal_flip": augment.horizontal_flip,
+    "vertical_flip": augment.vertical_flip,
+    "rotate90": augment.rotate90,
     "scale_and_crop": augment.scale_and_crop(),
     "rotate": augment.rotate(degrees=180.0),
     "elastic": augment.elastic(sigma=3.0),
@@ -23,8 +23,8 @@ SPATIAL = {
 PIXELWISE = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
-    "noise": augment.noise(),
-    "blur": augment.blur(),
+    "gaussian_noise": augment.gaussian_noise(),
+    "gaussian_blur": augment.gaussian_blur(),
 }
 ALL = SPATIAL | PIXELWISE
 IDENTITY = {
@@ -33,10 +33,10 @@ IDENTITY = {
     "elastic": augment.elastic(sigma=0.0),
     "color_jitter": augment.color_jitter(brightness=0.0, contrast=0.0, saturation=0.0),
     "exposure": augment.exposure(minimum=0.0, maximum=0.0),
-    "noise": augment.noise(sigma=0.0),
-    "blur": augment.blur(sigma=0.0),
+    "gaussian_noise": augment.gaussian_noise(sigma=0.0),
+    "gaussian_blur": augment.gaussian_blur(sigma=0.0),
     "compose": augment.compose(),
-    "sometimes": augment.sometimes(0.0, augment.noise(sigma=1.0)),
+    "sometimes": augment.sometimes(0.0, augment.gaussian_noise(sigma=1.0)),
 }
 
 
@@ -129,9 +129,9 @@ def test_nothing_asked_nothing_done(rng, name, key):
 @pytest.mark.parametrize(
     ("name", "outcomes"),
     [
-        ("flip", [lambda x: x, np.fliplr]),
-        ("flip_vertical", [lambda x: x, np.flipud]),
-        ("quarter_turn", [functools.partial(np.rot90, k=k) for k in range(4)]),
+        ("horizontal_flip", [lambda x: x, np.fliplr]),
+        ("vertical_flip", [lambda x: x, np.flipud]),
+        ("rotate90", [functools.partial(np.rot90, k=k) for k in range(4)]),
     ],
 )
 def test_every_outcome_is_numpys_and_equally_likely(rng, name, outcomes):
@@ -146,12 +146,12 @@ def test_every_outcome_is_numpys_and_equally_likely(rng, name, outcomes):
     assert counts.min() > 0.7 * 200 / len(outcomes)
 
 
-def test_quarter_turn_needs_a_square(key):
+def test_rotate90_needs_a_square(key):
     with pytest.raises(ValueError, match="square image, got 4x6"):
-        augment.quarter_turn(key, ramp((4, 6)))
+        augment.rotate90(key, ramp((4, 6)))
 
 
-@pytest.mark.parametrize("name", sorted(SPATIAL.keys() - {"quarter_turn"}))
+@pytest.mark.parametrize("name", sorted(SPATIAL.keys() - {"rotate90"}))
 def test_oblong_images(name, key):
     out = jax.jit(SPATIAL[name])(key, ramp((10, 30)))
     assert out["image"].shape == (10, 30, 3)
@@ -319,7 +319,7 @@ def test_exposure_is_a_factor_between_its_stops():
 
 def test_noise_has_at_most_the_asked_deviation():
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.5, np.float32)}
-    augmentation = jax.jit(augment.noise(sigma=0.1))
+    augmentation = jax.jit(augment.gaussian_noise(sigma=0.1))
     stds = [
         np.std(augmentation(jax.random.key(s), example)["image"]) for s in range(99)
     ]
@@ -375,7 +375,7 @@ def test_a_result_depends_on_its_own_key_alone(rng, name, key):
 
 def test_compose_gives_each_member_its_key(rng, key):
     example = random_example(rng)
-    noisy = jax.jit(augment.noise(sigma=0.2))
+    noisy = jax.jit(augment.gaussian_noise(sigma=0.2))
     one = jax.jit(augment.compose(noisy))(key, example)
     two = jax.jit(augment.compose(noisy, noisy))(key, example)
     by_hand = noisy(
@@ -402,7 +402,7 @@ def test_compose_keeps_the_order(rng, key):
 
 def test_sometimes_is_a_share(rng):
     example = random_example(rng)
-    augmentation = jax.jit(augment.sometimes(0.3, augment.noise(sigma=0.5)))
+    augmentation = jax.jit(augment.sometimes(0.3, augment.gaussian_noise(sigma=0.5)))
     changed = [
         not np.array_equal(
             augmentation(jax.random.key(s), example)["image"], example["image"]
@@ -450,7 +450,7 @@ def test_objects_move_with_their_labels(name, rng):
     assert lost > 0 or name != "zoomed in"
 
 
-@pytest.mark.parametrize("name", ["flip", "flip_vertical"])
+@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip"])
 def test_a_smaller_image_stays_in_the_top_left(name, rng):
     small = with_objects(rng, (17, 20))
     padded = {
@@ -473,7 +473,7 @@ def test_a_smaller_image_stays_in_the_top_left(name, rng):
 
 def test_other_changes_make_the_frame_the_image(rng, key):
     example = with_objects(rng) | {"size": np.array([17, 20], np.int32)}
-    for name in ("quarter_turn", "scale_and_crop", "rotate", "elastic"):
+    for name in ("rotate90", "scale_and_crop", "rotate", "elastic"):
         np.testing.assert_array_equal(SPATIAL[name](key, example)["size"], [SIZE, SIZE])
 
 
@@ -491,10 +491,10 @@ def test_boxes_without_masks_are_refused(name, key):
         (lambda: augment.rotate(degrees=-1.0), "degrees must be at least 0"),
         (lambda: augment.elastic(sigma=-1.0), "sigma must be at least 0"),
         (lambda: augment.elastic(grid=1), "grid must be at least 2"),
-        (lambda: augment.noise(sigma=float("nan")), "sigma must be at least 0"),
-        (lambda: augment.blur(sigma=-1.0), "sigma must be at least 0"),
+        (lambda: augment.gaussian_noise(sigma=float("nan")), "sigma must be at least 0"),
+        (lambda: augment.gaussian_blur(sigma=-1.0), "sigma must be at least 0"),
         (lambda: augment.color_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
-        (lambda: augment.sometimes(1.5, augment.flip), r"probability must be in \[0"),
+        (lambda: augment.sometimes(1.5, augment.horizontal_flip), r"probability must be in \[0"),
     ],
 )
 def test_options_are_checked(make, message):
@@ -504,13 +504,13 @@ def test_options_are_checked(make, message):
 
 def test_stored_images_are_refused(key):
     with pytest.raises(AssertionError, match="float"):
-        augment.flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
+        augment.horizontal_flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
 
 
 RANGED = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
-    "noise": augment.noise(sigma=1.0),
+    "gaussian_noise": augment.gaussian_noise(sigma=1.0),
 }
 
 
@@ -563,7 +563,7 @@ def test_other_channels_have_no_saturation(rng, key, channels):
 
 def test_compose_has_the_same_numbers_on_every_backend(rng, key, monkeypatch):
     example = random_example(rng)
-    members = (augment.flip, augment.noise(sigma=0.2), augment.rotate(degrees=30.0))
+    members = (augment.horizontal_flip, augment.gaussian_noise(sigma=0.2), augment.rotate(degrees=30.0))
     looped = jax.jit(augment.compose(*members))
     assert "stablehlo.case" in looped.lower(key, example).as_text()
     expected = looped(key, example)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax import data
-from segjax.typing import VOID
+from segjax.typing import IGNORE_INDEX
 from tests.data import sources
 
 
@@ -53,7 +53,7 @@ def test_twelfth_id_is_void(files, tmp_path):
     for example in prepared.splits["validation"]:
         found = np.bincount(example["label"].ravel(), minlength=256)
         assert found[:11].tolist() == [8] * 11
-        assert found[VOID] == 8
+        assert found[IGNORE_INDEX] == 8
 
 
 def test_source_is_needed_once(files, tmp_path):
@@ -148,6 +148,6 @@ def test_real_data(shared_data, tmp_path):
     for example in prepared.splits["validation"]:
         assert example["image"].shape == (360, 480, 3)
         counts += np.bincount(example["label"].ravel(), minlength=256)
-    assert np.flatnonzero(counts).tolist() == [*range(11), VOID]
+    assert np.flatnonzero(counts).tolist() == [*range(11), IGNORE_INDEX]
     # Roads and buildings fill the view, poles and cyclists do not.
     assert counts[[1, 3]].min() > 10 * counts[[2, 10]].max()

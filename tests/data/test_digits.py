@@ -7,7 +7,7 @@ import scipy.ndimage
 
 from segjax import data
 from segjax.data.builders import digits
-from segjax.typing import VOID
+from segjax.typing import IGNORE_INDEX
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_background_dominates(prepared):
     share = np.bincount(labels.ravel(), minlength=11) / labels.size
     assert 0.7 < share[0] < 0.9
     assert share[1:].min() > 0.005
-    assert VOID not in labels
+    assert IGNORE_INDEX not in labels
 
 
 def test_digits_hardly_overlap():

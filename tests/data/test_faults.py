@@ -129,7 +129,7 @@ def test_processes_leave_out_the_same(expected, rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_leave_out_the_same(expected, workers):
-    pipe = pipeline(BAD, skip_corrupt=2, workers=workers)
+    pipe = pipeline(BAD, skip_corrupt=2, num_workers=workers)
     assert_same(take(pipe, 8, first_batch=1), expected[1:])
     assert sorted(e.number for e in pipe.skipped) == [4, 7]
     assert all("\n" not in e.reason for e in pipe.skipped)
@@ -293,7 +293,7 @@ def kill_when_told(told):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_reader_is_told_with_its_records(tmp_path, workers):
-    pipe = pipeline(BAD[:1], kind=Stuck, workers=workers)
+    pipe = pipeline(BAD[:1], kind=Stuck, num_workers=workers)
     examples = pipe.dataset.splits["train"]
     examples.home, examples.told = os.getpid(), tmp_path / "pid"
     whole = take(pipeline(), 30)
@@ -310,7 +310,7 @@ def test_a_killed_reader_is_told_with_its_records(tmp_path, workers):
     assert BAD[0] in numbers[hit]  # Readers are ahead: not always the first such.
     shown = ", ".join(map(str, numbers[hit]))
     assert f"batch {hit} (records {shown} of 'train')" in message
-    assert "Use fewer workers, or workers=0" in message
+    assert "Use fewer workers, or num_workers=0" in message
 
 
 MAKER = f"""

@@ -167,12 +167,12 @@ def test_packing_and_back(rng):
 
 SIZE = 20
 SPATIAL = {
-    "flip": augment.flip,
-    "quarter_turn": augment.quarter_turn,
+    "horizontal_flip": augment.horizontal_flip,
+    "rotate90": augment.rotate90,
     "rotate": augment.rotate(degrees=90.0),
     "elastic": augment.elastic(sigma=2.0),
     "scale_and_crop": augment.scale_and_crop(),
-    "compose": augment.compose(augment.flip, augment.rotate(degrees=30.0)),
+    "compose": augment.compose(augment.horizontal_flip, augment.rotate(degrees=30.0)),
 }
 
 
@@ -201,7 +201,7 @@ def test_maps_move_as_image_and_label_do(name, rng):
         np.testing.assert_array_equal(nearest["two"][..., 1], got["label"] > 9)
         np.testing.assert_array_equal(nearest["ids"] > 0, got["valid"])
         assert got["age"] == 3
-    assert not np.array_equal(got["label"], ids) or name in ("flip", "quarter_turn")
+    assert not np.array_equal(got["label"], ids) or name in ("horizontal_flip", "rotate90")
 
 
 def test_a_batch_goes_through_as_the_step_does_it(rng):
@@ -220,7 +220,7 @@ def test_a_batch_goes_through_as_the_step_does_it(rng):
     np.testing.assert_array_equal(got["pixel_weight"], got["image"][..., 0])
 
 
-@pytest.mark.parametrize("name", ["flip", "rotate"])
+@pytest.mark.parametrize("name", ["horizontal_flip", "rotate"])
 def test_a_map_of_another_size_is_refused(name, key):
     odd = {
         "image": jnp.zeros((4, 4, 1)),

@@ -190,9 +190,9 @@ def test_ids_in_large_steps(load, message, files):
 
 
 def test_another_void(load, files):
-    label = load(files, ids=(1, 2, 255), void=0).splits["test"][0]["label"]
+    label = load(files, ids=(1, 2, 255), ignore_index=0).splits["test"][0]["label"]
     assert set(np.unique(label)) == {0, 1, 2, 255}
-    assert load(files, ids=(1, 2, 255), void=0).classes == (
+    assert load(files, ids=(1, 2, 255), ignore_index=0).classes == (
         "class 0",
         "class 1",
         "class 2",

@@ -61,7 +61,7 @@ def test_objects_follow_the_crop(rng):
         assert batch["masks"].dtype == batch["object_mask"].dtype == bool
         assert batch["boxes"].dtype == np.float32
         assert batch["classes"].dtype == np.int32
-        assert "left_out" not in batch
+        assert "num_dropped" not in batch
         np.testing.assert_array_equal(batch["size"], 7)
         for row in range(4):
             # The first channel of the image is the number of the object.
@@ -123,8 +123,8 @@ def objects(areas, crowd=None):
 def test_the_largest_are_kept():
     found = fill(objects([3, 9, 5, 9, 5]), (8, 8), limit=3)
     assert found["classes"].tolist() == [2, 3, 4]  # Of 5 and 5, the first.
-    assert found["left_out"] == 2
-    assert fill(objects([3, 9]), (8, 8), limit=2)["left_out"] == 0
+    assert found["num_dropped"] == 2
+    assert fill(objects([3, 9]), (8, 8), limit=2)["num_dropped"] == 0
 
 
 def test_what_is_left_out_is_told(rng, capsys):
@@ -216,7 +216,7 @@ def test_workers_and_corrupt_records(rng):
     examples = Broken(example(rng) for _ in range(6))
     options = {"skip_corrupt": 1, "max_objects": 2}
     alone = pipeline(examples, **options)
-    helped = pipeline(examples, workers=2, **options)
+    helped = pipeline(examples, num_workers=2, **options)
     examples.bad = (2,)
     for a, b in zip(take(alone, 5), take(helped, 5), strict=True):
         assert a.keys() == b.keys()

@@ -147,13 +147,13 @@ def test_workers_change_nothing(count):
         "process_count": count,
     }
     alone = take(Pipeline(dataset=dataset(), size=5), 5, **options)
-    helped = take(Pipeline(dataset=dataset(), size=5, workers=2), 5, **options)
+    helped = take(Pipeline(dataset=dataset(), size=5, num_workers=2), 5, **options)
     assert_same(helped, alone)
 
 
 def test_threads_change_nothing():
     runs = [
-        Pipeline(dataset=dataset(MIXED), size=5, threads=threads) for threads in (1, 5)
+        Pipeline(dataset=dataset(MIXED), size=5, num_threads=n) for n in (1, 5)
     ]
     assert runs[0].fingerprint() == runs[1].fingerprint()
     assert_same(*(take(run, 6, batch_size=4, seed=1) for run in runs))
@@ -319,7 +319,7 @@ def test_an_iterator_left_early_stops_its_threads():
 
 
 def test_batches_outlive_their_workers():
-    pipeline = Pipeline(dataset=dataset(), size=4, workers=1)
+    pipeline = Pipeline(dataset=dataset(), size=4, num_workers=1)
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
         batch = next(stream)
     assert {type(x) for x in batch.values()} == {np.ndarray}  # No shared memory.
@@ -338,7 +338,7 @@ def test_a_dead_reader_is_named():
     examples = DyingElsewhere(dataset().splits["train"])
     examples.home = os.getpid()
     data = fake({"train": examples})
-    pipeline = Pipeline(dataset=data, size=4, workers=1)
+    pipeline = Pipeline(dataset=data, size=4, num_workers=1)
     with pytest.raises(RuntimeError, match=r"reader process died.*exit code 9"):
         take(pipeline, 1, batch_size=2, seed=0)
 
@@ -346,7 +346,7 @@ def test_a_dead_reader_is_named():
 def test_fingerprint_follows_data_and_settings():
     base = Pipeline(dataset=dataset(), size=4)
     same = Pipeline(
-        dataset=dataset(), size=(4, 4), workers=2, cache_bytes=0, max_shapes=2
+        dataset=dataset(), size=(4, 4), num_workers=2, cache_bytes=0, max_shapes=2
     )
     assert base.fingerprint() == same.fingerprint()
     others = [
@@ -382,8 +382,8 @@ def test_fingerprint_follows_data_and_settings():
         ),
         (lambda p: dataclasses.replace(p, multiple=0), "multiple must be at least 1"),
         (lambda p: dataclasses.replace(p, max_shapes=0), "max_shapes must be at least"),
-        (lambda p: dataclasses.replace(p, threads=0), "threads must be at least 1"),
-        (lambda p: dataclasses.replace(p, workers=-1), "workers must be at least 0"),
+        (lambda p: dataclasses.replace(p, num_threads=0), "num_threads must be at least 1"),
+        (lambda p: dataclasses.replace(p, num_workers=-1), "num_workers must be at least 0"),
         (lambda p: dataclasses.replace(p, size=0), "size must be at least 1 pixel"),
         (
             lambda p: dataclasses.replace(p, train_split="x").train_batches(

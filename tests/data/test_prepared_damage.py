@@ -128,7 +128,7 @@ def test_prepared_copies_are_private(prepared):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
-def test_data_prepared_before_there_was_a_seal(prepared):
+def test_data_prepared_before_there_was_a_checksum(prepared):
     _, final, whole = prepared
     path = final / "metadata.json"
     described = json.loads(path.read_text())

@@ -225,9 +225,9 @@ def test_large_pictures_need_no_global_limit(tmp_path):
 def test_reading(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
-    assert reading.read_bytes(path, most=5) == b"12345"
+    assert reading.read_bytes(path, max_bytes=5) == b"12345"
     with pytest.raises(ValueError, match="has 5 bytes: needed at most 4"):
-        reading.read_bytes(path, most=4)
+        reading.read_bytes(path, max_bytes=4)
     with pytest.raises(FileNotFoundError) as error:
         reading.read_bytes(tmp_path / "none")
     assert str(error.value.filename) == str(tmp_path / "none")

@@ -223,7 +223,7 @@ def test_objects_are_numbered_the_first_on_top(tmp_path):
     masks[0, 0, :2], masks[1, :, 1:], masks[2] = 0.9, 0.5, 1.0
     objects = {"masks": masks, "scores": np.array([0.9, 0.6, 0.4], np.float32)}
     objects |= {"boxes": np.zeros((3, 4), np.float32), "classes": np.array([1, 2, 1])}
-    sure = inference.confident(objects)
+    sure = inference.confident_objects(objects)
     np.testing.assert_array_equal(
         inference.prediction.numbered(sure), [[1, 1, 2], [0, 2, 2]]
     )

@@ -106,7 +106,7 @@ class MyBlock(layers.ConvBlock):
     ids=lambda x: type(x).__name__,
 )
 def test_what_is_not_ours_is_named(value, words):
-    with pytest.raises(model_file.NotOursError, match=words):
+    with pytest.raises(model_file.NotSerializableError, match=words):
         model_file.encode(value)
 
 

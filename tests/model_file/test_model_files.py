@@ -53,7 +53,7 @@ def test_written_and_read(tmp_path):
     write(tmp_path / "run", forward=forward)
     assert_holds(tmp_path / "run", 1)
     description, _ = model_file.read(tmp_path / "run")
-    assert model_file.forward_of(description) == forward
+    assert model_file.build_forward(description) == forward
     assert {name: description[name] for name in FACTS} == FACTS
     assert description["margin"] == 0
     (tensors,) = (tmp_path / "run").glob("*.safetensors")
@@ -145,8 +145,8 @@ class Mine(nn.Module):
 def test_what_needs_code_is_said(tmp_path, forward, why):
     write(tmp_path, forward=forward)
     description, _ = model_file.read(tmp_path)
-    with pytest.raises(model_file.NotOursError, match=why):
-        model_file.forward_of(description)
+    with pytest.raises(model_file.NotSerializableError, match=why):
+        model_file.build_forward(description)
 
 
 def edit(folder, **changes):

@@ -1,12 +1,12 @@
 """Augmentations: `(key, example) -> example`, pure JAX on one example.
 
 The compiled train step maps them over the batch. An example has `image` float32
-[H, W, K], preprocessed, `label` int32 [H, W] and `valid` bool [H, W]. Where it has
-`masks` bool [N, H, W] they move along, `boxes` are found anew, and objects of which
-nothing is left are no longer `object_mask`. The maps {name: [H, W, ...]} in `linear`
-and `nearest` move along too, read between pixels or at the nearest one. What else it
-has is passed on. Everything random comes from the key, so that a result depends on
-neither the other examples nor their number.
+[H, W, K], preprocessed, `label` int32 [H, W] and `valid` bool [H, W]. If it has `masks`
+bool [N, H, W], these are transformed too, `boxes` are recomputed from them, and
+`object_mask` becomes False for objects without a pixel left. The maps
+{name: [H, W, ...]} in `linear` and `nearest` are transformed too, by bilinear and
+nearest-neighbor interpolation. Other entries are unchanged. All randomness comes from
+the key, so a result does not depend on other examples in the batch.
 """
 
 from segjax.data.augment.color import blur as blur
