@@ -1,10 +1,10 @@
 """FCN (Long et al., 2015, arXiv:1411.4038) on street scenes, from scratch.
 
-CamVid, 11 classes, 360x480; void is ignored, as in every published figure.
+CamVid, 11 classes, 360x480; void pixels are ignored, as in published results.
 
     segjax train experiments/camvid_fcn.py --source DIR
 
-Not measured yet: these defaults want a GPU.
+Not measured yet: these defaults need a GPU.
 """
 
 import functools
@@ -14,7 +14,7 @@ import optax
 
 from segjax import cli, data, losses, metrics, models, train
 
-# Fewer than 1 in 50 pixels each; --rare weighs them.
+# Classes with fewer than 1 in 50 pixels, weighted by --rare.
 RARE = ("pole", "sign", "fence", "pedestrian", "bicyclist")
 
 
@@ -40,11 +40,11 @@ def experiment(
         batch_size: Images per update, over all devices.
         size: Height and width of the training crops, in pixels.
         stride: 8, 16 or 32, for FCN-8s, 16s or 32s.
-        width: Channels of the first stage of the VGG-16 body; the paper's is 64.
-        head_width: Channels of the convolutionalised classifier; the paper's is
-            4,096, for 1,000 classes.
+        width: Channels of the first stage of VGG-16; 64 in the paper.
+        head_width: Channels of the convolutionalized classifier; 4,096 in the paper,
+            for 1,000 classes.
         learning_rate: Peak of the cosine schedule.
-        rare: Weight of a rare class's pixel in the cross entropy, against 1.
+        rare: Weight of rare classes in the cross entropy; others have weight 1.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """

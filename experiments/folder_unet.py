@@ -1,12 +1,12 @@
 """U-Net on your own images and masks.
 
-    DIR/images/a.jpg   DIR/masks/a.png   DIR/classes.txt (optional: a name a line)
+    DIR/images/a.jpg   DIR/masks/a.png   DIR/classes.txt (optional: one name per line)
 
     segjax train experiments/folder_unet.py --source DIR --run runs/mine
     segjax predict runs/mine NEW_IMAGES --out predictions
 
 A mask has its image's stem and size, and one channel of class ids 0, 1, ...; 255 is
-"no class". Black and white masks: --ids 0 255.
+ignored. For black and white masks, pass --ids 0 255.
 """
 
 import pathlib
@@ -32,12 +32,12 @@ def experiment(
 
     Args:
         source: Folder with images/ and masks/.
-        ids: The values in the masks that stand for class 0, 1, ..., such as 0 255;
-            none if they are 0, 1, ... already.
+        ids: The mask values of class 0, 1, ..., such as 0 255; none if they are 0, 1,
+            ... already.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        width: Channels of the finest scale, which double four times.
+        width: Channels of the finest scale; doubled at each of the four coarser ones.
         learning_rate: Peak of the cosine schedule.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.

@@ -1,4 +1,4 @@
-"""Reading files of named tensors."""
+"""Reading state dicts."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ _MAX_BYTES = 2**38
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads a state dict: names to arrays.
+    """Reads a state dict: arrays by name.
 
     Args:
-        path: `.safetensors`, which needs nothing, or what PyTorch saved, which needs
-            PyTorch. No code in the file is run.
+        path: A `.safetensors` file, or a file saved by PyTorch, which requires PyTorch.
+            No code in the file is executed.
 
     Raises:
-        ValueError: If the file is damaged or holds something else, or if PyTorch is
-            needed and not installed.
+        ValueError: If the file is damaged or is not a state dict, or if PyTorch is
+            required and not installed.
         FileNotFoundError: If there is no such file.
     """
     if path.suffix == ".safetensors":
@@ -33,7 +33,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from error
     wide = {k: x.astype(np.float32) for k, x in state.items() if x.dtype.kind == "V"}
-    return state | wide  # NumPy has no bfloat16 of its own.
+    return state | wide  # NumPy itself has no bfloat16.
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -44,19 +44,19 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise ValueError(
             f"{path} needs PyTorch to be read: pip install torch. Or save it as "
-            f".safetensors, which does not."
+            f".safetensors, which needs no PyTorch."
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Pickle's own, zip's own, and many more.
-        reason = "it is not a state dict that torch.save wrote"
+    except Exception as error:  # From pickle, zipfile and others.
+        reason = "it is not a state dict saved by torch.save"
         raise ValueError(_damaged(path, reason)) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(x, torch.Tensor) for x in state.values()
     ):
         raise ValueError(
-            f"{path} needs to hold a state dict, names to tensors, and holds something "
-            f"else. Save model.state_dict() of it."
+            f"{path} needs to hold a state dict, tensors by name, and holds something "
+            f"else. Save model.state_dict() instead."
         )
     return {
         name: (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()

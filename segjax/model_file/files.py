@@ -1,4 +1,4 @@
-"""`model.json` and its variables: written so that a kill leaves a whole model."""
+"""Reading and atomic writing of `model.json` and its variables."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from segjax.typing import PyTree
 
 MODEL_JSON = "model.json"
 FORMAT = 1
-"""Of `model.json`; goes up when a reader of the one before would misread it."""
+"""Version of `model.json`; increased by changes that older readers would misread."""
 
 _VARIABLES = "variables-*.safetensors"
 _MAX_BYTES = 2**38
@@ -34,34 +34,35 @@ def write(
     variables: PyTree,
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes a model; the one that the folder had stays whole until this one is.
+    """Writes a model; the previous model of the folder is replaced atomically.
 
-    The variables come first, under a name of their digest, then `model.json`, which
-    names them, then older variables go. Each file appears at once and complete.
+    First, the variables are written to a file named by their digest, then `model.json`,
+    which names that file, and then older variables are removed. Each file is written
+    atomically.
 
     Args:
-        folder: Made if it is not there.
-        forward: The network with its preprocessing. Parts that are not segjax's own
-            become null, and `needs_code` says which was the first.
+        folder: Created if it does not exist.
+        forward: The network with its preprocessing. Parts that are not from segjax
+            become null, and `needs_code` names the first one.
         variables: Nested dictionaries of arrays, on any device.
-        facts: JSON values: `classes` names, `colors` "#rrggbb" a class (optional),
+        facts: JSON values: `classes` names, `colors` "#rrggbb" per class (optional),
             `image` {"channels", "dtype", "low", "high"}, `task` "semantic", "instance"
-            or "multilabel", `multiple` and `max_shapes` for prediction, `step`, and
-            what else is worth keeping.
+            or "multilabel", `multiple` and `max_shapes` for prediction, `step`, and any
+            others.
 
     Raises:
-        ValueError: If a fact has the name of something that this function writes, or a
-            variable cannot be stored.
+        ValueError: If a fact is missing, its name is reserved, or a variable cannot be
+            stored.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    data = safetensors.numpy.save(_flat(variables))
+    data = safetensors.numpy.save(_flatten(variables))
     digest = hashlib.sha256(data).hexdigest()
     name = f"variables-{digest[:12]}.safetensors"
     description = {
         "format": FORMAT,
         "segjax": segjax.__version__,
-        **_encoded(forward),
+        **_encode_parts(forward),
         "margin": forward.margin,
         "variables": {"name": name, "sha256": digest},
     }
@@ -75,48 +76,48 @@ def write(
 
 
 def read(folder: str | os.PathLike) -> tuple[dict[str, Any], PyTree]:
-    """Reads a model's description and its variables, and checks these by their digest.
+    """Reads a model's description and its variables, and verifies their SHA-256.
 
     Args:
-        folder: That `write` was given. It may be written to at the same time.
+        folder: Passed to `write` before. It may be written to concurrently.
 
     Returns:
-        (what `model.json` holds, nested dictionaries of numpy arrays).
+        (content of `model.json`, nested dictionaries of NumPy arrays).
 
     Raises:
-        ValueError: If a file is missing, damaged or of a newer segjax.
+        ValueError: If a file is missing, damaged or written by a newer segjax.
     """
     folder = pathlib.Path(folder)
-    description = _description(folder)
+    description = _read_description(folder)
     while True:
         name = description["variables"]["name"]
         try:
             data = reading.read_bytes(folder / name, max_bytes=_MAX_BYTES)
             break
         except FileNotFoundError:
-            # A model written since `model.json` was read has taken its place.
-            description = _description(folder)
+            # The model may have been replaced after `model.json` was read.
+            description = _read_description(folder)
             if description["variables"]["name"] == name:
                 raise ValueError(
-                    f"{folder / name} is missing, and {MODEL_JSON} names it. Copy the whole "
-                    f"folder, or train again."
+                    f"{folder / name} is missing, and {MODEL_JSON} names it. Copy the "
+                    f"whole folder, or train again."
                 ) from None
     if hashlib.sha256(data).hexdigest() != description["variables"]["sha256"]:
         raise ValueError(
             _damaged(folder / name, "its SHA-256 is not that in model.json")
         )
     try:
-        return description, _nested(tensors.parse(data))
+        return description, _unflatten(tensors.parse(data))
     except ValueError as error:
         raise ValueError(_damaged(folder / name, str(error))) from error
 
 
 def build_forward(description: Mapping[str, Any]) -> Forward:
-    """The network of a description, with what goes before it.
+    """Builds the network of a description, with its preprocessing.
 
     Raises:
-        NotSerializableError: If a part of it is not segjax's own: `needs_code` says which.
-        ValueError: If it names what this segjax does not have, or what misfits.
+        NotSerializableError: If a part is not from segjax; `needs_code` names it.
+        ValueError: If it names an unknown part, or attributes are invalid.
     """
     if description["needs_code"] is not None:
         raise NotSerializableError(description["needs_code"])
@@ -125,12 +126,12 @@ def build_forward(description: Mapping[str, Any]) -> Forward:
         return Forward(*parts)
     except ValueError:
         raise
-    except Exception as error:  # What constructors raise of attributes that misfit.
+    except Exception as error:  # Constructors raise various types.
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(f"a part of the model cannot be built ({reason}).") from error
 
 
-def _encoded(forward: Forward) -> dict[str, Any]:
+def _encode_parts(forward: Forward) -> dict[str, Any]:
     values = (forward.model, forward.preprocess, forward.model_inputs)
     encoded: dict[str, Any] = {"needs_code": None}
     for name, value in zip(_PARTS, values, strict=True):
@@ -145,27 +146,27 @@ def _encoded(forward: Forward) -> dict[str, Any]:
 def _check_facts(facts: Mapping[str, Any], description: Mapping[str, Any]) -> None:
     missing = [name for name in _FACTS if name not in facts]
     if missing:
-        raise ValueError(f"facts of a model need {', '.join(missing)}, got none.")
-    if facts["task"] not in ("semantic", "instance", "multilabel"):
+        raise ValueError(f"facts of a model need {', '.join(missing)}; add them.")
+    if facts["task"] not in schema.TASKS:
         raise ValueError(
             f'A task needs to be "semantic", "instance" or "multilabel", got '
             f"{facts['task']!r}."
         )
-    taken = sorted(description.keys() & facts.keys())
-    if taken:
+    reserved = sorted(description.keys() & facts.keys())
+    if reserved:
         raise ValueError(
-            f"facts of a model need names of their own, got {', '.join(taken)}."
+            f"facts of a model have reserved names: {', '.join(reserved)}; rename them."
         )
 
 
-def _description(folder: pathlib.Path) -> dict[str, Any]:
+def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / MODEL_JSON
     try:
         content = reading.read_bytes(path, max_bytes=limits.TEXT_BYTES)
     except FileNotFoundError:
         raise ValueError(
-            f"{folder} holds no model: {MODEL_JSON} is missing. Give a folder that segjax "
-            f"train has written since its first checkpoint."
+            f"{folder} holds no model: {MODEL_JSON} is missing. Pass a run folder of "
+            f"segjax train that has at least one checkpoint."
         ) from None
     try:
         description = json.loads(content)
@@ -176,8 +177,8 @@ def _description(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(_damaged(path, "it has no format number"))
     if version > FORMAT:
         raise ValueError(
-            f"{path} has format {version}, this segjax reads up to {FORMAT}. Update "
-            f"segjax to {description.get('segjax', 'a newer version')}."
+            f"{path} has format {version}, this version of segjax reads up to {FORMAT}."
+            f" Update segjax to {description.get('segjax', 'a newer version')}."
         )
     missing = {"variables", "needs_code", *_FACTS, *_PARTS} - description.keys()
     if missing:
@@ -188,8 +189,8 @@ def _description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
-def _flat(variables: PyTree) -> dict[str, np.ndarray]:
-    """Nested names joined by "/"; arrays on the host."""
+def _flatten(variables: PyTree) -> dict[str, np.ndarray]:
+    """Flattens to arrays on the host, with nested names joined by "/"."""
     flat = {}
     for path, value in jax.tree_util.tree_leaves_with_path(variables):
         names = [getattr(entry, "key", None) for entry in path]
@@ -198,13 +199,14 @@ def _flat(variables: PyTree) -> dict[str, np.ndarray]:
         if not named or array.dtype not in tensors.DTYPES:
             raise ValueError(
                 f"A variable needs to be an array of numbers in dictionaries whose "
-                f"keys have no /, got {array.dtype} at {jax.tree_util.keystr(path)}."
+                f"keys do not contain /, got {array.dtype} at "
+                f"{jax.tree_util.keystr(path)}."
             )
         flat["/".join(map(str, names))] = array
     return flat
 
 
-def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, last = name.split("/")
@@ -212,9 +214,9 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for parent in parents:
             inner = inner.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise ValueError(f"{name!r} is inside of another variable")
+                raise ValueError(f"{name!r} is inside another variable")
         if last in inner:
-            raise ValueError(f"{name!r} is an array and a folder of arrays")
+            raise ValueError(f"{name!r} is both an array and a group of arrays")
         inner[last] = value
     return nested
 

@@ -1,4 +1,4 @@
-"""A user's own numbered objects."""
+"""Folders of instance maps."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def load(tmp_path):
 
 
 def test_objects_are_those_of_the_map(load, files):
-    got = load(files, name="cell")
+    got = load(files, class_name="cell")
     assert got.classes == ("background", "cell")
     assert {k: len(v) for k, v in got.splits.items()} == {
         "train": 8,

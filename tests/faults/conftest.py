@@ -81,7 +81,9 @@ def experiment(
         config=train.TrainConfig(
             steps=steps, batch_size=4, log_every=7, eval_every=20, samples=1
         ),
-        data=data.Pipeline(dataset=scenes, size=16, multiple=16, num_workers=num_workers),
+        data=data.Pipeline(
+            dataset=scenes, size=16, multiple=16, num_workers=num_workers
+        ),
         model=models.UNet(
             num_classes=3, widths=(4, width), norm=models.layers.batch_norm
         ),

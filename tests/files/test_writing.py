@@ -1,4 +1,4 @@
-"""Files appear whole, or what was there stays."""
+"""Files are replaced atomically."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def test_a_file_is_written(tmp_path):
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "sick"), KeyboardInterrupt()])
-def test_whatever_fails_leaves_what_was_there(tmp_path, monkeypatch, call, error):
+def test_failures_keep_the_old_file(tmp_path, monkeypatch, call, error):
     path = tmp_path / "a"
     path.write_bytes(b"old")
 

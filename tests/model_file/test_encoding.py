@@ -1,4 +1,4 @@
-"""A module as JSON and back is the same module; what is not segjax's is named."""
+"""JSON round trips of modules, and errors for parts that are not from segjax."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from segjax.models import layers, resnet
 
 
 def small_mask_rcnn():
-    """That of experiments/digits_mask_rcnn.py."""
+    """The model of experiments/digits_mask_rcnn.py."""
     norm = layers.group_norm
     return models.MaskRCNN(
         body=models.resnet18(width=16, norm=norm),
@@ -85,11 +85,11 @@ class Mine(nn.Module):
 
 
 class MyUNet(models.UNet):
-    """A subclass may compute anything."""
+    """A subclass, which may compute anything."""
 
 
 class MyBlock(layers.ConvBlock):
-    """So may a block."""
+    """A subclass of a block."""
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class MyBlock(layers.ConvBlock):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_what_is_not_ours_is_named(value, words):
+def test_parts_that_are_not_from_segjax_are_named(value, words):
     with pytest.raises(model_file.NotSerializableError, match=words):
         model_file.encode(value)
 

@@ -30,7 +30,7 @@ def test_overlay_tints_inside_and_paints_the_outline():
     np.testing.assert_array_equal(got, want)
 
 
-def test_overlay_leaves_void_as_it_is():
+def test_overlay_does_not_tint_ignored_pixels():
     label = np.full((3, 4), 255, np.int32)
     image = np.full((3, 4, 3), 51, np.uint8)
     valid = np.zeros((3, 4), bool)

@@ -9,15 +9,27 @@ nearest-neighbor interpolation. Other entries are unchanged. All randomness come
 the key, so a result does not depend on other examples in the batch.
 """
 
-from segjax.data.augment.color import blur as blur
-from segjax.data.augment.color import color_jitter as color_jitter
-from segjax.data.augment.color import exposure as exposure
-from segjax.data.augment.color import noise as noise
-from segjax.data.augment.combine import compose as compose
-from segjax.data.augment.combine import sometimes as sometimes
-from segjax.data.augment.mirror import flip as flip
-from segjax.data.augment.mirror import flip_vertical as flip_vertical
-from segjax.data.augment.mirror import quarter_turn as quarter_turn
-from segjax.data.augment.warp import elastic as elastic
-from segjax.data.augment.warp import rotate as rotate
-from segjax.data.augment.warp import scale_and_crop as scale_and_crop
+from segjax.data.augment.color import (
+    color_jitter,
+    exposure,
+    gaussian_blur,
+    gaussian_noise,
+)
+from segjax.data.augment.combine import compose, sometimes
+from segjax.data.augment.flip import horizontal_flip, rotate90, vertical_flip
+from segjax.data.augment.warp import elastic, rotate, scale_and_crop
+
+__all__ = [
+    "color_jitter",
+    "compose",
+    "elastic",
+    "exposure",
+    "gaussian_blur",
+    "gaussian_noise",
+    "horizontal_flip",
+    "rotate",
+    "rotate90",
+    "scale_and_crop",
+    "sometimes",
+    "vertical_flip",
+]

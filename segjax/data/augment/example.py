@@ -21,8 +21,9 @@ def check_spatial(example: Example) -> None:
     """
     if "boxes" in example and "masks" not in example:
         raise ValueError(
-            f"this augmentation transforms {', '.join(_PIXELS)} and masks, and computes "
-            f"boxes from masks; the example has boxes without masks. Add the masks."
+            f"this augmentation transforms {', '.join(_PIXELS)} and masks, and "
+            f"computes boxes from masks; the example has boxes without masks. Add the "
+            f"masks."
         )
     check_image(example)
     fields = jax.tree.leaves(maps_of(example))

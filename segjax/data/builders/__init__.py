@@ -1,1 +1,3 @@
 """TFDS builders, one for each data set."""
+
+__all__: list[str] = []

@@ -87,7 +87,7 @@ def check_fractions(validation: float, test: float) -> None:
     """Raises a ValueError unless the fractions leave items for training."""
     if not 0 <= validation < 1 or not 0 <= test < 1 or validation + test >= 1:
         raise ValueError(
-            f"validation and test must be fractions whose sum is below 1, got "
+            f"validation and test must be at least 0 with a sum below 1, got "
             f"{validation} and {test}."
         )
 
