@@ -11,7 +11,7 @@ from segjax import ops
 from segjax.data import instances
 from segjax.data.examples import Reader, stack
 from segjax.data.instances import Overflow
-from segjax.data.pad import mirror_to_size
+from segjax.data.pad import reflect_to_size
 from segjax.data.reading import listed, read_ahead
 from segjax.data.spec import ExampleSpec, check_labels
 from segjax.typing import Batch, Example
@@ -81,7 +81,7 @@ class EvalExample:
             return made | self._slots(None, size) | index
         example = self.reader[number]
         self.spec.check(example, self.reader.where(number))
-        made = self.spec.row(example, size, pad_image=mirror_to_size)
+        made = self.spec.row(example, size, pad_image=reflect_to_size)
         made["size"] = np.array(example["label"].shape, np.int32)
         return made | self._slots(example, size) | index
 

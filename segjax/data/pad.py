@@ -41,7 +41,7 @@ def pad_to_size(x: np.ndarray, size: Sequence[int], *, value: int = 0) -> np.nda
     return np.pad(x, pads, constant_values=value)
 
 
-def mirror_to_size(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def reflect_to_size(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Pads an image at the bottom and the right by reflection.
 
     Training crops have no black borders, so zeros would be out of distribution

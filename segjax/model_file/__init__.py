@@ -1,7 +1,7 @@
-"""A trained model as data: its parts by name in `model.json`, its variables beside it.
+"""Saving a trained model as data: `model.json` and a file of its variables.
 
-Reading one executes nothing but segjax's own code: names are looked up in a closed
-list, and variables are plain arrays.
+Reading one executes only segjax's own code: names are looked up in a closed list, and
+variables are plain arrays.
 """
 
 from segjax.model_file.encoding import NotSerializableError, decode, encode

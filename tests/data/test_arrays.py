@@ -155,6 +155,10 @@ def test_ignored_ids_stay(rng):
             lambda i, y: ([*i[:9], i[9].astype(np.uint8)], y),
             r"train 9 has image uint8\[H, W, 5\], train 0 has uint16\[H, W, 5\]",
         ),
+        (
+            lambda i, y: ({"train": (i, y, {"name": y})},),
+            "field name 'name' is reserved",
+        ),
     ],
 )
 def test_mistakes_are_named(rng, call, message):

@@ -43,7 +43,7 @@ def run_lengths(rng):
 
 @pytest.fixture
 def content(rng):
-    """Polygons with one and two parts, non-integer, overlapping; a crowd; no objects."""
+    """Polygons with one and two parts, non-integer, overlapping; a crowd; none."""
     triangle = [3.5, 2.25, 17.8, 4.5, 9.1, 15.9]
     return {
         "images": [

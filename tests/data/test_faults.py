@@ -148,6 +148,8 @@ def test_a_size_is_found_where_the_first_record_is_broken():
     assert batch["image"].shape == (4, 6, 6, 3)
     with pytest.raises(ValueError, match="record 0 of 'train'"):
         take(pipeline((0,), size=None), 1)
+    with pytest.raises(ValueError, match="no record of 'train' can be read"):
+        take(pipeline(range(10), skip_corrupt=10), 1)
 
 
 def test_evaluation_skips_no_record():
@@ -243,7 +245,7 @@ def test_a_slow_source_causes_warnings(capsys):
     batches = take(pipe, 4)
     assert_same(batches, take(pipeline(), 4))
     lines = capsys.readouterr().err.splitlines()
-    pid_file = [
+    warnings = [
         re.fullmatch(
             r"waiting for data: batch (\d) \(records ([\d, ]+) of 'train'\) did not "
             r"arrive in ([\d.]+) s; still waiting\.",
@@ -251,13 +253,13 @@ def test_a_slow_source_causes_warnings(capsys):
         )
         for line in lines
     ]
-    assert all(pid_file)
-    rows = {m[1]: m[2].split(", ") for m in pid_file}
+    assert all(warnings)
+    rows = {m[1]: m[2].split(", ") for m in warnings}
     for place, numbers in rows.items():  # The announced batches are those that arrived.
         seen = batches[int(place)]["image"][:, 0, 0, 0]
         assert [int(n) for n in numbers] == seen.tolist()
     assert any("3" in numbers for numbers in rows.values())
-    waited = [float(m[3]) for m in pid_file if "3" in m[2].split(", ")][:3]
+    waited = [float(m[3]) for m in warnings if "3" in m[2].split(", ")][:3]
     assert len(waited) == 3  # 0.1, 0.2 and 0.4 s, of 1 s.
     assert waited[1] >= 0.2
     assert waited[2] >= 0.4

@@ -9,10 +9,10 @@ import pytest
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
 from segjax.data.pad import (
-    mirror_to_size,
     pad_to_multiple,
     pad_to_size,
     padded_size,
+    reflect_to_size,
 )
 from segjax.data.pipeline import Pipeline
 from segjax.typing import Data, Field
@@ -427,11 +427,11 @@ def test_padding(rng):
 
 def test_reflection_by_hand():
     image = np.array([[1, 2, 3], [4, 5, 6]])[..., None].repeat(3, -1)
-    wide = mirror_to_size(image, (5, 4))
+    wide = reflect_to_size(image, (5, 4))
     by_hand = [[1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2]]
     np.testing.assert_array_equal(wide[..., 0], by_hand)
-    assert mirror_to_size(image, (2, 3)) is image
-    one = mirror_to_size(image[:1, :1], (3, 2))
+    assert reflect_to_size(image, (2, 3)) is image
+    one = reflect_to_size(image[:1, :1], (3, 2))
     np.testing.assert_array_equal(one, np.ones((3, 2, 3)))
 
 
