@@ -118,7 +118,7 @@ def test_parts_that_are_not_from_segjax_are_named(value, words):
         ({"class": "image_only", "attributes": {}}, "no image_only"),
         (
             {"class": "UNet", "attributes": {"num_classes": 2, "new": 1}},
-            "UNet has no new",
+            "UNet has no attribute new",
         ),
         ({"dtype": "load"}, "no load"),
         ({"other": 1}, "needs a name or a class"),
