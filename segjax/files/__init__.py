@@ -1,3 +1,1 @@
 """File input and output: reading untrusted files within limits, atomic writing."""
-
-__all__: list[str] = []

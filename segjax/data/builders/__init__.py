@@ -1,3 +1,1 @@
 """TFDS builders, one for each data set."""
-
-__all__: list[str] = []
