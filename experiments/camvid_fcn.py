@@ -1,10 +1,10 @@
 """FCN (Long et al., 2015, arXiv:1411.4038) on street scenes, from scratch.
 
-CamVid, 11 classes, 360x480; void is ignored, as in every published figure.
+CamVid, 11 classes, 360x480; void pixels are ignored, as in published results.
 
     segjax train experiments/camvid_fcn.py --source DIR
 
-Not measured yet: these defaults want a GPU.
+Not measured yet: these defaults need a GPU.
 """
 
 import functools
@@ -14,7 +14,7 @@ import optax
 
 from segjax import cli, data, losses, metrics, models, train
 
-# Fewer than 1 in 50 pixels each; --rare weighs them.
+# Classes with fewer than 1 in 50 pixels, weighted by --rare.
 RARE = ("pole", "sign", "fence", "pedestrian", "bicyclist")
 
 
@@ -29,7 +29,7 @@ def experiment(
     head_width: int = 1_024,
     learning_rate: float = 1e-3,
     rare: float = 2.0,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -40,12 +40,12 @@ def experiment(
         batch_size: Images per update, over all devices.
         size: Height and width of the training crops, in pixels.
         stride: 8, 16 or 32, for FCN-8s, 16s or 32s.
-        width: Channels of the first stage of the VGG-16 body; the paper's is 64.
-        head_width: Channels of the convolutionalised classifier; the paper's is
-            4,096, for 1,000 classes.
+        width: Channels of the first stage of VGG-16; 64 in the paper.
+        head_width: Channels of the convolutionalized classifier; 4,096 in the paper,
+            for 1,000 classes.
         learning_rate: Peak of the cosine schedule.
-        rare: Weight of a rare class's pixel in the cross entropy, against 1.
-        workers: Processes that read and decode; 0 reads in threads.
+        rare: Weight of rare classes in the cross entropy; others have weight 1.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     streets = data.camvid(source)
@@ -59,9 +59,9 @@ def experiment(
             seed=seed,
             eval_every=-(-steps // 10),
         ),
-        data=data.Pipeline(dataset=streets, size=size, workers=workers),
+        data=data.Pipeline(dataset=streets, size=size, num_workers=num_workers),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

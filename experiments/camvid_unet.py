@@ -1,12 +1,13 @@
 """U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on street scenes.
 
-CamVid, 11 classes, 360x480; void is ignored, as in every published figure.
+CamVid, 11 classes, 360x480; void pixels are ignored, as in published results.
 
     segjax train experiments/camvid_unet.py --source DIR
 
-Not measured at these defaults, which want a GPU. That it trains: with --steps 400
---batch-size 4 --size 176 240 --width 16, test mean IoU 0.210, one seed; 2 CPU cores,
-10 min (busy machine). Four epochs of quarter images leave the rare classes at 0.
+Not measured with these defaults, which need a GPU. A short run, with --steps 400
+--batch-size 4 --size 176 240 --width 16, has test mean IoU 0.210, one seed; 2 CPU
+cores, 10 min (busy machine). After four epochs of quarter images, rare classes have IoU
+0.
 """
 
 import functools
@@ -16,7 +17,7 @@ import optax
 
 from segjax import cli, data, losses, metrics, models, train
 
-# Fewer than 1 in 50 pixels each; --rare weighs them.
+# Classes with fewer than 1 in 50 pixels, weighted by --rare.
 RARE = ("pole", "sign", "fence", "pedestrian", "bicyclist")
 
 
@@ -29,7 +30,7 @@ def experiment(
     width: int = 32,
     learning_rate: float = 1e-3,
     rare: float = 2.0,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -39,10 +40,10 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Height and width of the training crops, in pixels.
-        width: Channels of the finest scale, which double four times.
+        width: Channels of the finest scale; doubled at each of the four coarser ones.
         learning_rate: Peak of the cosine schedule.
-        rare: Weight of a rare class's pixel in the cross entropy, against 1.
-        workers: Processes that read and decode; 0 reads in threads.
+        rare: Weight of rare classes in the cross entropy; others have weight 1.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     streets = data.camvid(source)
@@ -56,9 +57,9 @@ def experiment(
             seed=seed,
             eval_every=-(-steps // 10),
         ),
-        data=data.Pipeline(dataset=streets, size=size, workers=workers),
+        data=data.Pipeline(dataset=streets, size=size, num_workers=num_workers),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

@@ -3,11 +3,11 @@
     segjax train experiments/digits_fcn.py
     segjax seeds experiments/digits_fcn.py --seeds 0 1 2 3 4
 
-A body of three stages in place of VGG-16's five, with batch norm, from scratch: scenes
-are 32x32 pixels.
+An encoder with three stages instead of VGG-16's five, since scenes are 32x32 pixels,
+with batch norm, from scratch.
 
-Result: test mean IoU 0.799 ± 0.004 over the five seeds (0.804 of the first); 2 CPU
-cores, 68 s for one of them.
+Result: test mean IoU 0.799 ± 0.004 over the five seeds (0.804 for the first); 2 CPU
+cores, 68 s for one seed.
 """
 
 import functools
@@ -32,10 +32,10 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
-        foreground: Weight of a digit's pixel against the background's in the cross
-            entropy; 9 of 10 pixels are background.
-        stride: Of the finest scores that are fused: 8 is FCN-32s', 4 FCN-16s' and 2
-            FCN-8s' place in this shallower body.
+        foreground: Weight of digit pixels in the cross entropy, relative to background;
+            9 of 10 pixels are background.
+        stride: Stride of the finest fused scores: 8, 4 and 2 correspond to FCN-32s,
+            FCN-16s and FCN-8s for this shallower encoder.
         seed: Seeds initialization and the data order.
     """
     digits = data.digits()

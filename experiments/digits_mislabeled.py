@@ -1,14 +1,14 @@
-"""U-Net on scenes of handwritten digits, 3 % of whose training labels are wrong.
+"""U-Net on scenes of handwritten digits with 3 % wrong training labels.
 
     segjax train experiments/digits_mislabeled.py --run runs/mislabeled
     segjax inspect runs/mislabeled --checkpoint last
 
-Which labels are wrong is known here, so that one can count how many of them a ranking
-finds. `tests/experiments/test_digits_mislabeled.py` does.
+The wrong labels are known, so the recall of a ranking can be measured; see
+`tests/experiments/test_digits_mislabeled.py`.
 
-Result: of the 180 wrong ones 99 % are among the 10 % with the highest loss (98 % of the
-renamed, all of the exchanged) and 92 % among the highest 3 %; by gradient norm 77 % are
-among the highest 10 % (89 % and 66 %). One seed.
+Result: of the 180 wrong labels, 99 % are among the 10 % with the highest loss (98 % of
+the renamed, all of the exchanged) and 92 % among the highest 3 %; by gradient norm,
+77 % are among the highest 10 % (89 % and 66 %). One seed.
 """
 
 import dataclasses
@@ -28,33 +28,33 @@ from segjax import cli, data, losses, metrics, models, train
 class Mislabeled(Sequence):
     """The first examples of a split, some with wrong labels.
 
-    Half of the wrong ones have the label map of another of them (`exchanged`); in the
-    others each object keeps its place and gets another class (`renamed`).
+    Half of the wrong examples have the label map of another wrong example
+    (`exchanged`); in the other half, each object has another class (`renamed`).
 
     Attributes:
         examples: The split; examples have `label` and `instances`.
-        size: How many of them to use.
-        share: Of the examples that are made wrong.
+        size: Number of examples to use.
+        fraction: Fraction of examples with wrong labels.
     """
 
     examples: Sequence[dict[str, Any]]
     size: int
-    share: float
+    fraction: float
 
     @functools.cached_property
     def wrong(self) -> np.ndarray:
-        """Places of the wrong ones: the first half exchanged, the others renamed."""
+        """Indices of wrong examples: the first half exchanged, the others renamed."""
         chosen = np.random.default_rng(0).permutation(self.size)
-        return chosen[: 2 * round(self.share * self.size / 2)]
+        return chosen[: 2 * round(self.fraction * self.size / 2)]
 
     @property
     def exchanged(self) -> np.ndarray:
-        """Places of those with the label map of another example."""
+        """Indices of examples with the label map of another one."""
         return self.wrong[: len(self.wrong) // 2]
 
     @property
     def renamed(self) -> np.ndarray:
-        """Places of those whose objects have another class."""
+        """Indices of examples whose objects have another class."""
         return self.wrong[len(self.wrong) // 2 :]
 
     def __len__(self) -> int:
@@ -65,16 +65,16 @@ class Mislabeled(Sequence):
             raise IndexError(f"no example {index} of {self.size}")
         example = self.examples[index]
         if index in self.exchanged:
-            turn = np.flatnonzero(self.exchanged == index)[0] + 1
-            other = int(self.exchanged[turn % len(self.exchanged)])
+            following = np.flatnonzero(self.exchanged == index)[0] + 1
+            other = int(self.exchanged[following % len(self.exchanged)])
             return example | {"label": self.examples[other]["label"]}
         if index in self.renamed:
-            return example | {"label": _renamed(example, index)}
+            return example | {"label": _rename(example, index)}
         return example
 
 
-def _renamed(example: dict[str, Any], index: int) -> np.ndarray:
-    """The label map with another digit, evenly drawn, for each object."""
+def _rename(example: dict[str, Any], index: int) -> np.ndarray:
+    """Replaces the class of each object by a random other digit."""
     rng = np.random.default_rng([1, index])
     label, instances = example["label"].copy(), example["instances"]
     for instance in np.unique(instances[instances > 0]):
@@ -96,12 +96,12 @@ def experiment(
     """Builds the run.
 
     Args:
-        steps: Optimizer updates in total. Few: a model that is trained for long
-            learns the wrong labels too.
+        steps: Optimizer updates in total. Few, since longer training also fits the
+            wrong labels.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
-        scenes: Training scenes.
-        wrong: Share of them whose labels are wrong.
+        scenes: Number of training scenes.
+        wrong: Fraction of training scenes with wrong labels.
         seed: Seeds initialization and the data order.
     """
     digits = data.digits()
@@ -118,7 +118,7 @@ def experiment(
             steps=steps, batch_size=batch_size, seed=seed, eval_every=steps, samples=0
         ),
         data=data.Pipeline(dataset=dataset),
-        # Group norm: with batch norm there would be no gradient of one example.
+        # Group norm, since gradients per example are not defined with batch norm.
         model=models.UNet(num_classes=len(digits.classes), widths=(16, 32, 64, 64)),
         objective=losses.semantic(
             ce=(1.0, functools.partial(losses.cross_entropy, class_weights=weights)),
@@ -130,10 +130,9 @@ def experiment(
 
 
 def _muon(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Muon for kernels, Adam for the rest (Jordan et al., 2024).
+    """Returns Muon for kernels and Adam for the rest (Jordan et al., 2024).
 
-    With group norm, Adam spends its first 1,000 steps before the digits tell apart,
-    Muon 300.
+    With group norm, Muon learns to distinguish the digits in fewer steps than Adam.
     """
 
     def rate(peak: float) -> optax.Schedule:

@@ -1,13 +1,13 @@
-"""Two convolutions on scenes of handwritten digits: the smallest model there is.
+"""Two convolutions on scenes of handwritten digits: a baseline.
 
     segjax train experiments/digits_simple_cnn.py
     segjax seeds experiments/digits_simple_cnn.py --seeds 0 1 2 3 4
 
-Each pixel sees 5x5 pixels, too few to tell digits apart: the floor that a real
-architecture must leave behind.
+The receptive field of 5x5 pixels is too small to distinguish digits: a lower bound for
+other architectures.
 
-Result: test mean IoU 0.182 ± 0.003 over the five seeds (0.186 of the first); 2 CPU
-cores, 46 s for one of them (busy machine).
+Result: test mean IoU 0.182 ± 0.003 over the five seeds (0.186 for the first); 2 CPU
+cores, 46 s for one seed (busy machine).
 """
 
 import functools
@@ -32,7 +32,7 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
-        foreground: Weight of a digit's pixel against the background's.
+        foreground: Weight of digit pixels, relative to background.
         width: Channels of the hidden layer.
         seed: Seeds initialization and the data order.
     """

@@ -4,8 +4,8 @@
     segjax train experiments/digits_unet.py
     segjax seeds experiments/digits_unet.py --seeds 0 1 2 3 4
 
-Result: test mean IoU 0.897 ± 0.004 over the five seeds (0.890 of the first); 2 CPU
-cores, 2 min for one of them, 10 min for all (busy machine).
+Result: test mean IoU 0.897 ± 0.004 over the five seeds (0.890 for the first); 2 CPU
+cores, 2 min for one seed, 10 min for all (busy machine).
 """
 
 import functools
@@ -29,8 +29,8 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
-        foreground: Weight of a digit's pixel against the background's in the cross
-            entropy; 9 of 10 pixels are background.
+        foreground: Weight of digit pixels in the cross entropy, relative to background;
+            9 of 10 pixels are background.
         seed: Seeds initialization and the data order.
     """
     digits = data.digits()

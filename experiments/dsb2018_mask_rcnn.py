@@ -1,22 +1,22 @@
-"""Mask R-CNN (He et al., 2017, arXiv:1703.06870): each nucleus an object.
+"""Mask R-CNN (He et al., 2017, arXiv:1703.06870): instance segmentation of nuclei.
 
 Data Science Bowl 2018, fluorescence images (541 of stage1_train, 53 of stage1_test).
 
     segjax import resnet50.pth --model resnet50 --out resnet50
     segjax train experiments/dsb2018_mask_rcnn.py --source DIR --weights resnet50
 
-On a CPU, from scratch, a small network on small crops:
+A small network on small crops, from scratch, on a CPU:
 
     segjax train experiments/dsb2018_mask_rcnn.py --source DIR --small --steps 6600
         --batch-size 4 --size 128 --max-objects 96
 
-Result of the small one, one seed; 2 CPU cores, 68 min (busy machine): of all nuclei, TP
-/ (TP + FP + FN) at IoU 0.5 is 0.814 on validation, 54 images drawn from stage1_train,
-and 0.606 on the 53 of stage1_test (0.679 as a mean over images); mask AP 0.577 and
-0.324. Test's recall is 0.65 at a precision of 0.90: 869 of the 1,080 nuclei missed are
-in eleven crowded images, the faint ones of tissue. To compare: StarDist's example
-notebook has 0.835 on its own split of 380 and 67 images. The full network needs a GPU
-and was not run.
+Result of the small network, one seed; 2 CPU cores, 68 min (busy machine): over all
+nuclei, TP / (TP + FP + FN) at IoU 0.5 is 0.814 on validation, 54 images drawn from
+stage1_train, and 0.606 on the 53 images of stage1_test (0.679 as a mean over images);
+mask AP is 0.577 and 0.324. The test recall is 0.65 at a precision of 0.90: 869 of the
+1,080 missed nuclei are in eleven crowded images of tissue with faint nuclei. For
+comparison, StarDist's example notebook has 0.835 on its own split of 380 and 67 images.
+The full network needs a GPU and was not run.
 """
 
 import pathlib
@@ -43,13 +43,14 @@ def experiment(
 
     Args:
         source: Folder with stage1_train.zip and stage1_test.zip, or unpacked.
-        weights: What `segjax import` made of torchvision's ResNet-50, to begin with.
-        small: A narrow ResNet-18 instead, from scratch.
+        weights: Torchvision's ResNet-50, imported by `segjax import`, as the initial
+            backbone.
+        small: Uses a narrow ResNet-18 from scratch instead.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        max_objects: Slots for nuclei of a crop; if it has more, the largest are kept.
-        eval_max_objects: Slots for nuclei of a whole image; the fullest has 375.
+        max_objects: Slots for the nuclei of a crop; of more, the largest are kept.
+        eval_max_objects: Slots for the nuclei of a whole image, of which one has 375.
         learning_rate: Peak of the cosine schedule.
         seed: Seeds initialization, augmentation, sampling and the data order.
     """
@@ -72,11 +73,11 @@ def experiment(
             eval_max_objects=eval_max_objects,
         ),
         augment=data.augment.compose(
-            data.augment.flip,
-            data.augment.quarter_turn,
+            data.augment.horizontal_flip,
+            data.augment.rotate90,
             data.augment.scale_and_crop(minimum=0.6, maximum=2.0),
-            data.augment.blur(sigma=1.0),
-            # Microscopes differ more than the images of one.
+            data.augment.gaussian_blur(sigma=1.0),
+            # Microscopes differ more than the images of one microscope.
             data.augment.exposure(minimum=-2.0, maximum=0.5),
         ),
         model=mask_rcnn(
@@ -95,21 +96,22 @@ def experiment(
         ),
         metric=metrics.detections(nuclei.classes),
         model_inputs=models.mask_rcnn_inputs,
-        init_from=None if weights is None else start_from_body(weights),
+        init_from=None if weights is None else init_backbone(weights),
     )
 
 
 def mask_rcnn(
     num_classes: int, *, small: bool, pretrained: bool, detections: int
 ) -> models.MaskRCNN:
-    """Nuclei of 8 to 128 pixels, seen twice as large, and many in an image.
+    """Builds the network for many nuclei of 8 to 128 pixels, upscaled by two.
 
     Args:
         num_classes: C, with background as class 0.
-        small: A ResNet-18 of half width, narrow heads, fewer proposals to learn from.
-        pretrained: Whether the body begins with weights, whose norm is frozen; from
-            scratch it needs one that learns.
-        detections: The most in an image.
+        small: Uses a ResNet-18 of half width, narrow heads and fewer proposals in
+            training.
+        pretrained: Whether the backbone is pretrained, with a frozen norm; otherwise
+            it has a trainable one.
+        detections: Maximum number of detections per image.
     """
     norm = models.layers.frozen_norm if pretrained else models.layers.group_norm
     body = models.resnet18(width=32, norm=norm) if small else models.resnet50(norm=norm)
@@ -134,8 +136,8 @@ def mask_rcnn(
     )
 
 
-def start_from_body(weights: pathlib.Path) -> train.InitFrom:
-    """Fresh variables with an imported ResNet as the body."""
+def init_backbone(weights: pathlib.Path) -> train.InitFrom:
+    """Initializes the backbone with an imported ResNet."""
     loaded = interop.load(weights)
     return interop.init_from({name: {"body": tree} for name, tree in loaded.items()})
 

@@ -1,19 +1,19 @@
-"""Mean teacher (Tarvainen and Valpola, 2017, arXiv:1703.01780) for nuclei, few labeled.
+"""Mean teacher (Tarvainen and Valpola, 2017, arXiv:1703.01780): few labeled nuclei.
 
-Data Science Bowl 2018, fluorescence images: the task of dsb2018_unet.py with the labels
-of 10 % of the training images. Batches are half labeled, half unlabeled images.
+Data Science Bowl 2018, fluorescence images: the task of dsb2018_unet.py with labels for
+10 % of the training images. Half of each batch is labeled, on average.
 
     segjax seeds experiments/dsb2018_mean_teacher.py --source DIR --seeds 0 1 2
     segjax seeds experiments/dsb2018_mean_teacher.py --source DIR --seeds 0 1 2 \
         --no-teacher
 
-`--no-teacher` trains on the labeled images alone, as many of them an update; both
+`--no-teacher` trains on the labeled images only, with as many of them per update; both
 evaluate averaged parameters.
 
 Result: Dice of nucleus over the 53 test images, three seeds, 2 CPU cores (busy):
 0.850 ± 0.005 with the teacher (23 min for all seeds), 0.861 ± 0.010 without (12 min);
-validation 0.876 to 0.888 and 0.927 to 0.928. With these settings, none of which was
-tuned, the teacher does not help: it holds validation back from the second quarter on.
+validation 0.876 to 0.888 and 0.927 to 0.928. With these settings, which were not tuned,
+the teacher does not help: validation Dice is lower from the second quarter on.
 """
 
 import dataclasses
@@ -50,18 +50,18 @@ def experiment(
     Args:
         source: Folder with stage1_train.zip and stage1_test.zip, or unpacked.
         teacher: Whether unlabeled images are used.
-        labeled: Share of the training images whose labels are used.
+        labeled: Fraction of the training images whose labels are used.
         steps: Optimizer updates in total.
         batch_size: Images per update, half of them labeled.
         size: Side of the training crops, in pixels.
         learning_rate: Peak of the cosine schedule.
-        consistency: Weight of the squared difference to the teacher's probabilities,
+        consistency: Weight of the squared difference from the teacher's probabilities,
             reached after a third of the updates.
-        decay: Of the averaged parameters.
-        foreground: Weight of a nucleus' pixel against the background's.
+        decay: Decay of the averaged parameters.
+        foreground: Weight of nucleus pixels, relative to background.
         seed: Seeds initialization, augmentation and the data order.
     """
-    nuclei = partly_labeled(data.dsb2018(source), share=labeled, others=teacher)
+    nuclei = partly_labeled(data.dsb2018(source), fraction=labeled, others=teacher)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(50, steps // 10), steps
     )
@@ -80,8 +80,8 @@ def experiment(
         ),
         data=data.Pipeline(dataset=nuclei, size=size),
         augment=augment.compose(
-            augment.flip,
-            augment.quarter_turn,
+            augment.horizontal_flip,
+            augment.rotate90,
             augment.scale_and_crop(minimum=0.5, maximum=2.0),
             augment.exposure(minimum=-2.0, maximum=0.5),
         ),
@@ -103,23 +103,23 @@ def experiment(
 def mean_teacher(
     experiment: train.Experiment, *, decay: float, weight: float, ramp: int
 ) -> train.Step:
-    """Objective on the labels, and agreement with the averaged parameters' outputs.
+    """Builds a step with a consistency loss to the outputs of averaged parameters.
 
-    Student and teacher see the same augmented image under different blur, light and
-    noise. All pixels count for the agreement, those of labeled images too.
+    Student and teacher get the same augmented image with different blur, exposure and
+    noise. The consistency loss is over all pixels, those of labeled images included.
 
     Args:
-        experiment: Whose objective is kept.
-        decay: Of the teacher's parameters, kept in `extra`.
-        weight: Of the agreement, from update `ramp` on.
-        ramp: Updates over which the weight rises as the paper's, exp(-5 (1 - t)^2).
+        experiment: Its objective is used for the labels.
+        decay: Decay of the teacher's parameters, which are stored in `extra`.
+        weight: Weight of the consistency loss, from update `ramp` on.
+        ramp: Updates of the paper's ramp-up of the weight, exp(-5 (1 - t)^2).
     """
     forward, optimizer = experiment.forward, experiment.optimizer
     prepare = train.make_prepare(forward, experiment.augment)
     view = augment.compose(
-        augment.blur(sigma=1.0),
+        augment.gaussian_blur(sigma=1.0),
         augment.exposure(minimum=-0.5, maximum=0.5),
-        augment.noise(sigma=0.1),
+        augment.gaussian_noise(sigma=0.1),
     )
 
     def objective(logits, batch, *, step):
@@ -152,8 +152,8 @@ def mean_teacher(
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen(Sequence):
-    """Examples by position, those after the first `labeled` without their labels."""
+class Subset(Sequence):
+    """Examples at the indices `order`, those from position `labeled` without labels."""
 
     examples: Sequence
     order: tuple[int, ...]
@@ -163,37 +163,39 @@ class Chosen(Sequence):
         return len(self.order)
 
     def __getitem__(self, index):
-        """One example; every pixel of an unlabeled one is ignored."""
+        """Returns an example; every pixel of an unlabeled one is ignored."""
         example = self.examples[self.order[index]]
         if index < self.labeled:
             return example
         return example | {"label": np.full_like(example["label"], 255)}
 
     def image_size(self, index):
-        """(height, width) of an example."""
+        """Returns (height, width) of an example."""
         return self.examples.image_size(self.order[index])
 
 
-def partly_labeled(nuclei: data.Dataset, *, share: float, others: bool) -> data.Dataset:
-    """A data set in which few training images keep their labels, the same each time.
+def partly_labeled(
+    nuclei: data.Dataset, *, fraction: float, others: bool
+) -> data.Dataset:
+    """Removes the labels of most training images, always of the same ones.
 
     Args:
-        nuclei: With all labels.
-        share: Of the training images that keep theirs; at least one does.
-        others: Whether the others follow, without labels. The labeled ones are then
+        nuclei: The data set with all labels.
+        fraction: Fraction of the training images that stay labeled, at least one.
+        others: Whether to include the others, without labels. The labeled ones are then
             repeated until half of the training images are labeled.
     """
     train_split = nuclei.splits["train"]
     order = np.random.default_rng(0).permutation(len(train_split)).tolist()
-    count = max(1, round(share * len(order)))
+    count = max(1, round(fraction * len(order)))
     few, rest = order[:count], order[count:]
     repeated = few * max(1, round(len(rest) / count)) if others else few
     chosen = tuple(repeated + rest) if others else tuple(few)
-    split = Chosen(train_split, chosen, len(repeated))
+    split = Subset(train_split, chosen, len(repeated))
     text = f"{nuclei.fingerprint} {chosen} {len(repeated)}"
     return dataclasses.replace(
         nuclei,
-        name=f"{nuclei.name}, {share:.0%} labeled",
+        name=f"{nuclei.name}, {fraction:.0%} labeled",
         splits={**nuclei.splits, "train": split},
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )

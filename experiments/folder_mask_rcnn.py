@@ -1,16 +1,16 @@
 """Mask R-CNN on your own images and objects.
 
     DIR/images/a.jpg   DIR/annotations.json      (COCO), or
-    DIR/images/a.jpg   DIR/instances/a.png       (pixels number the objects from 1)
+    DIR/images/a.jpg   DIR/instances/a.png       (pixels are object numbers from 1)
 
     segjax import coco.pth --model maskrcnn_resnet50_fpn --out coco
     segjax train experiments/folder_mask_rcnn.py --source DIR --weights coco --run mine
     segjax predict mine NEW_IMAGES --out predictions
 
-Images are not resized: anchors of 32 to 512 pixels suit objects of about that size.
-`--anchors 8 16 32 64 128` is for smaller ones, and `--upscale 2` for objects below some
-20 pixels. Without --weights training begins from random numbers, which takes many
-images. On a CPU, add --small.
+Images are not resized: anchors of 32 to 512 pixels suit objects of about that size. Use
+`--anchors 8 16 32 64 128` for smaller objects, and `--upscale 2` for objects below
+about 20 pixels. Without --weights, training is from scratch, which needs many images.
+On a CPU, add --small.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ import optax
 
 from segjax import cli, data, interop, losses, metrics, models, train
 
-_KNOW_CLASSES = (
+_CLASS_LAYERS = (
     "params/roi_heads/box/score",
     "params/roi_heads/box/delta",
     "params/roi_heads/mask/logits",
@@ -38,35 +38,35 @@ def experiment(
     size: int = 512,
     max_objects: int = 50,
     learning_rate: float = 2e-4,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
 
     Args:
         source: Folder with images/ and annotations.json or instances/; see above.
-        weights: What `segjax import` made of torchvision's maskrcnn_resnet50_fpn, to
-            begin with; layers that know of its classes start afresh.
-        small: A narrow ResNet-18 instead, from scratch.
-        anchors: Side of the anchors of each level of the pyramid, in pixels, enlarged
-            ones if they are.
-        upscale: Times that each pixel is repeated along both axes before the network.
+        weights: Torchvision's maskrcnn_resnet50_fpn, imported by `segjax import`, as
+            initialization; layers that depend on its classes are initialized randomly.
+        small: Uses a narrow ResNet-18 from scratch instead.
+        anchors: Side of the anchors at each pyramid level, in pixels of the upscaled
+            image.
+        upscale: Factor by which images are enlarged before the network.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        max_objects: Slots for objects; of an image with more, the largest are kept.
+        max_objects: Slots for the objects of an image; of more, the largest are kept.
         learning_rate: Peak of the cosine schedule.
-        workers: Processes that read and decode; 0 reads in threads.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation, sampling and the data order.
     """
-    numbered = (source / "instances").is_dir() or (source / "train/instances").is_dir()
-    mine = data.instance_folder(source) if numbered else data.coco(source)
+    has_maps = (source / "instances").is_dir() or (source / "train/instances").is_dir()
+    mine = data.instance_folder(source) if has_maps else data.coco(source)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(300, steps // 10), steps
     )
-    start = None
+    init_from = None
     if weights is not None:
-        start = interop.init_from(interop.load(weights), exclude=_KNOW_CLASSES)
+        init_from = interop.init_from(interop.load(weights), exclude=_CLASS_LAYERS)
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps,
@@ -76,10 +76,10 @@ def experiment(
             monitor="mask_ap",
         ),
         data=data.Pipeline(
-            dataset=mine, size=size, max_objects=max_objects, workers=workers
+            dataset=mine, size=size, max_objects=max_objects, num_workers=num_workers
         ),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),
@@ -92,21 +92,21 @@ def experiment(
         ),
         metric=metrics.detections(mine.classes),
         model_inputs=models.mask_rcnn_inputs,
-        init_from=start,
+        init_from=init_from,
     )
 
 
 def mask_rcnn(
     num_classes: int, anchors: tuple[int, ...], *, small: bool, pretrained: bool
 ) -> models.MaskRCNN:
-    """Torchvision's network, or a narrow one.
+    """Builds torchvision's network, or a narrow one.
 
     Args:
         num_classes: C, with background as class 0.
-        anchors: Side of the anchors of each level, in pixels.
-        small: The narrow one.
-        pretrained: Whether it begins with torchvision's weights, which want its norm
-            and its way of reading boxes; both are worse for all else.
+        anchors: Side of the anchors at each pyramid level, in pixels.
+        small: Builds the narrow network.
+        pretrained: Whether to use torchvision's weights, which require its frozen norm
+            and `aligned=False`; otherwise, group norm and `aligned=True` are better.
     """
     sizes = tuple((side,) for side in anchors)
     norm = models.layers.frozen_norm if pretrained else models.layers.group_norm

@@ -1,12 +1,12 @@
 """U-Net on your own images and masks.
 
-    DIR/images/a.jpg   DIR/masks/a.png   DIR/classes.txt (optional: a name a line)
+    DIR/images/a.jpg   DIR/masks/a.png   DIR/classes.txt (optional: one name per line)
 
     segjax train experiments/folder_unet.py --source DIR --run runs/mine
     segjax predict runs/mine NEW_IMAGES --out predictions
 
 A mask has its image's stem and size, and one channel of class ids 0, 1, ...; 255 is
-"no class". Black and white masks: --ids 0 255.
+ignored. For black and white masks, pass --ids 0 255.
 """
 
 import pathlib
@@ -25,21 +25,21 @@ def experiment(
     size: int = 128,
     width: int = 16,
     learning_rate: float = 2e-3,
-    workers: int = 0,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
 
     Args:
         source: Folder with images/ and masks/.
-        ids: The values in the masks that stand for class 0, 1, ..., such as 0 255;
-            none if they are 0, 1, ... already.
+        ids: The mask values of class 0, 1, ..., such as 0 255; none if they are 0, 1,
+            ... already.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        width: Channels of the finest scale, which double four times.
+        width: Channels of the finest scale; doubled at each of the four coarser ones.
         learning_rate: Peak of the cosine schedule.
-        workers: Processes that read and decode; 0 reads in threads.
+        num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     mine = data.folder(source, ids=ids)
@@ -52,9 +52,9 @@ def experiment(
             seed=seed,
             eval_every=-(-steps // 10),
         ),
-        data=data.Pipeline(dataset=mine, size=size, workers=workers),
+        data=data.Pipeline(dataset=mine, size=size, num_workers=num_workers),
         augment=data.augment.compose(
-            data.augment.flip,
+            data.augment.horizontal_flip,
             data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
             data.augment.color_jitter(),
         ),

@@ -1,6 +1,6 @@
-"""U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on its own data: EM membranes.
+"""U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on the paper's EM membranes.
 
-ISBI 2012, five folds of six slices each; a run trains on four and validates on one.
+ISBI 2012 in five folds of six slices; a run trains on four folds, validates on one.
 
     segjax train experiments/isbi2012_unet.py --source DIR --fold 4
 
@@ -31,13 +31,13 @@ def experiment(
 
     Args:
         source: Folder with isbi2012.zip, or unpacked.
-        fold: The slices held out, 0 to 4.
+        fold: The fold held out for validation, 0 to 4.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
-        size: Side of the training crops, in pixels; the paper's is 572.
-        width: Channels of the finest scale, which double four times; the paper's
-            is 64.
-        padding: same, or the paper's valid convolutions.
+        size: Side of the training crops, in pixels; 572 in the paper.
+        width: Channels of the finest scale, doubled at each of the four coarser ones;
+            64 in the paper.
+        padding: Padding of the convolutions; "valid" in the paper.
         learning_rate: Peak of the cosine schedule.
         seed: Seeds initialization, augmentation and the data order.
     """
@@ -54,8 +54,8 @@ def experiment(
         ),
         data=data.Pipeline(dataset=membranes, size=size),
         augment=data.augment.compose(
-            data.augment.flip,
-            data.augment.quarter_turn,
+            data.augment.horizontal_flip,
+            data.augment.rotate90,
             data.augment.elastic(sigma=10.0, grid=3),
             data.augment.color_jitter(),
         ),

@@ -1,33 +1,36 @@
-"""Every loss of multi-class logits on digits that get rarer from 0 to 9.
+"""All losses of multi-class logits, compared on digits with long-tailed frequencies.
 
     python experiments/losses_ablation.py
 
-A U-Net (16 to 64 wide) trains 1,000 steps on all 6,000 scenes with cross-entropy and
-soft Dice; then each loss goes on from there for 200 steps of AdamW (batch 16, cosine
-from 2e-3) on 1,073 scenes in which digit 9 is ten times rarer than 0. Three seeds, each
-with a start of its own: 66 runs in 15.5 minutes on 2 CPU cores (JAX 0.10.2), shared
-with other work. The 500 test scenes hold all digits alike. Losses have their default
-options and one learning rate, tuned for none of them. Boundary, Hausdorff and clDice
-are added to soft Dice, the first two with a fixed weight of 0.1 (the boundary paper has
-generalized Dice and a weight that grows). Left out: `lovasz_hinge`, which has two
-classes, `sigmoid_*`, whose classes are independent, and `deep_supervision`, which only
-combines. The results are of version 1.0.0 of `digits`; the scenes of 1.1.0, which is
-what the command makes now, are easier to read.
+A U-Net (widths 16 to 64) is pretrained for 1,000 steps on all 6,000 scenes with
+cross-entropy and soft Dice; then each loss is used for another 200 steps of AdamW
+(batch 16, cosine from 2e-3) on 1,073 scenes in which digit 9 is ten times rarer than 0.
+Three seeds, each with its own pretraining: 66 runs in 15.5 minutes on 2 CPU cores (JAX
+0.10.2), shared with other work. In the 500 test scenes, all digits are equally
+frequent. Losses have their default options and the same learning rate, not tuned for
+any of them. Boundary, Hausdorff and clDice are added to soft Dice, the first two with a
+fixed weight of 0.1 (the boundary paper uses generalized Dice and an increasing weight).
+Not included: `lovasz_hinge`, which is binary, `sigmoid_*`, whose classes are
+independent, and `deep_supervision`, which is a combinator. The results are for version
+1.0.0 of `digits`; the scenes of 1.1.0, which the command uses now, are easier.
 
-What it shows:
+Results:
 
 - Imbalance: no loss beats plain cross-entropy on the three rarest digits. Inverse
-  frequency finds more of them (recall 0.89 against 0.74) at the same IoU, and pays at
-  the outlines (boundary IoU of ink 0.59 against 0.84); its IoU of them gained (0.45 to
-  0.56) at the weakest start only.
-- Boundaries: only Lovász-softmax is above cross-entropy by more than the seeds vary, by
-  0.006 ± 0.002. Border weights lose 0.025, weights by class frequency 0.08 to 0.25.
-- The worst: soft Dice, log-cosh Dice, Jaccard and focal Tversky lost the six rarest
-  digits altogether (IoU below 0.01) at the weakest start. Hausdorff helps soft Dice in
-  all three seeds (mean IoU 0.51 to 0.55); boundary and clDice in two of three.
-- Starts differ more than most losses do: their mean IoU, background included, was 0.71,
-  0.81 and 0.83. Read the differences seed by seed; three seeds are too few for a test,
-  and 200 steps from a trained network say nothing of training from nothing.
+  frequency has a higher recall of them (0.89 against 0.74) at the same IoU, but worse
+  outlines (boundary IoU of ink 0.59 against 0.84); it improved their IoU (0.45 to 0.56)
+  only for the weakest pretrained network.
+- Boundaries: only Lovász-softmax exceeds cross-entropy by more than the variation over
+  seeds, by 0.006 ± 0.002. Border weights lose 0.025, class frequency weights 0.08 to
+  0.25.
+- Worst results: with soft Dice, log-cosh Dice, Jaccard and focal Tversky, the six
+  rarest digits were lost entirely (IoU below 0.01) for the weakest pretrained network.
+  Hausdorff improves soft Dice for all three seeds (mean IoU 0.51 to 0.55); boundary and
+  clDice for two of three.
+- Pretrained networks differ more than most losses: their mean IoU, background included,
+  was 0.71, 0.81 and 0.83. So compare losses seed by seed; three seeds are too few for a
+  significance test, and 200 steps after pretraining do not tell how losses compare in
+  training from scratch.
 """
 
 import dataclasses
@@ -48,7 +51,7 @@ from segjax import data, losses, models, train
 from segjax.cli import process
 from segjax.typing import Batch, Objective
 
-BASE = "cross-entropy"  # What the others are compared with: the first row.
+BASE = "cross-entropy"  # The baseline: the first row.
 PRETRAIN_RATE = 3e-3
 
 
@@ -58,14 +61,14 @@ class Config:
 
     Attributes:
         steps: Optimizer updates of each run.
-        pretrain_steps: Updates of the network that the runs of a seed begin with.
-        seeds: Of initialization and data order.
+        pretrain_steps: Optimizer updates of the pretraining of each seed.
+        seeds: Seeds of initialization and data order.
         batch_size: Images per update.
         learning_rate: Peak of the cosine schedule, the same for all losses.
-        rarest: Share of its training scenes that digit 9 keeps; 1 keeps all.
-        only: Names of rows besides cross-entropy; all unless given.
-        runs: Where each run's results are kept; a run that is there is not repeated.
-        out: Where losses_ablation.md and losses_ablation.png go.
+        rarest: Fraction of its training scenes that digit 9 keeps; 1 keeps all.
+        only: Names of rows besides cross-entropy; all by default.
+        runs: Folder of the results of each run; existing results are reused.
+        out: Folder for losses_ablation.md and losses_ablation.png.
     """
 
     steps: int = 200
@@ -80,7 +83,7 @@ class Config:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where runs of these settings are kept."""
+        """The folder of runs with these settings."""
         return self.runs / (
             f"pretrain{self.pretrain_steps}_steps{self.steps}_batch{self.batch_size}"
             f"_rate{self.learning_rate}_rarest{self.rarest}"
@@ -89,18 +92,18 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """Training scenes in memory, one array a key, images first."""
+    """Training scenes in memory; each array is [N, ...]."""
 
     arrays: Mapping[str, np.ndarray]
     pixel_counts: np.ndarray  # [N, C] pixels of each class in each scene.
 
     @property
     def frequency(self) -> np.ndarray:
-        """[C] share of all training pixels."""
+        """[C] fraction of all training pixels."""
         return self.pixel_counts.sum(0) / self.pixel_counts.sum()
 
     def batches(self, *, size: int, steps: int, seed: int):
-        """Yields a batch a step; every epoch has each scene once, less a remainder."""
+        """Yields one batch per step; an epoch has each scene once, less a remainder."""
         rng, number = np.random.default_rng(seed), len(self.pixel_counts)
         order = np.zeros(0, np.int64)
         for _ in range(steps):
@@ -111,14 +114,14 @@ class Scenes:
 
 
 def long_tail(dataset: data.Dataset, *, rarest: float) -> Scenes:
-    """Leaves out training scenes so that digits get rarer from 0 to 9.
+    """Drops training scenes so that digits get rarer from 0 to 9.
 
-    Digit d keeps about rarest**(d / 9) of its scenes: a scene stays with the chance
-    of its rarest digit.
+    Digit d keeps about rarest**(d / 9) of its scenes: a scene is kept with the
+    probability of its rarest digit.
     """
     examples = list(dataset.splits["train"])
     labels = np.stack([e["label"] for e in examples]).astype(np.int32)
-    valid = np.ones(labels.shape, bool)  # This data set has no void pixels.
+    valid = np.ones(labels.shape, bool)  # This data set has no ignored pixels.
     num_classes = len(dataset.classes)
     pixel_counts = np.asarray(
         losses.pixel_counts(labels, valid, num_classes=num_classes)
@@ -140,7 +143,7 @@ def long_tail(dataset: data.Dataset, *, rarest: float) -> Scenes:
 
 
 def objectives(pixel_counts: np.ndarray) -> dict[str, Objective]:
-    """Every loss of multi-class logits, by the name of its row.
+    """Returns the objectives of all losses of multi-class logits, by row name.
 
     Args:
         pixel_counts: [N, C] pixels of each class in each training scene.
@@ -193,10 +196,10 @@ def objectives(pixel_counts: np.ndarray) -> dict[str, Objective]:
 
 
 class Fit:
-    """`(name, objective, seed) -> test results`; each step is compiled once.
+    """Runs `(name, objective, seed) -> test results`; each step is compiled once.
 
     Attributes:
-        scenes: What all runs train on.
+        scenes: The training scenes of all runs.
     """
 
     def __init__(self, config: Config, digits: data.Dataset):
@@ -217,14 +220,14 @@ class Fit:
         pipeline = data.Pipeline(dataset=digits)
         self._test = list(pipeline.eval_batches("test", batch_size=100))
         self._compiled: dict[str, Callable] = {}
-        self._start = functools.cache(self._pretrain)
+        self._pretrained = functools.cache(self._pretrain)
 
     def __call__(self, name: str, objective: Objective, seed: int) -> dict[str, float]:
-        """Trains from the seed's start; raises ArithmeticError where that diverges."""
+        """Trains the seed's pretrained network; ArithmeticError if it diverges."""
         if name not in self._compiled:
             step = train.make_train_step(self.forward, objective, self.optimizer)
-            self._compiled[name] = jax.jit(step)  # Donates nothing: starts are shared.
-        state, step = self._start(seed), self._compiled[name]
+            self._compiled[name] = jax.jit(step)  # No donation: runs share the state.
+        state, step = self._pretrained(seed), self._compiled[name]
         for batch in self._batches(self.scenes, self.config.steps, seed):
             state, scalars = step(state, batch)
         if not np.isfinite(scalars["loss"]):
@@ -235,9 +238,9 @@ class Fit:
         return scenes.batches(size=self.config.batch_size, steps=steps, seed=seed)
 
     def _pretrain(self, seed: int) -> train.TrainState:
-        """Trained on all scenes, where digits are alike: what all losses begin with.
+        """Pretrains on all scenes, where digits are equally frequent.
 
-        From nothing, telling ten digits apart takes over 1,000 steps a loss.
+        From scratch, each loss would need over 1,000 steps to distinguish ten digits.
         """
         scenes, steps = long_tail(self.digits, rarest=1.0), self.config.pretrain_steps
         optimizer = adamw(PRETRAIN_RATE, steps)
@@ -252,7 +255,8 @@ class Fit:
         for batch in self._batches(scenes, steps, seed):
             state, _ = step(state, batch)
         results = self._evaluate(state, self._test)
-        print(f"seed {seed} begins at mean IoU {results['mean_iou']:.3f}", flush=True)
+        mean_iou = results["mean_iou"]
+        print(f"seed {seed}: pretrained to mean IoU {mean_iou:.3f}", flush=True)
         return dataclasses.replace(
             state,
             step=jnp.zeros_like(state.step),
@@ -261,18 +265,18 @@ class Fit:
 
 
 def adamw(peak: float, steps: int) -> optax.GradientTransformation:
-    """AdamW under a cosine schedule with a short warmup."""
+    """Returns AdamW with a cosine schedule and a short warmup."""
     warmup = min(50, steps // 10)
     return optax.adamw(optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps))
 
 
-def figures_of(
+def load_or_train(
     config: Config, fit: Fit, rows: Mapping[str, Objective]
 ) -> dict[str, list[dict[str, float]]]:
-    """Test results of each row, one a seed: read where they are kept, else trained."""
+    """Returns the test results of each row, one per seed; trains if there are none."""
     config.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
-    for seed in config.seeds:  # Outermost: an interrupted run has whole seeds.
+    for seed in config.seeds:  # Outermost, so that interruptions leave complete seeds.
         for name, objective in rows.items():
             file = config.folder / f"{name.replace(' ', '_')}_{seed}.json"
             if not file.exists():
@@ -286,7 +290,7 @@ def figures_of(
 
 
 def main(config: Config) -> None:
-    """Trains what is missing; writes table and figure."""
+    """Runs missing trainings and writes table and figure."""
     process.keep_compiled_programs()
     process.keep_freed_memory()
     process.run_one_program_at_a_time()
@@ -297,11 +301,11 @@ def main(config: Config) -> None:
         raise SystemExit(f"--only takes {'; '.join(rows)}. Got {'; '.join(unknown)}.")
     only = (BASE, *config.only) if config.only else rows
     rows = {k: v for k, v in rows.items() if k in only}
-    found = figures_of(config, fit, rows)
+    found = load_or_train(config, fit, rows)
     order = np.argsort(-fit.scenes.frequency[1:]) + 1
     frequency = {digits.classes[c]: float(fit.scenes.frequency[c]) for c in order}
     print(table(found, list(frequency)))
-    # What the header tells was found with the default settings.
+    # The results in the docstring are for the default settings.
     defaults = config == Config(runs=config.runs, out=config.out)
     header = __doc__ if defaults else f"Settings: `{config}`"
     page = document(header or "", found, frequency)

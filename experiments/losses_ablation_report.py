@@ -1,4 +1,4 @@
-"""What `losses_ablation.py` scores, its table and its figure."""
+"""Metrics, table and figure of `losses_ablation.py`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,20 @@ from numpy.typing import ArrayLike
 from segjax import metrics
 from segjax.typing import Batch, MetricFn
 
-Figures = Mapping[str, Sequence[Mapping[str, float]]]
-"""What each loss scored, one mapping a seed."""
+Scores = Mapping[str, Sequence[Mapping[str, float]]]
+"""Test results of each loss, one mapping per seed."""
 
 COLUMNS = {
-    "IoU": "mean over the ten digits, test set as one image",
-    "IoU - CE": "difference of that from cross-entropy's, seed by seed",
-    "3 common": "the same over the three most frequent digits",
-    "3 rare": "the same over the three rarest",
-    "3 rare - CE": "difference of that from cross-entropy's, seed by seed",
-    "rare recall": "recall of the three rarest",
+    "IoU": "mean over the ten digits, from the pixels of the whole test set",
+    "IoU - CE": "its difference from cross-entropy's, seed by seed",
+    "3 common": "mean IoU of the three most frequent digits",
+    "3 rare": "mean IoU of the three rarest digits",
+    "3 rare - CE": "its difference from cross-entropy's, seed by seed",
+    "rare recall": "recall of the three rarest digits",
     "boundary IoU": "of one-pixel bands, mean over the digits",
-    "ink boundary": "boundary IoU of all digits as one class: where, not which",
-    "ink - CE": "difference of that from cross-entropy's, seed by seed",
-    "ink HD95": "95th percentile of the outlines' distance, in pixels; less is better",
+    "ink boundary": "boundary IoU of all digits as one class",
+    "ink - CE": "its difference from cross-entropy's, seed by seed",
+    "ink HD95": "95th percentile of the outlines' distance, in pixels; lower is better",
 }
 
 _DIFFERENCES = {
@@ -32,25 +32,25 @@ _DIFFERENCES = {
     "3 rare - CE": "3 rare",
     "ink - CE": "ink boundary",
 }
-_PANELS = 6  # In a line of the figure.
+_PANELS = 6  # Per row of the figure.
 _BLUE = "#0072B2"
 
 
-def document(header: str, found: Figures, frequency: Mapping[str, float]) -> str:
-    """The Markdown page: the script's header, the table and what its columns mean."""
-    shares = ", ".join(f"{k}: {100 * v:.2f}" for k, v in frequency.items())
+def document(header: str, found: Scores, frequency: Mapping[str, float]) -> str:
+    """Returns the Markdown page: the script's docstring, the table and its legend."""
+    percentages = ", ".join(f"{k}: {100 * v:.2f}" for k, v in frequency.items())
     meaning = "\n".join(f"- {name}: {text}" for name, text in COLUMNS.items())
     return (
         f"# Losses, compared\n\n{header.strip()}\n\n"
         f"{table(found, list(frequency))}\n\n"
         f"Mean ± standard deviation over seeds, best IoU first.\n\n{meaning}\n\n"
-        f"Share of the training pixels by digit, in %: {shares}.\n\n"
+        f"Fraction of the training pixels by digit, in %: {percentages}.\n\n"
         f"![IoU of each digit against its frequency](losses_ablation.png)\n"
     )
 
 
 def make_metric(classes: Sequence[str]) -> MetricFn:
-    """Regions and boundaries of digits, and boundaries of ink."""
+    """Returns region and boundary metrics of digits, and boundary metrics of ink."""
     ink = ("background", "ink")
     return metrics.combine(
         metrics.semantic(classes),
@@ -60,7 +60,7 @@ def make_metric(classes: Sequence[str]) -> MetricFn:
 
 
 def of_ink(metric: MetricFn) -> MetricFn:
-    """The metric with all digits as one class."""
+    """Returns the metric with all digits merged into one class."""
 
     def binary(logits, batch: Batch):
         logits = jnp.stack([logits[..., 0], jnp.max(logits[..., 1:], axis=-1)], axis=-1)
@@ -70,7 +70,7 @@ def of_ink(metric: MetricFn) -> MetricFn:
 
 
 def row(results: Mapping[str, float], ranked: Sequence[str]) -> dict[str, float]:
-    """The columns of one run; `ranked` are the digits, most frequent first."""
+    """Returns the columns of one run; `ranked` are the digits, most frequent first."""
 
     def mean(score: str, names: Sequence[str]) -> float:
         return float(np.mean([results[f"{score}/{name}"] for name in names]))
@@ -86,11 +86,11 @@ def row(results: Mapping[str, float], ranked: Sequence[str]) -> dict[str, float]
     }
 
 
-def table(found: Figures, ranked: Sequence[str]) -> str:
-    """Markdown: a line a loss, best IoU first, mean ± standard deviation over seeds.
+def table(found: Scores, ranked: Sequence[str]) -> str:
+    """Returns a Markdown table: one row per loss, mean ± standard deviation over seeds.
 
     Args:
-        found: What each loss scored; the first is the one to compare with.
+        found: Test results of each loss; the first loss is the baseline.
         ranked: The digits, most frequent first.
     """
     rows = {name: [row(f, ranked) for f in runs] for name, runs in found.items()}
@@ -107,15 +107,15 @@ def table(found: Figures, ranked: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: Figures, frequency: Mapping[str, float], path: pathlib.Path) -> None:
-    """A panel a loss: IoU of each digit against its frequency, the first loss in gray.
+def draw(found: Scores, frequency: Mapping[str, float], path: pathlib.Path) -> None:
+    """Plots the IoU of each digit against its frequency, one panel per loss.
 
     Args:
-        found: What each loss scored.
-        frequency: Share of training pixels by digit, most frequent first.
+        found: Test results of each loss; the first loss is drawn in gray everywhere.
+        frequency: Fraction of training pixels by digit, most frequent first.
         path: The PNG to write.
     """
-    share = 100 * np.array(list(frequency.values()))
+    percentage = 100 * np.array(list(frequency.values()))
     scores = {
         name: np.array([[f[f"iou/{digit}"] for digit in frequency] for f in runs])
         for name, runs in found.items()
@@ -129,19 +129,20 @@ def draw(found: Figures, frequency: Mapping[str, float], path: pathlib.Path) -> 
     ranked = sorted(scores, key=lambda name: -scores[name].mean())
     for axis, name in zip(axes.flat, ranked, strict=False):
         low, mean, high = (f(scores[name], axis=0) for f in (np.min, np.mean, np.max))
-        axis.plot(share, scores[base].mean(0), color="0.6", lw=2)
-        axis.fill_between(share, low, high, color=_BLUE, alpha=0.25, lw=0)
-        axis.plot(share, mean, "o-", color=_BLUE, ms=3, lw=1)
+        axis.plot(percentage, scores[base].mean(0), color="0.6", lw=2)
+        axis.fill_between(percentage, low, high, color=_BLUE, alpha=0.25, lw=0)
+        axis.plot(percentage, mean, "o-", color=_BLUE, ms=3, lw=1)
         axis.set_title(f"{name}: {mean.mean():.2f}", fontsize=8)
         axis.set(xscale="log", ylim=(0, 1), xticks=(0.3, 1, 3))
         axis.minorticks_off()
         axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)
     for axis in axes.flat[max(0, len(scores) - _PANELS) : len(scores)]:
-        axis.tick_params(labelbottom=True)  # The last of its column.
-    for x, y, digit in zip(share, scores[ranked[0]].mean(0), frequency, strict=True):
+        axis.tick_params(labelbottom=True)  # The last one in its column.
+    best = scores[ranked[0]].mean(0)
+    for x, y, digit in zip(percentage, best, frequency, strict=True):
         axes[0, 0].annotate(digit, (x, y - 0.15), ha="center", fontsize=7)
-    figure.supxlabel("share of the training pixels, % (log scale)")
+    figure.supxlabel("fraction of the training pixels, % (log scale)")
     figure.supylabel("test IoU of a digit")
     figure.suptitle(
         f"Mean and range over seeds; {base} in gray; mean over digits in the titles",

@@ -1,7 +1,7 @@
-"""From a stored batch to a network's outputs and loss terms, the same way everywhere.
+"""The forward pass, from a stored batch to a network's outputs and loss terms.
 
-Training, evaluation, prediction, inspection, replay and export all go through
-`Forward`: what preprocesses images and chooses the network's arguments is stated once.
+Training, evaluation, prediction, inspection, replay and export all use `Forward`, so
+preprocessing and the network's arguments are defined once.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import (
     Array,
     Batch,
@@ -26,20 +27,20 @@ from segjax.typing import (
 
 
 def image_only(batch: Batch) -> dict[str, Any]:
-    """What a semantic model is given of a batch: `image`."""
+    """Selects the argument of a semantic model from a batch: `image`."""
     return {"image": batch["image"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """A network with what goes before it.
+    """A network with its preprocessing.
 
     Attributes:
-        model: A linen module, or anything else with its `apply` (and `init`). Models
-            whose logits are smaller than the image say so by an attribute `margin`:
-            the pixels that they trim on each side.
-        preprocess: Stored pixels to float32, on the device.
-        model_inputs: What the model is given of a computed batch, by name.
+        model: A linen module, or any object with its `apply` (and `init`). Models whose
+            logits are smaller than the image declare an attribute `margin`: the pixels
+            that they crop on each side.
+        preprocess: Converts stored pixels to float32, on the device.
+        model_inputs: Selects the model's keyword arguments from a computed batch.
     """
 
     model: Any
@@ -48,28 +49,28 @@ class Forward:
 
     @property
     def margin(self) -> int:
-        """Pixels that the model trims on each side of the image; 0 for most."""
+        """Pixels that the model crops on each side of the image; 0 for most."""
         return getattr(self.model, "margin", 0)
 
     def prepare(self, batch: Batch) -> dict[str, Any]:
-        """Computes with a stored batch what all else computes with.
+        """Converts a stored batch to a computed one.
 
         Args:
-            batch: With `image` as stored, and perhaps `label`; see `segjax.typing`.
-                A batch that has `valid` already keeps it, and its label.
+            batch: With `image` as stored, and optionally `label`; see `segjax.typing`.
+                If it has `valid` already, `valid` and `label` are unchanged.
 
         Returns:
             The batch with `image` preprocessed, `label` int32 and `valid` bool.
 
         Raises:
-            ValueError: If `preprocess` returns other than a float image of the same
-                batch, height and width, or the label's dtype has no ignored id.
+            ValueError: If `preprocess` does not return a float image of the same batch
+                size, height and width, or the label's dtype has no ignore index.
         """
         stored = jnp.asarray(batch["image"])
         image = self.preprocess(stored)
         same = image.ndim == stored.ndim and image.shape[:-1] == stored.shape[:-1]
         if not same or not jnp.issubdtype(image.dtype, jnp.floating):
-            raise ValueError(
+            raise UserError(
                 f"preprocess needs to return floats of shape "
                 f"{[*stored.shape[:-1], '*']}, got {image.dtype}{list(image.shape)} "
                 f"for {stored.dtype}{list(stored.shape)}."
@@ -82,20 +83,20 @@ class Forward:
     def apply(
         self, variables: PyTree, batch: Batch, *, train: bool, rngs: Any = None
     ) -> tuple[Any, PyTree]:
-        """Runs the network on a computed batch, perhaps augmented.
+        """Runs the network on a computed (and possibly augmented) batch.
 
         Args:
             variables: Parameters under `params`, and other collections.
-            batch: What `prepare` returned.
-            train: In training all collections but `params` may change.
-            rngs: Keys by stream; a stream that has none draws from `params`.
+            batch: Returned by `prepare`.
+            train: Whether to train: all collections except `params` are then mutable.
+            rngs: Keys by stream; a stream without a key uses that of `params`.
 
         Returns:
-            (outputs, collections besides `params` after it).
+            (outputs, updated collections without `params`).
 
         Raises:
-            ValueError: If the logits have neither the image's size nor the image's
-                without the model's margin.
+            ValueError: If the logits do not have the image's size less the model's
+                margin.
         """
         state = {k: v for k, v in variables.items() if k != "params"}
         arguments = self.model_inputs(batch)
@@ -111,18 +112,18 @@ class Forward:
     def __call__(
         self, variables: PyTree, batch: Batch, *, train: bool = False, rngs: Any = None
     ) -> tuple[Any, PyTree]:
-        """`prepare`, then `apply`: from a stored batch to (outputs, collections)."""
+        """Runs `prepare` and `apply`: from a stored batch to (outputs, collections)."""
         return self.apply(variables, self.prepare(batch), train=train, rngs=rngs)
 
     def truth(self, batch: Batch) -> dict[str, Any]:
-        """A computed batch as the outputs see it: maps without the model's margin.
+        """Crops a computed batch to the outputs' size.
 
         Args:
-            batch: What `prepare` returned.
+            batch: Returned by `prepare`.
 
         Returns:
-            The batch; where the model has a margin, image, label, valid and fields are
-            cut to their centers.
+            The batch; if the model has a margin, image, label, valid and map fields are
+            center-cropped.
         """
         if not self.margin or "label" not in batch:
             return dict(batch)
@@ -136,10 +137,10 @@ class Forward:
         return {name: cut(x) for name, x in batch.items()}
 
     def host_truth(self, batch: Batch) -> dict[str, Any]:
-        """`truth` of a stored batch, in NumPy, for metrics that the host makes.
+        """Works like `truth`, but on a stored batch in NumPy, for metrics on the host.
 
         Args:
-            batch: On the host. Its image is left as it is stored.
+            batch: On the host. Its image is not preprocessed.
 
         Returns:
             The batch with `label` int32 and `valid` bool, both without the margin.
@@ -158,11 +159,11 @@ class Forward:
         if outputs.shape[1:3] == need:
             return
         got = "x".join(map(str, outputs.shape[1:3]))
-        trims = f" less its margin of {self.margin} on each side" if self.margin else ""
-        raise ValueError(
+        crops = f" less its margin of {self.margin} on each side" if self.margin else ""
+        raise UserError(
             f"{type(self.model).__name__} needs to return logits of "
-            f"{need[0]}x{need[1]} pixels, the image's size{trims}, got {got}. Resize "
-            f"them (ops.resize_bilinear), or declare the pixels that the model trims "
+            f"{need[0]}x{need[1]} pixels, the image's size{crops}, got {got}. Resize "
+            f"them (ops.resize_bilinear), or declare the pixels that the model crops "
             f"on each side as its attribute `margin`."
         )
 
@@ -173,7 +174,7 @@ def make_forward(
     preprocess: Preprocess | None = None,
     model_inputs: ModelInputs | None = None,
 ) -> Forward:
-    """A `Forward` of a model; images in [0, 1] and nothing else unless given."""
+    """Makes a `Forward`; by default, images in [0, 1] are the only model input."""
     return Forward(
         model,
         ops.unit_range if preprocess is None else preprocess,
@@ -184,19 +185,19 @@ def make_forward(
 def loss_terms(
     objective: Objective, outputs: Any, batch: Batch, *, step: Array | int | None = None
 ) -> dict[str, PerExample]:
-    """Calls an objective, and checks what it returns.
+    """Calls an objective and checks its result.
 
     Args:
-        objective: `(outputs, batch) -> {name: [B]}`; one with a keyword `step` gets it.
-        outputs: Of the model.
-        batch: What `Forward.truth` returned.
-        step: Updates done, for objectives that change while training.
+        objective: `(outputs, batch) -> {name: [B]}`, with an optional keyword `step`.
+        outputs: The model's outputs.
+        batch: Returned by `Forward.truth`.
+        step: Number of updates done, for objectives that depend on it.
 
     Returns:
-        The terms, float [B] each.
+        The loss terms, float [B] each.
 
     Raises:
-        ValueError: If a term has another shape, by its name.
+        ValueError: If a term has another shape or dtype; the message names it.
     """
     takes_step = _takes_step(objective)
     terms = (
@@ -205,7 +206,7 @@ def loss_terms(
         else objective(outputs, batch)
     )
     if not isinstance(terms, Mapping):
-        raise ValueError(
+        raise UserError(
             f"An objective needs to return {{name: [B]}}, got {type(terms).__name__}. "
             f"Try losses.semantic(ce=(1.0, losses.cross_entropy))."
         )
@@ -213,12 +214,12 @@ def loss_terms(
     for name, value in terms.items():
         shape = list(jnp.shape(value))
         if shape != [rows]:
-            raise ValueError(
-                f'term "{name}": needed shape [{rows}], one value an example, got '
+            raise UserError(
+                f'term "{name}": needed shape [{rows}], one value per example, got '
                 f"{shape}; reduce over pixels, not over examples."
             )
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise ValueError(
+            raise UserError(
                 f'term "{name}": needed floats, got {jnp.result_type(value)}.'
             )
     return dict(terms)
@@ -227,5 +228,5 @@ def loss_terms(
 def _takes_step(objective: Callable) -> bool:
     try:
         return "step" in inspect.signature(objective).parameters
-    except (TypeError, ValueError):  # Of some compiled callables.
+    except (TypeError, ValueError):  # Raised for some compiled callables.
         return False

@@ -38,7 +38,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-VOID = 255
+IGNORE_INDEX = 255
 """The label id of ignored pixels in files; `valid` is False there."""
 
 Array = jax.Array | np.ndarray

@@ -1,4 +1,4 @@
-"""One way from stored batches to outputs and loss terms; its contracts, by name."""
+"""The forward pass: preprocessing, checks of logits and loss terms."""
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ def stored(dtype=np.uint8, channels=3, label=np.uint8):
     }
 
 
-def test_labels_become_ids_and_what_counts():
+def test_labels_become_ids_and_valid():
     for dtype in (np.uint8, np.uint16):
         batch = stored(label=dtype)
         made = make_forward(None).prepare(batch)
@@ -41,7 +41,7 @@ def test_labels_become_ids_and_what_counts():
             assert host[name].dtype == made[name].dtype
 
 
-def test_a_label_whose_ignored_id_is_not_known_is_refused():
+def test_a_label_dtype_without_ignore_index_is_an_error():
     batch = stored() | {"label": np.zeros((ROWS, SIDE, SIDE), np.int32)}
     with pytest.raises(ValueError, match=r"uint8 .255 is ignored. or uint16"):
         make_forward(None).prepare(batch)
@@ -137,7 +137,7 @@ def test_a_term_of_the_wrong_shape_is_named():
 
 @pytest.mark.parametrize("wrong", ["map", "scalar"])
 def test_a_loss_that_reduces_wrongly_stops_step_and_evaluation(wrong):
-    """With B = H = W a map would broadcast against the weights and train."""
+    """With B = H = W, a map would silently broadcast against the weights."""
 
     def loss(logits, labels, valid):
         values = jnp.zeros(labels.shape) + logits.mean()
@@ -170,7 +170,7 @@ def test_objectives_may_ask_for_the_step():
 
 
 class Streams(nn.Module):
-    """Draws from a stream of its own, and sows."""
+    """Uses a random stream of its own, and sows."""
 
     @nn.compact
     def __call__(self, image, *, train):
@@ -185,7 +185,7 @@ class Streams(nn.Module):
 def test_any_stream_and_any_collection():
     model, optimizer = Streams(), optax.sgd(0.1)
     state = train.init_state(model, optimizer, seed=0, image_shape=(SIDE, SIDE, 3))
-    assert set(state.model_state) == {"counts"}  # What is sown is no state.
+    assert set(state.model_state) == {"counts"}  # Sown values are not state.
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
     step = jax.jit(train.make_train_step(make_forward(model), objective, optimizer))
     calls = int(state.model_state["counts"]["calls"])
@@ -196,7 +196,7 @@ def test_any_stream_and_any_collection():
 
 
 def test_preprocessing_is_in_every_path():
-    """The step, evaluation and a plain call give what the formula gives by hand."""
+    """Step, evaluation and a plain call agree with a computation by hand."""
     normalize = ops.normalize((0.2, 0.4, 0.6), (0.1, 0.2, 0.3))
     model = models.SimpleCNN(num_classes=3, width=2)
     forward = Forward(model, normalize, lambda b: {"image": 2 * b["image"]})

@@ -58,7 +58,7 @@ def measure(
 
     return {
         "decoding, threads": reader(8, cache_bytes=0),
-        "decoding, 2 processes": reader(8, cache_bytes=0, workers=2),
+        "decoding, 2 processes": reader(8, cache_bytes=0, num_workers=2),
         "cached": reader(epoch + 8, cache_bytes=2**33),
     }
 

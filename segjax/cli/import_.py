@@ -65,17 +65,17 @@ def main(args: Sequence[str]) -> None:
     model = _model(options.model, state)
     variables = interop.from_torchvision(state, _shapes(model), epsilon=epsilon)
     interop.save(options.out, variables)
-    unread = interop.unread(state)
+    ignored = interop.ignored_keys(state)
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
-        f"Read {len(state) - len(unread)} tensors of {options.model}: {numbers:,} "
+        f"Read {len(state) - len(ignored)} tensors of {options.model}: {numbers:,} "
         f"parameters."
     )
-    if unread:
+    if ignored:
         # Counters, one a batch norm, by their last word.
-        names = dict.fromkeys(x.split(".")[-1] if _COUNTER in x else x for x in unread)
-        console.print(f"Left out {len(unread)} that are not used: {', '.join(names)}.")
+        names = dict.fromkeys(x.split(".")[-1] if _COUNTER in x else x for x in ignored)
+        console.print(f"Left out {len(ignored)} that are not used: {', '.join(names)}.")
     if "frozen" in variables:
         console.print(f"Froze batch norms, with an epsilon of {epsilon:g}.")
     console.print(

@@ -115,7 +115,7 @@ def _write_csv(path: pathlib.Path, columns: Columns) -> None:
     writer.writerow(["rank", *map(_cell, columns)])
     for rank, row in enumerate(zip(*columns.values(), strict=True), start=1):
         writer.writerow([rank, *(_cell(value) for value in row)])
-    writing.replace(path, text.getvalue().encode())
+    writing.write_bytes(path, text.getvalue().encode())
 
 
 def _cell(value: object) -> object:
@@ -132,11 +132,11 @@ def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:
     cards, legends = zip(*_cards(run, columns, palette), strict=True)
     classes = legends[0]
     sheet = viz.inspection_sheet(cards, classes, palette=palette)
-    with writing.whole(stem.with_suffix(".png")) as temporary:
+    with writing.atomic(stem.with_suffix(".png")) as temporary:
         Image.fromarray(sheet).save(temporary, "PNG")
     column = _COLUMN[options.by]
     name = run.folder.resolve().name
-    with writing.whole(stem.with_suffix(".html")) as temporary:
+    with writing.atomic(stem.with_suffix(".html")) as temporary:
         viz.write_inspection(
             temporary,
             cards,
@@ -191,7 +191,7 @@ def _drawer(
         found = predict(image)
         if isinstance(found, dict):
             truth = pictures.true_objects(batch, 0)
-            sure = inference.confident(found)
+            sure = inference.confident_objects(found)
             return viz.object_panels(image, truth, sure), ()
         predicted = inference.labels(found)
         picture = viz.panels(image, label, predicted, palette=palette, valid=valid)

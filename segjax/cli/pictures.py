@@ -58,7 +58,7 @@ def _painter(
         found = predict(image)
         if isinstance(found, dict):
             truth = true_objects(batch, 0)
-            sure = inference.confident(found)
+            sure = inference.confident_objects(found)
             return viz.instance_triptych(image, truth, sure, classes=classes)
         return viz.triptych(
             image,

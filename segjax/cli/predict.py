@@ -68,7 +68,7 @@ def main(args: Sequence[str]) -> None:
 def _write(prediction: inference.Prediction, path: pathlib.Path) -> None:
     prediction.save(path)
     overlay = Image.fromarray(prediction.overlay())
-    with writing.whole(path.with_name(f"{path.stem}_overlay.png")) as temporary:
+    with writing.atomic(path.with_name(f"{path.stem}_overlay.png")) as temporary:
         overlay.save(temporary, "PNG")
 
 

@@ -1,4 +1,4 @@
-"""Your own images and labels, from arrays in memory."""
+"""Arrays in memory as a data set."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +8,16 @@ import numpy as np
 
 from segjax.data import dataset, stored
 from segjax.data.builders import splits
+from segjax.errors import UserError
 
-Many = Any
-"""[N, ...] in one array, or a sequence of N arrays."""
+Arrays = Any
+"""One array [N, ...], or a sequence of N arrays."""
 
 _RESERVED = ("image", "label", "name")
 
 
 class ArrayExamples(Sequence[dict[str, Any]]):
-    """Examples in memory. Pickled whole: threads read them faster than processes."""
+    """Examples in memory. Pickling copies them all: prefer threads to processes."""
 
     def __init__(self, examples: Sequence[dict[str, Any]]):
         self._examples = list(examples)
@@ -26,14 +27,14 @@ class ArrayExamples(Sequence[dict[str, Any]]):
         return len(self._examples)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
-        """One example."""
+        """Returns an example."""
         return dict(self._examples[index.__index__()])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(dict, self._examples)
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
-        """(height, width) of an example."""
+        """Returns (height, width) of an example."""
         height, width = self._examples[index.__index__()]["label"].shape
         return height, width
 
@@ -48,57 +49,57 @@ class ArrayExamples(Sequence[dict[str, Any]]):
 
 
 def from_arrays(
-    images: Many | Mapping[str, Sequence[Many]],
-    labels: Many | None = None,
+    images: Arrays | Mapping[str, Sequence[Arrays]],
+    labels: Arrays | None = None,
     *,
     classes: Sequence[str],
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-    fields: Mapping[str, Many] | None = None,
+    fields: Mapping[str, Arrays] | None = None,
 ) -> dataset.Dataset:
-    """Images and labels that are in memory already.
+    """Makes a data set of images and labels in memory.
 
         data.from_arrays(images, labels, classes=("background", "cell"))
         data.from_arrays(
             {"train": (images, labels), "test": (more_images, more_labels)}, classes=...
         )
 
-    The arrays are kept, not copied, where they need no conversion: do not change them
-    afterwards.
+    Arrays that need no conversion are not copied: do not change them afterwards.
 
     Args:
         images: [N, H, W, K], or a sequence of N arrays [H, W, K] of any sizes, of
             uint8, uint16 or float32; in [N, H, W] and [H, W] the channel axis is added.
-            Other dtypes become one of these if it holds their values exactly. Or the
-            splits by name, (images, labels) or (images, labels, fields) each; without
-            "validation" its examples are taken out of "train".
-        labels: [N, H, W], or N arrays [H, W], of class ids. In uint8, 255 is no class,
-            in uint16, 65535; other integers hold classes only.
-        classes: Class names; a class id is a position among them.
-        validation: Share held out for validation, in [0, 1), where no split says which.
-        test: Share held out for the test, likewise; not used with splits by name.
-        seed: Chooses which are held out.
+            Other dtypes are converted to one of these if it holds all values exactly.
+            Or a mapping from split names to (images, labels) or (images, labels,
+            fields); without "validation", its examples are drawn from "train".
+        labels: [N, H, W], or N arrays [H, W], of class ids. 255 is ignored in uint8,
+            65535 in uint16; other integer dtypes have no ignored id.
+        classes: Class names; a class id is a position in this sequence.
+        validation: Fraction held out for validation, in [0, 1); not used if there is a
+            validation split.
+        test: Fraction held out for testing, likewise; not used with named splits.
+        seed: Chooses which examples are held out.
         fields: Further entries by name, N of each: maps [H, W] or [H, W, K], or values.
-            `Pipeline(fields=...)` says how they move.
+            `Pipeline(fields=...)` states how they are resampled.
 
     Raises:
         ValueError: If numbers of examples, sizes, dtypes or channels differ, or a label
-            holds an id that is no class; the message names the example.
+            holds an id that is neither a class nor ignored; the message names the
+            example.
     """
     names = _class_names(classes)
     if isinstance(images, Mapping):
         if labels is not None or fields:
-            raise ValueError(
-                "from_arrays with splits by name needs their labels and fields beside "
-                "the images: {name: (images, labels, fields)}; got labels or fields "
-                "apart from them."
+            raise UserError(
+                "from_arrays with named splits needs {name: (images, labels, fields)}, "
+                "got separate labels or fields. Move them into the splits."
             )
         given = {split: _examples(part, names, split) for split, part in images.items()}
     else:
         given = {"train": _examples((images, labels, fields or {}), names, "train")}
-    _check_one_form(given)
-    splits = _shared_out(
+    _check_dtypes(given)
+    splits = _held_out(
         given,
         validation=validation,
         test=0.0 if isinstance(images, Mapping) else test,
@@ -113,19 +114,19 @@ def from_arrays(
 def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(classes)
     if isinstance(classes, str) or len(set(names)) < len(names):
-        raise ValueError(
+        raise UserError(
             f"classes needs a sequence of different names, got {classes!r}."
         )
     stored.label_dtype(len(names))
     return names
 
 
-def _shared_out(
+def _held_out(
     given: dict[str, list[dict[str, Any]]], *, validation: float, test: float, seed: int
 ) -> Mapping[str, Sequence[dict[str, Any]]]:
     splits.check_fractions(validation, test)
     if "train" not in given:
-        raise ValueError(
+        raise UserError(
             f'from_arrays needs a split "train", got {", ".join(given) or "none"}.'
         )
     if "validation" in given:
@@ -135,11 +136,11 @@ def _shared_out(
 
 
 def _examples(
-    part: Sequence[Many], classes: tuple[str, ...], split: str
+    part: Sequence[Arrays], classes: tuple[str, ...], split: str
 ) -> list[dict[str, Any]]:
-    """The examples of one split, each checked."""
+    """Makes and checks the examples of a split."""
     if len(part) not in (2, 3) or part[1] is None:
-        raise ValueError(
+        raise UserError(
             f"split {split!r} needs images and labels (and perhaps fields), got "
             f"{len(part) if len(part) not in (2, 3) else 'no labels'}."
         )
@@ -147,12 +148,12 @@ def _examples(
     columns = {"image": images, "label": labels, **(more[0] if more else {})}
     for name, values in columns.items():
         if len(values) != len(images) or not len(images):
-            raise ValueError(
+            raise UserError(
                 f"split {split!r} has {len(values)} of {name!r} and {len(images)} "
-                f"images: needed as many, at least one."
+                f"images: needed equally many, at least one."
             )
         if more and name in more[0] and name in _RESERVED:
-            raise ValueError(f"a field needs another name than {name!r}; rename it.")
+            raise UserError(f"the field name {name!r} is reserved; rename the field.")
     return [
         _example({k: np.asarray(v[i]) for k, v in columns.items()}, classes, split, i)
         for i in range(len(images))
@@ -166,15 +167,15 @@ def _example(
     image = stored.image(arrays["image"], where)
     label = stored.label(arrays["label"], num_classes=len(classes), where=where)
     if image.shape[:2] != label.shape:
-        raise ValueError(
+        raise UserError(
             f"{where} has an image of {list(image.shape[:2])} and a label of "
-            f"{list(label.shape)} pixels: needed one size."
+            f"{list(label.shape)} pixels: needed equal sizes."
         )
     return {**arrays, "image": image, "label": label, "name": f"{split} {number}"}
 
 
-def _check_one_form(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """All images need one dtype and as many channels, all labels one dtype."""
+def _check_dtypes(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Raises a ValueError unless dtypes and channels are the same everywhere."""
     first = next((e for examples in splits.values() for e in examples), None)
     for example in (e for examples in splits.values() for e in examples):
         assert first is not None
@@ -184,9 +185,9 @@ def _check_one_form(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
                 for e in (example, first)
             )
             if got != need:
-                raise ValueError(
-                    f"example {example['name']} has {key} {got} beside {need} of "
-                    f"{first['name']}: needed one dtype and as many channels in all; "
+                raise UserError(
+                    f"example {example['name']} has {key} {got}, {first['name']} has "
+                    f"{need}: needed the same dtype and number of channels everywhere; "
                     f"convert it."
                 )
 

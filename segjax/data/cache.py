@@ -1,4 +1,4 @@
-"""Keeping decoded examples in memory, as many as a budget holds."""
+"""A cache of decoded examples with a byte budget."""
 
 import threading
 from collections.abc import Callable, Hashable, Mapping
@@ -7,40 +7,40 @@ import numpy as np
 
 
 class DecodedCache:
-    """The first examples that fit; nothing is ever thrown out again.
+    """Caches the first examples that fit, and never evicts.
 
-    Every epoch reads every example once, so that the least recently used one is
-    the next to be needed: a cache that evicts would never hit.
+    Every epoch reads every example once, so the least recently used example is the next
+    one needed, and an LRU cache would never hit.
     """
 
     def __init__(self, limit: int):
-        """An empty cache.
+        """Starts empty.
 
         Args:
-            limit: Bytes of arrays to keep in total; 0 keeps none.
+            limit: Bytes of arrays to cache in total; 0 disables the cache.
         """
-        self._room = limit
-        self._held: dict[Hashable, Mapping[str, np.ndarray]] = {}
+        self._free = limit
+        self._cached: dict[Hashable, Mapping[str, np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def get(
         self, key: Hashable, decode: Callable[[], Mapping[str, np.ndarray]]
     ) -> Mapping[str, np.ndarray]:
-        """The kept example, or a freshly decoded one, kept if there is room.
+        """Returns the cached example, or decodes it and caches it if it fits.
 
         Args:
-            key: Names the example.
-            decode: Makes it. Two threads that miss at once both call it.
+            key: Identifies the example.
+            decode: Decodes it. Two threads that miss at the same time both call it.
 
         Returns:
-            Arrays shared by all callers: not to be written to.
+            Arrays shared by all callers: do not write to them.
         """
-        if key in self._held:
-            return self._held[key]
+        if key in self._cached:
+            return self._cached[key]
         example = decode()
         size = sum(x.nbytes for x in example.values())
         with self._lock:
-            if key not in self._held and size <= self._room:
-                self._room -= size
-                self._held[key] = example
+            if key not in self._cached and size <= self._free:
+                self._free -= size
+                self._cached[key] = example
         return example

@@ -1,4 +1,4 @@
-"""Your own objects, from COCO's annotation files."""
+"""Images with COCO annotations as a data set."""
 
 import os
 
@@ -9,6 +9,7 @@ from segjax import ops
 from segjax.data import dataset, stored
 from segjax.data.builders import annotations, base, files, sources, splits
 from segjax.data.objects import coco_mask, encode_objects
+from segjax.errors import UserError
 
 
 def coco(
@@ -19,7 +20,7 @@ def coco(
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
-    """Images and a COCO annotation file, in any of the usual layouts.
+    """Loads images with COCO annotation files, in any of the usual layouts.
 
         source/annotations.json            source/images/a.jpg
         source/train/annotations.json      source/train/images/a.jpg   (also val, test)
@@ -28,23 +29,24 @@ def coco(
 
     Args:
         source: The folder, or a zip of it.
-        validation: Share of the images held out for validation, in [0, 1), where no
-            folder says which they are.
-        test: Share held out for the test, likewise; not used with split folders.
+        validation: Fraction of the images held out for validation, in [0, 1); used if
+            there is no validation folder.
+        test: Fraction held out for testing, likewise; ignored if there are split
+            folders.
         seed: Chooses which images are held out.
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Returns:
-        Class 0 is background, the categories follow in the order of their ids.
-        Examples have `objects` beside `image`, `label` and `name`: masks as
-        pycocotools makes them of polygons and run lengths, with class and crowd. In
-        `label` smaller objects lie on top of larger ones, and pixels of crowds that
-        no object covers are void.
+        Class 0 is background; the categories follow in the order of their ids.
+        Examples have `objects` besides `image`, `label` and `name`: masks that
+        pycocotools decodes from polygons and run lengths, with class and crowd. In
+        `label`, smaller objects are drawn over larger ones, and pixels of crowds that
+        no object covers are ignored.
 
     Raises:
-        ValueError: If an annotation does not fit its image, its categories or its
-            form, a file is missing or broken, or pycocotools is not installed; the
-            message names it.
+        ValueError: If an annotation is malformed or does not match its image or the
+            categories, a file is missing or broken, or pycocotools is not installed;
+            the message names it.
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312.
@@ -53,33 +55,33 @@ def coco(
     splits.check_fractions(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = splits.Shared(tree, validation, test, seed)
-    directory = dataset.prepared(
+    options = splits.SplitOptions(tree, validation, test, seed)
+    directory = dataset.prepare(
         Coco, data_dir=data_dir, source=options, key=options.key()
     )
     return dataset.view(directory, "coco")
 
 
 class Coco(base.Builder, skip_registration=True):
-    """Reads the annotation files at once, and images one by one."""
+    """Reads all annotation files first, then images one by one."""
 
     VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and COCO annotations."
     FEATURES = base.ANY_SEMANTIC | {"objects": tfds.features.Text()}
-    source: splits.Shared
+    source: splits.SplitOptions
 
     def plan(self):
-        """Reads and checks all annotations, and splits the images out."""
+        """Reads and checks all annotations and assigns the images to splits."""
         source = self.source
         parts = annotations.find(source.tree)
         read = {k: annotations.read(source.tree, *v) for k, v in parts.items()}
         self._classes = annotations.class_names(source.tree, parts, read)
         splits = {split: part.images for split, part in read.items()}
         test = source.test if list(splits) == ["train"] else 0.0
-        return source.completed(splits, test=test)
+        return source.complete(splits, test=test)
 
     def where(self, item, name):
-        """The file of the image."""
+        """Returns the path of the image."""
         del name
         return self.source.tree.shown(item.file)
 
@@ -89,7 +91,7 @@ class Coco(base.Builder, skip_registration=True):
         image = files.read_image(tree, item.file)
         height, width = image.shape[:2]
         if (height, width) != item.size:
-            raise ValueError(
+            raise UserError(
                 f"{tree.shown(item.file)} is {width}x{height} pixels: needed "
                 f"{item.size[1]}x{item.size[0]}, as its annotations say; export them "
                 f"again."
@@ -105,12 +107,12 @@ class Coco(base.Builder, skip_registration=True):
         }
 
     def describe(self):
-        """Names the classes."""
+        """Returns the class names."""
         return {"classes": self._classes}
 
 
 def _label(rles, classes, crowd, size, num_classes) -> np.ndarray:
-    """Crowds are ignored, then objects from the largest to the smallest."""
+    """Draws crowds as ignored, then objects from the largest to the smallest."""
     label = np.zeros(size, stored.label_dtype(num_classes))
     ignored, masks = ops.ignore_index(label.dtype), coco_mask()
     areas = [int(masks.area(r)) for r in rles]

@@ -1,4 +1,4 @@
-"""Prepared data sets: made once, then read by position."""
+"""Prepared data sets: written once, then read by random access."""
 
 import contextlib
 import dataclasses
@@ -15,24 +15,25 @@ import tensorflow_datasets as tfds
 from segjax.data import staging
 from segjax.data.builders import base, sources
 from segjax.data.records import Examples, damaged
+from segjax.errors import UserError
 from segjax.files import limits, reading
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A prepared data set: class names, and random access to its examples.
+    """Class names, and random access to the examples of each split.
 
     Attributes:
-        name: Which data set, and which view of it.
+        name: Name of the data set and of the view.
         classes: Class names; a class id is a position in this tuple.
-        splits: "train", "validation" and, where labeled, "test"; each any sequence
-            of dicts with image uint8, uint16 or float32 [H, W, K], label uint8 [H, W]
+        splits: "train", "validation" and, if labeled, "test"; each any sequence of
+            dicts with image uint8, uint16 or float32 [H, W, K], label uint8 [H, W]
             (255 is ignored) or uint16 (65535 is ignored), and name str; data sets with
             instances add instances uint16 [H, W], 0 for background; further entries
             can be fields of a pipeline. Reader processes need sequences that can be
-            pickled. A method `image_size(number) -> (height, width)` saves decoding.
+            pickled. A method `image_size(number) -> (height, width)` avoids decoding.
         fingerprint: Digest of every stored pixel and of the view; equal for equal
-            data, wherever and from whichever files it was prepared.
+            data, wherever and from whatever files it was prepared.
     """
 
     name: str
@@ -44,68 +45,69 @@ class Dataset:
 def view(
     directory: pathlib.Path, name: str, splits: Mapping[str, str] | None = None
 ) -> Dataset:
-    """Names parts of a prepared folder.
+    """Makes a `Dataset` of a prepared folder.
 
     Args:
-        directory: What `prepared` returned.
+        directory: Returned by `prepare`.
         name: Name of the view.
-        splits: Our split's name to TFDS's, slices and sums included, such as
-            `"train[:80%]"`; None for all there are, under their own names.
+        splits: Maps split names to TFDS's, slices and sums included, such as
+            `"train[:80%]"`; None for all that exist, under their own names.
     """
-    described = _described(directory)
+    metadata = _read_metadata(directory)
     if splits is None:
         order = ("train", "validation", "test")
-        splits = {split: split for split in order if split in described["digests"]}
-    parts = [name, directory.name, described["digests"], dict(splits)]
+        splits = {split: split for split in order if split in metadata["digests"]}
+    parts = [name, directory.name, metadata["digests"], dict(splits)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     return Dataset(
         name=name,
-        classes=tuple(described["classes"]),
+        classes=tuple(metadata["classes"]),
         splits={k: Examples(directory, v) for k, v in splits.items()},
         fingerprint=digest.hexdigest(),
     )
 
 
-def _described(directory: pathlib.Path) -> dict[str, Any]:
-    """What the builder kept beside the examples: `classes` and `digests`."""
+def _read_metadata(directory: pathlib.Path) -> dict[str, Any]:
+    """Reads the builder's metadata: `classes` and `digests`."""
     path = directory / "metadata.json"
     try:
-        described = json.loads(reading.read_bytes(path, most=limits.TEXT_BYTES))
-        fits = isinstance(described["digests"], dict) and all(
-            isinstance(name, str) for name in described["classes"]
+        metadata = json.loads(reading.read_bytes(path, max_bytes=limits.TEXT_BYTES))
+        fits = isinstance(metadata["digests"], dict) and all(
+            isinstance(name, str) for name in metadata["classes"]
         )
-        # Data that were prepared before there was a seal have none.
-        fits &= described.get(base.SEAL, base.seal(described)) == base.seal(described)
+        # Metadata written by earlier versions have no checksum.
+        checksum = base.checksum(metadata)
+        fits &= metadata.get(base.CHECKSUM, checksum) == checksum
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         fits = False
     if not fits:
-        raise ValueError(damaged(directory, f"{path.name} is not what was written"))
-    return described
+        raise UserError(damaged(directory, f"{path.name} is not what was written"))
+    return metadata
 
 
 def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
-    """Where prepared data lie: the argument, SEGJAX_DATA_DIR, or the cache."""
+    """Returns the folder of prepared data: `data_dir`, SEGJAX_DATA_DIR or a default."""
     default = "~/.cache/segjax/datasets"
     root = data_dir or os.environ.get("SEGJAX_DATA_DIR") or default
     return pathlib.Path(root).expanduser().absolute()
 
 
-def from_source(
+def prepare_source(
     builder: type[base.Builder],
     source: str | os.PathLike | None,
     *,
     data_dir: str | os.PathLike | None = None,
 ) -> pathlib.Path:
-    """Prepares a data set from the user's own download, or finds it prepared.
+    """Prepares a data set from the user's download, unless that was done before.
 
-    The key of a preparation is a digest of the names, sizes and checksums (in a zip)
-    or times of change (in a folder) of the source's files: a source that changed is
-    prepared anew, beside the old one.
+    The key of a preparation is a digest of the names, sizes and checksums (in a zip) or
+    modification times (in a folder) of the source's files: a changed source is prepared
+    again, next to the old one.
 
     Args:
-        builder: What to prepare.
-        source: A folder or zip that holds `builder.PARTS`; None for what was
-            prepared before, if that is not ambiguous.
+        builder: The data set's builder.
+        source: A folder or zip that holds `builder.PARTS`; None for the data prepared
+            before, if there is only one source.
         data_dir: See `data_root`.
 
     Returns:
@@ -121,7 +123,7 @@ def from_source(
         for folder in builder.FOLDERS
     )
     key = hashlib.sha256(digests.encode()).hexdigest()[:12]
-    return prepared(builder, data_dir=data_dir, source=parts, key=key)
+    return prepare(builder, data_dir=data_dir, source=parts, key=key)
 
 
 def _find(builder: type[base.Builder], path: pathlib.Path, part: str) -> sources.Tree:
@@ -129,7 +131,7 @@ def _find(builder: type[base.Builder], path: pathlib.Path, part: str) -> sources
     tree = sources.find(path, part, needs=builder.NEEDS, alone=alone)
     for folder in builder.FOLDERS:
         if folder and not tree.files(folder):
-            raise ValueError(
+            raise UserError(
                 f"{tree.shown(folder)} is missing or empty: needed {builder.NEEDS}."
             )
     return tree
@@ -139,20 +141,20 @@ def _prepared_before(builder: type[base.Builder], root: pathlib.Path) -> pathlib
     pattern = f"*/{builder.VERSION}/dataset_info.json"
     found = sorted((root / builder.name).glob(pattern))
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{builder.name} is not prepared in {root}: needed --source DIR (or "
             f"source=) with {builder.NEEDS}; got no source."
         )
     if len(found) > 1:
-        raise ValueError(
+        raise UserError(
             f"{builder.name} was prepared from {len(found)} different sources in "
-            f"{root / builder.name}: needed --source DIR (or source=) to tell which; "
-            f"pass it, or delete the folders that are not wanted."
+            f"{root / builder.name}: needed --source DIR (or source=) to choose one; "
+            f"pass it, or delete the other folders."
         )
     return found[0].parent
 
 
-def prepared(
+def prepare(
     builder: type[base.Builder],
     *,
     data_dir: str | os.PathLike | None = None,
@@ -161,29 +163,29 @@ def prepared(
 ) -> pathlib.Path:
     """Prepares a data set unless that was done before.
 
-    Everything is written into a temporary sibling, which takes its final name when
-    it is complete: whatever interrupts it, no half-prepared data set is left.
+    Everything is written to a temporary folder, which is renamed when it is complete:
+    an interruption never leaves an incomplete data set.
 
     Args:
-        builder: What to prepare.
+        builder: The data set's builder.
         data_dir: See `data_root`.
-        source: Passed to the builder, where it reads the user's files.
-        key: Tells apart preparations from different sources.
+        source: Passed to builders that read the user's files.
+        key: Distinguishes preparations from different sources.
 
     Returns:
-        The folder, `<root>/<name>/[<key>/]<version>`, which only its maker may read.
+        The folder, `<root>/<name>/[<key>/]<version>`, readable by its owner only.
 
     Raises:
-        ValueError: If the source is not as it must be, the folder is damaged, or the
-            disk is full.
+        ValueError: If the source is invalid, the folder is damaged, or the disk is
+            full.
     """
     root = data_root(data_dir)
     final = root / builder.name / key / str(builder.VERSION)
     if (final / "dataset_info.json").is_file():
         return final
-    # Looked at in this order: another process may give it its name just now.
+    # In this order, since another process may rename its folder right now.
     if final.exists() and not (final / "dataset_info.json").is_file():
-        raise ValueError(damaged(final, "dataset_info.json is missing"))
+        raise UserError(damaged(final, "dataset_info.json is missing"))
     with staging.folder(root) as folder, _naming_full_disks(root):
         _build(builder, folder, source)
         made = folder / builder.name / str(builder.VERSION)
@@ -192,21 +194,21 @@ def prepared(
         try:
             made.rename(final)
         except OSError:
-            # Another process was faster; what it made is as good.
+            # Another process was faster, with the same result.
             if not (final / "dataset_info.json").is_file():
                 raise
     return final
 
 
 def _make_private(folder: pathlib.Path) -> None:
-    """Copies of images may be seen by nobody who could not see the images."""
+    """Removes access for other users, who may have no access to the source."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode & 0o700)
 
 
 @contextlib.contextmanager
 def _naming_full_disks(root: pathlib.Path) -> Iterator[None]:
-    """Array records are written by a library whose errors only tell in their text."""
+    """Turns errors of a full disk, known by their text only, into a ValueError."""
     try:
         yield
     except Exception as error:
@@ -215,7 +217,7 @@ def _naming_full_disks(root: pathlib.Path) -> Iterator[None]:
         cause = next((c for c in causes if c in (reason or "")), None)
         if cause is None:
             raise
-        raise ValueError(
+        raise UserError(
             f"prepared data could not be written to {root}: {cause}. Make room, or set "
             f"SEGJAX_DATA_DIR or data_dir to another folder."
         ) from error

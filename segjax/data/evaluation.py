@@ -1,4 +1,4 @@
-"""Whole images in batches of equal size, every one once."""
+"""Evaluation batches: whole images, grouped by padded size, each exactly once."""
 
 import contextlib
 import dataclasses
@@ -10,17 +10,17 @@ import numpy as np
 from segjax import ops
 from segjax.data import instances
 from segjax.data.examples import Reader, stack
-from segjax.data.form import Form, check_labels
 from segjax.data.instances import Overflow
-from segjax.data.pad import mirror_to_size
+from segjax.data.pad import reflect_to_size
 from segjax.data.reading import listed, read_ahead
+from segjax.data.spec import ExampleSpec, check_labels
 from segjax.typing import Batch, Example
 
-FILLER = -1
-"""The number, and `index`, of a row that stands for no example."""
+PADDING = -1
+"""Example number, and `index`, of a padding row."""
 
 Row = tuple[tuple[int, int], int]
-"""The padded (height, width) of a batch, and the number of one of its examples."""
+"""Padded (height, width) of the batch, and the example's number."""
 
 
 def plan(
@@ -35,12 +35,13 @@ def plan(
     Args:
         sizes: (height, width) of example 0, 1, ...
         batch_size: Rows of every batch.
-        multiple: Padded sides divide by it.
-        max_shapes: Padded sizes, at most.
+        multiple: Padded sides are multiples of this.
+        max_shapes: Maximum number of padded sizes.
 
     Returns:
-        The rows of each batch. A batch comes where it is full; then the short ones,
-        by the order in which their sizes first appeared, filled up with `FILLER`.
+        The rows of each batch. Full batches come first, in the order in which they
+        fill up; then the incomplete ones, in the order in which their sizes first
+        appeared, completed with `PADDING` rows.
     """
     batches: list[list[Row]] = []
     waiting: dict[tuple[int, int], list[Row]] = {}
@@ -53,7 +54,7 @@ def plan(
             group.clear()
     for padded, group in waiting.items():
         if group:
-            batches.append(group + [(padded, FILLER)] * (batch_size - len(group)))
+            batches.append(group + [(padded, PADDING)] * (batch_size - len(group)))
     return batches
 
 
@@ -62,25 +63,25 @@ class EvalExample:
     """Reads the example of a row and pads it to the size of its batch.
 
     Attributes:
-        reader: The split.
-        form: Of its examples.
-        limit: Slots for objects; None if they are not asked for.
+        reader: Reads the split.
+        spec: Dtypes and shapes of its examples.
+        limit: Slots for objects; None for batches without objects.
     """
 
     reader: Reader
-    form: Form
+    spec: ExampleSpec
     limit: int | None
 
     def __call__(self, place: Row) -> Example:
-        """Returns one row of a batch."""
+        """Makes one row of a batch."""
         size, number = place
         index = {"index": np.int32(number)}
-        if number == FILLER:
-            made = self.form.filler(size) | {"size": np.array(size, np.int32)}
+        if number == PADDING:
+            made = self.spec.padding_row(size) | {"size": np.array(size, np.int32)}
             return made | self._slots(None, size) | index
         example = self.reader[number]
-        self.form.check(example, self.reader.where(number))
-        made = self.form.row(example, size, pad_image=mirror_to_size)
+        self.spec.check(example, self.reader.where(number))
+        made = self.spec.row(example, size, pad_image=reflect_to_size)
         made["size"] = np.array(example["label"].shape, np.int32)
         return made | self._slots(example, size) | index
 
@@ -90,22 +91,22 @@ class EvalExample:
         if self.limit is None:
             return {}
         if example is None:
-            return instances.filler(size, limit=self.limit)
-        found = instances.cut(example, instances.ALL)
+            return instances.no_objects(size, limit=self.limit)
+        found = instances.crop(example, instances.ALL)
         return instances.fill(found, size, limit=self.limit)
 
 
 def image_sizes(
-    reader: Reader, *, threads: int, slow_after: float
+    reader: Reader, *, num_threads: int, slow_after: float
 ) -> list[tuple[int, int]]:
-    """(height, width) of every example of a split."""
+    """Reads the (height, width) of every example of a split."""
 
     def describe(number: int) -> str:
         return f"the size of {listed([number], reader.split)}"
 
     stream = grain.MapDataset.range(len(reader)).map(reader.size)
     sizes = read_ahead(
-        stream, describe, threads=threads, workers=0, slow_after=slow_after
+        stream, describe, num_threads=num_threads, num_workers=0, slow_after=slow_after
     )
     return list(sizes)
 
@@ -114,9 +115,9 @@ def batches(
     make: EvalExample,
     planned: list[list[Row]],
     *,
-    share: slice,
+    rows: slice,
     num_classes: int,
-    threads: int,
+    num_threads: int,
     slow_after: float,
     overflow: Overflow,
 ) -> Generator[Batch, None, None]:
@@ -124,30 +125,31 @@ def batches(
 
     Args:
         make: Makes the rows.
-        planned: What `plan` returned.
-        share: Which rows of each batch to read.
-        num_classes: Labels of the first batch are below it, or ignored.
-        threads: See `read_ahead`.
+        planned: Returned by `plan`.
+        rows: The rows of each batch to read.
+        num_classes: Upper bound for the labels of the first batch.
+        num_threads: See `read_ahead`.
         slow_after: See `read_ahead`.
-        overflow: Where objects that found no slot are counted.
+        overflow: Counts the objects that did not fit into the slots.
 
     Raises:
-        CorruptRecordError: If a record cannot be read: scores would not be of all.
-        ValueError: For a label in the first batch that is no class.
+        CorruptRecordError: If a record cannot be read, since the scores would then not
+            cover the whole split.
+        ValueError: If a label of the first batch is not a class id.
     """
     split = make.reader.split
 
     def describe(place: int) -> str:
-        numbers = [number for _, number in planned[place][share] if number != FILLER]
+        numbers = [number for _, number in planned[place][rows] if number != PADDING]
         return f"evaluation batch {place} ({listed(numbers, split)})"
 
-    rows = [row for batch in planned for row in batch[share]]
-    if not rows:
+    places = [place for batch in planned for place in batch[rows]]
+    if not places:
         return
-    stream = grain.MapDataset.source(rows).map(make)
-    stream = stream.batch(len(planned[0][share]), batch_fn=stack)
+    stream = grain.MapDataset.source(places).map(make)
+    stream = stream.batch(len(planned[0][rows]), batch_fn=stack)
     stream = read_ahead(
-        stream, describe, threads=threads, workers=0, slow_after=slow_after
+        stream, describe, num_threads=num_threads, num_workers=0, slow_after=slow_after
     )
     with contextlib.closing(stream):
         for place, batch in enumerate(stream):

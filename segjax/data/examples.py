@@ -1,4 +1,4 @@
-"""One example on the host: read, checked, joined to batches."""
+"""Reading, checking and batching examples on the host."""
 
 import contextlib
 import dataclasses
@@ -9,23 +9,23 @@ import numpy as np
 
 from segjax.data import faults
 from segjax.data.cache import DecodedCache
-from segjax.data.form import arrays_of
+from segjax.data.spec import arrays_of
 from segjax.typing import Example, Field
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A split's examples as arrays.
+    """Reads a split's examples as arrays.
 
     Attributes:
         examples: The split.
         split: Its name.
-        fields: Further entries to read beside `image` and `label`.
-        objects: Whether to read `instances` and `objects`, where an example has them.
-        cache: Shared by the splits of a pipeline; None keeps nothing.
+        fields: Further entries to read besides `image` and `label`.
+        objects: Whether to read `instances` and `objects` if an example has them.
+        cache: Shared by the splits of a pipeline; None disables caching.
     """
 
-    examples: Sequence[Any]  # Of what, a type checker would read one to know.
+    examples: Sequence[Any]  # Any: beartype would read one to check its type.
     split: str
     fields: Mapping[str, Field]
     objects: bool
@@ -35,20 +35,20 @@ class Reader:
         return len(self.examples)
 
     def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        """`image` [H, W, K] and `label` [H, W] as stored, and what else is wanted.
+        """Reads `image` [H, W, K], `label` [H, W] as stored, and further entries.
 
-        The arrays are not to be written to.
+        The arrays may be shared: do not write to them.
 
         Raises:
-            CorruptRecordError: If it cannot be read, for whatever reason.
-            FormError: If it is of a form that batches cannot have.
+            CorruptRecordError: If it cannot be read, for any reason.
+            SpecError: If it has a dtype or rank that batches cannot have.
         """
         if self.cache is None:
             return self._decode(number)
         return self.cache.get((self.split, number), lambda: self._decode(number))
 
     def size(self, number: int) -> tuple[int, int]:
-        """(height, width), from the file's header where the split can tell.
+        """Reads (height, width), from the file's header if the split supports it.
 
         Raises:
             CorruptRecordError: If it cannot be read.
@@ -60,11 +60,11 @@ class Reader:
             return self.examples.image_size(number)  # type: ignore[attr-defined]
 
     def where(self, number: int) -> str:
-        """What messages call a record."""
+        """Names a record in messages."""
         return f"record {number} of {self.split!r}"
 
     def without_cache(self) -> "Reader":
-        """The same examples, decoded at every read: small enough to send away."""
+        """Returns a reader without cache, which is cheap to pickle."""
         return dataclasses.replace(self, cache=None)
 
     def _decode(self, number: int) -> dict[str, np.ndarray]:
@@ -77,19 +77,19 @@ class Reader:
         try:
             yield
         except MemoryError:
-            raise  # Says nothing about the record.
-        except faults.FormError as error:
-            raise faults.FormError(f"{self.where(number)} {error}") from error
+            raise  # Not the record's fault.
+        except faults.SpecError as error:
+            raise faults.SpecError(f"{self.where(number)} {error}") from error
         except Exception as error:
             reason = faults.one_line(error)
             raise faults.CorruptRecordError(self.split, number, reason) from error
 
 
 def stack(rows: Sequence[Example]) -> Example:
-    """Joins rows of one size to a batch."""
-    return {name: _join([row[name] for row in rows]) for name in rows[0]}
+    """Stacks rows of equal size to a batch."""
+    return {name: _stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _join(values: Sequence[Any]) -> np.ndarray:
-    """[B, ...]; plain `array` is several times as fast as `stack` on scalars."""
+def _stack(values: Sequence[Any]) -> np.ndarray:
+    """Stacks to [B, ...]; on scalars, `np.array` is faster than `np.stack`."""
     return np.stack(values) if np.ndim(values[0]) else np.array(values)

@@ -1,15 +1,17 @@
-"""Records that cannot be read: named, counted, left out where that is allowed."""
+"""Unreadable records: errors that name them, and counting of skipped ones."""
 
 import sys
 
+from segjax.errors import UserError
 
-class CorruptRecordError(ValueError):
-    """A record that cannot be read.
+
+class CorruptRecordError(UserError):
+    """A record cannot be read.
 
     Attributes:
         split: Its split.
-        number: Its place in the split.
-        reason: One line; it starts with the record's name where that is known.
+        number: Its position in the split.
+        reason: One line; starts with the record's name if known.
     """
 
     def __init__(self, split: str, number: int, reason: str):
@@ -21,44 +23,44 @@ class CorruptRecordError(ValueError):
 
     @property
     def where(self) -> str:
-        """The record and its split, as messages name them."""
+        """The record and its split, for messages."""
         return f"record {self.number} of {self.split!r} cannot be read"
 
 
-class FormError(ValueError):
-    """An example of another dtype or rank than batches, or the data set, have.
+class SpecError(UserError):
+    """An example's dtype or rank is unsupported or differs from the data set's.
 
-    No damage that could be left out: most often all examples are so.
+    Such examples are never skipped: usually all of them have this problem.
     """
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, at most 600 characters of it, or else its type's name."""
+    """Returns an error's message (at most 600 characters), or else its type name."""
     return " ".join(str(error).split())[:600].rstrip(".") or type(error).__name__
 
 
-class Skipped:
-    """The records that training left out, each told once on standard error."""
+class SkippedRecords:
+    """The records that training skipped; warns once for each on standard error."""
 
     def __init__(self, limit: int):
-        """None yet.
+        """Starts empty.
 
         Args:
-            limit: How many different records may be left out.
+            limit: Maximum number of different records to skip.
         """
         self._limit = limit
         self._found: dict[tuple[str, int], CorruptRecordError] = {}
 
     @property
     def records(self) -> tuple[CorruptRecordError, ...]:
-        """One for each record left out, in the order in which they were met."""
+        """One error for each skipped record, in the order of occurrence."""
         return tuple(self._found.values())
 
     def add(self, error: CorruptRecordError) -> None:
-        """Counts a record unless it was counted before.
+        """Counts a record, once.
 
         Raises:
-            ValueError: If more are broken than may be left out; it names them.
+            ValueError: If there are more than allowed; the message names them.
         """
         key = (error.split, error.number)
         if key in self._found:
@@ -67,17 +69,17 @@ class Skipped:
             raise self._too_many(error)
         self._found[key] = error
         count = f"{len(self._found)} of {self._limit} allowed"
-        print(f"left out: {error.where}: {error.reason} ({count})", file=sys.stderr)
+        print(f"skipped: {error.where}: {error.reason} ({count})", file=sys.stderr)
 
     def _too_many(self, error: CorruptRecordError) -> ValueError:
         if not self._limit:
-            return ValueError(
-                f"{error.where}: {error.reason}. Or let up to N such records be left "
-                "out: --skip-corrupt N."
+            return UserError(
+                f"{error.where}: {error.reason}. To skip up to N such records, pass "
+                "--skip-corrupt N."
             )
         numbers = [str(e.number) for e in (*self._found.values(), error)]
-        return ValueError(
+        return UserError(
             f"{len(numbers)} records of {error.split!r} cannot be read and "
             f"--skip-corrupt allows {self._limit}: {', '.join(numbers)}; the last "
-            f"one: {error.reason}. Or allow more."
+            f"one: {error.reason}. Repair the data, or allow more."
         )

@@ -1,4 +1,4 @@
-"""Any data set that TFDS has prepared, read without TensorFlow."""
+"""Data sets that TFDS has prepared, read without TensorFlow."""
 
 import hashlib
 import io
@@ -12,10 +12,11 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset, stored
+from segjax.errors import UserError
 from segjax.files import images
 
-Take = str | Callable[[Mapping[str, Any]], np.ndarray]
-"""The name of a feature, or a function of an example whose images are decoded."""
+Feature = str | Callable[[Mapping[str, Any]], np.ndarray]
+"""The name of a feature, or a function of an example with decoded images."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -24,14 +25,19 @@ class TfdsExamples(Sequence[dict[str, Any]]):
     """Random access to the examples of one split; cheap to pickle."""
 
     def __init__(
-        self, directory: str, split: str, image: Take, label: Take, num_classes: int
+        self,
+        directory: str,
+        split: str,
+        image: Feature,
+        label: Feature,
+        num_classes: int,
     ):
         self._key = (directory, split, image, label, num_classes)
-        self._open: tuple[Any, dict[str, int | None]] | None = None
+        self._opened: tuple[Any, dict[str, int | None]] | None = None
 
     def _source(self) -> tuple[Any, dict[str, int | None]]:
-        """TFDS's data source, and the channels of each feature that is an image."""
-        if self._open is None:
+        """Opens TFDS's data source; also returns the channels of image features."""
+        if self._opened is None:
             directory, split, *_ = self._key
             builder: Any = tfds.builder_from_directory(directory)
             channels = {}
@@ -40,14 +46,14 @@ class TfdsExamples(Sequence[dict[str, Any]]):
                     shape: Any = feature.shape
                     channels[name] = shape[-1]
             raw = {name: tfds.decode.SkipDecoding() for name in channels}
-            self._open = builder.as_data_source(split, decoders=raw), channels
-        return self._open
+            self._opened = builder.as_data_source(split, decoders=raw), channels
+        return self._opened
 
     def __len__(self) -> int:
         return len(self._source()[0])
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
-        """`image` [H, W, K], `label` [H, W] uint8 or uint16, and `name`."""
+        """Returns `image` [H, W, K], `label` [H, W] uint8 or uint16, and `name`."""
         _, split, image, label, num_classes = self._key
         source, channels = self._source()
         place = index.__index__() % len(self)
@@ -58,17 +64,17 @@ class TfdsExamples(Sequence[dict[str, Any]]):
             else x
             for name, x in source[place].items()
         }
-        ids = np.asarray(_take(example, label))
+        ids = np.asarray(_select(example, label))
         ids = ids[..., 0] if ids.ndim == 3 and ids.shape[-1] == 1 else ids
         return {
-            "image": stored.image(np.asarray(_take(example, image)), where),
+            "image": stored.image(np.asarray(_select(example, image)), where),
             "label": stored.label(ids, num_classes=num_classes, where=where),
             "name": where,
         }
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
-        """(height, width), from the image's header if it is a feature."""
-        image: Take = self._key[2]
+        """Returns (height, width), from the image's header if it is a feature."""
+        image: Feature = self._key[2]
         source, channels = self._source()
         if not isinstance(image, str) or image not in channels:
             height, width = self[index]["label"].shape
@@ -87,7 +93,7 @@ class TfdsExamples(Sequence[dict[str, Any]]):
         return hash(self._key)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": None}
+        return self.__dict__ | {"_opened": None}
 
     def __repr__(self) -> str:
         return f"TfdsExamples({self._key[0]!r}, {self._key[1]!r})"
@@ -96,13 +102,13 @@ class TfdsExamples(Sequence[dict[str, Any]]):
 def from_tfds(
     name_or_builder: str | Any,
     *,
-    image: Take,
-    label: Take,
+    image: Feature,
+    label: Feature,
     splits: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
-    """A data set of TensorFlow Datasets that is prepared as array_record.
+    """Loads a TensorFlow Datasets data set that is prepared as array_record.
 
         data.from_tfds(
             "oxford_iiit_pet",
@@ -115,18 +121,18 @@ def from_tfds(
     Args:
         name_or_builder: `name`, `name/config` or `name/config:version`; or a prepared
             builder.
-        image: The feature that holds the image, or a function of an example; its
-            features are decoded, images to [H, W, K]. Reader processes
-            (`Pipeline(workers=...)`) need a function that can be pickled.
-        label: Likewise, [H, W] or [H, W, 1] class ids, as `data.from_arrays` has them.
-        splits: Our split's name to TFDS's, slices included. None: those of train,
+        image: The name of the image feature, or a function of an example that returns
+            the image; image features are decoded to [H, W, K]. Reader processes
+            (`Pipeline(num_workers=...)`) need a function that can be pickled.
+        label: Likewise, [H, W] or [H, W, 1] class ids; see `data.from_arrays`.
+        splits: Maps split names to TFDS's, slices included. None: those of train,
             validation and test that exist.
         classes: Class names; None if the label's feature has names.
-        data_dir: Of TFDS; TFDS_DATA_DIR or ~/tensorflow_datasets unless given.
+        data_dir: TFDS's folder; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
 
     Raises:
-        ValueError: If it is not prepared so, or a feature, split or class names are
-            missing.
+        ValueError: If it is not prepared as array_record, or a feature, split or class
+            names are missing.
     """
     builder: Any = name_or_builder
     if isinstance(name_or_builder, str):
@@ -134,10 +140,10 @@ def from_tfds(
         builder = tfds.builder_from_directory(_directory(name_or_builder, root))
     info: Any = builder.info
     _check_prepared(info)
-    for take in (image, label):
-        if isinstance(take, str) and take not in info.features:
-            raise ValueError(
-                f"{info.full_name} has no feature {take!r}, got "
+    for feature in (image, label):
+        if isinstance(feature, str) and feature not in info.features:
+            raise UserError(
+                f"{info.full_name} has no feature {feature!r}, got "
                 f"{', '.join(sorted(info.features))}. Name one of them."
             )
     names = _class_names(info, label, classes)
@@ -158,12 +164,12 @@ def _default_root() -> str:
 
 
 def _directory(name: str, root: pathlib.Path) -> pathlib.Path:
-    """Where a data set lies; its newest version unless one is named."""
+    """Finds a data set's folder; its newest version unless one is named."""
     place, _, version = name.partition(":")
     found = (root.expanduser() / place).glob(f"{version or '*.*.*'}/dataset_info.json")
     ordered = sorted(found, key=lambda path: _numbers(path.parent.name))
     if not ordered:
-        raise ValueError(
+        raise UserError(
             f"{name} is not prepared in {root}: run `tfds build {place} --data_dir "
             f"{root} --file_format=array_record`."
         )
@@ -178,7 +184,7 @@ def _check_prepared(info: Any) -> None:
     form = info.file_format.value if info.file_format else "none"
     if not info.splits or form != "array_record":
         got = f"{form} files" if info.splits else "no files"
-        raise ValueError(
+        raise UserError(
             f"{info.full_name} needs to be prepared as array_record, got {got}: run "
             f"`tfds build {info.name} --file_format=array_record`, or pass "
             f'file_format="array_record" to download_and_prepare.'
@@ -186,22 +192,22 @@ def _check_prepared(info: Any) -> None:
 
 
 def _class_names(
-    info: Any, label: Take, classes: Sequence[str] | None
+    info: Any, label: Feature, classes: Sequence[str] | None
 ) -> tuple[str, ...]:
     if classes is None and isinstance(label, str):
         feature = info.features[label]
         inner = getattr(feature, "feature", feature)  # Of a Sequence of labels.
         classes = getattr(inner, "names", None)
     if not classes:
-        raise ValueError(
-            f"{info.full_name} has no class names for the label: needed classes=(...), "
+        raise UserError(
+            f"{info.full_name} has no class names for the label: pass classes=(...), "
             f"one name for each id from 0."
         )
     return tuple(classes)
 
 
 def _fingerprint(info: Any, names: Sequence[str], splits: Mapping[str, Any]) -> str:
-    """Digest of what TFDS says of its files, and of each split's first example."""
+    """Digests TFDS's metadata of its files, and each split's first example."""
     total = hashlib.sha256(repr((info.full_name, names)).encode())
     for split, about in sorted(info.splits.items()):
         total.update(repr((split, about.shard_lengths, about.num_bytes)).encode())
@@ -214,12 +220,12 @@ def _fingerprint(info: Any, names: Sequence[str], splits: Mapping[str, Any]) -> 
     return total.hexdigest()
 
 
-def _take(example: Mapping[str, Any], take: Take) -> Any:
-    return example[take] if isinstance(take, str) else take(example)
+def _select(example: Mapping[str, Any], feature: Feature) -> Any:
+    return example[feature] if isinstance(feature, str) else feature(example)
 
 
 def _decoded(content: bytes, channels: int | None, where: str) -> np.ndarray:
-    """A PNG or JPEG as [H, W, K], with the channels that its feature declares."""
+    """Decodes a PNG or JPEG to [H, W, K] with the channels that its feature has."""
     images.check_png(content, where)
     with PIL.Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
         if not image.mode.startswith("I"):

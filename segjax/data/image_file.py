@@ -1,4 +1,4 @@
-"""Single images from disk, read as the data sets read them."""
+"""Reading a single image file."""
 
 import os
 import pathlib
@@ -11,20 +11,20 @@ IMAGE_SUFFIXES = files.IMAGE_SUFFIXES
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image without changing its numbers, as `data.folder` does.
+    """Reads an image without rescaling its values, as `data.folder` does.
 
     Args:
         path: A png, jpg, tif, bmp, webp or npy file.
 
     Returns:
-        uint8 [H, W, 3] of 8-bit pictures, as viewers show them: gray is repeated,
-        transparency dropped, and what the camera says of turns is obeyed. Of 16-bit,
-        float and multi-channel files, and of .npy arrays: uint8, uint16 or float32
-        [H, W, K] as stored.
+        For 8-bit pictures, uint8 [H, W, 3] as viewers show them: gray is repeated,
+        transparency is dropped, and the EXIF orientation is applied. For 16-bit, float
+        and multi-channel files and for .npy arrays, uint8, uint16 or float32 [H, W, K]
+        as stored.
 
     Raises:
         ValueError: If the file cannot be decoded, holds several images, or holds
-            numbers of other dtypes, NaN or infinity; the message names it.
+            other dtypes, NaN or infinity; the message names it.
     """
     path = pathlib.Path(path)
     return files.read_image(sources.Folder(path.parent), path.name)

@@ -1,4 +1,4 @@
-"""Your own images and numbered objects, from a folder."""
+"""A folder of images and instance maps as a data set."""
 
 import dataclasses
 import os
@@ -8,95 +8,99 @@ import tensorflow_datasets as tfds
 
 from segjax.data import dataset
 from segjax.data.builders import base, files, sources, splits
+from segjax.errors import UserError
 
 _NEEDS = (
     "the folders images/ and instances/ (same stems; instances as PNGs whose pixels "
-    "number the objects, 0 for none), or train/, validation/ and test/ with these "
-    "two folders in each"
+    "are object numbers, 0 for background), or train/, validation/ and test/ with "
+    "these two folders in each"
 )
-_MOST = np.iinfo(np.uint16).max
+_MAX_OBJECTS = np.iinfo(np.uint16).max
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source(splits.Shared):
-    name: str
+class _Source(splits.SplitOptions):
+    class_name: str
 
 
 def instance_folder(
     source: str | os.PathLike,
     *,
-    name: str = "object",
+    class_name: str = "object",
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
-    """A folder of images and maps of numbered objects, all of one class.
+    """Loads a folder of images and instance maps whose objects have one class.
 
         source/images/a.jpg   source/instances/a.png
 
-    Pixels of one number are one object, in one piece or not; 0 is background. Objects
-    of several classes, or that overlap, need COCO annotations: see `coco`.
+    All pixels with the same number are one object, connected or not; 0 is background.
+    Objects of several classes and overlapping objects need COCO annotations: see
+    `coco`.
 
     Args:
         source: The folder, or a zip of it.
-        name: Of the class.
-        validation: Share of the images held out for validation, in [0, 1), where no
-            folder says which they are.
-        test: Share held out for the test, likewise; not used with split folders.
+        class_name: Name of the objects' class.
+        validation: Fraction of the images held out for validation, in [0, 1); used if
+            there is no validation folder.
+        test: Fraction held out for testing, likewise; ignored if there are split
+            folders.
         seed: Chooses which images are held out.
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Raises:
-        ValueError: If a file is missing, broken or of another size than its image;
-            the message names it.
+        ValueError: If a file is missing, broken or not of the size of its image; the
+            message names it.
     """
     splits.check_fractions(validation, test)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = _Source(tree, validation, test, seed, name)
-    directory = dataset.prepared(
+    options = _Source(tree, validation, test, seed, class_name)
+    directory = dataset.prepare(
         InstanceFolder, data_dir=data_dir, source=options, key=options.key()
     )
     return dataset.view(directory, "instance_folder")
 
 
 class InstanceFolder(base.Builder, skip_registration=True):
-    """Reads `images/*` and `instances/*`, or those of each split's folder."""
+    """Reads `images/*` and `instances/*`, or those in each split's folder."""
 
     VERSION = tfds.core.Version("2.0.0")
-    DESCRIPTION = "A user's own images and numbered objects."
+    DESCRIPTION = "A user's own images and instance maps."
     FEATURES = base.ANY_SEMANTIC | {"instances": base.PACKED}
     source: _Source
 
     def plan(self):
-        """Pairs images and maps, and splits them out."""
+        """Pairs images with maps and assigns them to splits."""
         source, tree = self.source, self.source.tree
         places = splits.split_folders(tree)
         pairs = {split: _pairs(tree, f"{place}/") for split, place in places.items()}
         pairs = pairs or {"train": _pairs(tree, "")}
         if "train" not in pairs:
-            raise ValueError(
+            raise UserError(
                 f"{tree.shown('')} has {', '.join(places.values())} but no train "
                 f"folder: needed train/images and train/instances; add it."
             )
-        return source.completed(pairs, test=0.0 if places else source.test)
+        return source.complete(pairs, test=0.0 if places else source.test)
 
     def where(self, item, name):
-        """The file of the image."""
+        """Returns the path of the image."""
         del name
         return self.source.tree.shown(item[0])
 
     def make(self, item):
-        """Reads one pair, and numbers its objects from 1 in the order of their ids."""
+        """Reads one pair and renumbers its objects from 1 in ascending order."""
         tree, (image_name, ids_name) = self.source.tree, item
         image = files.read_image(tree, image_name)
         ids = files.read_ids(tree, ids_name, image)
         found, instances = np.unique(ids, return_inverse=True)
-        if len(found) > _MOST or found[0] < 0:
-            raise ValueError(
-                f"{tree.shown(ids_name)} numbers {len(found)} objects from "
-                f"{found[0]}: needed at most {_MOST}, from 1 up; number them again."
+        if len(found) > _MAX_OBJECTS or found[0] < 0:
+            raise UserError(
+                f"{tree.shown(ids_name)} has {len(found)} different numbers, the "
+                f"smallest {found[0]}: needed at most {_MAX_OBJECTS}, none negative; "
+                f"renumber the objects."
             )
         instances = instances.reshape(ids.shape) + (found[0] > 0)
         return {
@@ -107,8 +111,8 @@ class InstanceFolder(base.Builder, skip_registration=True):
         }
 
     def describe(self):
-        """Names the classes."""
-        return {"classes": ("background", self.source.name)}
+        """Returns the class names."""
+        return {"classes": ("background", self.source.class_name)}
 
 
 def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
@@ -116,7 +120,7 @@ def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
     missing = [k for k in ("images", "instances") if f"{place}{k}" not in there]
     if missing:
         got = ", ".join(f"{n.removeprefix(place)}/" for n in there[:6]) or "no folder"
-        raise ValueError(
+        raise UserError(
             f"{tree.shown(place)} has no folder {missing[0]}/: needed {_NEEDS}, got "
             f"{got}; add {missing[0]}/."
         )

@@ -1,4 +1,4 @@
-"""The objects of one stored example, however the data set keeps them."""
+"""Reading the objects of a stored example, from run lengths or an instance map."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segjax import optional
+from segjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Objects:
     Attributes:
         masks: bool [K, H, W]; they may overlap, and one may be empty.
         classes: int32 [K], 1..; 0 would be background.
-        crowd: bool [K]; True for a region of many objects, which is neither to be
-            found nor wrong to find.
+        crowd: bool [K]; True for a region of many objects, which COCO's evaluation
+            ignores.
     """
 
     masks: np.ndarray
@@ -30,9 +31,9 @@ def objects_of(example: Mapping[str, Any]) -> Objects:
     """Reads the objects of an example.
 
     Args:
-        example: With `objects`, JSON as `encode_objects` writes it; or with
-            `instances` [H, W], 0 for none, and `label` [H, W], whose value under the
-            first pixel of an object is its class.
+        example: With `objects`, JSON from `encode_objects`; or with `instances`
+            [H, W], 0 for background, and `label` [H, W], whose value at the first
+            pixel of an object is its class.
 
     Raises:
         ValueError: If it has neither.
@@ -40,8 +41,8 @@ def objects_of(example: Mapping[str, Any]) -> Objects:
     if "objects" in example:
         return _decode(example["objects"], np.asarray(example["label"]).shape)
     if "instances" not in example:
-        raise ValueError(
-            f"max_objects needs a data set that tells objects apart, got examples with "
+        raise UserError(
+            f"max_objects needs a data set with objects, got examples with "
             f"{', '.join(sorted(example))} only. Use digits, dsb2018, coco or "
             f"instance_folder."
         )
@@ -59,12 +60,12 @@ def objects_of(example: Mapping[str, Any]) -> Objects:
 def encode_objects(
     rles: Sequence[Mapping[str, Any]], classes: Sequence[int], crowd: Sequence[bool]
 ) -> str:
-    """Objects as JSON text, small and without loss.
+    """Encodes objects as compact JSON, without loss.
 
     Args:
         rles: COCO's compressed run lengths, `{"size": [H, W], "counts": bytes}`.
-        classes: Of each, 1..
-        crowd: Of each.
+        classes: Class ids, 1..
+        crowd: Whether each is a crowd.
     """
     rows = zip(rles, classes, crowd, strict=True)
     return json.dumps([[k, int(c), r["counts"].decode("ascii")] for r, k, c in rows])

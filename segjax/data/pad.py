@@ -1,4 +1,4 @@
-"""Making images fit: more below and to the right, never a resize."""
+"""Padding at the bottom and the right."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from segjax.ops import round_up
 
 
 def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
-    """The smallest size that divides by `multiple` and holds an image.
+    """Rounds a size up to multiples of `multiple`.
 
     Args:
         size: (height, width), each at least 1.
@@ -22,17 +22,17 @@ def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
 
 
 def pad_to_size(x: np.ndarray, size: Sequence[int], *, value: int = 0) -> np.ndarray:
-    """Adds zeros, or another value, at the bottom and the right.
+    """Pads with a constant at the bottom and the right.
 
-    Zero is False in a `valid` map: what was added does not count.
+    Zero is False in a `valid` map, so padding is not evaluated.
 
     Args:
         x: [H, W, ...] on the host.
-        size: (height, width). An axis that is longer already stays as it is.
-        value: What to add; the ignored id in a label map, so that it does not count.
+        size: (height, width). An axis that is already longer is unchanged.
+        value: The constant; pass the ignore index for label maps.
 
     Returns:
-        [max(H, height), max(W, width), ...]; `x` itself when nothing is missing.
+        [max(H, height), max(W, width), ...]; `x` itself if there is nothing to pad.
     """
     missing = [max(0, want - have) for want, have in zip(size, x.shape, strict=False)]
     if not any(missing):
@@ -41,31 +41,30 @@ def pad_to_size(x: np.ndarray, size: Sequence[int], *, value: int = 0) -> np.nda
     return np.pad(x, pads, constant_values=value)
 
 
-def mirror_to_size(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Extends an image at the bottom and the right by its mirror image.
+def reflect_to_size(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Pads an image at the bottom and the right by reflection.
 
-    Black borders are seen by a network whose training crops have none: on nuclei the
-    Dice score of whole images is 0.001 higher with mirrored ones. `inference` pads so
-    too, so that what is predicted is what was scored.
+    Training crops have no black borders, so zeros would be out of distribution
+    (docs/speed.md, "Choices that were measured"). `inference` pads the same way.
 
     Args:
         image: [H, W, ...] on the host, with at least one pixel.
         size: (height, width), at least (H, W).
 
     Returns:
-        [height, width, ...]; `image` itself when nothing is missing.
+        [height, width, ...]; `image` itself if there is nothing to pad.
     """
     for axis, want in enumerate(size):
         missing = want - image.shape[axis]
         if missing:
             pads = [(0, missing if i == axis else 0) for i in range(image.ndim)]
-            # `reflect` needs two pixels to mirror; one is repeated.
+            # `reflect` needs at least two pixels; a single one is repeated.
             image = np.pad(image, pads, "reflect" if image.shape[axis] > 1 else "edge")
     return image
 
 
 def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
-    """Adds zeros at the bottom and the right up to a size that divides.
+    """Pads with zeros at the bottom and the right to multiples of `multiple`.
 
     Args:
         x: [H, W, ...] on the host.

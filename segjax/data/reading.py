@@ -1,4 +1,4 @@
-"""Reading ahead, in threads or processes; saying so when nothing comes."""
+"""Prefetching in threads or processes, with a warning when reading is slow."""
 
 import contextlib
 import itertools
@@ -14,47 +14,49 @@ from absl import flags
 
 from segjax.data import worker
 
-_BATCHES_AHEAD = 4
-_SHOWN = 32
+_PREFETCH = 4
+_MAX_LISTED = 32
 
 Describe = Callable[[int], str]
-"""Names the element at one place of a stream, such as "batch 3 (records 5, 1)"."""
+"""Describes the element at a position of a stream: "batch 3 (records 5, 1)"."""
 
 
 class ReaderDiedError(RuntimeError):
-    """A reader process ended by itself; its last words name what it was to read."""
+    """A reader process died; the message names the batch that it was reading."""
 
 
 def read_ahead(
     stream: grain.MapDataset,
     describe: Describe,
     *,
-    threads: int,
-    workers: int,
+    num_threads: int,
+    num_workers: int,
     slow_after: float,
 ) -> Generator[Any, None, None]:
-    """Elements in order, read ahead; closing it stops the readers.
+    """Yields the elements in order, prefetched; closing it stops the readers.
 
     Args:
-        stream: What to read. With workers, its elements are dicts of arrays.
-        describe: Names elements in messages.
-        threads: That read, if there are no workers.
-        workers: Processes that read; 0 reads in threads of this one.
-        slow_after: Seconds after which an element that is waited for is announced
-            on standard error; again after twice as long, and so on.
+        stream: The elements; dicts of arrays if there are workers.
+        describe: Describes elements in messages.
+        num_threads: Reader threads, if there are no workers.
+        num_workers: Reader processes; 0 reads in threads of this process.
+        slow_after: Seconds of waiting for an element after which a warning is printed
+            to standard error; another one after twice as long, and so on.
 
     Raises:
-        ReaderDiedError: If a reader process died; it names the element.
+        ReaderDiedError: If a reader process died; the message describes the element.
     """
     options = grain.ReadOptions(
-        num_threads=1 if workers else threads, prefetch_buffer_size=_BATCHES_AHEAD
+        num_threads=1 if num_workers else num_threads, prefetch_buffer_size=_PREFETCH
     )
     elements = stream.to_iter_dataset(options)
-    if workers:
+    if num_workers:
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads them; outside absl's app.
+            flags.FLAGS.mark_as_parsed()  # Grain reads them, and absl.app did not run.
         elements = elements.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            grain.MultiprocessingOptions(
+                num_workers=num_workers, per_worker_buffer_size=2
+            ),
             worker_init_fn=worker.prepare,
         )
     iterator = iter(elements)
@@ -70,19 +72,20 @@ def read_ahead(
                     raise
                 raise _died(error, describe(number)) from error
             watch.wait_for(None)
-            # Out of the shared memory, which must be free before Python exits.
-            yield _copy(element) if workers else element
+            # A copy, since shared memory must be freed before Python exits.
+            yield _copy(element) if num_workers else element
 
 
 def listed(numbers: Sequence[int], split: str) -> str:
-    """Record numbers for messages: "records 3, 1, 4 of 'train'"."""
-    shown = ", ".join(str(n) for n in numbers[:_SHOWN])
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    """Lists record numbers for messages: "records 3, 1, 4 of 'train'"."""
+    shown = ", ".join(str(n) for n in numbers[:_MAX_LISTED])
+    rest = len(numbers) - _MAX_LISTED
+    more = f" and {rest} more" if rest > 0 else ""
     return f"records {shown}{more} of {split!r}"
 
 
 class Watch:
-    """A thread that says what is waited for, when the wait is long."""
+    """A thread that warns when an element takes long to arrive."""
 
     def __init__(self, describe: Describe, slow_after: float):
         self._describe, self._slow_after = describe, slow_after
@@ -91,7 +94,7 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def wait_for(self, number: int | None) -> None:
-        """The element that is waited for from now on; None: nothing is."""
+        """Sets the element being waited for; None for no element."""
         self._awaited = None if number is None else (number, time.monotonic())
 
     def __enter__(self) -> "Watch":
@@ -110,8 +113,8 @@ class Watch:
                 said, due = awaited, self._slow_after
             if awaited and (waited := time.monotonic() - awaited[1]) >= due:
                 print(
-                    f"waiting for data: {self._describe(awaited[0])} did not come in "
-                    f"{waited:.3g} s; going on when it does.",
+                    f"waiting for data: {self._describe(awaited[0])} did not arrive in "
+                    f"{waited:.3g} s; still waiting.",
                     file=sys.stderr,
                 )
                 due *= 2
@@ -119,9 +122,9 @@ class Watch:
 
 def _died(error: RuntimeError, what: str) -> ReaderDiedError:
     return ReaderDiedError(
-        f"a reader process died while {what} was to be read (out of memory, killed, "
-        "or started by a script without an `if __name__ == '__main__':` guard). Use "
-        f"fewer workers, or workers=0 to read in threads. Its end: {error}"
+        f"a reader process died while reading {what} (out of memory, killed, or "
+        "started by a script without an `if __name__ == '__main__':` guard). Use "
+        f"fewer workers, or num_workers=0 to read in threads. Cause: {error}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The records of a prepared data set, read by position."""
+"""Random access to the records of a prepared data set."""
 
 import contextlib
 import os
@@ -8,13 +8,14 @@ from typing import Any, SupportsIndex
 import tensorflow_datasets as tfds
 
 from segjax.data.builders import base, packing
+from segjax.errors import UserError
 
 
 class Examples(Sequence[dict[str, Any]]):
     """Random access to the examples of one split; cheap to pickle.
 
-    Only the place of the files is pickled: each worker process opens them itself,
-    the first time it reads.
+    Only the path of the files is pickled: each worker process opens them when it first
+    reads.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str):
@@ -47,7 +48,7 @@ class Examples(Sequence[dict[str, Any]]):
         return self._length
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
-        """One example: image [H, W, K] and label [H, W] as stored, name str, ..."""
+        """Returns an example: image [H, W, K], label [H, W], as stored, name, ..."""
         example = self._stored(index)
         with _blaming(self._directory):
             for key in base.PIXELS:
@@ -59,13 +60,13 @@ class Examples(Sequence[dict[str, Any]]):
         return example
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
-        """(height, width) of an example, from the header of its image alone."""
+        """Reads (height, width) of an example from the header of its image."""
         example = self._stored(index)
         with _blaming(self._directory), _naming(example, "image"):
             return packing.unpacked_size(example["image"])
 
     def _stored(self, index: SupportsIndex) -> dict[str, Any]:
-        """An example whose maps are bytes still."""
+        """Returns an example whose maps are still encoded."""
         place = index.__index__()
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self!r} has no example {place}.")
@@ -95,16 +96,16 @@ class Examples(Sequence[dict[str, Any]]):
 
 
 def damaged(directory: str | os.PathLike, reason: str) -> str:
-    """What to say of a prepared folder that is not as it was written."""
+    """Returns the message for a damaged prepared folder."""
     return (
         f"{reason}. The prepared data in {os.fspath(directory)} are damaged: delete "
-        f"that folder, and they are prepared again"
+        f"that folder, and they will be prepared again"
     )
 
 
 @contextlib.contextmanager
 def _blaming(directory: str) -> Iterator[None]:
-    """Turns whatever the libraries below raise into one line about the folder."""
+    """Turns exceptions of TFDS and decoders into one line that names the folder."""
     try:
         yield
     except MemoryError:
@@ -112,19 +113,19 @@ def _blaming(directory: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].replace(f"{directory}/", "")[:160].rstrip(".")
-        raise ValueError(damaged(directory, reason)) from error
+        raise UserError(damaged(directory, reason)) from error
 
 
 @contextlib.contextmanager
 def _naming(example: dict[str, Any], key: str) -> Iterator[None]:
-    """Adds what messages of decoders lack: which example, and which map of it."""
+    """Adds the example and the map to the messages of decoders."""
     stored = packing.form(example[key])
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"{example['name']}: the {stored} of its {key} is broken "
+        raise UserError(
+            f"{example['name']}: the {stored} of its {key} is corrupt "
             f"({type(error).__name__})"
         ) from error

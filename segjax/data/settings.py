@@ -1,44 +1,45 @@
-"""Checks of a pipeline's settings."""
+"""Validation of a pipeline's settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from segjax.errors import UserError
 from segjax.typing import Field
 
-_TAKEN = frozenset(
+_RESERVED = frozenset(
     "image label valid weight index size boxes classes masks object_mask crowd".split()
-) | {"left_out", "record", "fault", "linear", "nearest", "name"}
-"""Names of entries of batches, and of examples on their way to them."""
+) | {"num_dropped", "record", "fault", "linear", "nearest", "name"}
+"""Names of entries of batches and of intermediate examples."""
 
-_LEAST = {
+_MINIMA = {
     "multiple": 1,
     "max_shapes": 1,
-    "threads": 1,
-    "workers": 0,
+    "num_threads": 1,
+    "num_workers": 0,
     "cache_bytes": 0,
     "skip_corrupt": 0,
 }
 
 
-def check_least(pipeline: Any) -> None:
-    """Raises a ValueError for a setting that is below its least value."""
-    for name, least in _LEAST.items():
-        if getattr(pipeline, name) < least:
-            raise ValueError(
-                f"{name} must be at least {least}, got {getattr(pipeline, name)}."
+def check_minima(pipeline: Any) -> None:
+    """Raises a ValueError for a setting below its minimum."""
+    for name, minimum in _MINIMA.items():
+        if getattr(pipeline, name) < minimum:
+            raise UserError(
+                f"{name} must be at least {minimum}, got {getattr(pipeline, name)}."
             )
     for name in ("max_objects", "eval_max_objects"):
         slots = getattr(pipeline, name)
         if slots is not None and slots < 1:
-            raise ValueError(f"{name} must be at least 1, got {slots}.")
+            raise UserError(f"{name} must be at least 1, got {slots}.")
     if pipeline.eval_max_objects and not pipeline.max_objects:
-        raise ValueError("eval_max_objects needs max_objects too. Give both.")
+        raise UserError("eval_max_objects needs max_objects too. Pass both.")
 
 
-def share_of(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of each batch are a process's."""
+def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Returns the rows of each batch that a process reads."""
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
+        raise UserError(
             f"batch_size must be a positive multiple of the {process_count} "
             f"processes, got {batch_size}. Change it to a multiple."
         )
@@ -47,15 +48,15 @@ def share_of(batch_size: int, process_index: int, process_count: int) -> slice:
 
 
 def check_fields(fields: Mapping[str, Field]) -> None:
-    """Raises a ValueError for a name that is taken, or what is no `Field`."""
+    """Raises a ValueError for a reserved name, or a value that is not a `Field`."""
     for name, field in fields.items():
-        if name in _TAKEN:
-            raise ValueError(
-                f"field {name!r} has a name that batches use already. Store it under "
-                f"another one."
+        if name in _RESERVED:
+            raise UserError(
+                f"field {name!r} has a name that batches use already. Rename it in the "
+                f"data set."
             )
         if not isinstance(field, Field):
-            raise ValueError(
+            raise UserError(
                 f'field {name!r} needs a data.Field("linear"), "nearest" or "none", '
                 f"got {field!r}."
             )

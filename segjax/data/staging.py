@@ -1,4 +1,4 @@
-"""Where data sets are made before they are whole, and what killed makers left."""
+"""Temporary folders for data preparation, and removal of abandoned ones."""
 
 import contextlib
 import fcntl
@@ -8,30 +8,32 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from segjax.errors import UserError
+
 _PREFIX = ".preparing-"
 
 
 @contextlib.contextmanager
 def folder(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder in `root`, which is removed afterwards.
+    """Creates a temporary folder in `root`, and removes it afterwards.
 
-    Its maker holds a lock on it, which the system drops when the maker ends, however
-    it ends. So the folders of `root` that nobody holds are leftovers, and are removed
-    first. Where the file system has no locks, leftovers stay.
+    The process that creates it holds a lock on it, which the system releases when the
+    process ends, even if it is killed. Unlocked folders in `root` are therefore
+    leftovers, and are removed first. They stay if the file system has no locks.
 
     Raises:
-        ValueError: If `root` cannot be written to.
+        ValueError: If `root` is not writable.
     """
     with contextlib.ExitStack() as held:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            # One at a time: no folder is seen between its making and its locking.
+            # One process at a time, so that none sees a folder before it is locked.
             with _lock(root, fcntl.LOCK_EX):
-                _sweep(root)
+                _remove_leftovers(root)
                 made = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
                 held.enter_context(_lock(made, fcntl.LOCK_EX))
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"cannot write to {root} ({error.strerror}): needed a folder for "
                 "prepared data; set SEGJAX_DATA_DIR or data_dir to another one."
             ) from error
@@ -41,7 +43,7 @@ def folder(root: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _sweep(root: pathlib.Path) -> None:
+def _remove_leftovers(root: pathlib.Path) -> None:
     for left in root.glob(f"{_PREFIX}*"):
         with _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as locked:
             if locked:
@@ -50,17 +52,17 @@ def _sweep(root: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path, kind: int) -> Iterator[bool]:
-    """Locks a folder; False where that is not possible."""
+    """Locks a folder; yields False if that is not possible."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Its maker has just removed it, or it is another user's.
+    except OSError:  # It was just removed, or belongs to another user.
         yield False
         return
     try:
         locked = True
         try:
             fcntl.flock(handle, kind)
-        except OSError:  # Held by another, or a file system without locks.
+        except OSError:  # Locked by another process, or no locks on this file system.
             locked = False
         yield locked
     finally:

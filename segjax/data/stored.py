@@ -1,22 +1,23 @@
-"""Arrays as data sets store them: checked, of the same values, never rescaled."""
+"""Checks of images, labels and fields, and exact conversion to stored dtypes."""
 
 import numpy as np
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Field
 
 IMAGE_DTYPES = (np.uint8, np.uint16, np.float32)
 
-_MOST = np.iinfo(np.uint16).max
+_UINT16_MAX = np.iinfo(np.uint16).max
 
 
 def image(pixels: np.ndarray, where: str) -> np.ndarray:
-    """An image as uint8, uint16 or float32 of the same values.
+    """Converts an image to uint8, uint16 or float32 without changing its values.
 
     Args:
-        pixels: [H, W] or [H, W, K]. Other integers become uint16 if all values fit,
-            other floats float32 if it holds them exactly.
-        where: What messages name: a file, or an example.
+        pixels: [H, W] or [H, W, K]. Other integers become uint16 if all values fit;
+            other floats become float32 if it holds them exactly.
+        where: Name for messages: a file, or an example.
 
     Returns:
         [H, W, K]; K = 1 for [H, W].
@@ -25,9 +26,9 @@ def image(pixels: np.ndarray, where: str) -> np.ndarray:
         ValueError: For other shapes, dtypes and values, and for NaN and infinity.
     """
     if pixels.ndim not in (2, 3) or not pixels.size:
-        raise ValueError(
+        raise UserError(
             f"{where} has an image of shape {list(pixels.shape)}: needed [H, W] or "
-            f"[H, W, K], not empty; save one such image a file."
+            f"[H, W, K], not empty; save one image per file."
         )
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -38,32 +39,32 @@ def image(pixels: np.ndarray, where: str) -> np.ndarray:
         return pixels
     if np.issubdtype(pixels.dtype, np.integer):
         low, high = pixels.min(), pixels.max()
-        if low >= 0 and high <= _MOST:
+        if low >= 0 and high <= _UINT16_MAX:
             return pixels.astype(np.uint16)
         got = f"{pixels.dtype} numbers from {low} to {high}"
     else:
         got = f"{pixels.dtype} values"
-    raise ValueError(
+    raise UserError(
         f"{where} holds {got}: needed uint8, uint16 or float32; convert it to one of "
-        f"them without changing what the numbers mean."
+        f"these, without rescaling."
     )
 
 
 def label(ids: np.ndarray, *, num_classes: int, where: str) -> np.ndarray:
-    """A label map as uint8 or uint16, with every id checked.
+    """Converts a label map to uint8 or uint16 and checks every id.
 
     Args:
-        ids: [H, W] integers. uint8 and uint16 stay as they are: their greatest number
-            is no class. Other integers have no such number, and become uint8, or
+        ids: [H, W] integers. uint8 and uint16 are unchanged; their largest value is the
+            ignore index. Other integers have no ignore index, and become uint8, or
             uint16 for more than 254 classes.
-        num_classes: Ids are below it.
-        where: What messages name.
+        num_classes: C; ids must be below.
+        where: Name for messages.
 
     Raises:
-        ValueError: For other shapes and dtypes, and for an id that is no class.
+        ValueError: For other shapes and dtypes, and for an invalid id.
     """
     if ids.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"{where} has a label of shape {list(ids.shape)}: needed [H, W] class ids."
         )
     ids = _native(ids)
@@ -71,7 +72,7 @@ def label(ids: np.ndarray, *, num_classes: int, where: str) -> np.ndarray:
         check_label(ids, num_classes=num_classes, where=where)
         return ids
     if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
+        raise UserError(
             f"{where} has a label of {ids.dtype}: needed integers; use "
             f"label.astype(np.uint8)."
         )
@@ -79,31 +80,30 @@ def label(ids: np.ndarray, *, num_classes: int, where: str) -> np.ndarray:
     dtype = label_dtype(num_classes)
     if wrong.size:
         ignored = ops.ignore_index(dtype)
-        raise ValueError(
-            f"{where} holds label {wrong[0]}: needed 0 to {num_classes - 1}; for "
-            f"pixels without a class pass {np.dtype(dtype)} labels, with {ignored} as "
-            f"their id."
+        raise UserError(
+            f"{where} holds label {wrong[0]}: needed 0 to {num_classes - 1}; to ignore "
+            f"pixels, pass {np.dtype(dtype)} labels with the id {ignored} there."
         )
     return ids.astype(dtype)
 
 
 def check_label(ids: np.ndarray, *, num_classes: int, where: str) -> None:
-    """Raises a ValueError unless all ids are classes or the ignored id of the dtype.
+    """Raises a ValueError unless all ids are classes or the dtype's ignore index.
 
     Args:
         ids: uint8 or uint16, of any shape.
-        num_classes: Ids are below it.
-        where: What the message names.
+        num_classes: C; ids must be below.
+        where: Name for messages.
     """
     ignored = ops.ignore_index(ids.dtype)
     if num_classes > ignored:
-        raise ValueError(
-            f"{where} has a label of {ids.dtype}, of which {ignored} is no class: "
-            f"needed uint16 for {num_classes} classes; convert it."
+        raise UserError(
+            f"{where} has a label of {ids.dtype}, where {ignored} is ignored: needed "
+            f"uint16 for {num_classes} classes; convert it."
         )
     wrong = ids[(ids >= num_classes) & (ids != ignored)]
     if wrong.size:
-        raise ValueError(
+        raise UserError(
             f"{where} holds label {wrong[0]}: needed 0 to {num_classes - 1} for the "
             f"{num_classes} classes, or {ignored} (ignored); correct the label, or "
             f"name all classes."
@@ -111,24 +111,24 @@ def check_label(ids: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
-    """uint8 for at most 254 classes, else uint16. Raises ValueError above 65534."""
-    if not 1 <= num_classes < _MOST:
-        raise ValueError(
-            f"a data set needs 1 to {_MOST - 1} classes, got {num_classes}."
+    """Returns uint8 for up to 254 classes, else uint16; ValueError above 65534."""
+    if not 1 <= num_classes < _UINT16_MAX:
+        raise UserError(
+            f"a data set needs 1 to {_UINT16_MAX - 1} classes, got {num_classes}."
         )
     return np.uint8 if num_classes < np.iinfo(np.uint8).max else np.uint16
 
 
 def field(values: np.ndarray, kind: Field, where: str) -> np.ndarray:
-    """A further entry of an example, in a dtype that devices keep.
+    """Converts a further entry of an example to a dtype that devices support.
 
     Args:
         values: Booleans, integers or floats.
-        kind: A field "linear" needs floats.
-        where: What messages name, with the field.
+        kind: A "linear" field needs floats.
+        where: Name for messages, with the field.
 
     Returns:
-        Floats as float32; integers of 64 bits as int32; all else as it is.
+        Floats as float32; 64-bit integers as int32; other dtypes unchanged.
 
     Raises:
         ValueError: For other dtypes, and integers beyond int32.
@@ -137,17 +137,17 @@ def field(values: np.ndarray, kind: Field, where: str) -> np.ndarray:
         return values.astype(np.float32, copy=False)
     if kind.resample == "linear" or values.dtype.kind not in "biu":
         need = "floats" if kind.resample == "linear" else "numbers"
-        raise ValueError(
+        raise UserError(
             f"{where} holds {values.dtype}: needed {need}, as its field is "
-            f'"{kind.resample}"; convert it, or use another kind of field.'
+            f'"{kind.resample}"; convert it, or use another `resample`.'
         )
     if values.dtype.itemsize < 8:
         return values
     limits = np.iinfo(np.int32)
     if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
-        raise ValueError(
-            f"{where} holds {values.dtype} numbers beyond 32 bits: needed int32, as "
-            f"devices compute with it; number anew."
+        raise UserError(
+            f"{where} holds {values.dtype} numbers beyond 32 bits: needed int32, the "
+            f"integers of devices; renumber them."
         )
     return values.astype(np.int32)
 
@@ -158,14 +158,14 @@ def _native(x: np.ndarray) -> np.ndarray:
 
 def _float32(pixels: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(pixels).all():
-        raise ValueError(
-            f"{where} holds NaN or infinity: needed finite numbers; replace them."
+        raise UserError(
+            f"{where} holds NaN or infinity: needed finite numbers; replace those."
         )
     with np.errstate(over="ignore"):
         single = pixels.astype(np.float32, copy=False)
     if (single != pixels).any():
-        raise ValueError(
-            f"{where} holds {pixels.dtype} numbers that float32 cannot hold: needed "
-            f"float32; convert it by .astype(np.float32)."
+        raise UserError(
+            f"{where} holds {pixels.dtype} numbers that float32 cannot represent: "
+            f"needed float32; round them with .astype(np.float32)."
         )
     return single

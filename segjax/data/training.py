@@ -1,4 +1,4 @@
-"""The endless training stream: the order, the crops, the rows left out."""
+"""The infinite training stream: order, crops and skipped records."""
 
 import contextlib
 import dataclasses
@@ -10,28 +10,29 @@ import numpy as np
 
 from segjax.data import instances
 from segjax.data.examples import Reader, stack
-from segjax.data.faults import CorruptRecordError, Skipped
-from segjax.data.form import Arrays, Form, check_labels
+from segjax.data.faults import CorruptRecordError, SkippedRecords
 from segjax.data.instances import Overflow
 from segjax.data.reading import Watch, listed, read_ahead
+from segjax.data.spec import Arrays, ExampleSpec, check_labels
+from segjax.errors import UserError
 from segjax.typing import Batch, Example
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainExample:
-    """Reads an example and cuts it to the size of the batch.
+    """Reads an example and crops it to the size of the batch.
 
     Attributes:
-        reader: The split.
-        form: Of its examples.
-        seed: With the position in the stream, decides where to cut.
-        size: (height, width) of the result.
-        whole: Whether images must have that size already.
-        limit: Slots for objects; None if they are not asked for.
+        reader: Reads the split.
+        spec: Dtypes and shapes of its examples.
+        seed: Determines the crop, together with the position in the stream.
+        size: (height, width) of the crop.
+        whole: Whether images must have this size already.
+        limit: Slots for objects; None for batches without objects.
     """
 
     reader: Reader
-    form: Form
+    spec: ExampleSpec
     seed: int
     size: tuple[int, int]
     whole: bool
@@ -41,67 +42,68 @@ class TrainExample:
         """Makes one row of a batch.
 
         Args:
-            position: Place in the stream.
-            number: Which example.
+            position: Position in the stream.
+            number: Number of the example.
 
         Returns:
-            `image`, `label` and mapped fields of `size`, other fields, `weight` and
-            `index`, and the objects; also `record`, its number, and `fault`, why it
-            could not be read, or "". What cannot be read becomes a row of weight 0.
+            `image`, `label` and map fields of `size`, other fields, `weight`, `index`
+            and the objects; also `record`, the example's number, and `fault`, the
+            reason why it could not be read, or "". An unreadable record becomes a row
+            of weight 0.
         """
         index = np.int32(position % 2**31)
         try:
-            made, fault = self._cut(position, number), ""
+            made, fault = self._crop(position, number), ""
         except CorruptRecordError as error:
-            made, fault = self._filler(), error.reason
+            made, fault = self._padding(), error.reason
         return made | {"index": index, "record": np.int32(number), "fault": fault}
 
-    def _cut(self, position: int, number: int) -> Example:
+    def _crop(self, position: int, number: int) -> Example:
         example = self.reader[number]
-        self.form.check(example, self.reader.where(number))
+        self.spec.check(example, self.reader.where(number))
         have = example["label"].shape
         if self.whole and have != self.size:
-            raise ValueError(
+            raise UserError(
                 f"size=None needs images of one size, got {have[0]}x{have[1]} "
-                f"(example {number}) beside {self.size[0]}x{self.size[1]}. "
-                "Pass the (height, width) to train on."
+                f"(example {number}) and {self.size[0]}x{self.size[1]}. "
+                "Pass the (height, width) of the training crops."
             )
         top, left = self._corner(position, have)
         window = np.s_[top : top + self.size[0], left : left + self.size[1]]
-        made = self.form.row(example, self.size, window=window)
+        made = self.spec.row(example, self.size, window=window)
         if self.limit is None:
             return made
-        found = instances.without_crowds(instances.cut(example, window))
+        found = instances.without_crowds(instances.crop(example, window))
         return made | instances.fill(found, self.size, limit=self.limit)
 
-    def _filler(self) -> Example:
-        made = self.form.filler(self.size)
+    def _padding(self) -> Example:
+        made = self.spec.padding_row(self.size)
         if self.limit is None:
             return made
-        return made | instances.filler(self.size, limit=self.limit)
+        return made | instances.no_objects(self.size, limit=self.limit)
 
     def _corner(self, position: int, have: tuple[int, int]) -> tuple[int, int]:
         rest = [max(0, h - want) for h, want in zip(have, self.size, strict=True)]
         if not any(rest):
             return 0, 0
-        # Raw words of SeedSequence: NumPy promises never to change them.
+        # Raw words of SeedSequence: NumPy guarantees that these never change.
         words = np.random.SeedSequence((self.seed, position)).generate_state(2)
         return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
 
 
 def first_example(
-    reader: Reader, skipped: Skipped | None, *, slow_after: float
+    reader: Reader, skipped: SkippedRecords | None, *, slow_after: float
 ) -> Arrays:
-    """The first example that can be read.
+    """Returns the first readable example.
 
     Args:
-        reader: The split.
-        skipped: Where records that cannot be read are counted; None allows none.
+        reader: Reads the split.
+        skipped: Counts unreadable records; None raises at the first one.
         slow_after: See `read_ahead`.
     """
 
     def describe(number: int) -> str:
-        return f"{reader.where(number)}, which tells dtypes and channels,"
+        return f"{reader.where(number)}, read for its dtypes and channels,"
 
     with Watch(describe, slow_after) as watch:
         for number in range(len(reader)):
@@ -112,7 +114,9 @@ def first_example(
                 if skipped is None:
                     raise
                 skipped.add(error)
-    raise ValueError(f"no record of {reader.split!r} can be read.")
+    raise UserError(
+        f"no record of {reader.split!r} can be read. Prepare the data again."
+    )
 
 
 def batches(
@@ -120,53 +124,57 @@ def batches(
     *,
     order: int,
     batch_size: int,
-    share: slice,
+    rows: slice,
     first_batch: int,
     num_classes: int,
-    threads: int,
-    workers: int,
+    num_threads: int,
+    num_workers: int,
     slow_after: float,
-    skipped: Skipped,
+    skipped: SkippedRecords,
     overflow: Overflow,
 ) -> Generator[Batch, None, None]:
-    """Batches of an endless stream in which every epoch has each example once.
+    """Yields batches forever; every epoch has each example once.
 
     Args:
         take: Makes the rows.
-        order: Seed of the order.
+        order: Seed of the shuffling.
         batch_size: Rows over all processes.
-        share: Which of them are this process's: one of equal parts in a row.
-        first_batch: The number of batches to skip.
-        num_classes: Labels of the first batch are below it, or ignored.
-        threads: See `read_ahead`.
-        workers: Processes that read.
+        rows: The rows of this process: one of equal contiguous parts.
+        first_batch: Number of batches to skip.
+        num_classes: Upper bound for the labels of the first batch.
+        num_threads: See `read_ahead`.
+        num_workers: See `read_ahead`.
         slow_after: See `read_ahead`.
-        skipped: Where rows that could not be read are counted.
-        overflow: Where objects that found no slot are counted.
+        skipped: Counts unreadable records.
+        overflow: Counts the objects that did not fit into the slots.
 
     Raises:
-        ValueError: Once `skipped` allows no more, and for a label in the first batch
-            that is no class.
+        ValueError: If there are more unreadable records than `skipped` allows, or a
+            label of the first batch is not a class id.
     """
     reader = take.reader
     numbers = grain.MapDataset.range(len(reader)).shuffle(seed=order).repeat()
-    rows_here = share.stop - share.start
-    parts = slice(share.start // rows_here, None, batch_size // rows_here)
+    rows_here = rows.stop - rows.start
+    parts = slice(rows.start // rows_here, None, batch_size // rows_here)
 
     def batched(stream: grain.MapDataset, join: Callable[[Any], Any]):
-        # drop_remainder: Grain's length of an endless stream in batches of 1
-        # overflows without it. Nothing is dropped; there is no end.
+        # drop_remainder: without it, Grain's length of an infinite stream in batches
+        # of 1 overflows. An infinite stream has no remainder to drop.
         all_parts = stream.batch(rows_here, drop_remainder=True, batch_fn=join)
         return all_parts[parts][first_batch:]
 
-    rows = batched(numbers.map_with_index(take), stack)
+    examples = batched(numbers.map_with_index(take), stack)
     records: Any = batched(numbers, list)
 
     def describe(place: int) -> str:
         return f"batch {first_batch + place} ({listed(records[place], reader.split)})"
 
     stream = read_ahead(
-        rows, describe, threads=threads, workers=workers, slow_after=slow_after
+        examples,
+        describe,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        slow_after=slow_after,
     )
     with contextlib.closing(stream):
         for place, batch in enumerate(stream):
@@ -184,7 +192,7 @@ def batches(
 
 
 def _count_skipped(
-    numbers: np.ndarray, faults: np.ndarray, split: str, skipped: Skipped
+    numbers: np.ndarray, faults: np.ndarray, split: str, skipped: SkippedRecords
 ) -> None:
     for number, reason in zip(numbers, faults, strict=True):
         if reason:

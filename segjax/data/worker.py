@@ -1,4 +1,4 @@
-"""How a reader process behaves when the process that it reads for is ended."""
+"""Signals in reader processes, and their end when the training process ends."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -7,20 +7,20 @@ import signal
 import threading
 
 _GRACE = 60.0
-"""Seconds that a reader goes on after SIGTERM."""
+"""Seconds that a reader keeps running after SIGTERM."""
 
 
 def prepare(index: int, count: int) -> None:
-    """Runs first in each reader process.
+    """Initializes a reader process.
 
-    Ctrl-C in a terminal, and the SIGTERM of a batch system, reach readers too. The
-    training process then finishes its step, for which it may still wait for a batch:
-    so readers ignore the one, and obey the other late. When the training process is
-    gone, by `kill -9` as well, they end at once: nobody else would end them.
+    Ctrl-C in a terminal and the SIGTERM of a batch system reach readers too. The
+    training process then finishes its step, for which it may still need a batch, so
+    readers ignore SIGINT and exit some time after SIGTERM. When the training process
+    is gone, even by `kill -9`, they exit immediately.
 
     Args:
-        index: Which reader this is.
-        count: How many there are.
+        index: Number of this reader.
+        count: Number of readers.
     """
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Files of users and of strangers: read within limits, written whole or not at all."""
+"""File input and output: reading untrusted files within limits, atomic writing."""

@@ -1,4 +1,4 @@
-"""Image files opened within limits: pictures by Pillow, arrays by NumPy."""
+"""Reading image files within limits: pictures with Pillow, arrays with NumPy."""
 
 import io
 import math
@@ -8,11 +8,12 @@ import zlib
 import numpy as np
 import PIL.Image
 
+from segjax.errors import UserError
 from segjax.files import limits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 
-# Pillow knows many more, some of which start other programs.
+# Pillow supports many more, some of which run other programs.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -24,60 +25,61 @@ _UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-"""What turns a picture of an EXIF orientation; those from 5 exchange its sides."""
+"""The transpose for each EXIF orientation; those from 5 swap height and width."""
 
 
 def decode(
     content: bytes, where: str, *, max_pixels: int = limits.MAX_PIXELS
 ) -> PIL.Image.Image:
-    """Decodes a picture completely, upright as its EXIF data say.
+    """Decodes a picture completely and applies its EXIF orientation.
 
     Args:
-        content: Of the file.
-        where: The file, for messages.
-        max_pixels: Height times width that it may have.
+        content: The file's content.
+        where: Its name, for messages.
+        max_pixels: Maximum height times width.
 
     Returns:
-        The picture; the first one of an MPO file, in which phones keep further views.
+        The picture; the first one of an MPO file, in which phones store further views.
 
     Raises:
-        ValueError: If it is broken or cut, its EXIF data too, too large, of several
-            images, or would lose bits.
+        ValueError: If the picture or its EXIF data are corrupt or truncated, or it is
+            too large, has several images, or would lose bits.
     """
-    image = _opened(content, where, max_pixels)
-    # Pillow turns TIFFs itself, as they are loaded.
-    turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image, where))
+    image = _open(content, where, max_pixels)
+    # Pillow applies the orientation of TIFFs when it loads them.
+    is_tiff = image.format == "TIFF"
+    method = None if is_tiff else _UPRIGHT.get(_orientation(image, where))
     try:
         image.load()
-    except Exception as error:  # Pillow's plugins raise whatever they meet.
+    except Exception as error:  # Pillow's plugins raise exceptions of many types.
         raise broken(where, content, error) from error
-    if turn is None:
+    if method is None:
         return image
-    turned = image.transpose(turn)
-    turned.format = image.format
-    return turned
+    upright = image.transpose(method)
+    upright.format = image.format
+    return upright
 
 
 def size(
     content: bytes, where: str, *, max_pixels: int = limits.MAX_PIXELS
 ) -> tuple[int, int]:
-    """(height, width) of what `decode` gives, from the header alone; not for TIFFs."""
-    image = _opened(content, where, max_pixels)
+    """Reads the (height, width) of `decode`'s result from the header; not for TIFF."""
+    image = _open(content, where, max_pixels)
     width, height = image.size
     return (width, height) if _orientation(image, where) >= 5 else (height, width)
 
 
-def is_deep(content: bytes, where: str) -> bool:
-    """Whether a picture has one channel of more than 8 bits, by its header."""
-    return _opened(content, where, limits.MAX_PIXELS).mode.startswith(("I", "F"))
+def exceeds_8_bits(content: bytes, where: str) -> bool:
+    """Whether a picture has one channel of more than 8 bits, judged by its header."""
+    return _open(content, where, limits.MAX_PIXELS).mode.startswith(("I", "F"))
 
 
 def is_lossy(content: bytes, image: PIL.Image.Image) -> bool:
-    """Whether a file is compressed so that its numbers are not those once saved.
+    """Whether a file has lossy compression.
 
     Args:
-        content: Of the file.
-        image: As `decode` gave it.
+        content: The file's content.
+        image: The decoded image.
     """
     if image.format == "WEBP":
         return b"VP8 " in content[:4096]
@@ -88,10 +90,10 @@ def is_lossy(content: bytes, image: PIL.Image.Image) -> bool:
 def load_npy(
     content: bytes, where: str, *, max_pixels: int = limits.MAX_PIXELS
 ) -> np.ndarray:
-    """An array from a .npy file; no objects, for which code would be executed.
+    """Loads an array from a .npy file, without pickled objects.
 
     Raises:
-        ValueError: If it is broken, cut or too large.
+        ValueError: If it is corrupt, truncated or too large.
     """
     try:
         file = io.BytesIO(content)
@@ -101,11 +103,11 @@ def load_npy(
         )
         shape, _, dtype = header(file)
         needed = math.prod(shape) * dtype.itemsize
-        # Before memory is asked for.
+        # Checked before memory is allocated.
         if not dtype.hasobject and needed != len(content) - file.tell():
-            raise ValueError(f"{needed} bytes of numbers needed by its header")
+            raise UserError(f"its header declares {needed} bytes of numbers")
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # ValueError, EOFError, and what headers cause.
+    except Exception as error:  # ValueError, EOFError, and more from bad headers.
         raise broken(where, content, error) from error
     if array.ndim in (2, 3):
         check_size(array.shape[:2], where, max_pixels)
@@ -115,81 +117,81 @@ def load_npy(
 def check_size(
     size: tuple[int, ...], where: str, max_pixels: int, *, nbytes: int = 0
 ) -> None:
-    """Raises a ValueError for an image of too many pixels, before it is decoded.
+    """Raises a ValueError for an image that is too large to be decoded.
 
     Args:
         size: (height, width).
-        where: The file.
-        max_pixels: Height times width that it may have.
-        nbytes: Of the whole image in memory, where that is known.
+        where: The file, for messages.
+        max_pixels: Maximum height times width.
+        nbytes: Bytes of the decoded image, if known.
     """
     height, width = size
-    most = limits.BYTES_PER_PIXEL * max_pixels
+    max_bytes = limits.BYTES_PER_PIXEL * max_pixels
     if height * width > max_pixels:
         allowed = f"{max_pixels:,} pixels"
     elif max(height, width) > limits.MAX_SIDE:
-        allowed = f"{limits.MAX_SIDE:,} pixels a side"
-    elif nbytes > most:
-        allowed = f"{most:,} bytes in memory"
+        allowed = f"{limits.MAX_SIDE:,} pixels per side"
+    elif nbytes > max_bytes:
+        allowed = f"{max_bytes:,} bytes in memory"
     else:
         return
-    raise ValueError(
+    raise UserError(
         f"{where} is {width}x{height} pixels: needed at most {allowed}; cut it into "
-        f"tiles (or, to predict it in one piece, --max-pixels N)."
+        f"tiles (or, to predict it as a whole, pass --max-pixels N)."
     )
 
 
 def broken(where: str, content: bytes, error: Exception) -> ValueError:
-    """The error for a file that its decoder did not like."""
+    """Returns the error for a file that cannot be decoded."""
     reason = " ".join(str(error).partition(" <_io")[0].split())
-    return ValueError(
+    return UserError(
         f"{where} is broken: needed a complete image file, got {len(content)} bytes "
         f"that cannot be decoded ({reason or type(error).__name__}); replace it."
     )
 
 
-def _opened(content: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
-    """Reads the header of a picture, and checks what it says."""
+def _open(content: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
+    """Reads and checks the header of a picture."""
     check_png(content, where)
     try:
-        image = _identified(content)
+        image = _identify(content)
         pages = getattr(image, "n_frames", 1)
     except Exception as error:
         raise broken(where, content, error) from error
     check_size(image.size[::-1], where, max_pixels)
     if pages > 1 and image.format != "MPO":
-        raise ValueError(
-            f"{where} has {pages} pages: needed one image a file; save each page as "
-            f"its own file."
+        raise UserError(
+            f"{where} has {pages} pages: needed one image per file; save each page as "
+            f"a file."
         )
     return image
 
 
-def _identified(content: bytes) -> PIL.Image.Image:
-    """What `PIL.Image.open` does but its check of pixels, whose limit is global."""
+def _identify(content: bytes) -> PIL.Image.Image:
+    """Works like `PIL.Image.open`, but without its global limit of pixels."""
     PIL.Image.init()
     for name in _FORMATS:
         factory, accept = PIL.Image.OPEN[name]
         if accept is None or accept(content[:16]) is True:
             return factory(io.BytesIO(content), "")
-    raise ValueError("cannot identify image file")
+    raise UserError("cannot identify image file")
 
 
 def _orientation(image: PIL.Image.Image, where: str) -> int:
-    """As EXIF counts them, 1 for upright; of the image, not of its thumbnail."""
+    """Returns the EXIF orientation of the image (not its thumbnail); 1 is upright."""
     try:
         found = _exif_orientation(image.info.get("exif", b""))
         return found or int(image.getexif().get(_ORIENTATION, 1))
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{where} has damaged EXIF data ({reason}), so it is not known which side "
-            f"is up: needed whole ones, or none; save it again without them."
+        raise UserError(
+            f"{where} has damaged EXIF data ({reason}), so its orientation is unknown: "
+            f"needed valid EXIF data, or none; save it again without EXIF data."
         ) from error
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """Where Pillow only warns of cut data and forgets what followed, this raises."""
+    """Reads the orientation; raises if truncated, unlike Pillow, which only warns."""
     exif = exif.removeprefix(b"Exif\0\0")
     if not exif:
         return None
@@ -198,18 +200,18 @@ def _exif_orientation(exif: bytes) -> int | None:
     (count,) = struct.unpack_from(f"{order}H", exif, start)
     for place in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, _, value = struct.unpack_from(f"{order}HHIH2x", exif, place)
-        if tag == _ORIENTATION and kind == 3:  # SHORT, which lies in the entry.
+        if tag == _ORIENTATION and kind == 3:  # SHORT, stored in the entry itself.
             return value
     return None
 
 
 def check_png(content: bytes, where: str) -> None:
-    """Refuses PNGs whose bytes changed, or that Pillow would silently cut to 8 bits."""
+    """Rejects PNGs with wrong checksums, or that Pillow would reduce to 8 bits."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 26:
         return
     depth, kind = content[24], content[25]
     if depth == 16 and kind != 0:  # 0 is gray.
-        raise ValueError(
+        raise UserError(
             f"{where} is a 16-bit PNG with color or transparency, which cannot be read "
             f"without loss: save it as TIFF or .npy."
         )
@@ -217,12 +219,12 @@ def check_png(content: bytes, where: str) -> None:
     while place + 12 <= len(content):
         length = int.from_bytes(content[place : place + 4])
         name, end = content[place + 4 : place + 8], place + 8 + length
-        is_needed = name[:1].isupper()  # By the format's rules of names.
+        is_critical = name[:1].isupper()  # By the PNG specification.
         check = int.from_bytes(content[end : end + 4])
-        # Pillow stops at the last row, before the checksums of what it has read.
-        if is_needed and zlib.crc32(memoryview(content)[place + 4 : end]) != check:
+        # Pillow stops after the last row, before it has verified all checksums.
+        if is_critical and zlib.crc32(memoryview(content)[place + 4 : end]) != check:
             raise broken(where, content, ValueError(f"wrong checksum of {name!r}"))
         if name == b"IEND":
             return
         place = end + 4
-    raise broken(where, content, ValueError("it is cut off"))
+    raise broken(where, content, ValueError("it is truncated"))

@@ -1,40 +1,40 @@
-"""How large files, and what they hold, may be: guards, far above what people have.
+"""Limits of the sizes of files and their content, far above usual sizes.
 
-A small file can ask for any amount of memory or time. What is beyond a limit ends in
-one line that names the file, and is never cut to fit.
+A small file can request any amount of memory or time. A file beyond a limit causes a
+one-line error that names it; it is never truncated.
 """
 
 MAX_PIXELS = 2**28
-"""Of an image, height times width."""
+"""Height times width of an image."""
 
 PREDICT_PIXELS = 2**26
-"""Of an image to predict, unless told otherwise: a network takes it in one piece."""
+"""Default for images to predict, which a network processes as a whole."""
 
 MAX_SIDE = 2**20
-"""Of an image, in pixels: padding multiplies thin strips."""
+"""Height or width of an image, since padding enlarges thin strips."""
 
 BYTES_PER_PIXEL = 64
-"""Of an image in memory, all its channels together."""
+"""Bytes per pixel of a decoded image, all channels together."""
 
 TIFF_PAGES = 2**12
 
 FILE_BYTES = 2**32
-"""Of a file that is read whole."""
+"""Size of a file that is read as a whole."""
 
 JSON_BYTES = 2**30
-"""Of annotations."""
+"""Size of an annotation file."""
 
 TEXT_BYTES = 2**24
-"""Of `classes.txt`, `model.json` and what else people can read."""
+"""Size of `classes.txt`, `model.json` and other text files."""
 
 ZIP_ENTRIES = 2**20
 ZIP_ENTRY_BYTES = 2**30
-"""Of a file in a zip, unpacked."""
+"""Uncompressed size of a zip entry."""
 
 ZIP_RATIO = 200
-"""Unpacked by packed size of a file in a zip, where it is more than ZIP_FREE bytes."""
+"""Compression ratio of a zip entry with more than ZIP_FREE uncompressed bytes."""
 
 ZIP_FREE = 2**26
 
 MAX_OUTLINE = 2**22
-"""Length of a polygon in pixels, as it is walked when it is drawn."""
+"""Length of a polygon in pixels; decoding takes time proportional to it."""

@@ -1,10 +1,12 @@
-"""Named tensors in the format of safetensors."""
+"""Reading safetensors."""
 
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
+
+from segjax.errors import UserError
 
 _DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
@@ -22,27 +24,27 @@ _DTYPES: dict[str, Any] = {
     "F64": np.float64,
 }
 DTYPES = frozenset(np.dtype(kind) for kind in _DTYPES.values())
-"""Of the arrays that can be kept."""
+"""The dtypes that can be stored."""
 
 
 def parse(content: bytes) -> dict[str, np.ndarray]:
-    """Arrays by name, read-only; bfloat16 as `ml_dtypes` has it.
+    """Parses safetensors into read-only arrays by name; bfloat16 as in `ml_dtypes`.
 
     Raises:
-        ValueError: If the header is none, if tensors overlap, leave holes or are cut
-            off, or have a dtype that NumPy lacks. The message is the end of a
-            sentence about the file.
+        ValueError: If the header is invalid, tensors overlap, have gaps or are
+            truncated, or NumPy has no such dtype. The message completes a sentence
+            about the file.
     """
     try:
         tensors = safetensors.deserialize(content)
-    except Exception as error:  # SafetensorError, and what else its parser meets.
+    except Exception as error:  # SafetensorError, and others from its parser.
         reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"it is not whole safetensors ({reason})") from error
+        raise UserError(f"it is not a valid safetensors file ({reason})") from error
     unknown = sorted({x["dtype"] for _, x in tensors} - _DTYPES.keys())
     if unknown:
-        raise ValueError(
-            f"it holds numbers of {unknown[0]}, which NumPy lacks: needed one of "
-            f"{', '.join(_DTYPES)}"
+        raise UserError(
+            f"it has tensors of dtype {unknown[0]}, which NumPy does not support: "
+            f"needed one of {', '.join(_DTYPES)}"
         )
     return {
         name: np.frombuffer(x["data"], _DTYPES[x["dtype"]]).reshape(x["shape"])

@@ -1,4 +1,4 @@
-"""TIFF files whose pixels Pillow would cut to 8 bits or cannot read."""
+"""Reading TIFF files that Pillow would reduce to 8 bits or cannot read."""
 
 import io
 import logging
@@ -7,13 +7,14 @@ import struct
 import numpy as np
 import tifffile
 
+from segjax.errors import UserError
 from segjax.files import images, limits
 
-# What is wrong with a file is said in our own line; who logs gets tifffile's too.
+# Errors are reported in our own message; tifffile's log stays available to users.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ORIENTATION = 274
-_VIEWED = (
+_COLOR_PHOTOMETRICS = (
     tifffile.PHOTOMETRIC.RGB,
     tifffile.PHOTOMETRIC.PALETTE,
     tifffile.PHOTOMETRIC.SEPARATED,
@@ -25,28 +26,27 @@ _VIEWED = (
 def read(
     content: bytes, where: str, *, max_pixels: int = limits.MAX_PIXELS
 ) -> np.ndarray | None:
-    """The pixels as stored.
+    """Reads the pixels as stored.
 
     Args:
-        content: Of the file.
+        content: The file's content.
         where: Its name, for messages.
-        max_pixels: Height times width that it may have.
+        max_pixels: Maximum height times width.
 
     Returns:
-        [H, W] or [H, W, K] of the file's dtype, turned as it says. None for 8-bit
-        pictures, which viewers show and Pillow reads as such, and for what is left to
-        Pillow: files that are broken, and one channel under a compression that needs
-        imagecodecs.
+        [H, W] or [H, W, K] of the file's dtype, with its orientation applied. None for
+        files left to Pillow: 8-bit pictures, broken files, and one channel with a
+        compression that needs imagecodecs.
 
     Raises:
         ValueError: If the file holds several images, is too large, or needs
             imagecodecs.
     """
     try:
-        file = opened(content)
+        file = open_tiff(content)
         page, series = file.pages.first, file.series
         axes = _axes(series[0].axes, series[0].shape)
-    except Exception:  # Broken: Pillow says so.
+    except Exception:  # Broken: Pillow reports it.
         return None
     with file:
         if _is_picture(page, axes, len(series)):
@@ -54,60 +54,62 @@ def read(
         _check(axes, len(series), len(file.pages), where)
         check_size(series[0], where, max_pixels)
         try:
-            pixels = decoded(series[0])
+            pixels = decode(series[0])
         except Exception as error:
             if page.samplesperpixel == 1:
                 return None
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise UserError(
                 f"{where} cannot be decoded ({reason}): save it without compression, "
                 f"or install imagecodecs."
             ) from error
-    pixels = pixels.reshape([n for n, a in _kept(series[0].axes, pixels.shape)])
+    pixels = pixels.reshape([n for n, a in _squeeze(series[0].axes, pixels.shape)])
     pixels = np.moveaxis(pixels, 0, -1) if axes[0] in "SC" else pixels
     return upright(pixels, page)
 
 
-def opened(content: bytes) -> tifffile.TiffFile:
-    """Reads the headers, and those of no file but this one; raises anything."""
+def open_tiff(content: bytes) -> tifffile.TiffFile:
+    """Reads the headers, of this file only; raises exceptions of any type."""
     _check_pages(content)
     return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
 
 
 def _check_pages(content: bytes) -> None:
-    """Follows the chain of pages, which tifffile would follow in a circle for hours."""
+    """Checks the chain of pages: tifffile would follow a cycle for hours."""
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:4] in (b"+\0", b"\0+")
     offset, count, entry = ("Q", "Q", 20) if is_big else ("I", "H", 12)
     (place,) = struct.unpack_from(order + offset, content, 8 if is_big else 4)
     for _ in range(limits.TIFF_PAGES):
         if not place or place + 8 > len(content):
-            return  # The last one, or cut off, which tifffile says.
+            return  # The last page, or truncated, which tifffile reports.
         (tags,) = struct.unpack_from(order + count, content, place)
         place += struct.calcsize(order + count) + entry * tags
         if place + struct.calcsize(order + offset) > len(content):
             return
         (place,) = struct.unpack_from(order + offset, content, place)
-    raise ValueError(f"its pages are more than {limits.TIFF_PAGES}, or form a circle")
+    raise UserError(
+        f"it has more than {limits.TIFF_PAGES} pages, or its pages form a cycle"
+    )
 
 
-def decoded(series: tifffile.TiffPageSeries) -> np.ndarray:
-    """The pixels of a series, of the shape that its header has; raises anything."""
+def decode(series: tifffile.TiffPageSeries) -> np.ndarray:
+    """Decodes a series and checks its shape; raises exceptions of any type."""
     pixels = series.asarray()
-    if pixels.shape != series.shape:  # Of data that are cut off, tifffile only warns.
-        raise ValueError(f"{pixels.size} numbers instead of {list(series.shape)}")
+    if pixels.shape != series.shape:  # For truncated data, tifffile only warns.
+        raise UserError(f"{pixels.size} numbers instead of {list(series.shape)}")
     return pixels
 
 
 def check_size(series: tifffile.TiffPageSeries, where: str, max_pixels: int) -> None:
-    """Raises a ValueError for an image that is too large, before it is decoded."""
+    """Raises a ValueError for an image that is too large to be decoded."""
     lengths = dict(zip(series.axes, series.shape, strict=True))
     size = lengths.get("Y", 1), lengths.get("X", 1)
     images.check_size(size, where, max_pixels, nbytes=series.nbytes)
 
 
 def upright(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """Turns an image [H, W] or [H, W, K] as its file says that it is to be seen."""
+    """Applies the orientation tag of a file to its image [H, W] or [H, W, K]."""
     tag = page.tags.get(_ORIENTATION)
     orientation = 1 if tag is None else tag.value
     if orientation in (5, 6, 7, 8):
@@ -118,30 +120,32 @@ def upright(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 
 
 def _axes(axes: str, shape: tuple[int, ...]) -> str:
-    return "".join(axis for _, axis in _kept(axes, shape))
+    return "".join(axis for _, axis in _squeeze(axes, shape))
 
 
-def _kept(axes: str, shape: tuple[int, ...]) -> list[tuple[int, str]]:
-    """Lengths and names of the axes, without those of length 1 that mean nothing."""
+def _squeeze(axes: str, shape: tuple[int, ...]) -> list[tuple[int, str]]:
+    """Returns lengths and names of the axes, without length-1 axes besides Y and X."""
     pairs = zip(shape, axes, strict=True)
     return [(n, axis) for n, axis in pairs if n > 1 or axis in "YX"]
 
 
 def _is_picture(page, axes: str, series: int) -> bool:
-    """8 bits, one channel or colors; several such pages are Pillow's to refuse."""
+    """Whether an image has 8 bits and is gray or color; several are left to Pillow."""
     if page.dtype is None or page.dtype.itemsize > 1 or "C" in axes or series > 1:
         return False
-    # A fourth channel that is not said to be transparency is a channel of its own.
+    # A fourth channel not declared as transparency is data.
     alpha = page.extrasamples or ()
     if any(kind == tifffile.EXTRASAMPLE.UNSPECIFIED for kind in alpha):
         return False
-    return page.samplesperpixel - len(alpha) == 1 or page.photometric in _VIEWED
+    if page.samplesperpixel - len(alpha) == 1:
+        return True
+    return page.photometric in _COLOR_PHOTOMETRICS
 
 
 def _check(axes: str, series: int, pages: int, where: str) -> None:
     if series > 1 or axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
-        raise ValueError(
-            f"{where} has {pages} pages (axes {axes}): needed one image a file; save "
-            f"each page as its own file, or the channels as one page [H, W, K] "
+        raise UserError(
+            f"{where} has {pages} pages (axes {axes}): needed one image per file; save "
+            f"each page as a file, or the channels as one page [H, W, K] "
             f'(tifffile.imwrite(..., planarconfig="contig")) or as .npy.'
         )

@@ -1,4 +1,4 @@
-"""Writing files that appear under their names whole, or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path to write to, whose file then takes the place of `path`.
+def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path to write to, whose file then replaces `path`.
 
-    Until then, and if the block raises, `path` is what it was. A kill leaves at most
-    a hidden `.NAME.tmp`, which the next writer of `path` takes. What has its name
-    survives a power cut.
+    Until then, and if the block raises, `path` is unchanged. A killed process leaves at
+    most a hidden `.NAME.tmp`, which the next writer of `path` overwrites. Files are
+    synced to disk before they are renamed, so they survive a power failure.
 
     Args:
         path: In a folder that exists.
 
     Raises:
-        OSError: If a file cannot be written, as on a full disk; with `path` as its
-            `filename`, whichever call it came from.
+        OSError: If a file cannot be written, as on a full disk; `filename` is always
+            `path`.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -37,9 +37,9 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
-def replace(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file by `whole`."""
-    with whole(path) as temporary:
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file atomically."""
+    with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 

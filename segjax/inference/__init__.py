@@ -1,18 +1,32 @@
 """Inference with trained models."""
 
-from segjax.inference.example_scores import has_batch_statistics as has_batch_statistics
-from segjax.inference.example_scores import make_example_losses as make_example_losses
-from segjax.inference.example_scores import make_example_scores as make_example_scores
-from segjax.inference.example_scores import ranked as ranked
-from segjax.inference.example_scores import score_examples as score_examples
-from segjax.inference.model import SCRIPT as SCRIPT
-from segjax.inference.model import Model as Model
-from segjax.inference.model import NeedsCodeError as NeedsCodeError
-from segjax.inference.model import load as load
-from segjax.inference.prediction import Prediction as Prediction
-from segjax.inference.prediction import confident as confident
-from segjax.inference.predictor import Predictor as Predictor
-from segjax.inference.predictor import labels as labels
-from segjax.inference.predictor import make_predictor as make_predictor
-from segjax.inference.reading import SUFFIXES as SUFFIXES
-from segjax.inference.reading import read_image as read_image
+from segjax.inference.example_scores import (
+    has_batch_statistics,
+    make_example_losses,
+    make_example_scores,
+    ranked,
+    score_examples,
+)
+from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
+from segjax.inference.prediction import Prediction, confident_objects
+from segjax.inference.predictor import Predictor, labels, make_predictor
+from segjax.inference.reading import SUFFIXES, read_image
+
+__all__ = [
+    "SCRIPT",
+    "SUFFIXES",
+    "Model",
+    "NeedsCodeError",
+    "Prediction",
+    "Predictor",
+    "confident_objects",
+    "has_batch_statistics",
+    "labels",
+    "load",
+    "make_example_losses",
+    "make_example_scores",
+    "make_predictor",
+    "ranked",
+    "read_image",
+    "score_examples",
+]

@@ -1,4 +1,4 @@
-"""Which examples a trained model disagrees with: loss and gradient norm of each."""
+"""Loss and gradient norm of each example, to find mislabeled or hard ones."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.typing import Array, Batch, Objective, PyTree
 
 Scores = dict[str, Array]
-"""`loss`, `loss/<term>` and perhaps `gradient_norm`, float32 [B] each."""
+"""`loss`, `loss/<term>` and optionally `gradient_norm`, float32 [B] each."""
 ScoreFn = Callable[[PyTree, Batch], Scores]
 
 _BATCH_STATISTICS = "batch_stats"
@@ -21,21 +22,21 @@ def make_example_losses(
 ) -> ScoreFn:
     """Builds `(variables, batch) -> {"loss": [B], "loss/<term>": [B]}`.
 
-    Outputs are those of evaluation, so batch norm uses its running averages and dropout
-    is off. An objective that gives no terms for these, as `losses.instance` gives none
-    for detections, is computed on the outputs of training instead, one example at a
-    time: a mean over the batch is then one over the example. What is random there is
-    drawn with a key folded from the example's `index`, so a loss does not depend on the
-    batch or the run; batch norm then normalizes by the example alone.
+    Outputs are computed as in evaluation: batch norm uses its running averages, and
+    there is no dropout. If the objective has no terms for these, as `losses.instance`
+    has none for detections, outputs are computed as in training instead, for one
+    example at a time, so that means over the batch are over the example. Random numbers
+    then come from a key folded with the example's `index`, so that a loss does not
+    depend on the batch or the run, and batch norm normalizes over the example.
 
     Args:
         forward: The network with its preprocessing.
-        objective: What training minimizes.
-        step: Updates done, for objectives that change while training.
+        objective: The objective of training.
+        step: Number of updates done, for objectives that depend on it.
 
     Returns:
-        The function, not compiled, of stored batches. `loss` is the sum of the terms.
-        Rows of weight 0 get values that mean nothing: `score_examples` leaves them out.
+        The function of stored batches, not compiled. `loss` is the sum of the terms.
+        Values of rows with weight 0 are meaningless; `score_examples` drops them.
     """
 
     def score(variables: PyTree, example: Batch) -> Scores:
@@ -51,31 +52,31 @@ def make_example_losses(
 def make_example_scores(
     forward: Forward, objective: Objective, *, step: int | None = None
 ) -> ScoreFn:
-    """Like `make_example_losses`, with the norm of each example's gradient.
+    """Like `make_example_losses`, with the gradient norm of each example.
 
-        gradient_norm[i] = |d loss[i] / d params|, over all parameters together
+        gradient_norm[i] = |d loss[i] / d params|, over all parameters
 
-    The gradients are those of one example at a time, mapped over the batch by `vmap`;
-    only their norms are kept. On a CPU give batches of one example, which are not
-    mapped: weight gradients of mapped convolutions are slow there and round worse.
+    Per-example gradients are computed by `vmap` over the batch; only their norms are
+    returned. On a CPU, use batches of one example, which are not mapped: weight
+    gradients of mapped convolutions are slower and less accurate there.
 
     Args:
         forward: The network with its preprocessing.
-        objective: What training minimizes.
-        step: Updates done, for objectives that change while training.
+        objective: The objective of training.
+        step: Number of updates done, for objectives that depend on it.
 
     Returns:
-        The function, not compiled. Its result adds `gradient_norm`, float32 [B].
+        The function, not compiled. Its result also has `gradient_norm`, float32 [B].
 
     Raises:
-        ValueError: From the function, if the model has batch norm: in training, an
-            example's gradient then depends on the others of its batch.
+        ValueError: When called with a model with batch norm, since an example's
+            gradient in training then depends on the rest of the batch.
 
     Reference:
         Paul et al., Deep Learning on a Data Diet, 2021, section 2 (GraNd).
         arXiv:2107.07075. The paper averages over initializations, early in training,
-        to tell which examples matter; this is one trained model, as in their section
-        on label noise.
+        to find important examples; this uses one trained model, as in their section on
+        label noise.
     """
 
     def loss_of(params: PyTree, collections: PyTree, example: Batch):
@@ -95,11 +96,10 @@ def make_example_scores(
 
     def example_scores(variables: PyTree, batch: Batch) -> Scores:
         if has_batch_statistics(variables):
-            raise ValueError(
-                "A gradient norm per example needs a model whose examples do not "
-                "see each other, got one with batch norm: an example's gradient is "
-                "not defined by the example alone. Rank by loss (--by loss), or "
-                "train with group norm."
+            raise UserError(
+                "A gradient norm per example needs a model without batch norm, with "
+                "which an example's gradient is not defined by the example alone. Rank "
+                "by loss (--by loss), or train with group norm."
             )
         return _each(score, variables, batch)
 
@@ -114,26 +114,26 @@ def has_batch_statistics(variables: PyTree) -> bool:
 def score_examples(
     score: ScoreFn, variables: PyTree, batches: Iterable[Batch]
 ) -> dict[str, np.ndarray]:
-    """Scores a stream of batches, each example once.
+    """Scores the examples of a stream of batches.
 
     Args:
         score: Compiled; from one of the functions above.
         variables: Parameters and other collections.
-        batches: On the host. Rows of weight 0 are left out.
+        batches: On the host. Rows of weight 0 are dropped.
 
     Returns:
-        `index`, the places in the split in ascending order, int64 [N], and the
+        `index`, the positions in the split in ascending order, int64 [N], and the
         scores by name, float64 [N], in that order.
 
     Raises:
-        ValueError: If there is no example.
+        ValueError: If there are no examples.
     """
     parts = []
     for batch in batches:
         kept = np.asarray(batch["weight"]) > 0
         parts.append((batch["index"][kept], kept, score(variables, dict(batch))))
     if not parts:
-        raise ValueError("Scoring needs at least one example, got none.")
+        raise UserError("Scoring needs at least one example, got none.")
     index = np.concatenate([part[0] for part in parts]).astype(np.int64)
     order = np.argsort(index)
     rows = [
@@ -147,7 +147,7 @@ def score_examples(
 
 
 def ranked(scores: Array) -> np.ndarray:
-    """Positions by falling score, int [N]; not-a-number first, ties in order."""
+    """Returns positions by descending score, int [N]; NaN first, ties in order."""
     scores = np.asarray(scores, np.float64)
     return np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")
 
@@ -171,21 +171,21 @@ def _training_terms(
     example: Batch,
     step: int | None,
 ) -> dict[str, Array]:
-    """Terms of a batch of one example, with a key of its own for all that is random."""
+    """Computes the terms of a batch of one example, with a key from its index."""
     prepared = forward.prepare(example)
     key = jax.random.fold_in(jax.random.key(0), prepared["index"][0])
     outputs, _ = forward.apply(variables, prepared, train=True, rngs={"params": key})
     terms = loss_terms(objective, outputs, forward.truth(prepared), step=step)
     if not terms:
-        raise ValueError(
-            "Ranking needs an objective that gives at least one term, got none for the "
+        raise UserError(
+            "Ranking needs an objective with at least one term, got none for the "
             "model's outputs, neither in evaluation nor in training."
         )
     return terms
 
 
 def _each(score: ScoreFn, variables: PyTree, batch: Batch) -> Scores:
-    """Calls a function of batches of one example for each example of a batch."""
+    """Maps a function of batches of one example over the examples of a batch."""
     if len(batch["weight"]) == 1:
         return score(variables, batch)
 

@@ -1,4 +1,4 @@
-"""A trained model from its folder: `segjax.load`."""
+"""Loading a trained model from its folder: `segjax.load`."""
 
 import dataclasses
 import functools
@@ -11,22 +11,23 @@ import jax
 import numpy as np
 
 from segjax import model_file, ops, viz
+from segjax.errors import UserError
 from segjax.files import limits
 from segjax.forward import Forward
-from segjax.inference.prediction import Prediction, confident, numbered
+from segjax.inference.prediction import Prediction, confident_objects, instance_map
 from segjax.inference.predictor import Output, Predictor, labels
 from segjax.inference.reading import image_size, read_image
 from segjax.typing import PyTree
 
 ImageOrPath = np.ndarray | str | os.PathLike
 Build = Callable[[pathlib.Path], Any]
-"""`run folder -> experiment`, by executing the folder's script."""
+"""Builds the experiment of a run folder by executing its script."""
 
 SCRIPT = "experiment.py"
 
 
-class NeedsCodeError(ValueError):
-    """A model is partly its user's own code, which was not to be executed."""
+class NeedsCodeError(UserError):
+    """A model needs code from its run folder, which must not be executed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,11 @@ class Model:
     """A trained model, ready to predict.
 
     Attributes:
-        folder: Of which it was loaded.
-        forward: The network with its preprocessing, to run on batches of one's own.
+        folder: The folder that it was loaded from.
+        forward: The network with its preprocessing, to run on your own batches.
         variables: Parameters and other collections, in nested dictionaries.
-        description: What `model.json` says: classes, task, the images that it takes.
+        description: Content of `model.json`: classes, task, dtype and channels of
+            images.
     """
 
     folder: pathlib.Path
@@ -59,7 +61,7 @@ class Model:
 
     @functools.cached_property
     def palette(self) -> np.ndarray:
-        """uint8 [C, 3], a color a class: those of the data, where it has some."""
+        """uint8 [C, 3], one color per class; those of the data set if it has any."""
         colors = self.description.get("colors")
         if colors is None:
             return viz.palette(len(self.classes))
@@ -72,14 +74,14 @@ class Model:
         """Segments an image.
 
         Args:
-            image: [H, W, K] with the channels and the dtype that the model was trained
-                on ([H, W] where it has one channel), or a file with such an image; see
+            image: [H, W, K] with the channels and the dtype of the training images
+                ([H, W] for one channel), or the path of such an image; see
                 `inference.read_image`.
-            max_pixels: Height times width that the image of a file may have.
+            max_pixels: Maximum height times width of an image read from a file.
 
         Raises:
-            ValueError: If the image has other channels or another dtype, NaN or
-                infinity, or the file cannot be read.
+            ValueError: If the image has other channels or another dtype, or holds NaN
+                or infinity, or the file cannot be read.
         """
         pixels = self._pixels(image, max_pixels)
         return self._prediction(pixels, self._predictor(pixels))
@@ -91,19 +93,19 @@ class Model:
         batch_size: int | None = None,
         max_pixels: int = limits.PREDICT_PIXELS,
     ) -> Iterator[Prediction]:
-        """Segments many images, and gives each one's prediction in their order.
+        """Segments many images and yields their predictions in order.
 
         Args:
-            images: As `predict` takes them. Of a list or tuple the padded sizes are
-                planned for all, which adds fewer pixels than single calls do, and
-                images of one padded size go through the network together. Others, such
-                as generators, are predicted one by one.
-            batch_size: Images to a call of the network; 1 on a CPU, where more are no
-                faster, and 8 elsewhere, unless given.
-            max_pixels: As `predict` takes it.
+            images: See `predict`. For a list or tuple, padded sizes are chosen jointly,
+                which adds fewer pixels than single calls do, and images of equal padded
+                size are batched. Other iterables, such as generators, are predicted one
+                by one.
+            batch_size: Images per call of the network. Default: 1 on a CPU, where
+                larger batches are not faster, and 8 elsewhere.
+            max_pixels: See `predict`.
 
         Raises:
-            ValueError: As `predict`, at the first image that is not as it must be.
+            ValueError: See `predict`; raised at the first invalid image.
         """
         if not isinstance(images, Sequence):
             yield from (self.predict(x, max_pixels=max_pixels) for x in images)
@@ -121,20 +123,20 @@ class Model:
         batch_size: int | None = None,
         max_pixels: int = limits.PREDICT_PIXELS,
     ) -> Iterator[Prediction | ValueError]:
-        """Like `predict_all`, but an image that cannot be predicted does not end it.
+        """Like `predict_all`, but yields the errors of invalid images.
 
         Args:
-            images: A list or tuple of what `predict` takes.
-            batch_size: As `predict_all` takes it.
-            max_pixels: As `predict` takes it.
+            images: A list or tuple; see `predict`.
+            batch_size: See `predict_all`.
+            max_pixels: See `predict`.
 
         Yields:
-            For each image its prediction, or the error that says what is wrong with it.
+            For each image, its prediction or its error.
         """
         if batch_size is None:
             batch_size = 1 if jax.default_backend() == "cpu" else 8
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+            raise UserError(f"batch_size must be at least 1, got {batch_size}.")
         read = _or_error(lambda image: self._pixels(image, max_pixels))
         sizes = list(map(_or_error(lambda x: self._size(x, max_pixels)), images))
         fitting = [i for i, x in enumerate(sizes) if not isinstance(x, ValueError)]
@@ -152,9 +154,9 @@ class Model:
                 yield self._prediction(*found)
 
     def experiment(self) -> Any:
-        """The `train.Experiment` of the run, built again with the flags that it kept.
+        """Builds the run's `train.Experiment` with its saved flags.
 
-        This executes the folder's `experiment.py`, and what that imports.
+        This executes the folder's `experiment.py` and its imports.
 
         Raises:
             ValueError: If the folder has no such script.
@@ -170,7 +172,7 @@ class Model:
         return height, width
 
     def _pixels(self, image: ImageOrPath, max_pixels: int) -> np.ndarray:
-        """[H, W, K] of the model's channels and dtype. Raises ValueError otherwise."""
+        """Reads [H, W, K]; ValueError if channels or dtype are not the model's."""
         channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
         where = "the array"
         if isinstance(image, str | os.PathLike):
@@ -182,15 +184,15 @@ class Model:
             pixels = pixels[..., None]
         fits = pixels.ndim == 3 and pixels.shape[-1] == channels and pixels.size > 0
         if not fits or pixels.dtype != dtype:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} needs images [H, W, {channels}] of dtype {dtype}, as "
                 f"in training, got {list(pixels.shape)} of dtype {pixels.dtype} from "
                 f"{where}. Convert it as the training images were."
             )
         if not np.isfinite(pixels).all():
-            raise ValueError(
-                f"{where} holds NaN or infinity: needed finite numbers, as one such "
-                f"pixel spreads over the whole result; replace them."
+            raise UserError(
+                f"{where} holds NaN or infinity: needed finite numbers, since one such "
+                f"pixel can affect the whole result; replace them."
             )
         return pixels
 
@@ -198,21 +200,21 @@ class Model:
         about = {"image": image, "classes": self.classes, "palette": self.palette}
         if isinstance(output, dict):
             return Prediction(
-                **about, labels=numbered(confident(output)), objects=output
+                **about, labels=instance_map(confident_objects(output)), objects=output
             )
-        ids, overlapping = labels(output), self.description["task"] == "multilabel"
-        if overlapping:
+        ids, multilabel = labels(output), self.description["task"] == "multilabel"
+        if multilabel:
             ids = np.where(output.max(-1) >= 0.5, ids, ops.ignore_index(ids.dtype))
         return Prediction(
             **about,
             labels=ids,
             probabilities=output,
-            overlapping=overlapping,
+            multilabel=multilabel,
         )
 
 
 def _or_error(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`read` that returns what is wrong with an image or its file."""
+    """Wraps `read` to return the error of an image instead of raising it."""
 
     def attempt(image: Any) -> Any:
         try:
@@ -221,19 +223,19 @@ def _or_error(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return error
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            return ValueError(f"{image} cannot be read: {reason}.")
+            return UserError(f"{image} cannot be read: {reason}.")
 
     return attempt
 
 
 def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Model:
-    """Loads a trained model; see `segjax.load`, which gives `build`.
+    """Loads a trained model; see `segjax.load`, which passes `build`.
 
     Args:
-        folder: A run folder, or another that `model_file.write` wrote.
+        folder: A run folder, or another folder written by `model_file.write`.
         trust: See `segjax.load`.
-        build: What builds the folder's experiment. It is called by `Model.experiment`,
-            and here if the model needs code and `trust` is True.
+        build: Builds the folder's experiment. Called by `Model.experiment`, and here if
+            the model needs code and `trust` is True.
     """
     folder = pathlib.Path(folder)
     description, variables = model_file.read(folder)
@@ -261,7 +263,7 @@ def load(folder: str | os.PathLike, *, trust: bool = False, build: Build) -> Mod
 def _check_fit(
     folder: pathlib.Path, forward: Forward, variables: PyTree, about: Mapping[str, Any]
 ) -> None:
-    """Raises a ValueError unless the network takes its variables; computes nothing."""
+    """Raises a ValueError if the variables do not fit the network, by shapes only."""
     side, kind = about["multiple"] + 2 * forward.margin, about["image"]
     image = np.broadcast_to(
         np.zeros((), kind["dtype"]), (1, side, side, kind["channels"])
@@ -269,11 +271,11 @@ def _check_fit(
     size = np.full((1, 2), about["multiple"], np.int32)
     try:
         jax.eval_shape(forward, variables, {"image": image, "size": size})
-    except Exception as error:  # Of Flax, JAX, or whatever attributes cause.
+    except Exception as error:  # From Flax, JAX, or invalid attributes.
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(
-            f"{folder / model_file.NAME} is damaged: its network does not take its "
-            f"variables and images ({reason}). Copy it again, or train again."
+        raise UserError(
+            f"{folder / model_file.MODEL_JSON} is damaged: its network does not accept "
+            f"its variables and images ({reason}). Copy it again, or train again."
         ) from error
 
 
@@ -284,13 +286,13 @@ def _forward(
     if why is not None and not trust:
         script = folder / SCRIPT
         raise NeedsCodeError(
-            f"{folder} holds a model with code of its own: {why}. To load it would "
-            f"execute {script}. If you trust that script, give --trust, or trust=True "
+            f"{folder} holds a model that needs custom code: {why}. Loading it would "
+            f"execute {script}. If you trust that script, pass --trust, or trust=True "
             f"to segjax.load."
         )
     if why is not None:
         return build(folder).forward
     try:
-        return model_file.forward_of(description)
+        return model_file.build_forward(description)
     except ValueError as error:
-        raise ValueError(f"{folder / model_file.NAME}: {error}") from error
+        raise UserError(f"{folder / model_file.MODEL_JSON}: {error}") from error

@@ -1,4 +1,4 @@
-"""From images of any size to a network's outputs, with few compiled programs."""
+"""Running a network on images of any size with few compiled programs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from segjax import models, ops
+from segjax.errors import UserError
 from segjax.forward import Forward
 from segjax.typing import Array, PyTree
 
 Size = tuple[int, int]
 Output = np.ndarray | dict[str, np.ndarray]
-"""Probabilities float32 [H, W, C], or objects as `models.instances` has them."""
+"""Probabilities float32 [H, W, C], or objects from `models.instances`."""
 
 
 def make_predictor(
@@ -23,14 +24,14 @@ def make_predictor(
     max_shapes: int = 8,
     activation: Callable[[Array], Array] = jax.nn.softmax,
 ) -> "Predictor":
-    """A `Predictor`, which compiles a network once for each of a few padded sizes.
+    """Makes a `Predictor`, which compiles a network for a few padded sizes only.
 
     Args:
         forward: The network with its preprocessing.
         variables: Parameters and other collections.
-        multiple: Padded sides divide by it, in pixels.
-        max_shapes: How many padded sizes to compile.
-        activation: Logits to probabilities; `jax.nn.sigmoid` for classes that overlap.
+        multiple: Padded sides are multiples of this, in pixels.
+        max_shapes: Number of padded sizes to compile.
+        activation: Logits to probabilities; `jax.nn.sigmoid` for multilabel models.
     """
     return Predictor(
         forward,
@@ -44,24 +45,23 @@ def make_predictor(
 class Predictor:
     """Runs a network on single images of any size: `predictor(image)`.
 
-    Images are extended by their mirror image, below and to the right up to a padded
-    size, and on all sides by the margin of a model that trims its border, as a U-Net
-    with valid padding does (the overlap-tile of its paper), so that every pixel gets a
-    label. A detecting model is told the true size.
+    Images are padded by reflection: at the bottom and the right to a padded size, and
+    on all sides by the margin of a model that crops its border, such as a U-Net with
+    valid padding (the overlap-tile strategy of its paper), so that every pixel gets a
+    label. Detection models also get the true size.
 
-    Each padded size is a compiled program. The images of `many` are known beforehand
-    and share `max_shapes` sizes chosen to add few pixels (`ops.bucket_sizes`). Of
-    single calls nobody knows what comes next. The first `max_shapes // 2` different
-    sizes are only rounded up to the multiple. After these an image goes into the
-    smallest size compiled so far that holds it. One that no size holds makes a new size
-    that holds all images up to it, with sides that are the multiple times powers of
-    two; when a quarter of `max_shapes` is left, the new size is a square. So sizes grow
-    by doubling, and each doubling of the longest side past `max_shapes` programs is one
-    program more.
+    There is one compiled program per padded size. The sizes of the images of `many` are
+    known in advance, and they share `max_shapes` padded sizes chosen to add few pixels
+    (`ops.bucket_sizes`). For single calls, the first `max_shapes // 2` different sizes
+    are only rounded up to the multiple. After that, an image is padded to the smallest
+    compiled size that holds it. If there is none, a new size is added that holds all
+    images so far, with sides that are the multiple times powers of two; if only a
+    quarter of `max_shapes` is left, it is a square. So beyond `max_shapes`, there is
+    one more program for each doubling of the longest side.
 
-    How far an image is padded changes the outputs of most networks near its lower and
-    right border, and those of networks with group norm slightly everywhere, since its
-    statistics are over the padded image. Mask R-CNN's do not depend on padding.
+    Padding changes the outputs of most networks near the bottom and right border, and
+    those of networks with group norm slightly everywhere, since its statistics are over
+    the padded image. Mask R-CNN's outputs do not depend on padding.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Predictor:
         activation: Callable[[Array], Array] = jax.nn.softmax,
     ):
         if multiple < 1 or max_shapes < 1:
-            raise ValueError(
+            raise UserError(
                 f"A predictor needs multiple and max_shapes of at least 1, got "
                 f"{multiple} and {max_shapes}."
             )
         self._margin = forward.margin
         self._multiple, self._max_shapes = multiple, max_shapes
         self._variables = jax.device_put(variables)
-        self._sizes: list[Size] = []  # Those compiled, in this order.
+        self._sizes: list[Size] = []  # The compiled sizes, in order.
         self._largest = (0, 0)
 
         @jax.jit
@@ -90,7 +90,7 @@ class Predictor:
             if isinstance(outputs, models.Detections):
                 return outputs
             if not isinstance(outputs, jax.Array):
-                raise ValueError(
+                raise UserError(
                     f"Prediction needs a model that returns logits [B, H, W, C] or "
                     f"models.Detections, got {type(outputs).__name__}."
                 )
@@ -105,8 +105,8 @@ class Predictor:
             image: [H, W, K] as stored, at least one pixel.
 
         Returns:
-            Probabilities float32 [H, W, C]; of a detecting model the image's objects,
-            as `models.instances` has them.
+            Probabilities float32 [H, W, C]; for detection models, the image's objects
+            from `models.instances`.
         """
         return self._run([image], self._size_for(image.shape[:2]), rows=1)[0]
 
@@ -118,21 +118,21 @@ class Predictor:
         *,
         batch_size: int,
     ) -> Iterator[tuple[np.ndarray, Output] | ValueError]:
-        """Predicts images whose sizes are known, in their order, in batches.
+        """Predicts images of known sizes in batches, and yields the results in order.
 
         Args:
-            images: What `read` takes.
+            images: Arguments of `read`.
             sizes: (height, width) of each.
             read: Called for each image shortly before it is predicted. It may return a
-                ValueError for one that cannot be read.
-            batch_size: Images of one padded size to a call of the network. A batch that
-                is not full is filled with its first image.
+                ValueError for an unreadable image.
+            batch_size: Images of one padded size per call of the network. Incomplete
+                batches are padded with copies of their first image.
 
         Yields:
             (image, output) for each, or the error that `read` returned.
         """
         plan = self._plan(sizes)
-        window = 1 if batch_size == 1 else 8 * batch_size  # Read, and not yet yielded.
+        window = 1 if batch_size == 1 else 8 * batch_size  # Images in memory.
         for start in range(0, len(images), window):
             chosen = range(start, min(start + window, len(images)))
             pixels = {i: read(images[i]) for i in chosen}
@@ -150,7 +150,7 @@ class Predictor:
                 yield image if isinstance(image, ValueError) else (image, made.pop(i))
 
     def _plan(self, sizes: Sequence[Size]) -> list[Size]:
-        """A padded size for each image; as few new ones as `max_shapes` leaves."""
+        """Chooses a padded size for each image, within the remaining `max_shapes`."""
         planned = ops.bucket_sizes(
             sizes, multiple=self._multiple, limit=self._max_shapes
         )
@@ -165,7 +165,7 @@ class Predictor:
         return planned
 
     def _size_for(self, size: Sequence[int]) -> Size:
-        """The padded size of an image that comes alone; see the class."""
+        """Chooses the padded size of a single image; see the class."""
         exact = _rounded(size, self._multiple)
         self._largest = _union(self._largest, exact)
         if exact in self._sizes:
@@ -179,7 +179,7 @@ class Predictor:
         return exact
 
     def _grown(self) -> Size:
-        """A size that holds every image so far, by powers of two."""
+        """Returns a size that holds all images so far, by powers of two."""
         height, width = (
             self._multiple * _power_of_two(n // self._multiple) for n in self._largest
         )
@@ -188,10 +188,10 @@ class Predictor:
         return height, width
 
     def _run(self, images: Sequence[np.ndarray], size: Size, *, rows: int):
-        """Outputs of at most `rows` images of any sizes up to `size`."""
-        filled = [*images, *[images[0]] * (rows - len(images))]
-        batch = np.stack([_mirror(x, self._margin, size) for x in filled])
-        sizes = np.array([x.shape[:2] for x in filled], np.int32)
+        """Computes the outputs of up to `rows` images that fit into `size`."""
+        padded = [*images, *[images[0]] * (rows - len(images))]
+        batch = np.stack([_reflect(x, self._margin, size) for x in padded])
+        sizes = np.array([x.shape[:2] for x in padded], np.int32)
         try:
             outputs = self._program(self._variables, batch, sizes)
             jax.block_until_ready(outputs)
@@ -199,25 +199,25 @@ class Predictor:
             if isinstance(error, jax.errors.JaxRuntimeError):
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-            raise ValueError(
-                f"images padded to {size[1]}x{size[0]} pixels need more memory than "
-                f"there is: cut them into tiles, or predict fewer at a time."
+            raise UserError(
+                f"images padded to {size[1]}x{size[0]} pixels need more memory than is "
+                f"available: cut them into tiles, or use a smaller batch size."
             ) from error
         if isinstance(outputs, models.Detections):
             found = jax.tree.map(lambda x: x[: len(images)], jax.device_get(outputs))
             return models.instances(found)
         whole = np.asarray(outputs)
-        # Copies, so that a prediction does not keep its batch in memory.
+        # Copies, so that a prediction does not hold the memory of its batch.
         return [
             whole[i, : x.shape[0], : x.shape[1]].copy() for i, x in enumerate(images)
         ]
 
 
 def labels(probs: np.ndarray) -> np.ndarray:
-    """[H, W, C] probabilities to class ids [H, W], the first of equals.
+    """Returns the most probable class ids [H, W] of [H, W, C]; the first among ties.
 
     Returns:
-        uint8, or uint16 where there are more than 255 classes.
+        uint8, or uint16 for more than 255 classes.
     """
     dtype = np.uint8 if probs.shape[-1] <= 255 else np.uint16
     return np.argmax(probs, axis=-1).astype(dtype)
@@ -235,10 +235,10 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _mirror(image: np.ndarray, margin: int, size: Size) -> np.ndarray:
-    """[H, W, K] to [size + 2 * margin], the image at `margin` from the top left."""
+def _reflect(image: np.ndarray, margin: int, size: Size) -> np.ndarray:
+    """Pads [H, W, K] to [size + 2 * margin], the image `margin` from the top left."""
     pads = [(margin, margin + size[i] - image.shape[i]) for i in (0, 1)]
-    # `reflect` needs two pixels to mirror; one is repeated.
+    # `reflect` needs at least two pixels; a single one is repeated.
     rows = np.pad(image, (pads[0], (0, 0), (0, 0)), _mode(image.shape[0]))
     return np.pad(rows, ((0, 0), pads[1], (0, 0)), _mode(image.shape[1]))
 

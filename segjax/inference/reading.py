@@ -1,9 +1,10 @@
-"""Image files as a model takes them: the pixels that the file has, or an error."""
+"""Reading image files for a model."""
 
 import pathlib
 
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.files import images, limits, reading
 
 SUFFIXES = images.SUFFIXES
@@ -14,21 +15,21 @@ _TIFF = (".tif", ".tiff")
 def read_image(
     path: pathlib.Path, *, channels: int, max_pixels: int = limits.PREDICT_PIXELS
 ) -> np.ndarray:
-    """Reads an image as stored; 8-bit files also as gray or RGB, as the model needs.
+    """Reads an image as stored; 8-bit files are converted to RGB if the model needs it.
 
     Args:
-        path: A file of one of `SUFFIXES`.
-        channels: K of the model. Where K is 3, 8-bit files of another number become
-            RGB: gray is repeated, and transparency dropped. Colors of a palette are
-            looked up. All else is given as the file has it.
-        max_pixels: Height times width that the image may have.
+        path: A file with one of `SUFFIXES`.
+        channels: K of the model. If K is 3, 8-bit files with other channels are
+            converted to RGB: gray is repeated, and transparency is dropped. Palettes
+            are converted to colors. All others are read as stored.
+        max_pixels: Maximum height times width.
 
     Returns:
-        [H, W, *]: uint8, uint16 or float32 as stored, turned as the camera says.
+        [H, W, *]: uint8, uint16 or float32 as stored, with EXIF orientation applied.
 
     Raises:
-        ValueError: If the file is no regular file, cannot be decoded, is too large, or
-            holds more than one image.
+        ValueError: If the path is not a regular file, or the file cannot be decoded,
+            is too large, or holds more than one image.
     """
     content, where = reading.read_bytes(path), str(path)
     if path.suffix.lower() == ".npy":
@@ -36,13 +37,13 @@ def read_image(
     elif path.suffix.lower() in _TIFF:
         pixels = _tiff(content, where, channels, max_pixels)
     else:
-        pixels = _by_pillow(content, where, max_pixels)
+        pixels = _read_with_pillow(content, where, max_pixels)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or 0 in pixels.shape:
-        raise ValueError(
+        raise UserError(
             f"{path} needs to hold one image [H, W] or [H, W, K], got "
-            f"{list(pixels.shape)}. Save each image as its own file."
+            f"{list(pixels.shape)}. Save each image as a file."
         )
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == np.uint8 and channels == 3 and pixels.shape[-1] in (1, 2, 4):
@@ -54,10 +55,10 @@ def read_image(
 def image_size(
     path: pathlib.Path, *, channels: int, max_pixels: int = limits.PREDICT_PIXELS
 ) -> tuple[int, int]:
-    """(height, width) of what `read_image` gives, from the header where that has it.
+    """Returns (height, width) of `read_image`'s result, from the header if possible.
 
     Raises:
-        ValueError: As `read_image`, as far as a header tells.
+        ValueError: Like `read_image`, for errors visible in the header.
     """
     if path.suffix.lower() in (".npy", *_TIFF):
         shape = read_image(path, channels=channels, max_pixels=max_pixels).shape
@@ -65,7 +66,7 @@ def image_size(
     return images.size(reading.read_bytes(path), str(path), max_pixels=max_pixels)
 
 
-def _by_pillow(content: bytes, where: str, max_pixels: int) -> np.ndarray:
+def _read_with_pillow(content: bytes, where: str, max_pixels: int) -> np.ndarray:
     image = images.decode(content, where, max_pixels=max_pixels)
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
         image = image.convert("RGB")
@@ -75,34 +76,34 @@ def _by_pillow(content: bytes, where: str, max_pixels: int) -> np.ndarray:
 
 
 def _tiff(content: bytes, where: str, channels: int, max_pixels: int) -> np.ndarray:
-    """The image of a TIFF file, channels last."""
-    import tifffile  # Slow to import, and not all need it.
+    """Reads a TIFF file, channels last."""
+    import tifffile  # Here, since it is slow to import.
 
     from segjax.files import tiff
 
     try:
-        file = tiff.opened(content)
+        file = tiff.open_tiff(content)
         series, page = file.series[0], file.pages.first
         count = len(file.series)
     except Exception as error:
         raise images.broken(where, content, error) from error
     with file:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            return _by_pillow(content, where, max_pixels)
+            return _read_with_pillow(content, where, max_pixels)
         if count > 1:
-            raise ValueError(
-                f"{where} needs to hold one image, got {count}. Save each image as its "
-                f"own file."
+            raise UserError(
+                f"{where} needs to hold one image, got {count}. Save each image as a "
+                f"file."
             )
         tiff.check_size(series, where, max_pixels)
         try:
-            axes, pixels = series.axes, tiff.decoded(series)
+            axes, pixels = series.axes, tiff.decode(series)
         except Exception as error:
-            if "imagecodecs" in str(error):  # Pillow has decoders that it lacks.
-                return _by_pillow(content, where, max_pixels)
+            if "imagecodecs" in str(error):  # Pillow has some of these decoders.
+                return _read_with_pillow(content, where, max_pixels)
             raise images.broken(where, content, error) from error
     if pixels.ndim == 3:
-        # Axes that the file does not name are channels where their number is right.
+        # An unnamed axis holds channels if its length is the model's.
         unnamed_first = axes[0] in "QI" and pixels.shape[-1] != channels
         if axes[0] in "CS" or unnamed_first:
             pixels = np.moveaxis(pixels, 0, -1)

@@ -1,8 +1,15 @@
-"""Weights of other systems, as variables of ours."""
+"""Import of pretrained weights from other libraries."""
 
-from segjax.interop.files import read_tensors as read_tensors
-from segjax.interop.folder import load as load
-from segjax.interop.folder import save as save
-from segjax.interop.init_from import init_from as init_from
-from segjax.interop.torchvision import from_torchvision as from_torchvision
-from segjax.interop.torchvision import unread as unread
+from segjax.interop.files import read_tensors
+from segjax.interop.folder import load, save
+from segjax.interop.init_from import init_from
+from segjax.interop.torchvision import from_torchvision, ignored_keys
+
+__all__ = [
+    "from_torchvision",
+    "ignored_keys",
+    "init_from",
+    "load",
+    "read_tensors",
+    "save",
+]

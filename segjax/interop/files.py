@@ -1,25 +1,26 @@
-"""Reading files of named tensors."""
+"""Reading state dicts."""
 
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.files import reading, tensors
 
-_LARGEST = 2**38
+_MAX_BYTES = 2**38
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads a state dict: names to arrays.
+    """Reads a state dict: arrays by name.
 
     Args:
-        path: `.safetensors`, which needs nothing, or what PyTorch saved, which needs
-            PyTorch. No code in the file is run.
+        path: A `.safetensors` file, or a file saved by PyTorch, which requires PyTorch.
+            No code in the file is executed.
 
     Raises:
-        ValueError: If the file is damaged or holds something else, or if PyTorch is
-            needed and not installed.
+        ValueError: If the file is damaged or is not a state dict, or if PyTorch is
+            required and not installed.
         FileNotFoundError: If there is no such file.
     """
     if path.suffix == ".safetensors":
@@ -29,11 +30,11 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        state = tensors.parse(reading.read_bytes(path, most=_LARGEST))
+        state = tensors.parse(reading.read_bytes(path, max_bytes=_MAX_BYTES))
     except ValueError as error:
-        raise ValueError(_damaged(path, str(error))) from error
+        raise UserError(_damaged(path, str(error))) from error
     wide = {k: x.astype(np.float32) for k, x in state.items() if x.dtype.kind == "V"}
-    return state | wide  # NumPy has no bfloat16 of its own.
+    return state | wide  # NumPy itself has no bfloat16.
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -42,21 +43,21 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{path} needs PyTorch to be read: pip install torch. Or save it as "
-            f".safetensors, which does not."
+            f".safetensors, which needs no PyTorch."
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Pickle's own, zip's own, and many more.
-        reason = "it is not a state dict that torch.save wrote"
-        raise ValueError(_damaged(path, reason)) from error
+    except Exception as error:  # From pickle, zipfile and others.
+        reason = "it is not a state dict saved by torch.save"
+        raise UserError(_damaged(path, reason)) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(x, torch.Tensor) for x in state.values()
     ):
-        raise ValueError(
-            f"{path} needs to hold a state dict, names to tensors, and holds something "
-            f"else. Save model.state_dict() of it."
+        raise UserError(
+            f"{path} needs to hold a state dict, tensors by name, and holds something "
+            f"else. Save model.state_dict() instead."
         )
     return {
         name: (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()

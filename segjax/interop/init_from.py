@@ -1,20 +1,21 @@
-"""Beginning a training from variables that were imported."""
+"""Initialization of training from pretrained variables."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from segjax.errors import UserError
 from segjax.typing import Array, PyTree
 
 
 def init_from(
     variables: PyTree, *, exclude: Sequence[str] = ()
 ) -> Callable[[PyTree], PyTree]:
-    """A function from fresh variables to the same with imported ones in their place.
+    """Makes a function that replaces freshly initialized variables by pretrained ones.
 
-    To train a detector for other classes, exclude the layers that know of classes; to
-    train one on an imported ResNet, name its place:
+    To train a detector for other classes, exclude the layers that depend on the
+    classes; to use an imported ResNet as its backbone, nest the variables accordingly:
 
         init_from(interop.load("coco"), exclude=[
             "params/roi_heads/box/score", "params/roi_heads/box/delta",
@@ -23,32 +24,31 @@ def init_from(
         init_from({name: {"body": tree} for name, tree in body.items()})
 
     Args:
-        variables: Collections, such as `load` gives; parts of them will do.
-        exclude: Beginnings of paths that stay as they are, whatever `variables` has
-            there.
+        variables: Collections, such as those of `load`, or parts of them.
+        exclude: Prefixes of paths that keep their fresh initialization.
 
     Returns:
-        `fresh -> variables` of the same names, shapes and dtypes; may be traced.
-        It raises a ValueError that names the first array which the model has not, or
-        has in another shape.
+        `fresh -> variables` with the same names, shapes and dtypes; may be traced.
+        It raises a ValueError that names the first array that the model does not have,
+        or has with another shape.
     """
     loaded = {name: x for name, x in _named(variables) if not _under(name, exclude)}
 
-    def start(fresh: PyTree) -> PyTree:
+    def initialize(fresh: PyTree) -> PyTree:
         here = dict(_named(fresh))
         for name, x in loaded.items():
             if name not in here or here[name].shape != x.shape:
                 has = list(here[name].shape) if name in here else "nothing"
-                raise ValueError(
-                    f"{name} is {list(x.shape)} in what is loaded, the model has {has} "
-                    f"there. Give the model that was imported, or exclude={[name]}."
+                raise UserError(
+                    f"{name} is {list(x.shape)} in the loaded variables, the model has "
+                    f"{has} there. Use the imported model, or exclude={[name]}."
                 )
         return jax.tree.map_with_path(
             lambda path, x: jnp.asarray(loaded.get(_name(path), x), x.dtype),
             fresh,
         )
 
-    return start
+    return initialize
 
 
 def _named(tree: PyTree) -> list[tuple[str, Array]]:

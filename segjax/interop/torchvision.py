@@ -1,4 +1,4 @@
-"""Parameters of torchvision's ResNets and Mask R-CNNs as ours, tensor for tensor."""
+"""Conversion of torchvision's ResNets and Mask R-CNNs to segjax's variables."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.typing import PyTree
 
-_IGNORED = "num_batches_tracked"  # A counter that no network reads.
-_CLASSIFIER = ("fc.weight", "fc.bias")  # Of ImageNet, after a ResNet's features.
+_COUNTER = "num_batches_tracked"  # Not used in inference.
+_CLASSIFIER = ("fc.weight", "fc.bias")  # A ResNet's ImageNet classifier.
 
-# Our modules, written as paths, and theirs. A norm's path ends in `norm`.
+# Paths of segjax's modules, and torchvision's. The path of a norm ends in `norm`.
 _MODULES = (
     (r"^(body/)?conv1/conv$", r"{body}conv1"),
     (r"^(body/)?conv1/norm$", r"{body}bn1"),
@@ -37,7 +38,7 @@ _MODULES = (
     (r"^roi_heads/mask/logits$", r"roi_heads.mask_predictor.mask_fcn_logits"),
 )
 
-# Names that files from before torchvision 0.13 have, and today's.
+# Names before torchvision 0.13, and current names.
 _OLD_NAMES = (
     (r"^(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
     (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
@@ -46,85 +47,86 @@ _OLD_MASK_HEAD = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)
 
 
 def from_torchvision(
-    state: Mapping[str, np.ndarray], shapes: PyTree, *, epsilon: float
+    state_dict: Mapping[str, np.ndarray], shapes: PyTree, *, epsilon: float
 ) -> dict[str, Any]:
-    """Variables of one of our networks from a state dict of torchvision's.
+    """Converts a state dict of torchvision to the variables of a segjax model.
 
     Args:
-        state: Names to arrays, as `read_tensors` gives them. What `unread` names is
-            left out.
-        shapes: What `jax.eval_shape(model.init, key, image)` gives. Where the model
-            has frozen norms, a batch norm's four tensors become their two; its batch
-            norms keep all four.
-        epsilon: Of the batch norms that become frozen ones: 1e-5, but 0 in
-            torchvision's own COCO_V1 weights of `maskrcnn_resnet50_fpn`.
+        state_dict: Arrays by name, from `read_tensors`. `ignored_keys` are skipped.
+        shapes: Result of `jax.eval_shape(model.init, key, image)`. If the model has
+            frozen norms, the four tensors of each batch norm are folded into two;
+            models with batch norms keep all four.
+        epsilon: Epsilon of the batch norms that are folded: 1e-5, except for
+            torchvision's COCO_V1 weights of `maskrcnn_resnet50_fpn`, which have 0.
 
     Returns:
         Collections (`params`, `frozen`, `batch_stats`) of float32 NumPy arrays with
         the names and shapes of `shapes`.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape; the message
-            names it.
+        ValueError: If a key is missing or unexpected, or a tensor has another shape;
+            the message names it.
     """
-    left_out = unread(state)
-    tensors = {_today(name): x for name, x in state.items() if name not in left_out}
+    ignored = ignored_keys(state_dict)
+    tensors = {
+        _current_name(name): x for name, x in state_dict.items() if name not in ignored
+    }
     source = _Source(tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     variables = [
         _leaf([k.key for k in path], leaf.shape, source, epsilon)
         for path, leaf in leaves
     ]
-    left = sorted(source.left())
-    if left:
-        raise ValueError(
-            f"the checkpoint has {left[0]} {list(tensors[left[0]].shape)}, which the "
-            f"model has not{_more(left)}. Name the model that it was saved from."
+    unexpected = sorted(source.unread())
+    if unexpected:
+        first = unexpected[0]
+        raise UserError(
+            f"the checkpoint has {first} {list(tensors[first].shape)}, which the model "
+            f"does not have{_more(unexpected)}. Name the model that it was saved from."
         )
     return jax.tree.unflatten(structure, variables)
 
 
-def unread(state: Iterable[str]) -> list[str]:
-    """Names of tensors that are expected and not used.
+def ignored_keys(state_dict: Iterable[str]) -> list[str]:
+    """Lists the keys that are not imported: counters, and a ResNet's classifier.
 
     Args:
-        state: Names of a state dict: its counters `num_batches_tracked`, and the
-            classifier of a ResNet.
+        state_dict: Keys of a state dict.
     """
-    return [x for x in state if x.endswith(_IGNORED) or x in _CLASSIFIER]
+    return [x for x in state_dict if x.endswith(_COUNTER) or x in _CLASSIFIER]
 
 
 class _Source:
-    """Tensors by name, and which have been read."""
+    """Tensors by name; records which ones were read."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self._tensors = tensors
         self._read: set[str] = set()
         self.parts = {
             "body": "backbone.body." if _is_detector(tensors) else "",
-            # Four convolutions and a flattening come before it in version 2.
+            # In version 2, it follows four convolutions and a flattening.
             "dense0": "5" if "roi_heads.box_head.5.weight" in tensors else "fc6",
         }
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor of a name, float32."""
+        """Returns a tensor as float32."""
         if name not in self._tensors:
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint lacks {name} {list(shape)}. Name the model that it "
-                f"was saved from, or save all of its state dict."
+                f"was saved from, or save its complete state dict."
             )
         x = self._tensors[name]
         if x.shape != shape:
-            raise ValueError(
+            raise UserError(
                 f"{name} needs the shape {list(shape)}, the checkpoint has "
-                f"{list(x.shape)}. Give the model of the checkpoint, with its number "
+                f"{list(x.shape)}. Name the model of the checkpoint, with its number "
                 f"of classes."
             )
         self._read.add(name)
         return np.asarray(x, np.float32)
 
-    def left(self) -> set[str]:
-        """Names that nothing has read."""
+    def unread(self) -> set[str]:
+        """Returns the names that were not read."""
         return self._tensors.keys() - self._read
 
 
@@ -135,7 +137,7 @@ def _is_detector(tensors: Mapping[str, np.ndarray]) -> bool:
 def _leaf(
     path: list[str], shape: tuple[int, ...], source: _Source, epsilon: float
 ) -> np.ndarray:
-    """The value of one of our arrays: collection, modules, and its own name."""
+    """Returns the value of the variable at a path: collection, modules, name."""
     collection, *modules, leaf = path
     modules = "/".join(
         "norm" if re.match(r"(FrozenNorm|BatchNorm)_0$", m) else m for m in modules
@@ -151,22 +153,22 @@ def _leaf(
 
 
 def _module(modules: str, parts: Mapping[str, str]) -> str:
-    """Their name of one of our modules."""
+    """Translates the path of a segjax module to torchvision's name."""
     for ours, theirs in _MODULES:
         match = re.match(ours, modules)
         if match:
             return match.expand(theirs.format(**parts))
-    raise ValueError(
-        f"torchvision's networks have no counterpart of {modules}. Give a model with "
-        f"frozen or batch norms, as models.mask_rcnn_resnet50_fpn and "
-        f"models.resnet50 are."
+    raise UserError(
+        f"torchvision's networks have no counterpart of {modules}. Use a model with "
+        f"frozen or batch norms, such as models.mask_rcnn_resnet50_fpn or "
+        f"models.resnet50."
     )
 
 
 def _frozen(
     leaf: str, theirs: str, shape: tuple[int, ...], source: _Source, epsilon: float
 ) -> np.ndarray:
-    """(x - mean) / sqrt(var + epsilon) * weight + bias, as a scale and a bias."""
+    """Folds (x - mean) / sqrt(var + epsilon) * weight + bias into scale and bias."""
     weight, bias, mean, var = (
         source.read(f"{theirs}.{name}", shape)
         for name in ("weight", "bias", "running_mean", "running_var")
@@ -179,8 +181,8 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 
 def _kernel(modules: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Convert]:
-    """Their shape of a kernel of ours, and how to make ours of it."""
-    if modules.endswith("mask/deconv"):  # Theirs is (I, O, H, W), and not mirrored.
+    """Returns torchvision's shape of a kernel, and its conversion to ours."""
+    if modules.endswith("mask/deconv"):  # Theirs is (I, O, H, W), and not flipped.
         height, width, inputs, outputs = shape
         theirs = (inputs, outputs, height, width)
         return theirs, lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1].copy()
@@ -191,14 +193,14 @@ def _kernel(modules: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Conv
         return shape[::-1], lambda x: x.T.copy()
     height, width, inputs, outputs = shape
     whole = (outputs, inputs, height, width)
-    if "/dense" in modules:  # A layer over flattened features, channels first.
+    if "/dense" in modules:  # A dense layer over flattened features, channels first.
         flat = (outputs, inputs * height * width)
         return flat, lambda x: x.reshape(whole).transpose(2, 3, 1, 0).copy()
     return whole, lambda x: x.transpose(2, 3, 1, 0).copy()
 
 
-def _today(name: str) -> str:
-    """A tensor's name as torchvision has it now."""
+def _current_name(name: str) -> str:
+    """Converts a tensor's old name to torchvision's current one."""
     match = _OLD_MASK_HEAD.match(name)
     if match:
         return f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}"

@@ -1,13 +1,18 @@
-"""A trained model as data: its parts by name in `model.json`, its variables beside it.
+"""Saving a trained model as data: `model.json` and a file of its variables.
 
-Reading one executes nothing but segjax's own code: names are looked up in a closed
-list, and variables are plain arrays.
+Reading one executes only segjax's own code: names are looked up in a closed list, and
+variables are plain arrays.
 """
 
-from segjax.model_file.encoding import NotOursError as NotOursError
-from segjax.model_file.encoding import decode as decode
-from segjax.model_file.encoding import encode as encode
-from segjax.model_file.files import NAME as NAME
-from segjax.model_file.files import forward_of as forward_of
-from segjax.model_file.files import read as read
-from segjax.model_file.files import write as write
+from segjax.model_file.encoding import NotSerializableError, decode, encode
+from segjax.model_file.files import MODEL_JSON, build_forward, read, write
+
+__all__ = [
+    "MODEL_JSON",
+    "NotSerializableError",
+    "build_forward",
+    "decode",
+    "encode",
+    "read",
+    "write",
+]

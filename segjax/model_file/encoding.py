@@ -1,4 +1,4 @@
-"""segjax's own modules, and what goes before them, as JSON values and back."""
+"""Serialization of segjax's modules and preprocessing steps to JSON values."""
 
 import dataclasses
 import functools
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax import forward, models, ops
+from segjax.errors import UserError
 from segjax.models import layers, resnet
 
-# Files hold these names, so a name that was once here keeps its meaning.
+# Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
     "FCN": models.FCN,
     "FPN": models.FPN,
@@ -51,26 +52,25 @@ _NAMED: dict[str, Any] = _CLASSES | {
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
 
 
-class NotOursError(ValueError):
-    """A part of a model is not segjax's own, so a file cannot hold it as data."""
+class NotSerializableError(UserError):
+    """A part of a model is not from segjax, so it cannot be serialized as data."""
 
 
 def encode(value: Any, *, part: str = "model") -> Any:
-    """A part of a model as a JSON value.
+    """Encodes a part of a model as a JSON value.
 
     Args:
-        value: One of segjax's own linen modules or preprocessing steps, with attributes
-            that are numbers, strings, None, dtypes, tuples, lists, or again segjax's
-            own: modules, blocks (those of `models.remat` too), norms, and
-            `functools.partial` of them.
-        part: What it is, for messages.
+        value: One of segjax's linen modules or preprocessing steps, with attributes
+            that are numbers, strings, None, dtypes, tuples, lists, or segjax's modules,
+            blocks (also with `models.remat`), norms, and `functools.partial` of these.
+        part: Name of the part, for messages.
 
     Returns:
-        What `json.dumps` takes. All attributes are in it, those that have their default
-        too, so that a later default changes no saved model.
+        A value for `json.dumps`. It contains all attributes, also those with default
+        values, so that changing a default does not change saved models.
 
     Raises:
-        NotOursError: Naming the first part that is not segjax's own.
+        NotSerializableError: If a part is not from segjax; names the first one.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -117,22 +117,24 @@ def _encode_object(value: Any, part: str) -> Any:
         return {"dtype": name}
     shown = getattr(value, "__qualname__", type(value).__qualname__)
     module = getattr(value, "__module__", type(value).__module__)
-    raise NotOursError(f"{part} is {module}.{shown}, which is not a part of segjax")
+    raise NotSerializableError(
+        f"{part} is {module}.{shown}, which is not a part of segjax"
+    )
 
 
 def decode(value: Any) -> Any:
-    """What `encode` made a JSON value of.
+    """Decodes a JSON value that `encode` returned.
 
     Args:
-        value: Of `encode`, perhaps through JSON.
+        value: From `encode`, also after a JSON round trip.
 
     Returns:
-        An equal module, function, number or tuple. Nothing outside of segjax's own list
-        of names is imported or called.
+        A module, function, number or tuple equal to the original. Only names in
+        segjax's own list are imported or called.
 
     Raises:
-        ValueError: If a name is not in the list, or a class does not take its
-            attributes, as in a file of a newer segjax.
+        ValueError: If a name is not in the list, or a class does not have an attribute,
+            as in a file written by a newer segjax.
     """
     if isinstance(value, list):
         return tuple(decode(x) for x in value)
@@ -150,37 +152,39 @@ def decode(value: Any) -> Any:
         case {"remat": block}:
             return models.remat(decode(block))
         case {"partial": function, "args": args, "keywords": keywords}:
-            return functools.partial(decode(function), *decode(args), **_each(keywords))
+            return functools.partial(
+                decode(function), *decode(args), **_decode_values(keywords)
+            )
         case {"class": name, "attributes": attributes}:
-            return _build(_look_up(_CLASSES, name), name, _each(attributes))
-    raise ValueError(f"a part of a model needs a name or a class, got {value}.")
+            return _build(_look_up(_CLASSES, name), name, _decode_values(attributes))
+    raise UserError(f"a part of a model needs a name or a class, got {value}.")
 
 
-def _each(values: Mapping[str, Any]) -> dict[str, Any]:
+def _decode_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: decode(value) for name, value in values.items()}
 
 
 def _build(ours: type, name: str, attributes: dict[str, Any]) -> Any:
     unknown = attributes.keys() - {field.name for field in _attributes(ours)}
     if unknown:
-        raise ValueError(
-            f"{name} has no {', '.join(sorted(unknown))} in this segjax. Use the "
-            f"segjax that wrote the model, or a newer one."
+        raise UserError(
+            f"{name} has no attribute {', '.join(sorted(unknown))} in this version of "
+            f"segjax. Use the version that wrote the model, or a newer one."
         )
     return ours(**attributes)
 
 
 def _look_up(table: Mapping[str, Any], name: str) -> Any:
     if name not in table:
-        raise ValueError(
-            f"this segjax has no {name}. Use the segjax that wrote the model, or a "
-            f"newer one."
+        raise UserError(
+            f"this version of segjax has no {name}. Use the version that wrote the "
+            f"model, or a newer one."
         )
     return table[name]
 
 
 def _attributes(ours: type) -> list[dataclasses.Field]:
-    """Fields that a constructor takes; a module's parent is no part of it."""
+    """Returns the fields of a constructor, except a module's parent."""
     return [f for f in dataclasses.fields(ours) if f.init and f.name != "parent"]
 
 
@@ -189,7 +193,7 @@ def _blocks() -> tuple[type, ...]:
 
 
 def _dtype_name(value: Any) -> str:
-    """Of jnp.float32, np.float32 and np.dtype("float32"): "float32"; else ""."""
+    """Returns "float32" for jnp.float32, np.float32 and its dtype; "" for others."""
     is_type = isinstance(value, type) and issubclass(value, np.generic)
     if is_type or isinstance(value, np.dtype | type(jnp.float32)):
         return np.dtype(value).name

@@ -1,4 +1,4 @@
-"""What `model.json` must hold, field by field, before anything relies on it."""
+"""Validation of the fields of `model.json`."""
 
 import math
 import re
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 TASKS = ("semantic", "instance", "multilabel")
-_MOST_CLASSES = 65534
-_LARGEST = 2**16
-"""Of `multiple` and `max_shapes`; each shape is a compiled program."""
+_MAX_CLASSES = 65534
+_MAX_COUNT = 2**16
+"""Of channels, `multiple` and `max_shapes`."""
 
 
 def first_fault(description: Mapping[str, Any]) -> str:
-    """Says of the first field that is not as it must be what it is; "" if none is."""
+    """Describes the first invalid field; "" if all are valid."""
     for name, (need, fits) in _FIELDS.items():
         if name == "colors" and description.get(name) is None:
             continue
         if not fits(description[name]):
-            return f"its {name} are not {need}"
+            return f"its field {name} is not {need}"
     colors = description.get("colors")
     if colors is not None and len(colors) != len(description["classes"]):
         return f"it has {len(colors)} colors for {len(description['classes'])} classes"
@@ -28,8 +28,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_count(value: Any, most: int = _LARGEST) -> bool:
-    return type(value) is int and 1 <= value <= most
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _MAX_COUNT
 
 
 def _is_number(value: Any) -> bool:
@@ -37,7 +37,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_classes(value: Any) -> bool:
-    fits = isinstance(value, list) and 1 <= len(value) <= _MOST_CLASSES
+    fits = isinstance(value, list) and 1 <= len(value) <= _MAX_CLASSES
     return fits and all(map(_is_text, value))
 
 
@@ -76,8 +76,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "colors": ("a list of #rrggbb", _are_colors),
     "image": ("channels, dtype and range", _is_image),
     "task": (f"one of {', '.join(TASKS)}", lambda value: value in TASKS),
-    "multiple": ("a whole number", _is_count),
-    "max_shapes": ("a whole number", _is_count),
+    "multiple": ("a positive integer", _is_count),
+    "max_shapes": ("a positive integer", _is_count),
     "needs_code": ("text or null", lambda x: x is None or isinstance(x, str)),
     "module": _PART,
     "preprocess": _PART,

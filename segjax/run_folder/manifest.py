@@ -143,7 +143,7 @@ def write_json(path: pathlib.Path, value: Mapping) -> None:
     """
     text = json.dumps(without_nan(value), indent=2, allow_nan=False)
     with saving(path):
-        writing.replace(path, f"{text}\n".encode())
+        writing.write_bytes(path, f"{text}\n".encode())
 
 
 def without_nan(value: Any) -> Any:

@@ -289,7 +289,7 @@ def truncate_log(path: pathlib.Path, step: int) -> None:
     kept = "".join(f"{line}\n" for line in lines if _is_kept(line, step)).encode()
     if kept == raw:
         return
-    writing.replace(path, kept)
+    writing.write_bytes(path, kept)
 
 
 def _is_kept(line: str, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""Training curves as one SVG that takes on the colors of its page."""
+"""Training curves as an SVG that adapts to the colors of its page."""
 
 import io
 import math
@@ -12,15 +12,15 @@ Records = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[list[int], list[float]]]
 
 _INK = "#010203"
-"""Stands for the page's text color until the SVG is written."""
+"""Placeholder of the page's text color, replaced in the SVG."""
 
 COLORS = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
 COLORS = [COLORS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
-_SMOOTH_FROM = 60
-_MOST_SCORES = 4
-_MOST_INSIDE = 4  # Entries of a legend that fit between the lines.
-_TELLING = (
+_MIN_SMOOTHED = 60
+_MAX_SCORES = 4
+_MAX_LEGEND_INSIDE = 4  # Legends with more entries are placed next to the plot.
+_COMMON_SCORES = (
     "mean_iou",
     "mean_dice",
     "pixel_accuracy",
@@ -33,9 +33,9 @@ _TELLING = (
 
 
 def by_importance(names: Iterable[str], *, monitor: str | None = None) -> list[str]:
-    """Names of metrics: the one that picked the best checkpoint, those most quoted."""
+    """Sorts metric names: the monitored one first, then the most common ones."""
     names = list(names)
-    first = [n for n in (monitor or "", *_TELLING) if n in names]
+    first = [n for n in (monitor or "", *_COMMON_SCORES) if n in names]
     return list(dict.fromkeys([*first, *names]))
 
 
@@ -43,16 +43,16 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
     """Plots losses, scores, learning rate and gradient norm against the step.
 
     Args:
-        records: Lines of metrics.jsonl: `kind` is "train" or "eval", `step` an
-            integer, the rest numbers by name. Scores are the four most telling of
-            eval records' names without a slash whose values lie in [0, 1]. The legend
-            gives the last value; of long losses and norms, which are drawn smoothed,
-            the mean of the last thirtieth.
-        monitor: The metric that picks the best checkpoint, drawn first.
+        records: Records of metrics.jsonl: `kind` is "train" or "eval", `step` an
+            integer, the rest numbers by name. Scores are the four most important
+            metrics of eval records without a slash in their name and with values in
+            [0, 1]. The legend shows the last value; for long losses and norms, which
+            are smoothed, the mean of the last thirtieth.
+        monitor: The metric that selects the best checkpoint, drawn first.
 
     Returns:
-        An `<svg>` element that refers to nothing outside itself and uses
-        `currentColor`; None where there is nothing to plot.
+        A self-contained `<svg>` element that uses `currentColor`; None if there is
+        nothing to plot.
     """
     train = [r for r in records if r.get("kind") == "train"]
     evaluated = [r for r in records if r.get("kind") == "eval"]
@@ -67,19 +67,19 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
 
 
 def title(name: str) -> str:
-    """`mean_iou` as people write it: `mean IoU`."""
+    """Formats a metric name: `mean_iou` to `mean IoU`."""
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
     names |= {name: name.upper() for name in ("ap", "ap50", "ap75", "ar")}
     return " ".join(names.get(word, word) for word in name.split("_"))
 
 
-def dress(axes: Any, panel: str, *, ink: str) -> None:
-    """Gives a filled panel its title, step axis, thin grid and legend.
+def style_axes(axes: Any, panel: str, *, ink: str) -> None:
+    """Adds title, step axis, thin grid and legend to a plotted panel.
 
     Args:
-        axes: Matplotlib's, with what it shows drawn.
-        panel: Its title.
-        ink: The color of text and lines.
+        axes: Matplotlib axes, already plotted.
+        panel: Title of the panel.
+        ink: Color of text and lines.
     """
     axes.set_xlim(left=0)
     axes.set_title(panel, loc="left", fontsize=10, color=ink)
@@ -89,14 +89,14 @@ def dress(axes: Any, panel: str, *, ink: str) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set(color=ink, alpha=0.4)
-    many = len(axes.get_legend_handles_labels()[1]) > _MOST_INSIDE
+    many = len(axes.get_legend_handles_labels()[1]) > _MAX_LEGEND_INSIDE
     beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}
     axes.legend(fontsize=8, labelcolor=ink, frameon=False, **beside)
 
 
 def _losses(train: Records, evaluated: Records) -> Series:
     names = sorted({k for r in train for k in r if k.startswith("loss/")})
-    # A single term is the loss itself.
+    # A single term equals the loss.
     series = _series(train, ["loss", *(names if len(names) > 1 else [])])
     series = {f"train {name}": points for name, points in series.items()}
     for split, records in _by_split(evaluated).items():
@@ -108,18 +108,18 @@ def _losses(train: Records, evaluated: Records) -> Series:
 def _scores(evaluated: Records, monitor: str | None) -> Series:
     scores: Series = {}
     splits = _by_split(evaluated)
-    # A split that was looked at once, as test is, has no curve.
+    # A split that was evaluated only once, such as test, has no curve.
     longest = max(map(len, splits.values()), default=0)
     splits = {k: v for k, v in splits.items() if len(v) > 1 or longest == 1}
     for split, records in splits.items():
-        # "step" and "epoch" count; the rest without a slash is a metric.
+        # All names without a slash are metrics, except "step", "epoch" and "loss".
         names = dict.fromkeys(k for r in records for k in r if "/" not in k)
         names = [n for n in names if n not in ("step", "epoch", "loss")]
         names = by_importance(names, monitor=monitor)
         prefix = f"{split} " if len(splits) > 1 else ""
         found = _series(records, names).items()
         found = [(k, v) for k, v in found if all(0 <= x <= 1 for x in v[1])]
-        scores |= {prefix + name: points for name, points in found[:_MOST_SCORES]}
+        scores |= {prefix + name: points for name, points in found[:_MAX_SCORES]}
     return scores
 
 
@@ -131,7 +131,7 @@ def _by_split(records: Records) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _series(records: Records, names: Sequence[str]) -> Series:
-    """Finite values by name; names without any are left out."""
+    """Returns steps and finite values by name; names without any are omitted."""
     series: Series = {}
     for name in names:
         usable = [r for r in records if _is_number(r.get(name))]
@@ -157,7 +157,7 @@ def _svg(panels: Mapping[str, Series]) -> str:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     stream = io.StringIO()
-    # Text stays text, in the page's font; the salt makes identifiers repeatable.
+    # Text is not converted to paths; the salt makes identifiers deterministic.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "segjax"}):
         figure.savefig(
             stream,
@@ -172,28 +172,29 @@ def _svg(panels: Mapping[str, Series]) -> str:
 def _plot(axes: Any, panel: str, series: Series) -> None:
     for i, (name, (steps, values)) in enumerate(series.items()):
         line = {"color": COLORS[i % len(COLORS)], "linewidth": 1.6}
-        if panel in _NOISY and len(values) >= _SMOOTH_FROM:
+        if panel in _NOISY and len(values) >= _MIN_SMOOTHED:
             axes.plot(steps, values, **(line | {"linewidth": 0.8, "alpha": 0.3}))
             values = _running_mean(values, len(values) // 30)
         elif len(values) < 30:
             line |= {"marker": "o", "markersize": 3}
-        axes.plot(steps, values, label=f"{title(name)} {short(values[-1])}", **line)
+        label = f"{title(name)} {format_number(values[-1])}"
+        axes.plot(steps, values, label=label, **line)
     values = [v for _, points in series.values() for v in points]
     if panel in _NOISY and min(values) > 0:
         if max(values) > 30 * min(values):
             axes.set_yscale("log")
     elif panel == "score":
         axes.set_ylim(min(0.0, *values), 1.02)
-    dress(axes, panel, ink=_INK)
+    style_axes(axes, panel, ink=_INK)
 
 
-def short(x: float) -> str:
-    """Three decimals, or three significant digits of small and large numbers."""
+def format_number(x: float) -> str:
+    """Formats with three decimals; small and large numbers with three digits."""
     return f"{x:.3f}" if 0.01 <= abs(x) < 10 else f"{x:.3g}"
 
 
 def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Mean of up to `window` values ending at each place."""
+    """Computes the mean of up to `window` values ending at each position."""
     means, total = [], 0.0
     for i, value in enumerate(values):
         total += value - (values[i - window] if i >= window else 0.0)

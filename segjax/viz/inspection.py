@@ -1,4 +1,4 @@
-"""A ranking of examples to look at: one sheet of pictures, one page."""
+"""A ranking of examples as a sheet of pictures and as an HTML page."""
 
 import base64
 import dataclasses
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segjax import optional
+from segjax.errors import UserError
 from segjax.typing import Array
 from segjax.viz.instances import outlines
 from segjax.viz.legend import INK, PAPER, Sheet, legend
@@ -19,7 +20,8 @@ from segjax.viz.rgb import Picture, to_rgb
 from segjax.viz.triptych import fit
 
 MIN_SIDE, MAX_SIDE = 128, 256
-"""Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
+"""Small panels are enlarged by an integer factor towards MIN_SIDE on the shorter side;
+large ones are shrunk to MAX_SIDE on the longer side."""
 
 _MARGIN, _GUTTER, _GAP = 14, 4, 22
 _LINE, _FONT_SIZE = 18, 14
@@ -32,9 +34,9 @@ class Card:
     """One example of a ranking.
 
     Attributes:
-        title: Which it is.
-        note: Its scores, in words.
-        picture: What `panels` drew.
+        title: Its name.
+        note: Its scores, as text.
+        picture: Drawn by `panels` or `object_panels`.
     """
 
     title: str
@@ -57,18 +59,19 @@ def panels(
         truth: [H, W] class ids; never read where not valid.
         prediction: [H, W] class ids.
         palette: [C, 3] colors; class 0 is not drawn.
-        valid: [H, W] False where truth is void.
+        valid: [H, W] False where truth is ignored.
 
     Returns:
-        uint8 [height, width, 3]; each panel is at least 128 pixels on its shorter
-        side unless that makes the longer one over 256.
+        uint8 [height, width, 3]; each panel is at least 128 pixels on its shorter side
+        unless the longer side would then exceed 256.
     """
-    factor = max(1, min(-(-MIN_SIDE // min(image.shape[:2])), _largest(image.shape)))
+    largest = MAX_SIDE // max(image.shape[:2])
+    factor = max(1, min(-(-MIN_SIDE // min(image.shape[:2])), largest))
     image, truth, prediction, valid = (
         np.asarray(x).repeat(factor, 0).repeat(factor, 1)
         for x in (to_rgb(image), truth, prediction, valid)
     )
-    return _beside(
+    return _side_by_side(
         image,
         overlay(image, truth, palette, valid=valid),
         overlay(image, prediction, palette),
@@ -78,7 +81,7 @@ def panels(
 def object_panels(
     image: Picture, truth: Mapping[str, Array], found: Mapping[str, Array]
 ) -> Sheet:
-    """Draws image | image with its true objects | image with those found.
+    """Draws image | image with true objects | image with detected objects.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
@@ -86,17 +89,17 @@ def object_panels(
         found: See `instances`.
 
     Returns:
-        uint8 [height, width, 3]; small images are enlarged, and large ones shrunk until
-        a panel's longer side is 256 pixels.
+        uint8 [height, width, 3]; small images are enlarged, and panels are shrunk to at
+        most 256 pixels on their longer side.
     """
     image = to_rgb(image)
     sides = (outlines(image, side) for side in (truth, found))
-    return _beside(np.asarray(fit(image, Image.Resampling.BOX)), *sides)
+    return _side_by_side(np.asarray(fit(image, Image.Resampling.BOX)), *sides)
 
 
-def _beside(*pictures: np.ndarray) -> Sheet:
-    """Pictures of one size in a row, shrunk where they are large."""
-    pictures = tuple(_shrunk(picture) for picture in pictures)
+def _side_by_side(*pictures: np.ndarray) -> Sheet:
+    """Puts pictures of equal size in a row, shrunk to MAX_SIDE."""
+    pictures = tuple(_shrink(picture) for picture in pictures)
     height, width = pictures[0].shape[:2]
     sheet = np.full((height, 3 * width + 2 * _GUTTER, 3), PAPER, np.uint8)
     for i, picture in enumerate(pictures):
@@ -108,28 +111,28 @@ def _beside(*pictures: np.ndarray) -> Sheet:
 def inspection_sheet(
     cards: Sequence[Card], classes: Sequence[str], *, palette: Palette
 ) -> Sheet:
-    """Draws cards in rows of three, with their captions, above a legend.
+    """Draws cards with captions in rows of three, and a legend below.
 
     Args:
         cards: In the order of the ranking; at least one.
-        classes: C names, for the legend; none where no class has a color of its own.
+        classes: C names, for the legend; empty if colors do not stand for classes.
         palette: [C, 3] colors.
 
     Raises:
-        ValueError: If there is no card.
+        ValueError: If there are no cards.
     """
     if not cards:
-        raise ValueError("inspection_sheet needs at least one card, got none.")
-    drawn = [_with_caption(card) for card in cards]
+        raise UserError("inspection_sheet needs at least one card, got none.")
+    drawn = [_draw_card(card) for card in cards]
     width = max(picture.shape[1] for picture in drawn)
     rows = []
     for start in range(0, len(drawn), _COLUMNS):
         row = drawn[start : start + _COLUMNS]
         height = max(picture.shape[0] for picture in row)
-        rows.append(np.hstack([_on_paper(x, height, width + _GAP) for x in row]))
+        rows.append(np.hstack([_pad(x, height, width + _GAP) for x in row]))
     total = max(row.shape[1] for row in rows)
     rows.append(legend(_entries(classes, palette), width=total))
-    sheet = np.vstack([_on_paper(row, row.shape[0], total) for row in rows])
+    sheet = np.vstack([_pad(row, row.shape[0], total) for row in rows])
     return np.pad(sheet, ((_MARGIN,) * 2, (_MARGIN,) * 2, (0, 0)), constant_values=255)
 
 
@@ -142,15 +145,15 @@ def write_inspection(
     title: str,
     facts: Sequence[tuple[str, str]],
 ) -> None:
-    """Writes the page: one HTML file that opens offline.
+    """Writes a self-contained HTML page.
 
     Args:
         path: The file.
         cards: In the order of the ranking.
         classes: C names.
         palette: [C, 3] colors.
-        title: Of the page.
-        facts: Pairs of a name and a value for the line below the title.
+        title: Title of the page.
+        facts: (name, value) pairs for the line below the title.
 
     Raises:
         ValueError: If Jinja2 is not installed.
@@ -169,11 +172,7 @@ def write_inspection(
     path.write_text(page, encoding="utf-8")
 
 
-def _largest(shape: Sequence[int]) -> int:
-    return MAX_SIDE // max(shape[:2])
-
-
-def _shrunk(picture: np.ndarray) -> np.ndarray:
+def _shrink(picture: np.ndarray) -> np.ndarray:
     shrink = MAX_SIDE / max(picture.shape[:2])
     if shrink >= 1:
         return picture
@@ -182,8 +181,8 @@ def _shrunk(picture: np.ndarray) -> np.ndarray:
     return np.asarray(small)
 
 
-def _with_caption(card: Card) -> Sheet:
-    """The picture with title and note below it, each on one line."""
+def _draw_card(card: Card) -> Sheet:
+    """Draws the picture with title and note below it, each on one line."""
     font = ImageFont.load_default(_FONT_SIZE)
     picture = Image.fromarray(card.picture)
     size = (picture.width, picture.height + 2 * _LINE + _GAP)
@@ -191,15 +190,15 @@ def _with_caption(card: Card) -> Sheet:
     sheet.paste(picture, (0, 0))
     pen = ImageDraw.Draw(sheet)
     for line, (text, ink) in enumerate([(card.title, INK), (card.note, _SOFT)]):
-        text = _cut(text, font, picture.width)
+        text = _truncate(text, font, picture.width)
         pen.text((0, picture.height + 5 + line * _LINE), text, ink, font)
     return np.asarray(sheet)
 
 
-def _cut(
+def _truncate(
     text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> str:
-    """As much of a text as fits into a width, with an ellipsis where it does not."""
+    """Truncates a text to a width in pixels, with an ellipsis."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:
@@ -207,7 +206,7 @@ def _cut(
     return f"{text}…"
 
 
-def _on_paper(picture: Sheet, height: int, width: int) -> Sheet:
+def _pad(picture: Sheet, height: int, width: int) -> Sheet:
     sheet = np.full((height, width, 3), PAPER, np.uint8)
     sheet[: picture.shape[0], : picture.shape[1]] = picture
     return sheet
@@ -216,7 +215,7 @@ def _on_paper(picture: Sheet, height: int, width: int) -> Sheet:
 def _entries(
     classes: Sequence[str], palette: Palette
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and colors of the classes that are drawn: all but the first."""
+    """Returns names and colors of all classes except background."""
     return [
         (name, tuple(palette[i].tolist())) for i, name in enumerate(classes) if i > 0
     ]

@@ -1,4 +1,4 @@
-"""Class names and their colors, as a picture."""
+"""The legend: class names and their colors."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ LINE, FONT_SIZE = 26, 17
 
 
 def legend(entries: Sequence[tuple[str, tuple[int, ...]]], *, width: int) -> Sheet:
-    """Draws names beside swatches of their colors, in as many lines as they need.
+    """Draws names next to swatches of their colors, wrapped into lines.
 
     Args:
         entries: Names and their RGB colors.
-        width: Of the picture, in pixels.
+        width: Width of the picture, in pixels.
 
     Returns:
-        uint8 [26 * lines, width, 3]; one empty line if there is no entry.
+        uint8 [26 * lines, width, 3]; one empty line if there are no entries.
     """
     font = ImageFont.load_default(FONT_SIZE)
-    places, lines = _flow([name for name, _ in entries], font, width)
+    places, lines = _wrap([name for name, _ in entries], font, width)
     sheet = Image.new("RGB", (width, lines * LINE), PAPER)
     pen = ImageDraw.Draw(sheet)
     for (name, swatch), (left, line) in zip(entries, places, strict=True):
@@ -35,10 +35,10 @@ def legend(entries: Sequence[tuple[str, tuple[int, ...]]], *, width: int) -> She
     return np.asarray(sheet)
 
 
-def _flow(
+def _wrap(
     names: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> tuple[list[tuple[float, int]], int]:
-    """Places names like words in lines: their (x, line), and how many lines."""
+    """Wraps names into lines; returns their (x, line), and the number of lines."""
     places, x, line = [], 0.0, 0
     for name in names:
         step = 18 + font.getlength(name) + 16

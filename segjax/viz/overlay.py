@@ -1,8 +1,9 @@
-"""Label maps as colors, alone and on top of their image."""
+"""Label maps as colors, alone and over their image."""
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
+from segjax.errors import UserError
 from segjax.typing import Array
 from segjax.viz.rgb import Picture, Rgb, to_rgb
 
@@ -10,17 +11,19 @@ Palette = UInt8[np.ndarray, "c 3"]
 LabelMap = Integer[Array, "h w"]
 ValidMap = Bool[Array, "h w"]
 
-VOID_COLOR = np.array([150, 150, 150], np.uint8)
-WRONG_COLOR = np.array([235, 64, 52], np.uint8)
+IGNORED_COLOR = np.array([150, 150, 150], np.uint8)
+ERROR_COLOR = np.array([235, 64, 52], np.uint8)
 
 
-def color(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> Rgb:
-    """Paints each class in its color.
+def label_to_rgb(
+    label: LabelMap, palette: Palette, valid: ValidMap | None = None
+) -> Rgb:
+    """Maps class ids to colors.
 
     Args:
         label: [H, W] class ids in [0, C); never read where not valid.
         palette: [C, 3] colors.
-        valid: [H, W] False where a pixel is gray; None for all True.
+        valid: [H, W] False for ignored pixels, which are gray; None for all True.
 
     Returns:
         [H, W, 3].
@@ -32,12 +35,12 @@ def color(label: LabelMap, palette: Palette, valid: ValidMap | None = None) -> R
     keep = np.ones(label.shape, bool) if valid is None else np.asarray(valid)
     safe = np.where(keep, label, 0).astype(np.int64)
     if safe.size and not 0 <= safe.min() <= safe.max() < len(palette):
-        raise ValueError(
-            f"color needs class ids below {len(palette)}, got "
-            f"{safe.min()}..{safe.max()}. Give one color a class, and mark void "
+        raise UserError(
+            f"label_to_rgb needs class ids below {len(palette)}, got "
+            f"{safe.min()}..{safe.max()}. Pass one color per class, and mark ignored "
             f"pixels in `valid`."
         )
-    return np.where(keep[..., None], palette[safe], VOID_COLOR)
+    return np.where(keep[..., None], palette[safe], IGNORED_COLOR)
 
 
 def overlay(
@@ -52,11 +55,11 @@ def overlay(
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
-        label: [H, W] class ids in [0, C). Class 0 stays as it is.
+        label: [H, W] class ids in [0, C). Class 0 is not tinted.
         palette: [C, 3] colors.
-        valid: [H, W] False where a pixel stays as it is; None for all True.
-        alpha: Share of the class color inside a region, in [0, 1]; its outline,
-            one pixel inside, is opaque.
+        valid: [H, W] False for pixels that are not tinted; None for all True.
+        alpha: Opacity of the class color inside a region, in [0, 1]; its outline, one
+            pixel wide and inside the region, is opaque.
 
     Returns:
         [H, W, 3].
@@ -64,35 +67,35 @@ def overlay(
     label = np.asarray(label)
     tinted = label > 0 if valid is None else (label > 0) & np.asarray(valid)
     label = np.where(tinted, label, 0)
-    share = alpha * tinted
-    share[edges(label) & tinted] = 1
-    share = share[..., None]
-    mixed = (1 - share) * to_rgb(image) + share * color(label, palette)
-    return np.round(mixed).astype(np.uint8)
+    opacity = alpha * tinted
+    opacity[find_boundaries(label) & tinted] = 1
+    opacity = opacity[..., None]
+    blended = (1 - opacity) * to_rgb(image) + opacity * label_to_rgb(label, palette)
+    return np.round(blended).astype(np.uint8)
 
 
 def errors(
     image: Picture, truth: LabelMap, prediction: LabelMap, valid: ValidMap
 ) -> Rgb:
-    """Shows in red, on the dimmed gray image, where the prediction is wrong.
+    """Draws wrong pixels in red on the dimmed gray image.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
         truth: [H, W] class ids; never read where not valid.
         prediction: [H, W] class ids.
-        valid: [H, W] True where a pixel counts.
+        valid: [H, W] False for pixels that are not evaluated.
 
     Returns:
         [H, W, 3].
     """
     gray = to_rgb(image).mean(axis=-1, keepdims=True) * 0.6
     wrong = (np.asarray(truth) != np.asarray(prediction)) & np.asarray(valid)
-    mixed = np.where(wrong[..., None], WRONG_COLOR, gray)
-    return np.round(mixed).astype(np.uint8)
+    shown = np.where(wrong[..., None], ERROR_COLOR, gray)
+    return np.round(shown).astype(np.uint8)
 
 
-def edges(label: LabelMap) -> Bool[np.ndarray, "h w"]:
-    """[H, W] True where one of the four neighbors has another class."""
+def find_boundaries(label: LabelMap) -> Bool[np.ndarray, "h w"]:
+    """Finds the pixels that have a 4-neighbor of another class, [H, W]."""
     label = np.asarray(label)
     edge = np.zeros(label.shape, bool)
     rows, columns = label[1:] != label[:-1], label[:, 1:] != label[:, :-1]

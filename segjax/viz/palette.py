@@ -1,12 +1,14 @@
-"""One color a class."""
+"""Class colors."""
 
 import itertools
 
 import numpy as np
 from jaxtyping import UInt8
 
+from segjax.errors import UserError
+
 BACKGROUND = (16, 18, 27)
-"""Class 0: dark, and left transparent in overlays."""
+"""Class 0: dark, and transparent in overlays."""
 
 OKABE_ITO = (
     (230, 159, 0),
@@ -35,11 +37,11 @@ _LMS_TO_OKLAB = np.array(
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "c 3"]:
-    """Colors that stay apart, also for color-blind eyes up to eight classes.
+    """Returns distinguishable colors, up to eight classes also for color-blind people.
 
-    Class 0 is dark, the next seven are Okabe and Ito's; each one after is the
-    color of middle lightness that is farthest from all before it in OKLab. So a
-    class keeps its color when classes are added.
+    Class 0 is dark, the next seven are Okabe and Ito's; each further one is the color
+    of medium lightness that is farthest from all previous ones in OKLab. So a class
+    keeps its color when classes are added.
 
     Args:
         num_classes: C, at least 1.
@@ -54,18 +56,18 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "c 3"]:
         Okabe and Ito, Color Universal Design, 2008. Ottosson, OKLab, 2020.
     """
     if num_classes < 1:
-        raise ValueError(
-            f"palette needs at least 1 class, got {num_classes}. Give the number of "
+        raise UserError(
+            f"palette needs at least 1 class, got {num_classes}. Pass the number of "
             f"class names."
         )
     colors = [BACKGROUND, *OKABE_ITO][:num_classes]
     levels = range(0, 256, 15)
     candidates = np.array(list(itertools.product(levels, repeat=3)))
     lab = _oklab(candidates)
-    # Neither black nor white nor glaring, and no gray, which stands for void.
+    # Not too dark, light or saturated, and not gray, the color of ignored pixels.
     light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    pleasant = (abs(light - 0.68) < 0.2) & (abs(chroma - 0.13) < 0.07)
-    candidates, lab = candidates[pleasant], lab[pleasant]
+    suitable = (abs(light - 0.68) < 0.2) & (abs(chroma - 0.13) < 0.07)
+    candidates, lab = candidates[suitable], lab[suitable]
     taken = _oklab(np.array(colors))
     distance = np.linalg.norm(lab[:, None] - taken[None], axis=-1).min(axis=1)
     while len(colors) < num_classes:
@@ -76,7 +78,7 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "c 3"]:
 
 
 def _oklab(rgb: np.ndarray) -> np.ndarray:
-    """[N, 3] sRGB in 0..255 to OKLab, where distances look alike."""
+    """Converts [N, 3] sRGB in 0..255 to OKLab, which is perceptually uniform."""
     x = rgb / 255
     linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
     return np.cbrt(linear @ _LINEAR_TO_LMS.T) @ _LMS_TO_OKLAB.T

@@ -1,4 +1,4 @@
-"""A run folder as one HTML file that opens offline."""
+"""The report of a run: one self-contained HTML file."""
 
 import base64
 import importlib.resources
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segjax import optional
+from segjax.errors import UserError
 from segjax.run_folder import schema
 from segjax.viz.curves import by_importance, curves, title
 from segjax.viz.palette import palette
@@ -18,58 +19,58 @@ MAX_SAMPLES = 24
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN/report.html from whatever the run folder holds.
+    """Writes RUN/report.html from the files of the run folder.
 
-    Reads run.json (the manifest), metrics.jsonl, result.json and samples/*.png; a
-    part that is missing is left out. Without result.json the metrics are those of
-    the last evaluation.
+    Reads run.json (the manifest), metrics.jsonl, result.json and samples/*.png; missing
+    parts are omitted. Without result.json, the metrics are those of the last
+    evaluation.
 
     Args:
         run_dir: A run folder.
 
     Returns:
-        The path of the report; it is replaced in one step.
+        The path of the report, which is written atomically.
 
     Raises:
-        ValueError: If `run_dir` is no folder, a JSON file in it is broken, or a
+        ValueError: If `run_dir` is not a folder, a JSON file in it is broken, or a
             package of the extra `report` is not installed.
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
-        raise ValueError(
-            f"write_report needs a run folder, got {run_dir}. Give the folder that "
+        raise UserError(
+            f"write_report needs a run folder, got {run_dir}. Pass the folder that "
             f"holds metrics.jsonl."
         )
     path = run_dir / "report.html"
-    # Beside the target, since a rename is only atomic within one file system.
-    draft = run_dir / f".report.html.{os.getpid()}"
+    # In the same folder, since a rename is only atomic within one file system.
+    temporary = run_dir / f".report.html.{os.getpid()}"
     try:
-        _write(draft, _render(run_dir))
-        os.replace(draft, path)
+        _write(temporary, _render(run_dir))
+        os.replace(temporary, path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
-    except OSError as error:  # A full disk does not say of which file.
+    except OSError as error:  # The error of a full disk does not name the file.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl, as far as it goes.
+    """Reads metrics.jsonl.
 
-    Lines cut short by a killed process are skipped. A resumed run repeats the
-    steps since its checkpoint: the later record of the same kind, split and step
-    stands.
+    Lines truncated by a killed process are skipped. A resumed run repeats the steps
+    since its checkpoint: of records with the same kind, split and step, the last one is
+    used.
 
     Args:
-        path: The file; an empty list if it does not exist.
+        path: The file; if it does not exist, there are no records.
 
     Returns:
-        Records by step.
+        Records, sorted by step.
     """
     records = {}
     for record in schema.read_log_leniently(path):
@@ -109,14 +110,14 @@ def _render(run_dir: Path) -> str:
 
 
 def _read_json(path: Path, kind: type) -> dict[str, Any]:
-    """An object from a file; empty if there is no file."""
+    """Reads an object from a file; empty if there is no file."""
     return schema.read(path, kind) if path.exists() else {}
 
 
 def _facts(
     result: Mapping[str, Any], last: Mapping[str, Any], split: str | None
 ) -> list[tuple[str, str]]:
-    """What the run was, for the line under its name."""
+    """Returns facts of the run for the line below its name."""
     facts = {
         "split": split,
         "steps": result.get("steps", last.get("step")),
@@ -129,7 +130,7 @@ def _facts(
 def _headlines(
     metrics: Mapping[str, Any], monitor: str | None
 ) -> list[tuple[str, Any]]:
-    """Figures of the whole data set, the most telling first."""
+    """Returns the metrics of the whole data set, the most important first."""
     counters = {"kind", "step", "epoch", "split", "seconds"}
     names = [n for n in metrics if "/" not in n and n not in counters]
     names = [n for n in names if _is_number(metrics[n])]
@@ -137,13 +138,13 @@ def _headlines(
 
 
 def _columns(metrics: Mapping[str, Any]) -> list[str]:
-    """Scores that are given per class: the part before the slash."""
+    """Returns the names of per-class metrics: the part before the slash."""
     names = [n.partition("/")[0] for n in metrics if "/" in n]
     return [n for n in dict.fromkeys(names) if n != "loss"]
 
 
 def _rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a class: its name, color and a cell for each column."""
+    """Returns one row per class: its name, color and a cell for each column."""
     columns = _columns(metrics)
     keys = [n.partition("/") for n in metrics if "/" in n]
     names = list(dict.fromkeys(name for head, _, name in keys if head in columns))
@@ -151,7 +152,7 @@ def _rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, rgb in zip(names, colors, strict=False):
         values = [metrics.get(f"{column}/{name}") for column in columns]
-        cells = [(v, _share(v)) for v in values]
+        cells = [(v, _percent(v)) for v in values]
         rows.append({"name": name, "color": rgb, "cells": cells})
     return rows
 
@@ -160,32 +161,32 @@ def _is_number(x: Any) -> bool:
     return x is None or (isinstance(x, int | float) and not isinstance(x, bool))
 
 
-def _share(x: Any) -> float | None:
-    """A bar's length in percent; None where the value is no score in [0, 1]."""
+def _percent(x: Any) -> float | None:
+    """Returns a bar's length in percent; None if the value is not in [0, 1]."""
     if not isinstance(x, int | float) or not 0 <= x <= 1:
         return None
     return round(100 * x, 2)
 
 
 def _number(x: Any) -> str:
-    """Four digits, two of very small numbers; a dash for absent and for NaN."""
+    """Formats with four digits, tiny numbers with two; a dash for missing and NaN."""
     if x is None or (isinstance(x, float) and math.isnan(x)):
         return "–"  # noqa: RUF001
     if isinstance(x, float):
         if 0 < abs(x) < 1e-3:
-            return f"{x:.1e}"  # No wider than the others.
+            return f"{x:.1e}"  # Not wider than the others.
         return f"{x:.4f}" if abs(x) <= 1 else f"{x:.4g}"
     return f"{x:,}" if isinstance(x, int) else str(x)
 
 
 def _label(name: str) -> str:
-    """A score's name as a heading."""
+    """Formats a metric's name as a heading."""
     words = title(name)
     return words[:1].upper() + words[1:]
 
 
 def _leaf(x: Any) -> str:
-    """A value of the manifest on one line."""
+    """Formats a value of the manifest on one line."""
     if isinstance(x, Sequence) and not isinstance(x, str):
         return ", ".join(_leaf(v) for v in x)
     if isinstance(x, Mapping):

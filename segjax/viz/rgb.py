@@ -1,10 +1,11 @@
-"""Stored pixels of any channels and dtype as colors, for looking only."""
+"""Conversion of images of any channels and dtype to RGB, for display only."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
+from segjax.errors import UserError
 from segjax.typing import Array
 
 Rgb = UInt8[np.ndarray, "h w 3"]
@@ -18,28 +19,28 @@ def to_rgb(
     channels: Sequence[int] | None = None,
     window: tuple[int | float, int | float] = (1, 99),
 ) -> Rgb:
-    """Shows an image of any channels and dtype as colors; for looking only.
+    """Converts an image of any channels and dtype to RGB; for display only.
 
-    One channel is gray, two are red and green, three are red, green and blue, and of
-    more the first three are shown, unless `channels` says which. uint8 values stay as
-    they are. uint16 and float values go through a window of their own in each picture
-    and channel, so that neither brightness nor color compares between pictures.
+    One channel is shown as gray, two as red and green, three as red, green and blue; of
+    more, the first three are shown, unless `channels` is given. uint8 values are
+    unchanged. uint16 and float values are rescaled per picture and channel, so that
+    brightness and color cannot be compared between pictures.
 
     Args:
         image: [H, W, K] uint8, uint16 or float.
-        channels: Up to three places in [0, K), to be shown as red, green and blue; a
-            single one is gray.
-        window: Percentiles of a channel's finite pixels that become black and full
-            brightness; values beyond are cut. Where the two are equal, the least and
-            the greatest pixel take their place. A constant channel is of middle
-            brightness, and pixels that are not finite are black.
+        channels: Up to three channels in [0, K), to be shown as red, green and blue; a
+            single one is shown as gray.
+        window: Percentiles of a channel's finite pixels that become 0 and 255; values
+            beyond are clipped. If the two are equal, the minimum and maximum are used
+            instead. A constant channel has medium brightness, and pixels that are not
+            finite are black.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: If there are no or more than three `channels`, or one is not in the
-            image.
+        ValueError: If `channels` is empty, has more than three entries, or one is not
+            in the image.
     """
     image = np.asarray(image)
     if channels is None:
@@ -47,7 +48,7 @@ def to_rgb(
     if not 1 <= len(channels) <= 3 or not all(
         0 <= channel < image.shape[-1] for channel in channels
     ):
-        raise ValueError(
+        raise UserError(
             f"to_rgb needs one to three channels from 0 to {image.shape[-1] - 1}, got "
             f"{list(channels)}."
         )

@@ -1,4 +1,4 @@
-"""Curves of several seeds: their mean, their range, and each one thinly."""
+"""Curves of several seeds: mean, range and individual runs."""
 
 import io
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segjax import optional
-from segjax.viz.curves import COLORS, Records, dress, short, title
+from segjax.viz.curves import COLORS, Records, format_number, style_axes, title
 
 _INK = "#22262b"
 _LOSS = "training loss"
@@ -17,21 +17,23 @@ _LOSS = "training loss"
 def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
     """Plots the training loss and the monitored metric of several seeds.
 
-    A strong line is the mean over seeds, the band reaches from the lowest seed to the
-    highest, and a thin line is a seed. Only steps that all seeds have are drawn.
+    The thick line is the mean over seeds, the band shows the range from the lowest to
+    the highest seed, and each thin line is one seed. Only common steps are drawn.
 
     Args:
-        runs: Lines of each seed's metrics.jsonl (`read_records`), by seed; at least
+        runs: Records of each seed's metrics.jsonl (`read_records`), by seed; at least
             one.
-        monitor: The metric of `eval` records that picks the best checkpoint.
+        monitor: The metric of `eval` records that selects the best checkpoint.
 
     Returns:
-        A PNG on white; None where the seeds have no step in common.
+        A PNG with white background; None if the seeds have no common step.
 
     Raises:
         ValueError: If matplotlib is not installed.
     """
-    evaluated = [r for records in runs.values() for r in records if _counts(r, "eval")]
+    evaluated = [
+        r for records in runs.values() for r in records if _is_plotted(r, "eval")
+    ]
     split = evaluated[0].get("split", "validation") if evaluated else ""
     panels = {
         _LOSS: _table(runs, "train", "loss"),
@@ -44,9 +46,13 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
 def _table(
     runs: Mapping[int, Records], kind: str, name: str
 ) -> tuple[NDArray, NDArray] | None:
-    """Steps [T] and values [S, T] where every seed has a finite one."""
+    """Returns the steps [T] with finite values of all seeds, and the values [S, T]."""
     seeds = [
-        {r["step"]: r[name] for r in records if _counts(r, kind) and _finite(r, name)}
+        {
+            r["step"]: r[name]
+            for r in records
+            if _is_plotted(r, kind) and _is_finite(r, name)
+        }
         for records in runs.values()
     ]
     steps = sorted(set.intersection(*map(set, seeds)))
@@ -55,12 +61,12 @@ def _table(
     return np.array(steps), np.array([[seed[s] for s in steps] for seed in seeds])
 
 
-def _counts(record: Mapping[str, Any], kind: str) -> bool:
-    """Whether it is on a curve: the final evaluation, of another split, is not."""
+def _is_plotted(record: Mapping[str, Any], kind: str) -> bool:
+    """Whether a record is part of a curve, unlike the final evaluation."""
     return record.get("kind") == kind and not record.get("final")
 
 
-def _finite(record: Mapping[str, Any], name: str) -> bool:
+def _is_finite(record: Mapping[str, Any], name: str) -> bool:
     x = record.get(name)
     return isinstance(x, int | float) and bool(np.isfinite(x))
 
@@ -74,7 +80,7 @@ def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
         _plot(axes, *table, color=color)
         if name == _LOSS and 0 < 30 * table[1].min() < table[1].max():
             axes.set_yscale("log")
-        dress(axes, f"{name}, {count} seeds", ink=_INK)
+        style_axes(axes, f"{name}, {count} seeds", ink=_INK)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
     return stream.getvalue()
@@ -83,7 +89,7 @@ def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
 def _plot(axes: Any, steps: NDArray, values: NDArray, *, color: str) -> None:
     mean, low, high = values.mean(0), values.min(0), values.max(0)
     marker = {"marker": "o", "markersize": 3} if len(steps) < 30 else {}
-    label = f"mean, {short(mean[-1])} at the end"
+    label = f"mean, {format_number(mean[-1])} at the end"
     axes.plot(steps, mean, color=color, linewidth=1.8, label=label, zorder=3, **marker)
     thin = {"color": color, "alpha": 0.5, "linewidth": 0.7}
     axes.plot(steps, values.T, label=["each seed"] + [""] * (len(values) - 1), **thin)

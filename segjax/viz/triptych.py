@@ -1,4 +1,4 @@
-"""Image, truth and prediction side by side, ready to look at."""
+"""Image, ground truth and prediction side by side."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,15 @@ from jaxtyping import Integer
 from PIL import Image, ImageDraw, ImageFont
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Array
 from segjax.viz.legend import FONT_SIZE, FRAME, INK, LINE, PAPER, Sheet, legend
-from segjax.viz.overlay import LabelMap, Palette, ValidMap, color
+from segjax.viz.overlay import LabelMap, Palette, ValidMap, label_to_rgb
 from segjax.viz.rgb import Picture, to_rgb
 
 MIN_SIDE, MAX_SIDE = 256, 1024
-"""Panels are enlarged by a whole factor up to the one, and shrunk to the other."""
+"""Small panels are enlarged by an integer factor to at least MIN_SIDE on the shorter
+side; large ones are shrunk to MAX_SIDE on the longer side."""
 
 MARGIN, GUTTER = 10, 6
 
@@ -29,8 +31,8 @@ def triptych(
 ) -> Sheet:
     """Draws image | truth | prediction with captions and a legend.
 
-    Where the prediction is smaller than the image, as from a U-Net with valid
-    padding, image and truth are cropped to their center.
+    If the prediction is smaller than the image, as from a U-Net with valid padding,
+    image and truth are center-cropped.
 
     Args:
         image: [H, W, K] as stored, shown by `to_rgb`.
@@ -38,7 +40,7 @@ def triptych(
         prediction: [h, w] class ids, at most as large as the image.
         palette: [C, 3] colors.
         classes: C names, for the legend of the classes that occur.
-        valid: [H, W] False where truth is void; None for all True.
+        valid: [H, W] False where truth is ignored; None for all True.
 
     Returns:
         uint8 [height, width, 3]; small images are enlarged without smoothing to at
@@ -51,14 +53,15 @@ def triptych(
     )
     panels = [
         ("image", fit(to_rgb(image), Image.Resampling.BOX)),
-        ("truth", fit(color(truth, palette, valid), Image.Resampling.NEAREST)),
-        ("prediction", fit(color(prediction, palette), Image.Resampling.NEAREST)),
+        ("truth", fit(label_to_rgb(truth, palette, valid), Image.Resampling.NEAREST)),
+        (
+            "prediction",
+            fit(label_to_rgb(prediction, palette), Image.Resampling.NEAREST),
+        ),
     ]
-    object_mask = np.union1d(
-        np.asarray(truth)[np.asarray(valid)], np.asarray(prediction)
-    )
+    shown = np.union1d(np.asarray(truth)[np.asarray(valid)], np.asarray(prediction))
     names = list(classes)
-    entries = [(names[i], tuple(palette[i].tolist())) for i in object_mask.tolist()]
+    entries = [(names[i], tuple(palette[i].tolist())) for i in shown.tolist()]
     return draw_sheet(panels, entries)
 
 
@@ -66,10 +69,10 @@ def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
     """Stacks pictures of any size from top to bottom, aligned at the left.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no pictures.
     """
     if not pictures:
-        raise ValueError("contact_sheet needs at least one picture, got none.")
+        raise UserError("contact_sheet needs at least one picture, got none.")
     width = max(picture.shape[1] for picture in pictures)
     rows = []
     for picture in pictures:
@@ -80,7 +83,7 @@ def contact_sheet(pictures: Sequence[Sheet]) -> Sheet:
 
 
 def fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
-    """Enlarges a small picture, without smoothing, and shrinks a large one."""
+    """Enlarges a small picture without smoothing, or shrinks a large one."""
     height, width = pixels.shape[:2]
     factor = -(-MIN_SIDE // min(height, width))
     if factor > 1:
@@ -94,7 +97,7 @@ def fit(pixels: np.ndarray, resample: Image.Resampling) -> Image.Image:
 
 
 def scale_of(size: Sequence[int], picture: Image.Image) -> float:
-    """Pixels of the fitted picture to a pixel of the image of (height, width)."""
+    """Returns the scale of a picture from `fit`, relative to its original size."""
     return picture.height / size[0]
 
 
@@ -102,11 +105,11 @@ def draw_sheet(
     panels: Sequence[tuple[str, Image.Image]],
     entries: Sequence[tuple[str, tuple[int, ...]]],
 ) -> Sheet:
-    """Puts panels of one size side by side, with captions, and a legend below.
+    """Draws panels of equal size side by side, with captions and a legend below.
 
     Args:
-        panels: (caption, picture).
-        entries: (name, color) for the legend; none for no legend.
+        panels: (caption, picture) pairs.
+        entries: (name, color) pairs for the legend; empty for no legend.
     """
     font = ImageFont.load_default(FONT_SIZE)
     width, height = panels[0][1].size

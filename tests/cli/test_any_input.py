@@ -51,7 +51,7 @@ def experiment(
         ),
         preprocess=data.clip_window(0, 12000),
         model_inputs=INPUTS,
-        augment=data.augment.flip,
+        augment=data.augment.horizontal_flip,
         objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
         optimizer=optax.adam(2e-2),
         metric=metrics.semantic(scenes.classes),

@@ -230,4 +230,4 @@ def test_a_network_that_does_not_take_its_variables(segjax, cnn, tmp_path):
     described["module"]["attributes"]["width"] = 10**9
     (cnn / "model.json").write_text(json.dumps(described))
     got = segjax("predict", cnn, images, "--out", tmp_path / "out")
-    expect_one_error_line(got, cnn / "model.json", "does not take its variables")
+    expect_one_error_line(got, cnn / "model.json", "does not accept its variables")

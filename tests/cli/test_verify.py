@@ -26,21 +26,21 @@ from segjax import cli, data, losses, metrics, models, train
 
 
 def experiment(
-    *, source: pathlib.Path, steps: int = 8, workers: int = 0, seed: int = 0
+    *, source: pathlib.Path, steps: int = 8, num_workers: int = 0, seed: int = 0
 ) -> train.Experiment:
     """Builds the run.
 
     Args:
         source: Folder with images/ and masks/.
         steps: Optimizer updates in total.
-        workers: Reader processes.
+        num_workers: Reader processes.
         seed: Seeds everything.
     """
     scenes = data.folder(source)
     return train.Experiment(
         config=train.TrainConfig(steps=steps, batch_size=8, seed=seed, samples=1),
-        data=data.Pipeline(dataset=scenes, size=16, workers=workers),
-        augment=data.augment.flip,
+        data=data.Pipeline(dataset=scenes, size=16, num_workers=num_workers),
+        augment=data.augment.horizontal_flip,
         model=models.SimpleCNN(num_classes=len(scenes.classes), width=8),
         objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
         optimizer=optax.adam(1e-2),
@@ -149,19 +149,19 @@ def test_the_reader_was_changed(segjax, run, monkeypatch):
 
 def test_the_augmentation_was_changed_in_the_script(segjax, run):
     script = run / "experiment.py"
-    edit(script, "data.augment.flip", "lambda key, example: example")
+    edit(script, "data.augment.horizontal_flip", "lambda key, example: example")
     got = segjax("verify", run, "--trust")
     expect_differs(got, "augmentation", "the augmentation is another")
     assert f"note: {script} was changed after the run began" in got.err
 
 
 def test_the_augmentation_was_changed_in_segjax(segjax, run, monkeypatch):
-    flip = data.augment.flip
+    flip = data.augment.horizontal_flip
 
     def other(key, example):
         return flip(jax.random.fold_in(key, 1), example)
 
-    monkeypatch.setattr(data.augment, "flip", other)
+    monkeypatch.setattr(data.augment, "horizontal_flip", other)
     expect_differs(segjax("verify", run), "augmentation")
 
 
@@ -278,7 +278,7 @@ def test_fresh_processes(trained, tmp_path, data_dir):
     """One seed in two processes, from two places, with 0 and 2 reader processes, is
     bit for bit the same; another seed is not; and a third process says equal."""
     started = {}
-    for name, flags in (("a", ""), ("b", "--workers 2"), ("c", "--seed 1")):
+    for name, flags in (("a", ""), ("b", "--num-workers 2"), ("c", "--seed 1")):
         script = tmp_path / name / "deeper" / f"{name}.py"
         script.parent.mkdir(parents=True)
         script.write_text("\n" * len(started) + SCRIPT)  # Other lines, too.

@@ -1,4 +1,4 @@
-"""Tiny sources in the layouts in which the public gets the data sets."""
+"""Tiny sources in the layouts of the public data sets."""
 
 import io
 import zipfile
@@ -35,5 +35,5 @@ def image(rng, height=8, width=12):
 
 
 def leftovers(root):
-    """What a failed preparation left behind: it should be nothing."""
+    """Files left by a failed preparation."""
     return sorted(p.name for p in root.rglob("*")) if root.exists() else []

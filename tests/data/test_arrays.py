@@ -102,7 +102,7 @@ def test_exact_conversions_and_no_others(rng):
     assert made.dtype == np.uint16
     assert make(whole / 2).splits["train"][0]["image"].dtype == np.float32
     for wrong, words in [
-        (whole + 1e-9, "float64 numbers that float32 cannot hold"),
+        (whole + 1e-9, "float64 numbers that float32 cannot represent"),
         (whole - 70_000, "int64 numbers from"),
         (np.full((3, 4, 4), np.nan), "NaN"),
         (whole > 3, "bool values"),
@@ -117,9 +117,9 @@ def test_exact_conversions_and_no_others(rng):
         (
             np.int64,
             -1,
-            r"example 2 of 'train' holds label -1: .*uint8 labels, with 255",
+            r"example 2 of 'train' holds label -1: .*uint8 labels with the id 255",
         ),
-        (np.int32, 255, "holds label 255: needed 0 to 2; for pixels without a class"),
+        (np.int32, 255, "holds label 255: needed 0 to 2; to ignore pixels"),
         (np.uint8, 3, "holds label 3: needed 0 to 2 for the 3 classes, or 255"),
         (np.uint16, 255, r"holds label 255: .* or 65535 \(ignored\)"),
         (np.float32, 1, "has a label of float32: needed integers"),
@@ -147,10 +147,17 @@ def test_ignored_ids_stay(rng):
         (lambda i, y: (i, y[:, :3]), r"an image of \[6, 8\] and a label of \[3, 8\]"),
         (lambda i, y: (i,), "needs images and labels"),
         (lambda i, y: ({"test": (i, y)},), 'needs a split "train", got test'),
-        (lambda i, y: ({"train": (i, y)}, y), "splits by name needs their labels"),
+        (
+            lambda i, y: ({"train": (i, y)}, y),
+            "named splits needs .name: .images, labels",
+        ),
         (
             lambda i, y: ([*i[:9], i[9].astype(np.uint8)], y),
-            r"train 9 has image uint8\[H, W, 5\] beside uint16\[H, W, 5\] of train 0",
+            r"train 9 has image uint8\[H, W, 5\], train 0 has uint16\[H, W, 5\]",
+        ),
+        (
+            lambda i, y: ({"train": (i, y, {"name": y})},),
+            "field name 'name' is reserved",
         ),
     ],
 )
@@ -171,7 +178,7 @@ def test_workers_read_arrays(rng):
     images, labels = scenes(rng)
     made = data.from_arrays(images, labels, classes=CLASSES)
     alone = take(data.Pipeline(dataset=made, size=5), 3)
-    helped = take(data.Pipeline(dataset=made, size=5, workers=1), 3)
+    helped = take(data.Pipeline(dataset=made, size=5, num_workers=1), 3)
     for a, b in zip(alone, helped, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])

@@ -13,9 +13,9 @@ from segjax.data.augment import color, warp
 
 SIZE = 24
 SPATIAL = {
-    "flip": augment.flip,
-    "flip_vertical": augment.flip_vertical,
-    "quarter_turn": augment.quarter_turn,
+    "horizontal_flip": augment.horizontal_flip,
+    "vertical_flip": augment.vertical_flip,
+    "rotate90": augment.rotate90,
     "scale_and_crop": augment.scale_and_crop(),
     "rotate": augment.rotate(degrees=180.0),
     "elastic": augment.elastic(sigma=3.0),
@@ -23,8 +23,8 @@ SPATIAL = {
 PIXELWISE = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
-    "noise": augment.noise(),
-    "blur": augment.blur(),
+    "gaussian_noise": augment.gaussian_noise(),
+    "gaussian_blur": augment.gaussian_blur(),
 }
 ALL = SPATIAL | PIXELWISE
 IDENTITY = {
@@ -33,15 +33,15 @@ IDENTITY = {
     "elastic": augment.elastic(sigma=0.0),
     "color_jitter": augment.color_jitter(brightness=0.0, contrast=0.0, saturation=0.0),
     "exposure": augment.exposure(minimum=0.0, maximum=0.0),
-    "noise": augment.noise(sigma=0.0),
-    "blur": augment.blur(sigma=0.0),
+    "gaussian_noise": augment.gaussian_noise(sigma=0.0),
+    "gaussian_blur": augment.gaussian_blur(sigma=0.0),
     "compose": augment.compose(),
-    "sometimes": augment.sometimes(0.0, augment.noise(sigma=1.0)),
+    "sometimes": augment.sometimes(0.0, augment.gaussian_noise(sigma=1.0)),
 }
 
 
 def ramp(size=(SIZE, SIZE)):
-    """Channels 0 and 1 tell the pixel's place, above 0; so does the label."""
+    """Channels 0 and 1 and the label encode the pixel's position, above 0."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     image = np.stack([rows + 1, columns + 1, np.full(size, 32)], -1) / 64
     return {
@@ -80,7 +80,7 @@ def test_image_label_and_valid_move_together(name, seed):
     np.testing.assert_array_equal(image.any(-1), valid)
     np.testing.assert_array_equal(np.asarray(out["label"])[~valid], 0)
     assert valid.mean() > 0.2
-    # Bilinear reading is exact on a ramp: it says where the pixel was read.
+    # Bilinear interpolation is exact on a ramp, so values are source coordinates.
     rows, columns = np.moveaxis(image[..., :2] * 64 - 1, -1, 0)
     read = np.stack([rows, columns], -1)[valid]
     label = np.stack(np.divmod(out["label"], SIZE), -1)[valid]
@@ -89,7 +89,7 @@ def test_image_label_and_valid_move_together(name, seed):
 
 
 @pytest.mark.parametrize("name", SPATIAL)
-def test_spatial_ones_change_something(name):
+def test_spatial_augmentations_change_something(name):
     outs = [compiled(name)(jax.random.key(s), ramp())["image"] for s in range(8)]
     assert len({np.asarray(x).tobytes() for x in outs}) > 1
 
@@ -109,7 +109,7 @@ def test_ranges_shapes_and_types_stay(name, seed):
 
 
 @pytest.mark.parametrize("name", PIXELWISE)
-def test_pixelwise_ones_leave_the_label(rng, name):
+def test_color_augmentations_keep_the_label(rng, name):
     example = random_example(rng)
     out = compiled(name)(jax.random.key(1), example)
     np.testing.assert_array_equal(out["label"], example["label"])
@@ -118,7 +118,7 @@ def test_pixelwise_ones_leave_the_label(rng, name):
 
 
 @pytest.mark.parametrize("name", IDENTITY)
-def test_nothing_asked_nothing_done(rng, name, key):
+def test_strength_zero_is_the_identity(rng, name, key):
     example = random_example(rng)
     out = jax.jit(IDENTITY[name])(key, example)
     np.testing.assert_allclose(out["image"], example["image"], atol=1e-5)
@@ -129,9 +129,9 @@ def test_nothing_asked_nothing_done(rng, name, key):
 @pytest.mark.parametrize(
     ("name", "outcomes"),
     [
-        ("flip", [lambda x: x, np.fliplr]),
-        ("flip_vertical", [lambda x: x, np.flipud]),
-        ("quarter_turn", [functools.partial(np.rot90, k=k) for k in range(4)]),
+        ("horizontal_flip", [lambda x: x, np.fliplr]),
+        ("vertical_flip", [lambda x: x, np.flipud]),
+        ("rotate90", [functools.partial(np.rot90, k=k) for k in range(4)]),
     ],
 )
 def test_every_outcome_is_numpys_and_equally_likely(rng, name, outcomes):
@@ -146,12 +146,12 @@ def test_every_outcome_is_numpys_and_equally_likely(rng, name, outcomes):
     assert counts.min() > 0.7 * 200 / len(outcomes)
 
 
-def test_quarter_turn_needs_a_square(key):
+def test_rotate90_needs_a_square(key):
     with pytest.raises(ValueError, match="square image, got 4x6"):
-        augment.quarter_turn(key, ramp((4, 6)))
+        augment.rotate90(key, ramp((4, 6)))
 
 
-@pytest.mark.parametrize("name", sorted(SPATIAL.keys() - {"quarter_turn"}))
+@pytest.mark.parametrize("name", sorted(SPATIAL.keys() - {"rotate90"}))
 def test_oblong_images(name, key):
     out = jax.jit(SPATIAL[name])(key, ramp((10, 30)))
     assert out["image"].shape == (10, 30, 3)
@@ -169,13 +169,13 @@ def rotated(example, angle):
     return warp.resample(example, *warp.rotation_field(size, angle))
 
 
-# Factors for which no pixel is read from exactly half-way between two.
+# Factors for which no source coordinate is exactly between two pixels.
 @pytest.mark.parametrize("zoom", [0.61, 1.0, 1.73])
 @pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 0.3), (0.5, 1.0)])
 def test_zoom_against_scipy(rng, zoom, place):
     example = random_example(rng, (9, 14))
     out = zoomed(example, jnp.float32(zoom), jnp.array(place))
-    # The window of H / zoom pixels starts at this share of what it leaves over.
+    # The window of H / zoom pixels starts at this fraction of the rest.
     scale, size = 1 / zoom, np.array([9, 14])
     start = np.array(place) * (size - size * scale) + scale / 2 - 0.5
     inner = scipy.ndimage.affine_transform(
@@ -235,7 +235,7 @@ def test_rotation_against_scipy(rng):
 
 
 def hermite(values, t):
-    """Cubic through the values; slopes are half the difference of the neighbors."""
+    """Cubic interpolation; slopes are half the difference of the neighbors."""
     extended = np.concatenate([values[:1], values, values[-1:]])
     slopes = (extended[2:] - extended[:-2]) / 2
     i = min(int(t), len(values) - 2)
@@ -259,8 +259,8 @@ def test_bicubic_weights_against_hermite(rng, size, grid):
 
 
 def test_elastic_displacement():
-    # On a ramp, the image says how far each pixel was moved. Moves that stay inside
-    # are measured at the middle of the grid: Gaussian with the asked deviation.
+    # On a ramp, values are source coordinates, so displacements can be measured. At the
+    # center of the grid, they are Gaussian with the given deviation.
     size, sigma = 65, 3.0
     example = ramp((size, size))
     augmentation = jax.jit(augment.elastic(sigma=sigma))
@@ -317,9 +317,9 @@ def test_exposure_is_a_factor_between_its_stops():
         augment.exposure(minimum=1.0, maximum=0.0)
 
 
-def test_noise_has_at_most_the_asked_deviation():
+def test_noise_has_at_most_the_given_deviation():
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.5, np.float32)}
-    augmentation = jax.jit(augment.noise(sigma=0.1))
+    augmentation = jax.jit(augment.gaussian_noise(sigma=0.1))
     stds = [
         np.std(augmentation(jax.random.key(s), example)["image"]) for s in range(99)
     ]
@@ -328,7 +328,7 @@ def test_noise_has_at_most_the_asked_deviation():
     assert abs(np.mean(stds) - 0.05) < 0.012
 
 
-blurred = jax.jit(functools.partial(color.gaussian, radius=8))
+blurred = jax.jit(functools.partial(color.gaussian_filter, radius=8))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 2.5])
@@ -347,7 +347,7 @@ def test_blur_against_scipy(rng, sigma):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_everything_together_compiles_once(rng, key):
+def test_composed_augmentations_compile_once(rng, key):
     every = jax.jit(jax.vmap(augment.compose(*ALL.values())))
     for _ in range(3):
         examples = [random_example(rng) for _ in range(2)]
@@ -375,7 +375,7 @@ def test_a_result_depends_on_its_own_key_alone(rng, name, key):
 
 def test_compose_gives_each_member_its_key(rng, key):
     example = random_example(rng)
-    noisy = jax.jit(augment.noise(sigma=0.2))
+    noisy = jax.jit(augment.gaussian_noise(sigma=0.2))
     one = jax.jit(augment.compose(noisy))(key, example)
     two = jax.jit(augment.compose(noisy, noisy))(key, example)
     by_hand = noisy(
@@ -400,9 +400,9 @@ def test_compose_keeps_the_order(rng, key):
         np.testing.assert_array_equal(out["image"], expected)
 
 
-def test_sometimes_is_a_share(rng):
+def test_sometimes_applies_with_its_probability(rng):
     example = random_example(rng)
-    augmentation = jax.jit(augment.sometimes(0.3, augment.noise(sigma=0.5)))
+    augmentation = jax.jit(augment.sometimes(0.3, augment.gaussian_noise(sigma=0.5)))
     changed = [
         not np.array_equal(
             augmentation(jax.random.key(s), example)["image"], example["image"]
@@ -450,7 +450,7 @@ def test_objects_move_with_their_labels(name, rng):
     assert lost > 0 or name != "zoomed in"
 
 
-@pytest.mark.parametrize("name", ["flip", "flip_vertical"])
+@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip"])
 def test_a_smaller_image_stays_in_the_top_left(name, rng):
     small = with_objects(rng, (17, 20))
     padded = {
@@ -471,9 +471,9 @@ def test_a_smaller_image_stays_in_the_top_left(name, rng):
         assert not np.any(got["valid"][17:]) | np.any(got["valid"][:, 20:])
 
 
-def test_other_changes_make_the_frame_the_image(rng, key):
+def test_other_transforms_set_size_to_the_array(rng, key):
     example = with_objects(rng) | {"size": np.array([17, 20], np.int32)}
-    for name in ("quarter_turn", "scale_and_crop", "rotate", "elastic"):
+    for name in ("rotate90", "scale_and_crop", "rotate", "elastic"):
         np.testing.assert_array_equal(SPATIAL[name](key, example)["size"], [SIZE, SIZE])
 
 
@@ -491,10 +491,16 @@ def test_boxes_without_masks_are_refused(name, key):
         (lambda: augment.rotate(degrees=-1.0), "degrees must be at least 0"),
         (lambda: augment.elastic(sigma=-1.0), "sigma must be at least 0"),
         (lambda: augment.elastic(grid=1), "grid must be at least 2"),
-        (lambda: augment.noise(sigma=float("nan")), "sigma must be at least 0"),
-        (lambda: augment.blur(sigma=-1.0), "sigma must be at least 0"),
+        (
+            lambda: augment.gaussian_noise(sigma=float("nan")),
+            "sigma must be at least 0",
+        ),
+        (lambda: augment.gaussian_blur(sigma=-1.0), "sigma must be at least 0"),
         (lambda: augment.color_jitter(contrast=2.0), r"contrast must be in \[0, 1\]"),
-        (lambda: augment.sometimes(1.5, augment.flip), r"probability must be in \[0"),
+        (
+            lambda: augment.sometimes(1.5, augment.horizontal_flip),
+            r"probability must be in \[0",
+        ),
     ],
 )
 def test_options_are_checked(make, message):
@@ -504,13 +510,15 @@ def test_options_are_checked(make, message):
 
 def test_stored_images_are_refused(key):
     with pytest.raises(AssertionError, match="float"):
-        augment.flip(key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)})
+        augment.horizontal_flip(
+            key, ramp() | {"image": np.zeros((SIZE, SIZE, 3), np.uint8)}
+        )
 
 
 RANGED = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
-    "noise": augment.noise(sigma=1.0),
+    "gaussian_noise": augment.gaussian_noise(sigma=1.0),
 }
 
 
@@ -518,8 +526,8 @@ RANGED = {
 @pytest.mark.parametrize(
     ("shift", "scale"), [(0.0, 1.0), (6_000.0, 2_000.0)], ids=["z-scored", "counts"]
 )
-def test_images_beyond_the_unit_range_survive(rng, name, shift, scale):
-    # Flat spots where the changes cut, at the extremes alone: all else stays apart.
+def test_images_beyond_the_unit_range_are_not_clipped(rng, name, shift, scale):
+    # Clipping affects the extremes only: other values remain distinct.
     image = shift + scale * np.clip(rng.normal(size=(SIZE, SIZE, 3)), -3, 3)
     example = random_example(rng) | {"image": image.astype(np.float32)}
     change = jax.jit(RANGED[name])
@@ -532,8 +540,8 @@ def test_images_beyond_the_unit_range_survive(rng, name, shift, scale):
 
 
 @pytest.mark.parametrize("name", RANGED)
-def test_unit_images_are_cut_to_the_unit_range(rng, name, key):
-    # As ever: an image in [0, 1] may reach 0 and 1, and no further.
+def test_unit_images_are_clipped_to_the_unit_range(rng, name, key):
+    # Images in [0, 1] are clipped to [0, 1].
     example = random_example(rng) | {
         "image": rng.choice(np.float32([0.1, 0.9]), (SIZE, SIZE, 3))
     }
@@ -563,7 +571,11 @@ def test_other_channels_have_no_saturation(rng, key, channels):
 
 def test_compose_has_the_same_numbers_on_every_backend(rng, key, monkeypatch):
     example = random_example(rng)
-    members = (augment.flip, augment.noise(sigma=0.2), augment.rotate(degrees=30.0))
+    members = (
+        augment.horizontal_flip,
+        augment.gaussian_noise(sigma=0.2),
+        augment.rotate(degrees=30.0),
+    )
     looped = jax.jit(augment.compose(*members))
     assert "stablehlo.case" in looped.lower(key, example).as_text()
     expected = looped(key, example)

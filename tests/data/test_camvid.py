@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax import data
-from segjax.typing import VOID
+from segjax.typing import IGNORE_INDEX
 from tests.data import sources
 
 
@@ -21,7 +21,7 @@ def files(rng):
 
 @pytest.fixture
 def message(tmp_path, files):
-    """The message for bad files in a zip, with nothing left behind."""
+    """The message for bad files in a zip; checks that no file is left."""
 
     def message(files):
         source = sources.zipped(tmp_path / "CamVid.zip", files)
@@ -45,7 +45,7 @@ def test_zip_folder_and_top_folder_are_the_same(files, tmp_path):
     assert sizes == {"train": 3, "validation": 3, "test": 3}
 
 
-def test_twelfth_id_is_void(files, tmp_path):
+def test_twelfth_id_is_ignored(files, tmp_path):
     source = sources.write(tmp_path / "source", files)
     prepared = data.camvid(source, data_dir=tmp_path / "prepared")
     assert prepared.classes[:2] == ("sky", "building")
@@ -53,7 +53,7 @@ def test_twelfth_id_is_void(files, tmp_path):
     for example in prepared.splits["validation"]:
         found = np.bincount(example["label"].ravel(), minlength=256)
         assert found[:11].tolist() == [8] * 11
-        assert found[VOID] == 8
+        assert found[IGNORE_INDEX] == 8
 
 
 def test_source_is_needed_once(files, tmp_path):
@@ -74,7 +74,7 @@ def test_two_sources_are_not_mixed_up(files, tmp_path):
         data.camvid(source, data_dir=tmp_path / "prepared") for source in (one, two)
     )
     assert first.fingerprint != second.fingerprint
-    with pytest.raises(ValueError, match=r"from 2 different sources .* to tell which"):
+    with pytest.raises(ValueError, match=r"from 2 different sources .* to choose one"):
         data.camvid(data_dir=tmp_path / "prepared")
     again = data.camvid(one, data_dir=tmp_path / "prepared")
     assert again.fingerprint == first.fingerprint
@@ -148,6 +148,6 @@ def test_real_data(shared_data, tmp_path):
     for example in prepared.splits["validation"]:
         assert example["image"].shape == (360, 480, 3)
         counts += np.bincount(example["label"].ravel(), minlength=256)
-    assert np.flatnonzero(counts).tolist() == [*range(11), VOID]
-    # Roads and buildings fill the view, poles and cyclists do not.
+    assert np.flatnonzero(counts).tolist() == [*range(11), IGNORE_INDEX]
+    # Roads and buildings are frequent, poles and cyclists are not.
     assert counts[[1, 3]].min() > 10 * counts[[2, 10]].max()

@@ -1,4 +1,4 @@
-"""COCO annotations, read as pycocotools reads them."""
+"""COCO annotations, compared with pycocotools."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def run_lengths(rng):
 
 @pytest.fixture
 def content(rng):
-    """Polygons of one and two parts, of fractions, overlapping; a crowd; no object."""
+    """Polygons with one and two parts, non-integer, overlapping; a crowd; none."""
     triangle = [3.5, 2.25, 17.8, 4.5, 9.1, 15.9]
     return {
         "images": [
@@ -114,7 +114,7 @@ def test_masks_and_crowds_are_those_of_pycocotools(load, content, images, tmp_pa
     assert objects_of(by_name["empty"]).masks.shape == (0, HEIGHT, WIDTH)
 
 
-def test_label_has_small_objects_on_top_and_crowds_void(load, content, images):
+def test_label_has_small_objects_on_top_and_crowds_ignored(load, content, images):
     examples = {e["name"]: e for e in load(as_json(content) | images).splits["train"]}
     assert examples["a"]["label"][6, 5] == 1  # The dog, inside both cats.
     assert examples["a"]["label"][4, 10] == 2
@@ -159,7 +159,7 @@ def test_layouts(load, content, images, layout):
     assert {k: len(v) for k, v in got.splits.items()} == {"train": 3, "validation": 3}
 
 
-def test_shares_are_held_out(load, content, images):
+def test_fractions_are_held_out(load, content, images):
     got = load(as_json(content) | images, validation=0.3, test=0.3)
     assert {k: len(v) for k, v in got.splits.items()} == dict.fromkeys(got.splits, 1)
     assert len(got.splits) == 3
@@ -179,7 +179,7 @@ FAULTS = {
     "odd": ({"segmentation": [[1, 1, 5, 5, 3, 2, 1]]}, ["annotation 1", "7 numbers"]),
     "no polygon": ({"segmentation": []}, ["annotation 1", "no mask"]),
     "category": ({"category_id": 9}, ["annotation 1", "category 9", "3, 7"]),
-    "image": ({"image_id": 99}, ["annotation 1", "image 99"]),
+    "image": ({"image_id": 99}, ["annotation 1", "image_id 99"]),
     "twice": ({"id": 2}, ["entry 2 of annotations", "twice"]),
     "size": (
         {"segmentation": {"size": [5, 5], "counts": [25]}},
@@ -252,7 +252,7 @@ def test_objects_of_instance_maps():
     np.testing.assert_array_equal(got.classes, [3, 1])
     assert not got.crowd.any()
     with pytest.raises(
-        ValueError, match="tells objects apart, got examples with label"
+        ValueError, match="a data set with objects, got examples with label"
     ):
         objects_of({"label": label})
 

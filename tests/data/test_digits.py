@@ -8,7 +8,7 @@ import sklearn.datasets
 
 from segjax import data
 from segjax.data.builders import digits
-from segjax.typing import VOID
+from segjax.typing import IGNORE_INDEX
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_background_dominates(prepared):
     share = np.bincount(labels.ravel(), minlength=11) / labels.size
     assert 0.7 < share[0] < 0.9
     assert share[1:].min() > 0.005
-    assert VOID not in labels
+    assert IGNORE_INDEX not in labels
 
 
 def test_digits_hardly_overlap():
@@ -54,13 +54,13 @@ def test_digits_hardly_overlap():
     for number in range(50):
         instances = digits.scene("test", number)["instances"]
         for i in range(1, instances.max() + 1):
-            # A digit that another one covers falls apart into many pieces.
+            # A digit covered by another one would have many pieces.
             hidden.append(scipy.ndimage.label(instances == i, np.ones((3, 3)))[1])
     assert np.mean(np.array(hidden) == 1) > 0.8
 
 
 def test_scenes_are_those_of_their_version():
-    """A changed scene needs a new VERSION: prepared data of the old one lie around."""
+    """A changed scene needs a new VERSION, since users have prepared the old one."""
     total = hashlib.sha256()
     for split in digits.SCENES:
         for number in range(20):
@@ -83,7 +83,7 @@ def test_no_source_digit_is_in_two_splits():
 
 
 def test_scenes_draw_from_their_own_split(monkeypatch):
-    # With every digit of the other splits made empty, the scenes stay the same.
+    # Scenes do not change if the digits of other splits are empty.
     before = digits.scene("validation", 3)
     ink, kinds = digits.source_digits()
     blank = np.zeros_like(ink)

@@ -48,7 +48,7 @@ def names(prepared):
     return {k: [e["name"] for e in v] for k, v in prepared.splits.items()}
 
 
-def test_modalities_and_shares(parts, tmp_path):
+def test_modalities_and_splits(parts, tmp_path):
     source = write(tmp_path / "source", parts)
     dark = names(data.dsb2018(source, data_dir=tmp_path / "prepared"))
     assert {k: len(v) for k, v in dark.items()} == {
@@ -151,7 +151,7 @@ def test_real_data(shared_data, tmp_path):
     sizes = {split: len(examples) for split, examples in everything.splits.items()}
     assert sizes["train"] + sizes["validation"] == 664
     assert sizes["test"] == 65
-    # 4,152 masks in the zip, of which none is empty or hidden by the others.
+    # 4,152 masks in the zip, none of them empty or covered by others.
     num_objects = [
         len(np.unique(e["instances"])) - 1 for e in everything.splits["test"]
     ]

@@ -26,7 +26,7 @@ def example(number):
 
 
 class Broken(list):
-    """Examples of which some cannot be read, for different reasons."""
+    """Examples, some of which cannot be read, for different reasons."""
 
     bad = ()
 
@@ -60,7 +60,7 @@ def assert_same(a, b):
 
 
 def without(batches, bad):
-    """The batches of whole data, as they should be if some records are broken."""
+    """The batches that are expected if some records are broken."""
     for batch in batches:
         rows = np.isin(batch["image"][:, 0, 0, 0], bad)
         for name, value in {"image": 0, "label": 255, "weight": 0}.items():
@@ -77,7 +77,7 @@ def expected():
     return without(take(pipeline(), 9), BAD)
 
 
-def test_without_permission_the_record_is_named():
+def test_by_default_an_unreadable_record_is_an_error():
     with pytest.raises(ValueError, match="--skip-corrupt N") as error:
         take(pipeline([7]), 9)
     message = str(error.value)
@@ -95,17 +95,17 @@ def test_a_wrong_shape_is_named_with_its_name():
         take(pipeline([4]), 9)
 
 
-def test_broken_rows_become_filler(expected, capsys):
+def test_broken_rows_become_padding(expected, capsys):
     pipe = pipeline(BAD, skip_corrupt=2)
     batches = take(pipe, 9)
     assert_same(batches, expected)
-    left_out = np.concatenate([b["weight"] for b in batches]) == 0
-    assert left_out[:30].sum() == 6  # Two records in each of three epochs.
-    # Each once, whatever the number of epochs.
+    skipped = np.concatenate([b["weight"] for b in batches]) == 0
+    assert skipped[:30].sum() == 6  # Two records in each of three epochs.
+    # Each once, for any number of epochs.
     assert sorted(e.number for e in pipe.skipped) == [4, 7]
     lines = capsys.readouterr().err.splitlines()
     assert sorted(
-        re.findall(r"^left out: record (\d) of 'train'", "\n".join(lines), re.M)
+        re.findall(r"^skipped: record (\d) of 'train'", "\n".join(lines), re.M)
     )
     assert len(lines) == 2
     assert "hash mismatch in chunk 7" in "".join(lines)
@@ -113,13 +113,13 @@ def test_broken_rows_become_filler(expected, capsys):
 
 
 @pytest.mark.parametrize("first_batch", [1, 2, 5])
-def test_resume_leaves_out_the_same(expected, first_batch):
+def test_resume_skips_the_same_records(expected, first_batch):
     rest = take(pipeline(BAD, skip_corrupt=2), 9 - first_batch, first_batch=first_batch)
     assert_same(rest, expected[first_batch:])
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_processes_leave_out_the_same(expected, rank):
+def test_processes_skip_the_same_records(expected, rank):
     mine = take(pipeline(BAD, skip_corrupt=2), 9, process_index=rank, process_count=2)
     half = len(expected[0]["weight"]) // 2
     rows = slice(rank * half, (rank + 1) * half)
@@ -128,14 +128,14 @@ def test_processes_leave_out_the_same(expected, rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_leave_out_the_same(expected, workers):
-    pipe = pipeline(BAD, skip_corrupt=2, workers=workers)
+def test_workers_skip_the_same_records(expected, workers):
+    pipe = pipeline(BAD, skip_corrupt=2, num_workers=workers)
     assert_same(take(pipe, 8, first_batch=1), expected[1:])
     assert sorted(e.number for e in pipe.skipped) == [4, 7]
     assert all("\n" not in e.reason for e in pipe.skipped)
 
 
-def test_too_many_end_the_run_and_are_named():
+def test_too_many_unreadable_records_are_an_error():
     pipe = pipeline((1, 3, 5), skip_corrupt=2)
     with pytest.raises(ValueError, match=r"^3 records of 'train' .* allows 2") as error:
         take(pipe, 9)
@@ -148,9 +148,11 @@ def test_a_size_is_found_where_the_first_record_is_broken():
     assert batch["image"].shape == (4, 6, 6, 3)
     with pytest.raises(ValueError, match="record 0 of 'train'"):
         take(pipeline((0,), size=None), 1)
+    with pytest.raises(ValueError, match="no record of 'train' can be read"):
+        take(pipeline(range(10), skip_corrupt=10), 1)
 
 
-def test_evaluation_leaves_nothing_out():
+def test_evaluation_skips_no_record():
     pipe = pipeline([7], skip_corrupt=5)
     with pytest.raises(ValueError, match=r"record 7 of 'train' .* chunk 7") as error:
         list(pipe.eval_batches("train", batch_size=4))
@@ -190,7 +192,7 @@ def folder_again(data):
     old = data.splits["train"]
     new = Examples(old._directory, old._split)
     made = Dataset(data.name, data.classes, {"train": new}, data.fingerprint)
-    new._source = None  # Type checks have opened it.
+    new._source = None  # Opened by type checks.
     return made
 
 
@@ -220,7 +222,7 @@ def test_an_undecodable_image_is_named(prepared, monkeypatch):
         ValueError, match=r"record 5 of 'train'.*: im5: the PNG file of its image"
     ):
         take(Pipeline(dataset=prepared), 2)
-    # Its header can be read: the fault shows when its pixels are.
+    # The header is intact, so only decoding fails.
     with pytest.raises(ValueError, match="record 5 of 'train'"):
         list(Pipeline(dataset=prepared).eval_batches("train", batch_size=4))
 
@@ -238,68 +240,68 @@ class Slow(Broken):
         return list.__getitem__(self, number)
 
 
-def test_a_slow_source_is_told(capsys):
+def test_a_slow_source_causes_warnings(capsys):
     pipe = pipeline([3], kind=Slow, slow_after=0.1, cache_bytes=0)
     batches = take(pipe, 4)
     assert_same(batches, take(pipeline(), 4))
     lines = capsys.readouterr().err.splitlines()
-    told = [
+    warnings = [
         re.fullmatch(
             r"waiting for data: batch (\d) \(records ([\d, ]+) of 'train'\) did not "
-            r"come in ([\d.]+) s; going on when it does\.",
+            r"arrive in ([\d.]+) s; still waiting\.",
             line,
         )
         for line in lines
     ]
-    assert all(told)
-    rows = {m[1]: m[2].split(", ") for m in told}
-    for place, numbers in rows.items():  # What was awaited is what then came.
+    assert all(warnings)
+    rows = {m[1]: m[2].split(", ") for m in warnings}
+    for place, numbers in rows.items():  # The announced batches are those that arrived.
         seen = batches[int(place)]["image"][:, 0, 0, 0]
         assert [int(n) for n in numbers] == seen.tolist()
     assert any("3" in numbers for numbers in rows.values())
-    waited = [float(m[3]) for m in told if "3" in m[2].split(", ")][:3]
+    waited = [float(m[3]) for m in warnings if "3" in m[2].split(", ")][:3]
     assert len(waited) == 3  # 0.1, 0.2 and 0.4 s, of 1 s.
     assert waited[1] >= 0.2
     assert waited[2] >= 0.4
 
 
-def test_a_fast_source_is_not(capsys):
+def test_a_fast_source_causes_no_warning(capsys):
     take(pipeline(), 9)
     assert not capsys.readouterr().err
 
 
 class Stuck(Broken):
-    """In a reader process, waits at one record, the first time, to be killed."""
+    """In a reader process, waits at one record the first time, to be killed."""
 
-    home, told = None, None
+    home, pid_file = None, None
 
     def __getitem__(self, number):
         if os.getpid() != self.home and number in self.bad:
             with contextlib.suppress(FileExistsError):
-                with open(self.told, "x") as file:
+                with open(self.pid_file, "x") as file:
                     file.write(str(os.getpid()))
                 time.sleep(600)
         return list.__getitem__(self, number)
 
 
-def kill_when_told(told):
+def kill_when_started(pid_file):
     for _ in range(1200):
-        if told.exists() and told.read_text():
-            os.kill(int(told.read_text()), signal.SIGKILL)
+        if pid_file.exists() and pid_file.read_text():
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
             return
         time.sleep(0.05)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_reader_is_told_with_its_records(tmp_path, workers):
-    pipe = pipeline(BAD[:1], kind=Stuck, workers=workers)
+def test_a_killed_reader_is_reported_with_its_records(tmp_path, workers):
+    pipe = pipeline(BAD[:1], kind=Stuck, num_workers=workers)
     examples = pipe.dataset.splits["train"]
-    examples.home, examples.told = os.getpid(), tmp_path / "pid"
+    examples.home, examples.pid_file = os.getpid(), tmp_path / "pid"
     whole = take(pipeline(), 30)
     numbers = [b["image"][:, 0, 0, 0].tolist() for b in whole]
     assert BAD[0] not in numbers[0]
-    killer = threading.Thread(target=kill_when_told, args=(examples.told,))
+    killer = threading.Thread(target=kill_when_started, args=(examples.pid_file,))
     killer.start()
     with contextlib.closing(pipe.train_batches(batch_size=4, seed=1)) as stream:
         with pytest.raises(ReaderDiedError, match=r"exit code -9") as error:
@@ -307,17 +309,17 @@ def test_a_killed_reader_is_told_with_its_records(tmp_path, workers):
     killer.join()
     message = str(error.value)
     hit = int(re.search(r"batch (\d+)", message)[1])
-    assert BAD[0] in numbers[hit]  # Readers are ahead: not always the first such.
+    assert BAD[0] in numbers[hit]  # Readers prefetch, so it may be a later one.
     shown = ", ".join(map(str, numbers[hit]))
     assert f"batch {hit} (records {shown} of 'train')" in message
-    assert "Use fewer workers, or workers=0" in message
+    assert "Use fewer workers, or num_workers=0" in message
 
 
 MAKER = f"""
 import importlib.util, pathlib, sys, time
 spec = importlib.util.spec_from_file_location("staging", {staging.__file__!r})
 staging = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(staging)  # Alone: quicker than all of segjax.data.
+spec.loader.exec_module(staging)  # Without importing segjax.data, which is slow.
 with staging.folder(pathlib.Path(sys.argv[1])) as made:
     (made / "half").write_text("half")
     print(made, flush=True)

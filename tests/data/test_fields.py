@@ -1,4 +1,4 @@
-"""Further entries of examples: through the pipeline and through augmentations."""
+"""Fields of examples in the pipeline and in augmentations."""
 
 import contextlib
 import itertools
@@ -51,7 +51,7 @@ def take(pipe, count, **options):
 
 
 def assert_fields_follow(batch, row, height, width):
-    """Maps have the pixel's place, as the image has, and 0 where it is padded."""
+    """Maps encode pixel positions, as the image does, and are 0 where padded."""
     places = batch["image"][row, :height, :width].astype(int)
     expected = places[..., 0] * 100 + places[..., 1] + 1
     weight, ids = batch["pixel_weight"][row], batch["instances"][row]
@@ -103,8 +103,14 @@ def test_id_maps_and_slots_go_together():
     [
         ({"age": None}, "record 2 of 'train' has no 'age', got image, instances"),
         ({"mask": np.ones((3, 4, 2), bool)}, r"record 2 .*e2 needs maps .*mask \(3, 4"),
-        ({"mask": np.ones((12, 9, 3), bool)}, r"mask bool \[H, W, 3\] beside bool"),
-        ({"age": 2.5}, r"record 2 of 'train' has age float32 \[\] beside int32"),
+        (
+            {"mask": np.ones((12, 9, 3), bool)},
+            r"mask bool \[H, W, 3\], the first example bool",
+        ),
+        (
+            {"age": 2.5},
+            r"record 2 of 'train' has age float32 \[\], the first example int32",
+        ),
         ({"age": "old"}, "field 'age' holds <U3: needed numbers"),
         ({"age": 2**40}, "field 'age' holds int64 numbers beyond 32 bits"),
         (
@@ -121,13 +127,16 @@ def test_id_maps_and_slots_go_together():
         ),
         (
             {"image": np.zeros((12, 9, 2), np.uint16)},
-            "has image uint16 .* beside uint8",
+            "has image uint16 .* the first example uint8",
         ),
         (
             {"image": np.zeros((12, 9, 2))},
             "has an image of float64: needed uint8, uint",
         ),
-        ({"label": np.zeros((12, 9), np.uint16)}, "has label uint16 .* beside uint8"),
+        (
+            {"label": np.zeros((12, 9), np.uint16)},
+            "has label uint16 .* the first example uint8",
+        ),
         ({"label": np.zeros((12, 9), int)}, "has a label of int64: needed uint8"),
         (
             {"label": np.full((12, 9), 2, np.uint8)},
@@ -167,18 +176,18 @@ def test_packing_and_back(rng):
 
 SIZE = 20
 SPATIAL = {
-    "flip": augment.flip,
-    "quarter_turn": augment.quarter_turn,
+    "horizontal_flip": augment.horizontal_flip,
+    "rotate90": augment.rotate90,
     "rotate": augment.rotate(degrees=90.0),
     "elastic": augment.elastic(sigma=2.0),
     "scale_and_crop": augment.scale_and_crop(),
-    "compose": augment.compose(augment.flip, augment.rotate(degrees=30.0)),
+    "compose": augment.compose(augment.horizontal_flip, augment.rotate(degrees=30.0)),
 }
 
 
 @pytest.mark.parametrize("name", SPATIAL)
 def test_maps_move_as_image_and_label_do(name, rng):
-    # The image carries the linear maps as channels, the label the ids.
+    # The linear maps are equal to image channels, the ids to the label.
     maps = rng.random((SIZE, SIZE, 3), np.float32)
     ids = rng.integers(1, 60_000, (SIZE, SIZE))
     moved = {
@@ -193,7 +202,7 @@ def test_maps_move_as_image_and_label_do(name, rng):
     for seed in range(4):
         got = jax.device_get(change(jax.random.key(seed), moved))
         linear, nearest = got["linear"], got["nearest"]
-        # XLA may fuse the two lookups differently.
+        # XLA may fuse the two interpolations differently.
         np.testing.assert_allclose(linear["flat"], got["image"][..., 0], atol=1e-6)
         np.testing.assert_allclose(linear["deep"], got["image"][..., 1:], atol=1e-6)
         assert nearest["ids"].dtype == np.uint16
@@ -201,7 +210,10 @@ def test_maps_move_as_image_and_label_do(name, rng):
         np.testing.assert_array_equal(nearest["two"][..., 1], got["label"] > 9)
         np.testing.assert_array_equal(nearest["ids"] > 0, got["valid"])
         assert got["age"] == 3
-    assert not np.array_equal(got["label"], ids) or name in ("flip", "quarter_turn")
+    assert not np.array_equal(got["label"], ids) or name in (
+        "horizontal_flip",
+        "rotate90",
+    )
 
 
 def test_a_batch_goes_through_as_the_step_does_it(rng):
@@ -220,7 +232,7 @@ def test_a_batch_goes_through_as_the_step_does_it(rng):
     np.testing.assert_array_equal(got["pixel_weight"], got["image"][..., 0])
 
 
-@pytest.mark.parametrize("name", ["flip", "rotate"])
+@pytest.mark.parametrize("name", ["horizontal_flip", "rotate"])
 def test_a_map_of_another_size_is_refused(name, key):
     odd = {
         "image": jnp.zeros((4, 4, 1)),

@@ -1,4 +1,4 @@
-"""Images of every kind, as `data.read_image` and `data.folder` read them."""
+"""Images of every kind, read by `data.read_image` and `data.folder`."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import tifffile
 
 from segjax import data
 from segjax.data.builders import packing
-from segjax.data.builders.checks import Checked, Seen
+from segjax.data.builders.checks import ConsistencyCheck, ExampleFacts
 from tests.data import sources
 
 SIZE = (6, 8)
@@ -28,7 +28,7 @@ def tiff(path, pixels, **options):
 
 @pytest.fixture
 def saved(rng, tmp_path):
-    """Files by kind, and what they hold."""
+    """Files by kind, and their content."""
     gray, bands, real = deep(rng), deep(rng, 5), deep(rng, 2, dtype=np.float32) - 999.5
     small = rng.integers(0, 256, (*SIZE, 5)).astype(np.uint8)
     contig = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -68,7 +68,7 @@ def saved(rng, tmp_path):
     )
 
 
-def test_numbers_stay_what_they_are(saved, tmp_path):
+def test_values_are_unchanged(saved, tmp_path):
     for name, expected in saved.items():
         got = data.read_image(tmp_path / name)
         assert got.dtype == expected.dtype, name
@@ -104,10 +104,10 @@ def png16(pixels):
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_what_pillow_would_cut_is_refused(rng, tmp_path, channels):
+def test_images_that_pillow_would_reduce_are_rejected(rng, tmp_path, channels):
     (tmp_path / "a.png").write_bytes(png16(deep(rng, channels)))
     with PIL.Image.open(tmp_path / "a.png") as image:
-        assert np.asarray(image).dtype == np.uint8  # It would be.
+        assert np.asarray(image).dtype == np.uint8  # Pillow reduces it.
     with pytest.raises(ValueError, match=r"a\.png is a 16-bit PNG with color.*\.npy"):
         data.read_image(tmp_path / "a.png")
 
@@ -123,7 +123,7 @@ def saved_npy(pixels):
     [
         (np.full(SIZE, -1_000, np.int16), "holds int16 numbers from -1000 to -1000"),
         (np.full(SIZE, 70_000), "holds int64 numbers from 70000"),
-        (np.full(SIZE, 0.1), "float64 numbers that float32 cannot hold"),
+        (np.full(SIZE, 0.1), "float64 numbers that float32 cannot represent"),
         (np.full(SIZE, np.nan, np.float32), "holds NaN or infinity"),
         (np.full(SIZE, np.inf), "holds NaN or infinity"),
         (np.full(SIZE, 1j), "holds complex128 values"),
@@ -132,7 +132,7 @@ def saved_npy(pixels):
         (np.array([{}]), "is broken: needed a complete image file"),
     ],
 )
-def test_other_numbers_are_named(tmp_path, pixels, message):
+def test_unsupported_values_are_errors(tmp_path, pixels, message):
     (tmp_path / "a.npy").write_bytes(saved_npy(pixels))
     with pytest.raises(ValueError, match=rf"a\.npy .*{message}") as error:
         data.read_image(tmp_path / "a.npy")
@@ -203,7 +203,7 @@ def test_mixed_folders_are_refused(rng, tmp_path):
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("suffix", ["png", "npy"])
 def test_more_classes_than_a_byte_counts(rng, tmp_path, named, suffix):
-    # Ids 0 to 299, 255 among them, and pixels without a class.
+    # Ids 0 to 299, including 255, and ignored pixels.
     ids = rng.permutation(300).reshape(15, 20).astype(np.uint16)
     void = ids.copy()
     void[0] = 65_535
@@ -221,8 +221,8 @@ def test_more_classes_than_a_byte_counts(rng, tmp_path, named, suffix):
 
 def test_a_label_beyond_the_classes_of_a_builder():
     label = np.array([[0, 255], [4, 1]], np.uint8)
-    seen = Seen.of({"image": np.zeros((2, 2, 3), np.uint8), "label": label})
-    checked = Checked()
+    seen = ExampleFacts.of({"image": np.zeros((2, 2, 3), np.uint8), "label": label})
+    checked = ConsistencyCheck()
     checked.add(seen, "a.png")
     checked.check_labels(5)
     with pytest.raises(ValueError, match=r"label of a\.png holds id 4: needed 0 to 3"):

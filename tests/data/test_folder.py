@@ -10,7 +10,7 @@ from tests.data import sources
 
 @pytest.fixture
 def files(rng):
-    """Ten images, and masks of the ids 0, 1, 2 and void."""
+    """Ten images, and masks with the ids 0, 1, 2 and 255."""
     found = {}
     for i in range(10):
         found[f"images/{i}.png"] = sources.png(sources.image(rng))
@@ -36,7 +36,7 @@ def load(tmp_path):
 
 @pytest.fixture
 def message(load, tmp_path):
-    """The message for bad files, one line, with nothing left behind."""
+    """The one-line message for bad files; checks that no file is left."""
 
     def message(files, **options):
         with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
@@ -62,7 +62,7 @@ def test_stores_what_the_files_hold(load, files, tmp_path):
                 assert example[key].dtype == np.uint8
 
 
-def test_shares_are_seeded_and_cover_all(load, files):
+def test_splits_are_seeded_and_cover_all(load, files):
     one, two, other = load(files), load(files), load(files, seed=1)
     assert {k: len(v) for k, v in names(one).items()} == {
         "train": 8,
@@ -175,7 +175,7 @@ def test_black_and_white_masks(load, message, files):
         assert "hold only the values 0, 255" in got
         assert "pass ids=(0, 255) (--ids 0 255)" in got
     prepared = load(files, ids=(0, 255))
-    assert prepared.classes == ("background", "road")  # classes.txt is still there.
+    assert prepared.classes == ("background", "road")  # From classes.txt.
     label = prepared.splits["train"][0]["label"]
     np.testing.assert_array_equal(label, mask // 255)
 
@@ -189,10 +189,10 @@ def test_ids_in_large_steps(load, message, files):
     np.testing.assert_array_equal(prepared.splits["test"][0]["label"], mask // 100)
 
 
-def test_another_void(load, files):
-    label = load(files, ids=(1, 2, 255), void=0).splits["test"][0]["label"]
+def test_another_ignore_index(load, files):
+    label = load(files, ids=(1, 2, 255), ignore_index=0).splits["test"][0]["label"]
     assert set(np.unique(label)) == {0, 1, 2, 255}
-    assert load(files, ids=(1, 2, 255), void=0).classes == (
+    assert load(files, ids=(1, 2, 255), ignore_index=0).classes == (
         "class 0",
         "class 1",
         "class 2",
@@ -282,8 +282,8 @@ def test_missing_source(tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"validation": 0.5, "test": 0.5}, "leave some for training"),
-        ({"test": -0.1}, "leave some for training"),
+        ({"validation": 0.5, "test": 0.5}, "at least 0 with a sum below 1"),
+        ({"test": -0.1}, "at least 0 with a sum below 1"),
         ({"ids": (0, 0)}, "different values"),
         ({"ids": ()}, "different values"),
     ],

@@ -152,7 +152,7 @@ def test_equal_views_are_equal(root):
         ),
         ("tiny_scenes:9.9.9", {}, "is not prepared"),
         ("tiny_scenes", {"image": "picture"}, "no feature 'picture', got depth, ids"),
-        ("tiny_scenes", {"label": "ids"}, "no class names for the label: needed class"),
+        ("tiny_scenes", {"label": "ids"}, "no class names for the label: pass class"),
     ],
 )
 def test_mistakes_are_named(root, name, options, message):

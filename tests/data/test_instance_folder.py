@@ -1,4 +1,6 @@
-"""A user's own numbered objects."""
+"""Folders of instance maps."""
+
+import io
 
 import numpy as np
 import pytest
@@ -8,6 +10,12 @@ from segjax.data.objects import objects_of
 from tests.data import sources
 
 IDS = np.array([[0, 0, 40000, 40000], [7, 7, 0, 40000], [7, 0, 0, 900]], np.uint16)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def load(tmp_path):
 
 
 def test_objects_are_those_of_the_map(load, files):
-    got = load(files, name="cell")
+    got = load(files, class_name="cell")
     assert got.classes == ("background", "cell")
     assert {k: len(v) for k, v in got.splits.items()} == {
         "train": 8,
@@ -69,8 +77,12 @@ def test_split_folders(load, files):
         ({"instances/3.png": sources.png(np.zeros((2, 4), np.uint8))}, ["4x2", "4x3"]),
         ({"instances/3.png": b"no"}, ["3.png is broken"]),
         ({"images": None}, ["no folder images/"]),
+        (
+            {"instances/3.png": None, "instances/3.npy": npy(np.full((3, 4), -1))},
+            ["3.npy has 1 different numbers, the smallest -1", "none negative"],
+        ),
     ],
-    ids=["missing", "size", "broken", "folder"],
+    ids=["missing", "size", "broken", "folder", "negative"],
 )
 def test_each_fault_is_named(load, files, tmp_path, change, words):
     for name, content in change.items():

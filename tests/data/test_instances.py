@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segjax.data.dataset import Dataset
-from segjax.data.instances import cut, fill
+from segjax.data.instances import crop, fill
 from segjax.data.objects import Objects, encode_objects
 from segjax.data.pipeline import Pipeline
 
@@ -14,7 +14,7 @@ KEYS = ("boxes", "classes", "masks", "object_mask", "crowd", "size")
 
 
 def example(rng, size=(12, 10), count=4):
-    """Rectangles, some hidden by later ones, on an image that tells each pixel."""
+    """Rectangles, some covered by later ones; pixel values encode positions."""
     instances = np.zeros(size, np.uint16)
     label = np.zeros(size, np.uint8)
     for k in range(1, count + 1):
@@ -38,7 +38,7 @@ def take(pipe, count, **options):
 
 
 def by_hand(numbers, label):
-    """Slowly: for each number its class, box and mask."""
+    """For each object number, its class, box and mask."""
     found = []
     for number in sorted(set(numbers.ravel().tolist()) - {0}):
         places = [
@@ -61,7 +61,7 @@ def test_objects_follow_the_crop(rng):
         assert batch["masks"].dtype == batch["object_mask"].dtype == bool
         assert batch["boxes"].dtype == np.float32
         assert batch["classes"].dtype == np.int32
-        assert "left_out" not in batch
+        assert "num_dropped" not in batch
         np.testing.assert_array_equal(batch["size"], 7)
         for row in range(4):
             # The first channel of the image is the number of the object.
@@ -77,7 +77,7 @@ def test_objects_follow_the_crop(rng):
                 np.testing.assert_array_equal(batch["masks"][row, slot], mask)
             for name in ("boxes", "classes", "masks", "crowd"):
                 assert not batch[name][row, count:].any()
-    assert len(set(num_objects)) > 2  # Some objects left some crops.
+    assert len(set(num_objects)) > 2  # Some crops lack some objects.
 
 
 def test_padding_holds_no_object(rng):
@@ -108,7 +108,7 @@ def test_evaluation_has_all_objects(rng):
                 assert batch["boxes"][row, slot].tolist() == box
                 got = batch["masks"][row, slot]
                 np.testing.assert_array_equal(got[:height, :width], mask)
-                assert got.sum() == mask.sum()  # Mirrored pixels hold none.
+                assert got.sum() == mask.sum()  # Not in reflected pixels.
     assert sorted(seen) == [0, 1, 2]
 
 
@@ -122,24 +122,24 @@ def objects(areas, crowd=None):
 
 def test_the_largest_are_kept():
     found = fill(objects([3, 9, 5, 9, 5]), (8, 8), limit=3)
-    assert found["classes"].tolist() == [2, 3, 4]  # Of 5 and 5, the first.
-    assert found["left_out"] == 2
-    assert fill(objects([3, 9]), (8, 8), limit=2)["left_out"] == 0
+    assert found["classes"].tolist() == [2, 3, 4]  # The first of two with area 5.
+    assert found["num_dropped"] == 2
+    assert fill(objects([3, 9]), (8, 8), limit=2)["num_dropped"] == 0
 
 
-def test_what_is_left_out_is_told(rng, capsys):
+def test_dropped_objects_cause_warnings(rng, capsys):
     examples = [example(rng, count=4) for _ in range(8)]
     whole = [len(by_hand(e["instances"], e["label"])) for e in examples]
     pipe = pipeline(examples, max_objects=1)
     list(pipe.eval_batches("train", batch_size=4))
     lines = capsys.readouterr().err.splitlines()
-    assert "max_objects=1 left out" in lines[0]
+    assert "max_objects=1 dropped" in lines[0]
     images = [int(line.split(" of ")[1].split()[0]) for line in lines]
     assert images == [1, 2, 4, 8][: len(images)]
     if len(images) == 4:
-        assert f"left out {sum(whole) - 8} objects" in lines[-1]
+        assert f"dropped {sum(whole) - 8} objects" in lines[-1]
     list(pipe.eval_batches("train", batch_size=4))
-    assert not capsys.readouterr().err  # Told before.
+    assert not capsys.readouterr().err  # Warned before.
     take(pipeline(examples, max_objects=9), 3)
     assert not capsys.readouterr().err
 
@@ -149,9 +149,9 @@ def test_evaluation_may_have_more_slots(rng, capsys):
     pipe = pipeline(examples, max_objects=1, eval_max_objects=2)
     (batch,) = pipe.eval_batches("train", batch_size=4)
     assert batch["masks"].shape[1] == 2
-    assert "eval_max_objects=2 left out" in capsys.readouterr().err
+    assert "eval_max_objects=2 dropped" in capsys.readouterr().err
     assert take(pipe, 1)[0]["masks"].shape[1] == 1
-    assert "warning: max_objects=1 left out" in capsys.readouterr().err
+    assert "warning: max_objects=1 dropped" in capsys.readouterr().err
     with pytest.raises(ValueError, match="needs max_objects too"):
         pipeline(examples, max_objects=None, eval_max_objects=2)
 
@@ -184,14 +184,20 @@ def test_overlapping_objects_and_crowds():
     np.testing.assert_array_equal(batch["masks"][0, :3], masks)
     assert batch["boxes"][0, 0].tolist() == [2, 1, 6, 4]
     (batch,) = take(pipeline([one], size=(8, 9)), 1)
-    assert batch["classes"][0].tolist() == [2, 3, 0, 0, 0]  # Crowds are not learned.
+    assert batch["classes"][0].tolist() == [
+        2,
+        3,
+        0,
+        0,
+        0,
+    ]  # Crowds are dropped in training.
     assert not batch["crowd"].any()
 
 
-def test_a_window_drops_what_it_does_not_show():
+def test_a_window_drops_objects_outside_of_it():
     one, masks = coco_example()
     arrays = {k: np.asarray(v) for k, v in one.items()}
-    found = cut(arrays, np.s_[2:8, 4:9])
+    found = crop(arrays, np.s_[2:8, 4:9])
     np.testing.assert_array_equal(found.masks, masks[:2, 2:8, 4:9])
     assert found.classes.tolist() == [2, 1]
 
@@ -216,7 +222,7 @@ def test_workers_and_corrupt_records(rng):
     examples = Broken(example(rng) for _ in range(6))
     options = {"skip_corrupt": 1, "max_objects": 2}
     alone = pipeline(examples, **options)
-    helped = pipeline(examples, workers=2, **options)
+    helped = pipeline(examples, num_workers=2, **options)
     examples.bad = (2,)
     for a, b in zip(take(alone, 5), take(helped, 5), strict=True):
         assert a.keys() == b.keys()
@@ -235,7 +241,7 @@ def test_workers_and_corrupt_records(rng):
             lambda: take(
                 pipeline([{"image": np.zeros((8, 8, 1), np.uint8), "label": EYE}]), 1
             ),
-            "max_objects needs a data set that tells objects apart",
+            "max_objects needs a data set with objects, got",
         ),
     ],
 )

@@ -160,7 +160,7 @@ def picture(rng):
 
 @pytest.fixture
 def refused(tmp_path):
-    """What the one line says that a builder ends with."""
+    """Returns the one-line message of a builder's error."""
 
     def refused(files, build=data.coco, **options):
         source = sources.write(tmp_path / "mine", files)
@@ -182,7 +182,7 @@ def test_coco(refused, picture, made):
 
 
 def test_coco_of_right_run_lengths(tmp_path, picture):
-    """Those that add up are read, in either form."""
+    """Valid run lengths are read, compressed or not."""
     for number, counts in enumerate(([9, 80, 7], shuffled([9, 80, 7]))):
         text = json.dumps(runs(counts)).encode()
         source = sources.write(
@@ -224,7 +224,7 @@ def saved(array, **options):
 
 
 def header(shape, descr="<u2"):
-    """A .npy of a few bytes that says it holds more."""
+    """A short .npy file whose header declares more."""
     good = saved(np.zeros(SIZE, np.uint16))
     old = f"'descr': '<u2', 'fortran_order': False, 'shape': {SIZE}, }}".encode()
     new = f"'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
@@ -333,7 +333,7 @@ def test_a_pipe_as_annotations_or_source(refused, picture, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Bär\nRad".encode("latin-1"), "classes.txt is not text in UTF-8"),
+        ("Bär\nRad".encode("latin-1"), "classes.txt is not UTF-8 text"),
         ("Bar\nRad".encode("utf-16-le"), "class name"),
         (b"a\n\x1b[2Jb", "class name"),
         (b"a\na", "2 classes, 1 of them different"),
@@ -369,10 +369,10 @@ def test_zips_of_too_many_entries_or_two_of_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "ZIP_ENTRIES", 2)
     with pytest.raises(ValueError, match="has 3 entries: needed at most 2"):
         Zip(path, "a")
-    # Two names of one length, of which the second becomes the first one.
+    # Two names of equal length; the second is replaced by the first.
     path.write_bytes(path.read_bytes().replace(b"b", b"a"))
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="two entries of one name"):
+    with pytest.raises(ValueError, match="two entries with the same name"):
         Zip(path, "a")
 
 

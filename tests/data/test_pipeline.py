@@ -9,10 +9,10 @@ import pytest
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
 from segjax.data.pad import (
-    mirror_to_size,
     pad_to_multiple,
     pad_to_size,
     padded_size,
+    reflect_to_size,
 )
 from segjax.data.pipeline import Pipeline
 from segjax.typing import Data, Field
@@ -23,7 +23,7 @@ def fake(splits, fingerprint="f"):
 
 
 def example(number, size):
-    # Every pixel knows its example and its place; label 1 + row % 2, one void pixel.
+    # Channels: example number, row, column. Label 1 + row % 2, one ignored pixel.
     rows, columns = np.mgrid[: size[0], : size[1]]
     image = np.stack([np.full(size, number), rows, columns], -1).astype(np.uint8)
     label = (1 + rows % 2).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_resume_is_exact(first_batch):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
-def test_processes_together_are_one(count):
+def test_processes_concatenated_are_one_process(count):
     pipeline = Pipeline(dataset=dataset(), size=5)
     whole = take(pipeline, 5, batch_size=8, seed=1)
     parts = [
@@ -147,14 +147,12 @@ def test_workers_change_nothing(count):
         "process_count": count,
     }
     alone = take(Pipeline(dataset=dataset(), size=5), 5, **options)
-    helped = take(Pipeline(dataset=dataset(), size=5, workers=2), 5, **options)
+    helped = take(Pipeline(dataset=dataset(), size=5, num_workers=2), 5, **options)
     assert_same(helped, alone)
 
 
 def test_threads_change_nothing():
-    runs = [
-        Pipeline(dataset=dataset(MIXED), size=5, threads=threads) for threads in (1, 5)
-    ]
+    runs = [Pipeline(dataset=dataset(MIXED), size=5, num_threads=n) for n in (1, 5)]
     assert runs[0].fingerprint() == runs[1].fingerprint()
     assert_same(*(take(run, 6, batch_size=4, seed=1) for run in runs))
     assert_same(*(list(run.eval_batches("train", batch_size=2)) for run in runs))
@@ -167,8 +165,8 @@ def test_the_cache_changes_nothing(cache_bytes):
     assert_same(take(pipeline, 9, batch_size=4, seed=1), plain)
 
 
-# Once for the sizes, as a list cannot tell them, once the first, for dtypes and
-# channels, and then three times.
+# All once for their sizes, since a list has no `image_size`, the first once for its
+# spec, and then all three times.
 @pytest.mark.parametrize(("cache_bytes", "decoded"), [(0, 41), (2 * 8 * 8 * 4, 34)])
 def test_the_cache_keeps_what_fits(cache_bytes, decoded, monkeypatch):
     indices, decode = [], Reader._decode
@@ -196,7 +194,7 @@ def test_whole_images_when_size_is_none():
 
 def test_size_none_needs_equal_images():
     pipeline = Pipeline(dataset=dataset(((8, 8), (6, 7))))
-    with pytest.raises(ValueError, match=r"got 6x7 .* beside 8x8") as error:
+    with pytest.raises(ValueError, match=r"got 6x7 .* and 8x8") as error:
         take(pipeline, 1, batch_size=2, seed=0)
     assert "\n" not in str(error.value)
 
@@ -212,11 +210,11 @@ def test_evaluation_covers_every_example_once(batch_size):
     assert sum(b["weight"].sum() for b in batches) == len(sizes)
     for batch in batches:
         assert len(batch["index"]) == batch_size
-        filler = batch["weight"] == 0
+        padding = batch["weight"] == 0
         valid = batch["label"] != 255
-        assert not valid[filler].any()
-        assert (batch["index"][filler] == -1).all()
-        for row in np.flatnonzero(~filler):
+        assert not valid[padding].any()
+        assert (batch["index"][padding] == -1).all()
+        for row in np.flatnonzero(~padding):
             i = batch["index"][row]
             height, width = sizes[i]
             assert tuple(batch["size"][row]) == sizes[i]
@@ -301,7 +299,7 @@ def test_a_process_decodes_its_own_rows_only():
     index = np.concatenate([b["index"][b["weight"] == 1] for b in batches])
     assert len(index) < 6
     assert 0 not in index
-    # And the first, which tells dtypes and channels.
+    # And the first, for the spec.
     assert sorted(examples.read) == [0, *sorted(index)]
 
 
@@ -310,7 +308,7 @@ def test_an_empty_split_has_no_batches():
     assert not list(pipeline.eval_batches("train", batch_size=2))
 
 
-def test_an_iterator_left_early_stops_its_threads():
+def test_closing_an_iterator_stops_its_threads():
     pipeline = Pipeline(dataset=dataset(), size=4)
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
         next(stream)
@@ -319,7 +317,7 @@ def test_an_iterator_left_early_stops_its_threads():
 
 
 def test_batches_outlive_their_workers():
-    pipeline = Pipeline(dataset=dataset(), size=4, workers=1)
+    pipeline = Pipeline(dataset=dataset(), size=4, num_workers=1)
     with contextlib.closing(pipeline.train_batches(batch_size=2, seed=0)) as stream:
         batch = next(stream)
     assert {type(x) for x in batch.values()} == {np.ndarray}  # No shared memory.
@@ -338,7 +336,7 @@ def test_a_dead_reader_is_named():
     examples = DyingElsewhere(dataset().splits["train"])
     examples.home = os.getpid()
     data = fake({"train": examples})
-    pipeline = Pipeline(dataset=data, size=4, workers=1)
+    pipeline = Pipeline(dataset=data, size=4, num_workers=1)
     with pytest.raises(RuntimeError, match=r"reader process died.*exit code 9"):
         take(pipeline, 1, batch_size=2, seed=0)
 
@@ -346,7 +344,7 @@ def test_a_dead_reader_is_named():
 def test_fingerprint_follows_data_and_settings():
     base = Pipeline(dataset=dataset(), size=4)
     same = Pipeline(
-        dataset=dataset(), size=(4, 4), workers=2, cache_bytes=0, max_shapes=2
+        dataset=dataset(), size=(4, 4), num_workers=2, cache_bytes=0, max_shapes=2
     )
     assert base.fingerprint() == same.fingerprint()
     others = [
@@ -382,8 +380,14 @@ def test_fingerprint_follows_data_and_settings():
         ),
         (lambda p: dataclasses.replace(p, multiple=0), "multiple must be at least 1"),
         (lambda p: dataclasses.replace(p, max_shapes=0), "max_shapes must be at least"),
-        (lambda p: dataclasses.replace(p, threads=0), "threads must be at least 1"),
-        (lambda p: dataclasses.replace(p, workers=-1), "workers must be at least 0"),
+        (
+            lambda p: dataclasses.replace(p, num_threads=0),
+            "num_threads must be at least 1",
+        ),
+        (
+            lambda p: dataclasses.replace(p, num_workers=-1),
+            "num_workers must be at least 0",
+        ),
         (lambda p: dataclasses.replace(p, size=0), "size must be at least 1 pixel"),
         (
             lambda p: dataclasses.replace(p, train_split="x").train_batches(
@@ -395,7 +399,7 @@ def test_fingerprint_follows_data_and_settings():
             lambda p: dataclasses.replace(p, dataset=fake({"train": []})).train_batches(
                 batch_size=1, seed=0
             ),
-            "'train' must have an example",
+            "'train' is empty",
         ),
     ],
 )
@@ -421,17 +425,17 @@ def test_padding(rng):
     assert padded_size((8, 9), 4) == (8, 12)
 
 
-def test_mirror_by_hand():
+def test_reflection_by_hand():
     image = np.array([[1, 2, 3], [4, 5, 6]])[..., None].repeat(3, -1)
-    wide = mirror_to_size(image, (5, 4))
+    wide = reflect_to_size(image, (5, 4))
     by_hand = [[1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2], [4, 5, 6, 5], [1, 2, 3, 2]]
     np.testing.assert_array_equal(wide[..., 0], by_hand)
-    assert mirror_to_size(image, (2, 3)) is image
-    one = mirror_to_size(image[:1, :1], (3, 2))
+    assert reflect_to_size(image, (2, 3)) is image
+    one = reflect_to_size(image[:1, :1], (3, 2))
     np.testing.assert_array_equal(one, np.ones((3, 2, 3)))
 
 
-def test_evaluation_mirrors_images_and_counts_none_of_it():
+def test_evaluation_pads_by_reflection_and_ignores_the_padding():
     pipeline = Pipeline(dataset=dataset([(6, 7)]), multiple=4)
     (batch,) = pipeline.eval_batches("train", batch_size=1)
     rows = batch["image"][0, :, 0, 1]
@@ -439,5 +443,5 @@ def test_evaluation_mirrors_images_and_counts_none_of_it():
     valid = batch["label"] != 255
     assert not valid[0, 6:].any()
     assert not valid[0, :, 7:].any()
-    assert valid.sum() == 6 * 7 - 1  # One pixel is void.
+    assert valid.sum() == 6 * 7 - 1  # One pixel is ignored.
     np.testing.assert_array_equal(batch["size"], [(6, 7)])

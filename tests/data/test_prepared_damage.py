@@ -1,4 +1,4 @@
-"""Prepared data: private, sealed, whole or not there; damage names the folder."""
+"""Prepared data: access rights, checksums, atomicity, and messages for damage."""
 
 import json
 import os
@@ -34,20 +34,20 @@ def prepare(folder):
 
 
 def load(final):
-    """All that a data set gives of a prepared folder."""
-    described = dataset._described(final)
+    """Everything that a data set reads from a prepared folder."""
+    metadata = dataset._read_metadata(final)
     examples = [
         (e["name"], e["image"].tobytes(), e["label"].tobytes())
-        for split in described["digests"]
-        # `Dataset` itself would be looked into by the check of types in tests.
+        for split in metadata["digests"]
+        # Not a `Dataset`, which beartype would inspect.
         for e in records.Examples(final, split)
     ]
-    return described["classes"], described["digests"], examples
+    return metadata["classes"], metadata["digests"], examples
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, files):
-    """A source, its prepared folder, a copy of that, and what is in it."""
+    """A source's folder, its prepared folder (with a copy), and the loaded content."""
     folder = tmp_path_factory.mktemp("damage")
     sources.write(folder / "mine", files)
     prepare(folder)
@@ -93,7 +93,7 @@ def test_damage_names_the_folder_to_delete_or_changes_nothing(prepared, pattern)
         assert "\n" not in said
         refused += 1
     assert refused >= 4
-    shutil.rmtree(final)  # What the message says to do.
+    shutil.rmtree(final)  # As the message suggests.
     prepare(folder)
     assert load(final) == whole
 
@@ -128,7 +128,7 @@ def test_prepared_copies_are_private(prepared):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
-def test_data_prepared_before_there_was_a_seal(prepared):
+def test_data_prepared_before_there_was_a_checksum(prepared):
     _, final, whole = prepared
     path = final / "metadata.json"
     described = json.loads(path.read_text())
@@ -147,7 +147,7 @@ data.folder(sys.argv[1], data_dir=sys.argv[2])
 
 
 def test_a_full_disk(tmp_path, rng):
-    """Of files that may not grow: the system refuses as it does on a full disk."""
+    """With a limit on file size, which raises the errors of a full disk."""
     files = {}
     for i in range(8):
         files[f"images/{i}.png"] = sources.png(sources.image(rng, 64, 64))

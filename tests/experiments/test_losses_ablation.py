@@ -29,7 +29,7 @@ def report(script):
 
 
 def scored(iou, *, slope=0.0):
-    """Figures of a run whose digit d has an IoU of iou - slope * d."""
+    """Scores of a run in which digit d has IoU iou - slope * d."""
     results = {f"iou/{d}": iou - slope * d for d in range(10)}
     results |= {f"recall/{d}": 0.5 for d in range(10)}
     ink = {"ink_mean_boundary_iou": 0.8, "ink_mean_hd95_per_image": 1.5}
@@ -71,7 +71,7 @@ def test_figure_is_drawn(report, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_ink_does_not_ask_which_digit(report):
+def test_ink_merges_all_digits(report):
     metric = jax.jit(report.make_metric(("background", "0", "1")))
     truth = np.zeros((1, 8, 8), np.int32)
     truth[:, 2:6, 2:6] = 1
@@ -81,7 +81,7 @@ def test_ink_does_not_ask_which_digit(report):
         "weight": jnp.ones(1),
         "index": jnp.zeros(1, jnp.int32),
     }
-    other = np.where(truth == 1, 2, 0)  # The right place, the wrong digit.
+    other = np.where(truth == 1, 2, 0)  # The wrong digit in the right place.
     results = metric(jnp.asarray(np.eye(3, dtype=np.float32)[other]), batch).compute()
     assert results["iou/0"] == results["mean_boundary_iou"] == 0
     assert results["ink_mean_boundary_iou"] == 1
@@ -96,7 +96,7 @@ def test_every_loss_of_multiclass_logits_has_a_row(script):
         if inspect.isfunction(f)
         and list(inspect.signature(f).parameters)[:2] == ["logits", "labels"]
     }
-    for name in public - {"lovasz_hinge"}:  # That one has two classes.
+    for name in public - {"lovasz_hinge"}:  # Binary.
         assert f"losses.{name}" in source
 
 

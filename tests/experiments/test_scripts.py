@@ -1,4 +1,4 @@
-"""Every experiment builds on data of its layout, and its step and evaluation trace."""
+"""Builds every experiment on tiny data, and traces its step and evaluation."""
 
 import contextlib
 import pathlib
@@ -83,7 +83,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Prepared data of these tests, apart from the user's own."""
+    """Folder of prepared data, separate from the user's."""
     return tmp_path_factory.mktemp("prepared")
 
 

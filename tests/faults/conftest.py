@@ -59,7 +59,7 @@ def experiment(
     *,
     source: pathlib.Path,
     steps: int = 240,
-    workers: int = 0,
+    num_workers: int = 0,
     width: int = 8,
     method: str = "supervised",
 ) -> train.Experiment:
@@ -68,7 +68,7 @@ def experiment(
     Args:
         source: Folder with images/ and masks/.
         steps: Optimizer updates in total.
-        workers: Reader processes.
+        num_workers: Reader processes.
         width: Channels at the bottom.
         method: What a step does.
     """
@@ -81,14 +81,16 @@ def experiment(
         config=train.TrainConfig(
             steps=steps, batch_size=4, log_every=7, eval_every=20, samples=1
         ),
-        data=data.Pipeline(dataset=scenes, size=16, multiple=16, workers=workers),
+        data=data.Pipeline(
+            dataset=scenes, size=16, multiple=16, num_workers=num_workers
+        ),
         model=models.UNet(
             num_classes=3, widths=(4, width), norm=models.layers.batch_norm
         ),
         objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
         optimizer=optimizer if step else train.with_ema(optimizer, decay=0.9),
         metric=metrics.semantic(scenes.classes),
-        augment=augment.compose(augment.flip, augment.noise()),
+        augment=augment.compose(augment.horizontal_flip, augment.gaussian_noise()),
         step=step or train.supervised_step,
     )
 

@@ -32,13 +32,13 @@ def errors(training):
 def test_a_killed_reader_ends_in_one_line_and_training_goes_on(start, folder):
     run = folder / "reader"
     steps = ("--steps", "30")
-    training = start(run, *steps, "--workers", "2", env={"STEP_SECONDS": "0.2"})
+    training = start(run, *steps, "--num-workers", "2", env={"STEP_SECONDS": "0.2"})
     assert training.wait_until(training.trains), training.output
     pid = min(readers(training))
     os.kill(pid, signal.SIGKILL)
     assert training.end() == 2, training.output
     (line,) = errors(training)
-    assert line.startswith("error: a reader process died while batch ")
+    assert line.startswith("error: a reader process died while reading batch ")
     assert "records " in line
     assert "Use fewer workers" in line
     assert "Traceback" not in training.output
@@ -79,10 +79,10 @@ def test_training_leaves_it_out_where_that_is_allowed(start, folder, damaged):
     lines = []
     for workers in ("0", "2"):
         run = folder / f"skipping-{workers}"
-        flags = ("--steps", "24", "--workers", workers, "--skip-corrupt", "1")
+        flags = ("--steps", "24", "--num-workers", workers, "--skip-corrupt", "1")
         training = start(run, *flags, env=damaged)
         assert training.end() == 0, training.output
-        assert training.output.count("left out: record 5 of 'train'") == 1
+        assert training.output.count("skipped: record 5 of 'train'") == 1
         (told,) = json.loads((run / "result.json").read_text())["skipped_records"]
         assert "record 5 of 'train'" in told
         log = (run / "metrics.jsonl").read_text().splitlines()

@@ -118,7 +118,7 @@ def one_line(work, name):
     except ValueError as error:
         caught = error
     # One of ours, not a foreign one that happens to have the name.
-    assert type(caught) in (ValueError, model_file.NotOursError)
+    assert type(caught) in (ValueError, model_file.NotSerializableError)
     *_, (frame, _) = traceback.walk_tb(caught.__traceback__)
     package = pathlib.Path(segjax.__file__).parent
     assert package in pathlib.Path(frame.f_code.co_filename).parents, caught

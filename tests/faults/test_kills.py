@@ -63,7 +63,7 @@ def test_killed_again_and_again(workers, start, whole, folder, experiment):
     rng = np.random.default_rng(workers)
     plan = [PLANS[workers][i] for i in rng.permutation(len(PLANS[workers]))]
     run = folder / f"killed-{workers}"
-    flags = ("--workers", str(workers))
+    flags = ("--num-workers", str(workers))
     stopped_at = []
     for when, signum in plan:
         newest = max(checkpoint_steps(run), default=None)

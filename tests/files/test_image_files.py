@@ -31,7 +31,7 @@ def exif(orientation):
 
 
 def pictures(rng):
-    """Pixels of each kind, and the name of a file that holds them."""
+    """Pixels of each kind by file name."""
     gray = rng.integers(0, 250, SIZE).astype(np.uint8)
     yield "gray.png", gray
     yield "rgb.png", rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
@@ -53,7 +53,7 @@ def upright(pixels, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(9))
-def test_every_kind_of_file_is_turned_as_it_says(rng, tmp_path, orientation):
+def test_every_kind_of_file_gets_its_orientation(rng, tmp_path, orientation):
     for name, pixels in pictures(rng):
         path = tmp_path / name
         if name.endswith(".png"):
@@ -106,7 +106,7 @@ def app1(body):
     )
 
 
-# Pillow warns of what it does not read, and goes on.
+# Pillow only warns of such data.
 lenient = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 HEAD = b"II*\0" + struct.pack("<I", 8)
 
@@ -135,7 +135,7 @@ def test_damaged_exif_is_one_line(tmp_path, body):
 
 
 @lenient
-def test_exif_that_is_cut_after_the_orientation_is_obeyed(tmp_path):
+def test_exif_truncated_after_the_orientation_is_applied(tmp_path):
     entries = struct.pack("<HHII", 0x010F, 2, 99, 4000)  # A name that is cut off.
     entries += struct.pack("<HHIHxx", TURN, 3, 1, 6)
     (tmp_path / "a.jpg").write_bytes(app1(HEAD + struct.pack("<H", 2) + entries))
@@ -143,13 +143,13 @@ def test_exif_that_is_cut_after_the_orientation_is_obeyed(tmp_path):
 
 
 @lenient
-def test_what_is_no_orientation_is_left(tmp_path):
+def test_invalid_orientations_are_ignored(tmp_path):
     for body in (b"", HEAD + struct.pack("<H", 0)):
         (tmp_path / "a.jpg").write_bytes(app1(body))
         assert data.read_image(tmp_path / "a.jpg").shape == (*SIZE, 3)
 
 
-def test_changed_bytes_of_a_png_are_noticed(rng, tmp_path):
+def test_changed_bytes_of_a_png_are_detected(rng, tmp_path):
     file = io.BytesIO()
     PIL.Image.fromarray(rng.integers(0, 256, SIZE).astype(np.uint8)).save(file, "PNG")
     whole = file.getvalue()
@@ -161,7 +161,7 @@ def test_changed_bytes_of_a_png_are_noticed(rng, tmp_path):
 
 
 def test_other_formats_start_no_program(tmp_path):
-    """Pillow gives PostScript to another program, whatever the file is called."""
+    """Pillow would run another program for PostScript, whatever the suffix."""
     path = tmp_path / "a.png"
     PIL.Image.new("RGB", (8, 8)).save(path, "EPS")
     with pytest.raises(ValueError, match="cannot identify"):
@@ -171,7 +171,7 @@ def test_other_formats_start_no_program(tmp_path):
 
 
 def test_tiffs_name_no_other_file(tmp_path, monkeypatch):
-    """OME-TIFF may refer to files beside it, which are not looked for."""
+    """OME-TIFF may refer to other files, which are not opened."""
     pixels = np.zeros((2, *SIZE), np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels, ome=True, metadata={"axes": "CYX"})
     opened = []
@@ -184,8 +184,8 @@ def test_tiffs_name_no_other_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_pages_that_form_a_circle(tmp_path, big):
-    """Of two pages, of which the second one says that the first one comes next."""
+def test_pages_that_form_a_cycle(tmp_path, big):
+    """Two pages, the second of which links to itself."""
     path = tmp_path / "a.tif"
     pages = np.zeros((2, *SIZE), np.uint16)
     tifffile.imwrite(path, pages, photometric="minisblack", metadata=None, bigtiff=big)
@@ -199,7 +199,7 @@ def test_pages_that_form_a_circle(tmp_path, big):
     assert one != two
     with pytest.raises(ValueError, match=r"a\.tif"):
         data.read_image(path)
-    with pytest.raises(ValueError, match=r"a\.tif .*circle"):
+    with pytest.raises(ValueError, match=r"a\.tif .*cycle"):
         inference.read_image(path, channels=2)
 
 
@@ -214,7 +214,7 @@ def _recording(handle, opened):
 
 
 def test_large_pictures_need_no_global_limit(tmp_path):
-    """Pillow warns of 90 million pixels, and refuses twice as many."""
+    """Pillow warns of 90 million pixels, and rejects twice as many."""
     path = tmp_path / "a.png"
     PIL.Image.new("1", (14_000, 14_000)).save(path)
     with warnings.catch_warnings():
@@ -225,9 +225,9 @@ def test_large_pictures_need_no_global_limit(tmp_path):
 def test_reading(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
-    assert reading.read_bytes(path, most=5) == b"12345"
+    assert reading.read_bytes(path, max_bytes=5) == b"12345"
     with pytest.raises(ValueError, match="has 5 bytes: needed at most 4"):
-        reading.read_bytes(path, most=4)
+        reading.read_bytes(path, max_bytes=4)
     with pytest.raises(FileNotFoundError) as error:
         reading.read_bytes(tmp_path / "none")
     assert str(error.value.filename) == str(tmp_path / "none")

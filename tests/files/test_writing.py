@@ -1,4 +1,4 @@
-"""Files appear whole, or what was there stays."""
+"""Files are replaced atomically."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ NEW = b"new" * 1000
 def test_a_file_is_written(tmp_path):
     path = tmp_path / "a"
     for content in (b"one", NEW, b""):
-        writing.replace(path, content)
+        writing.write_bytes(path, content)
         assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     umask = os.umask(0)
@@ -26,7 +26,7 @@ def test_a_file_is_written(tmp_path):
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "sick"), KeyboardInterrupt()])
-def test_whatever_fails_leaves_what_was_there(tmp_path, monkeypatch, call, error):
+def test_failures_keep_the_old_file(tmp_path, monkeypatch, call, error):
     path = tmp_path / "a"
     path.write_bytes(b"old")
 
@@ -35,7 +35,7 @@ def test_whatever_fails_leaves_what_was_there(tmp_path, monkeypatch, call, error
 
     monkeypatch.setattr(os, call, failing)
     with pytest.raises(type(error)) as caught:
-        writing.replace(path, NEW)
+        writing.write_bytes(path, NEW)
     if isinstance(error, OSError):
         assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
     assert path.read_bytes() == b"old"
@@ -45,7 +45,7 @@ def test_whatever_fails_leaves_what_was_there(tmp_path, monkeypatch, call, error
 def test_no_link_is_written_through(tmp_path):
     (tmp_path / "precious").write_bytes(b"old")
     (tmp_path / "a").symlink_to("precious")
-    writing.replace(tmp_path / "a", NEW)
+    writing.write_bytes(tmp_path / "a", NEW)
     assert (tmp_path / "precious").read_bytes() == b"old"
     assert (tmp_path / "a").read_bytes() == NEW
 
@@ -59,7 +59,7 @@ print("ready", flush=True)
 number = 0
 while True:
     number += 1
-    writing.replace(path, str(number % 10).encode() * 2_000_000)
+    writing.write_bytes(path, str(number % 10).encode() * 2_000_000)
 """
 
 
@@ -83,5 +83,5 @@ def test_kills_at_any_moment(tmp_path, signum):
         assert len(set(content)) == 1
         left = [p.name for p in tmp_path.iterdir()]
         assert sorted(left) in (["a"], [".a.tmp", "a"])
-    writing.replace(path, NEW)
+    writing.write_bytes(path, NEW)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,4 +1,4 @@
-"""Each example's loss and gradient norm are those it has alone."""
+"""Each example's loss and gradient norm equal those of a batch of one."""
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,9 @@ def test_gradients_are_those_of_one_example_at_a_time(model, variables, scores):
         squares = [np.sum(np.asarray(x, np.float64) ** 2) for x in leaves]
         expected.append(np.sqrt(sum(squares)))
     np.testing.assert_allclose(scores["gradient_norm"], expected, rtol=1e-5)
-    assert np.std(expected) > 0.01 * np.mean(expected)  # Else all would do.
+    assert np.std(expected) > 0.01 * np.mean(
+        expected
+    )  # Otherwise any order would pass.
 
 
 def test_the_batch_that_an_example_is_in_does_not_matter(model, variables, scores):

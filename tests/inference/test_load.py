@@ -1,4 +1,4 @@
-"""A run is a model: its folder is all that is read, and nothing in it is executed."""
+"""Loading models from run folders, without executing their code."""
 
 import json
 import subprocess
@@ -69,7 +69,7 @@ np.save(sys.argv[3] + "/probabilities.npy", prediction.probabilities)
 
 
 def test_neither_data_nor_optimizer_nor_script_is_needed(cnn, tmp_path):
-    """In a process that cannot import them, beside a script that would end it."""
+    """In a process that cannot import them, with a script that would raise."""
     image = pixels_of(20, 33)
     np.save(tmp_path / "image.npy", image)
     args = [cnn, tmp_path / "image.npy", tmp_path]
@@ -162,14 +162,14 @@ def test_one_channel_may_be_left_out(tmp_path):
     assert a.overlay().shape == (12, 9, 3)
 
 
-def test_overlapping_classes(tmp_path):
+def test_multilabel(tmp_path):
     module = models.SimpleCNN(num_classes=3)
     write_run(tmp_path, Forward(module), task="multilabel")
     description, variables = model_file.read(tmp_path)
     head = variables["params"]["head"]
     image = pixels_of(16, 16)
     logits = module.apply(variables, image[None] / np.float32(255))
-    # So that half of the pixels have no class.
+    # Half of the pixels have no class.
     head["bias"] = head["bias"] - np.median(logits.max(-1))
     facts = {k: description[k] for k in ("classes", "image", "task", "multiple")}
     facts |= {"max_shapes": 4}
@@ -223,9 +223,9 @@ def test_objects_are_numbered_the_first_on_top(tmp_path):
     masks[0, 0, :2], masks[1, :, 1:], masks[2] = 0.9, 0.5, 1.0
     objects = {"masks": masks, "scores": np.array([0.9, 0.6, 0.4], np.float32)}
     objects |= {"boxes": np.zeros((3, 4), np.float32), "classes": np.array([1, 2, 1])}
-    sure = inference.confident(objects)
+    sure = inference.confident_objects(objects)
     np.testing.assert_array_equal(
-        inference.prediction.numbered(sure), [[1, 1, 2], [0, 2, 2]]
+        inference.prediction.instance_map(sure), [[1, 1, 2], [0, 2, 2]]
     )
 
 
@@ -255,7 +255,7 @@ class Mine(nn.Module):
 
 @pytest.fixture
 def foreign(tmp_path):
-    """A run of a user's own module."""
+    """A run with a custom module."""
     write_run(tmp_path, Forward(Mine()))
     (tmp_path / "experiment.py").write_text(SCRIPT)
     found = manifest.describe(experiment(), flags={"width": 5}, script=None)
@@ -263,7 +263,7 @@ def foreign(tmp_path):
     return tmp_path
 
 
-def test_a_foreign_model_is_executed_only_where_trusted(foreign):
+def test_custom_code_is_executed_only_if_trusted(foreign):
     with pytest.raises(inference.NeedsCodeError, match="trust=True") as error:
         segjax.load(foreign)
     assert f"would execute {foreign / 'experiment.py'}" in str(error.value)

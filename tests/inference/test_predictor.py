@@ -1,4 +1,4 @@
-"""Every pixel of an image of any size gets the label that the model gives it."""
+"""Prediction of images of any size, with few compiled programs."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def image_of(*size, channels=3, dtype=np.uint8):
 
 
 class Counted:
-    """A model that counts how often it is traced."""
+    """A model that counts its traces."""
 
     def __init__(self, model):
         self.model, self.shapes = model, []
@@ -66,7 +66,7 @@ def test_any_size(cnn, size):
 
 
 def test_padding_does_not_reach_the_inside(cnn):
-    """A 3x3 and a 3x3 convolution see 2 pixels away: further in, nothing changes."""
+    """Two 3x3 convolutions reach 2 pixels: farther inside, nothing changes."""
     _, _, predict = cnn
     whole = image_of(64, 64)
     part = predict(whole[:50, :41])
@@ -113,7 +113,7 @@ def random_sizes(count=500):
 
 
 class Constant:
-    """Compiles in no time; traced as any other model is."""
+    """A model that is fast to compile."""
 
     margin = 0
 
@@ -156,7 +156,7 @@ def test_known_sizes_compile_few_programs_in_their_order():
     assert {shape[0] for shape in model.shapes} == {4}
     assert [output.shape[:2] for _, output in made] == sizes
     assert [image[0, 0, 0] for image, _ in made] == [i % 256 for i in range(len(sizes))]
-    predict(np.zeros((60, 500, 1), np.uint8))  # Fits one of them, alone.
+    predict(np.zeros((60, 500, 1), np.uint8))  # Fits into one of them.
     assert len(set(shape[1:] for shape in model.shapes)) <= 8
 
 

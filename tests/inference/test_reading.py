@@ -1,4 +1,4 @@
-"""Files give the pixels that they hold, or say what they hold."""
+"""Reading images for a model: pixels as stored, or an error."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_eight_bits_by_pillow(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "gray.png", 3), want)
     np.testing.assert_array_equal(read(tmp_path / "rgba.png", 4), rgba)
     np.testing.assert_array_equal(read(tmp_path / "rgba.png", 3), rgba[..., :3])
-    # Colors are never made gray: the caller says what was needed.
+    # Colors are never converted to gray: the caller raises an error.
     np.testing.assert_array_equal(read(tmp_path / "rgb.png", 1), rgb)
 
 
@@ -49,7 +49,7 @@ def test_palettes_are_looked_up(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "p.png", 3), want)
 
 
-def test_turned_as_the_camera_says(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     rgb = random(5, 7, 3)
     exif = Image.Exif()
     exif[0x0112] = 6  # Turned by 90 degrees clockwise.

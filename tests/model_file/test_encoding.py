@@ -1,4 +1,4 @@
-"""A module as JSON and back is the same module; what is not segjax's is named."""
+"""JSON round trips of modules, and errors for parts that are not from segjax."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from segjax.models import layers, resnet
 
 
 def small_mask_rcnn():
-    """That of experiments/digits_mask_rcnn.py."""
+    """The model of experiments/digits_mask_rcnn.py."""
     norm = layers.group_norm
     return models.MaskRCNN(
         body=models.resnet18(width=16, norm=norm),
@@ -85,11 +85,11 @@ class Mine(nn.Module):
 
 
 class MyUNet(models.UNet):
-    """A subclass may compute anything."""
+    """A subclass, which may compute anything."""
 
 
 class MyBlock(layers.ConvBlock):
-    """So may a block."""
+    """A subclass of a block."""
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ class MyBlock(layers.ConvBlock):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_what_is_not_ours_is_named(value, words):
-    with pytest.raises(model_file.NotOursError, match=words):
+def test_parts_that_are_not_from_segjax_are_named(value, words):
+    with pytest.raises(model_file.NotSerializableError, match=words):
         model_file.encode(value)
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_ours_is_named(value, words):
         ({"class": "image_only", "attributes": {}}, "no image_only"),
         (
             {"class": "UNet", "attributes": {"num_classes": 2, "new": 1}},
-            "UNet has no new",
+            "UNet has no attribute new",
         ),
         ({"dtype": "load"}, "no load"),
         ({"other": 1}, "needs a name or a class"),

@@ -1,4 +1,4 @@
-"""model.json and its variables, not as they must be: one line that names the file."""
+"""Malformed model.json and variables: one-line messages that name the file."""
 
 import hashlib
 import json

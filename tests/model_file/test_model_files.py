@@ -1,4 +1,4 @@
-"""A model folder is whole at any moment, and says so in one line where it is not."""
+"""Atomic writing of model folders, and one-line messages for damaged ones."""
 
 import json
 import os
@@ -53,13 +53,13 @@ def test_written_and_read(tmp_path):
     write(tmp_path / "run", forward=forward)
     assert_holds(tmp_path / "run", 1)
     description, _ = model_file.read(tmp_path / "run")
-    assert model_file.forward_of(description) == forward
+    assert model_file.build_forward(description) == forward
     assert {name: description[name] for name in FACTS} == FACTS
     assert description["margin"] == 0
     (tensors,) = (tmp_path / "run").glob("*.safetensors")
     assert description["variables"]["name"] == tensors.name
     assert description["variables"]["sha256"].startswith(tensors.stem[-12:])
-    # The format is that of others.
+    # The files can be read by other libraries.
     read = safetensors.deserialize(tensors.read_bytes())
     assert sorted(name for name, _ in read) == [
         "batch_stats/mean", "count", "params/head/kernel",
@@ -112,7 +112,7 @@ def test_a_kill_at_any_moment_leaves_the_old_model_or_the_new(tmp_path, monkeypa
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_reader_beside_a_writer_gets_one_of_the_two(tmp_path, monkeypatch):
+def test_a_concurrent_reader_gets_the_old_or_the_new_model(tmp_path, monkeypatch):
     write(tmp_path, 1)
     read_bytes = reading.read_bytes
 
@@ -142,11 +142,11 @@ class Mine(nn.Module):
     ],
     ids=["module", "preprocess", "inputs"],
 )
-def test_what_needs_code_is_said(tmp_path, forward, why):
+def test_models_with_custom_code_state_why(tmp_path, forward, why):
     write(tmp_path, forward=forward)
     description, _ = model_file.read(tmp_path)
-    with pytest.raises(model_file.NotOursError, match=why):
-        model_file.forward_of(description)
+    with pytest.raises(model_file.NotSerializableError, match=why):
+        model_file.build_forward(description)
 
 
 def edit(folder, **changes):
@@ -189,7 +189,7 @@ def test_one_line_names_the_broken_file(tmp_path, name):
 def test_messages_of_write(tmp_path):
     forward = make_forward(MODEL)
     for facts, words in (
-        (FACTS | {"margin": 1}, "names of their own, got margin"),
+        (FACTS | {"margin": 1}, "reserved names: margin"),
         (FACTS | {"task": "depth"}, "got 'depth'"),
         ({"classes": []}, "need image, task"),
     ):

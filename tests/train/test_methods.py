@@ -49,7 +49,7 @@ def make(method, *, seed=0, steps=STEPS):
         dataset_=scenes(), model=model, optimizer=optimizer, steps=steps, seed=seed
     )
     metric = metrics.semantic(digits.CLASSES)
-    changed = {"augment": data.augment.flip, "metric": metric, "step": step}
+    changed = {"augment": data.augment.horizontal_flip, "metric": metric, "step": step}
     return dataclasses.replace(made, **changed)
 
 

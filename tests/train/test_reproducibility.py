@@ -50,7 +50,7 @@ def host(made, count):
 
 @pytest.fixture(scope="module")
 def mirrored():
-    return experiment(steps=7, eval_every=7, augment=data.augment.flip)
+    return experiment(steps=7, eval_every=7, augment=data.augment.horizontal_flip)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_replay_by_one_process_of_a_run_by_two(mirrored):
 
 @pytest.mark.slow
 def test_reader_processes_do_not_change_the_data(trained, mirrored):
-    pipeline = dataclasses.replace(mirrored.data, workers=2)
+    pipeline = dataclasses.replace(mirrored.data, num_workers=2)
     made = dataclasses.replace(mirrored, data=pipeline)
     found = [reproducibility.batch_digest(b) for b in host(made, 5)]
     assert found == trained[1]["digests"]["data"]
@@ -145,7 +145,7 @@ def test_model_and_loss_do_not_change_what_augmentation_rounds_to():
     """XLA compiles them into one program; the digests of the batch stay apart."""
     several = data.augment.compose(
         data.augment.rotate(), data.augment.elastic(), data.augment.color_jitter(),
-        data.augment.noise(), data.augment.blur(),
+        data.augment.gaussian_noise(), data.augment.gaussian_blur(),
     )  # fmt: skip
     one = experiment(augment=several)
     other = dataclasses.replace(

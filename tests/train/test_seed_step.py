@@ -80,7 +80,7 @@ def scenes():
         lambda seed: experiment(
             seed=seed,
             steps=STEPS,
-            augment=data.augment.flip,
+            augment=data.augment.horizontal_flip,
             optimizer=optax.sgd(0.1, momentum=0.9),
             model=models.SimpleCNN(num_classes=3, width=8),
         )

@@ -41,7 +41,7 @@ def made(seed, *, watched=None, **config):
         seed=seed,
         model=models.SimpleCNN(num_classes=3, width=8),
         optimizer=train.with_ema(optax.sgd(0.1, momentum=0.9), decay=0.5),
-        augment=data.augment.flip,
+        augment=data.augment.horizontal_flip,
         **config,
     )
     return found if watched is None else dataclasses.replace(found, data=watched)

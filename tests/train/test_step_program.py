@@ -57,7 +57,7 @@ def _inside(eqn):
 
 def noisy(key, example):
     """Random numbers of two kinds, next to the flip's."""
-    example = data.augment.flip(key, example)
+    example = data.augment.horizontal_flip(key, example)
     image = example["image"] + 0.1 * jax.random.normal(key, example["image"].shape)
     return example | {"image": image * jax.random.uniform(key, ())}
 

@@ -52,7 +52,7 @@ def made(weights, move):
 
 @pytest.mark.parametrize("weights", MAPS.values(), ids=MAPS)
 def test_a_weighted_objective_trains_through_the_pipeline(weights, tmp_path):
-    move = augment.compose(augment.flip, augment.elastic(sigma=2.0))
+    move = augment.compose(augment.horizontal_flip, augment.elastic(sigma=2.0))
     result = train.train(
         made(weights, move), run=tmp_path / "run", console=Console(file=io.StringIO())
     )
@@ -60,8 +60,8 @@ def test_a_weighted_objective_trains_through_the_pipeline(weights, tmp_path):
 
 
 MOVES = {
-    "flip": augment.flip,
-    "quarter_turn": augment.quarter_turn,
+    "flip": augment.horizontal_flip,
+    "quarter_turn": augment.rotate90,
     "rotate": augment.rotate(degrees=30.0),
     "elastic": augment.elastic(sigma=3.0),
     "scale_and_crop": augment.scale_and_crop(),
@@ -91,7 +91,7 @@ def test_a_map_moves_with_its_image(name):
 
 def test_the_step_weighs_by_the_moved_map():
     """One update equals one by hand on the batch transformed as a whole."""
-    experiment = made(MAPS["given"], augment.flip)
+    experiment = made(MAPS["given"], augment.horizontal_flip)
     batch = next(experiment.data.train_batches(batch_size=4, seed=0))
     init = train.initializer(experiment, train.batch_spec(batch))
     state = init(jax.random.key(0))

@@ -29,7 +29,7 @@ def test_shows_each_series_with_its_last_value():
         "gradient norm 2.000",
     ):
         assert wanted in texts
-    # Pixels do not share an axis with scores; per-class scores have a table.
+    # Pixel distances are not on the axis of scores; per-class scores have a table.
     assert not any("surface" in text or "cat" in text for text in texts)
 
 
@@ -76,7 +76,7 @@ def test_long_losses_are_smoothed():
 
 
 @pytest.mark.parametrize("hole", [math.nan, math.inf, None, "text"])
-def test_what_is_no_number_leaves_a_hole(hole):
+def test_values_that_are_not_finite_are_skipped(hole):
     records = [*RECORDS[:2], {"kind": "train", "step": 3, "loss": hole}]
     assert "train loss 1.250" in _texts(viz.curves(records))
 

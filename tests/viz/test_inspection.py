@@ -46,7 +46,7 @@ def test_panels_of_any_size(size, height, width):
     assert picture.shape == (height, 3 * width + 8, 3)
 
 
-def test_void_pixels_are_not_tinted():
+def test_ignored_pixels_are_not_tinted():
     image = np.full((128, 128, 3), 100, np.uint8)
     label = np.ones((128, 128), int)
     valid = np.zeros((128, 128), bool)

@@ -8,7 +8,7 @@ PALETTE = np.array([[0, 0, 0], [200, 100, 0], [0, 0, 250]], np.uint8)
 
 def test_color_by_hand():
     label = np.array([[0, 1], [2, 255]], np.int32)
-    got = viz.color(label, PALETTE, label != 255)
+    got = viz.label_to_rgb(label, PALETTE, label != 255)
     want = [[[0, 0, 0], [200, 100, 0]], [[0, 0, 250], [150, 150, 150]]]
     np.testing.assert_array_equal(got, want)
     assert got.dtype == np.uint8
@@ -16,7 +16,7 @@ def test_color_by_hand():
 
 def test_color_refuses_an_unknown_class():
     with pytest.raises(ValueError, match=r"below 3, got 0\.\.255"):
-        viz.color(np.array([[0, 255]]), PALETTE)
+        viz.label_to_rgb(np.array([[0, 255]]), PALETTE)
 
 
 def test_overlay_tints_inside_and_paints_the_outline():
@@ -30,7 +30,7 @@ def test_overlay_tints_inside_and_paints_the_outline():
     np.testing.assert_array_equal(got, want)
 
 
-def test_overlay_leaves_void_as_it_is():
+def test_overlay_does_not_tint_ignored_pixels():
     label = np.full((3, 4), 255, np.int32)
     image = np.full((3, 4, 3), 51, np.uint8)
     valid = np.zeros((3, 4), bool)

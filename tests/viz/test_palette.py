@@ -26,7 +26,7 @@ def test_classes_keep_their_color_when_some_are_added():
     np.testing.assert_array_equal(viz.palette(30)[:12], viz.palette(12))
 
 
-def test_void_gray_is_no_class():
+def test_no_class_has_the_gray_of_ignored_pixels():
     assert np.abs(viz.palette(64).astype(int) - 150).max(-1).min() > 20
 
 

@@ -123,7 +123,7 @@ def test_missing_parts_are_left_out(run, part):
     assert heading[part] not in text
 
 
-def test_without_a_result_the_last_evaluation_speaks(run):
+def test_without_a_result_the_last_evaluation_is_shown(run):
     (run / "result.json").unlink()
     page = _Page(viz.write_report(run))
     assert "0.4321" in page.text

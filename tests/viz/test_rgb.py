@@ -1,4 +1,4 @@
-"""Stored pixels as colors."""
+"""Conversion to RGB."""
 
 import numpy as np
 import pytest

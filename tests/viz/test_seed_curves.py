@@ -68,7 +68,7 @@ def test_one_seed_and_no_evaluation_yet(drawn):
     assert len(drawn) == 3
 
 
-def test_nothing_in_common():
+def test_no_common_step():
     assert viz.seed_curves({0: RUNS[3], 1: []}, monitor="mean_iou") is None
 
 

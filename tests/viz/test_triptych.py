@@ -37,7 +37,7 @@ def test_legend_names_the_classes_that_occur():
     assert not _has(got, PALETTE[2])
 
 
-def test_void_is_gray():
+def test_ignored_pixels_are_gray():
     valid = np.ones((32, 32), bool)
     valid[:, :4] = False
     assert _has(_triptych(valid=valid), (150, 150, 150)) >= 4 * 8 * 256
@@ -51,7 +51,7 @@ def test_any_size(height, width):
     assert got.shape[0] >= 150
 
 
-def test_smaller_prediction_meets_the_center():
+def test_smaller_prediction_is_compared_with_the_center():
     got = _triptych(64, 64, predicted=(32, 32))
     assert got.shape == _triptych(32, 32).shape
     # Half of the middle is class 1 too.

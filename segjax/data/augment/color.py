@@ -1,7 +1,7 @@
-"""Changes of the image alone: label, valid and fields stay.
+"""Augmentations that change the image only, not label, valid and fields.
 
-Results are cut to [0, 1], or to the image's own range where that is wider: normalized
-and unscaled images keep theirs.
+Results are clipped to [0, 1], or to the image's own range if that is wider, as for
+normalized and unscaled images.
 """
 
 import math
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from segjax.data.augment.example import check_at_least, check_image
+from segjax.errors import UserError
 from segjax.typing import Array, Augmentation, Example, Key
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision have it.
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in PIL and torchvision.
 
 
 def color_jitter(
@@ -21,14 +22,14 @@ def color_jitter(
 ) -> Augmentation:
     """Changes brightness, then contrast, then saturation, each by a random factor.
 
-    Brightness multiplies the image; contrast moves it away from its mean gray;
-    saturation moves every pixel away from its own gray. Only images of three channels
-    have a gray: in others contrast moves each channel away from its own mean, and
-    `saturation` needs to be 0.
+    Brightness scales the image, contrast scales its distance from the image's mean
+    gray, and saturation scales its distance from each pixel's gray. Gray is defined for
+    three channels only: otherwise contrast scales the distance from each channel's
+    mean, and `saturation` must be 0.
 
     Args:
-        brightness: The factor is uniform in [1 - brightness, 1 + brightness]; at
-            most 1, and 0 leaves brightness alone.
+        brightness: The factor is uniform in [1 - brightness, 1 + brightness]; in
+            [0, 1], and 0 for no change.
         contrast: Likewise.
         saturation: Likewise.
 
@@ -37,55 +38,55 @@ def color_jitter(
 
     Raises:
         ValueError: If one is outside [0, 1]; when called, if `saturation` is not 0
-            and the image has other than three channels.
+            and the image does not have three channels.
     """
     spread = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for name, value in spread.items():
         if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+            raise UserError(f"{name} must be in [0, 1], got {value}.")
 
     def augment(key: Key, example: Example) -> Example:
         check_image(example)
         original = example["image"]
         channels = original.shape[-1]
         if channels != 3 and saturation:
-            raise ValueError(
+            raise UserError(
                 f"color_jitter changes the saturation of 3 channels only, got "
                 f"{channels}. Pass saturation=0."
             )
         luma = jnp.asarray(_LUMA)
-        bright, strong, vivid = 1 + jax.random.uniform(
+        bright_factor, contrast_factor, saturation_factor = 1 + jax.random.uniform(
             key, (3,), minval=-1.0
         ) * jnp.asarray([*spread.values()])
-        image = original * bright
+        image = original * bright_factor
         if channels == 3:
             mean = jnp.mean(image @ luma)
         else:
             mean = jnp.mean(image, axis=(0, 1), keepdims=True)
-        image = mean + (image - mean) * strong
+        image = mean + (image - mean) * contrast_factor
         if channels == 3:
             gray = (image @ luma)[..., None]
-            image = gray + (image - gray) * vivid
-        return {**example, "image": _cut(image, original)}
+            image = gray + (image - gray) * saturation_factor
+        return {**example, "image": _clip(image, original)}
 
     return augment
 
 
 def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
-    """Multiplies the image by a power of two, as a camera's exposure does.
+    """Multiplies the image by a random power of two, like a camera's exposure.
 
     Args:
-        minimum: Smallest exponent, in stops: -1 halves the light.
-        maximum: Largest exponent. Far above 0 most of an image saturates.
+        minimum: Smallest exponent, in stops: -1 halves the brightness.
+        maximum: Largest exponent. Far above 0, most of the image saturates.
 
     Returns:
-        The augmentation; exponents are uniform between the two.
+        The augmentation; exponents are uniform in [minimum, maximum].
 
     Raises:
         ValueError: If `minimum` exceeds `maximum`.
     """
     if minimum > maximum:
-        raise ValueError(
+        raise UserError(
             f"exposure needs minimum <= maximum, got {minimum} and {maximum}."
         )
 
@@ -93,12 +94,12 @@ def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
         check_image(example)
         factor = jnp.exp2(jax.random.uniform(key, (), minval=minimum, maxval=maximum))
         image = example["image"]
-        return {**example, "image": _cut(image * factor, image)}
+        return {**example, "image": _clip(image * factor, image)}
 
     return augment
 
 
-def noise(*, sigma: float = 0.05) -> Augmentation:
+def gaussian_noise(*, sigma: float = 0.05) -> Augmentation:
     """Adds Gaussian noise, independent for each pixel and channel.
 
     Args:
@@ -119,17 +120,17 @@ def noise(*, sigma: float = 0.05) -> Augmentation:
         strength = sigma * jax.random.uniform(for_strength)
         image = example["image"]
         added = strength * jax.random.normal(for_pixels, image.shape, image.dtype)
-        return {**example, "image": _cut(image + added, image)}
+        return {**example, "image": _clip(image + added, image)}
 
     return augment
 
 
-def blur(*, sigma: float = 1.0) -> Augmentation:
-    """Smooths with a Gaussian; the border repeats its last pixel.
+def gaussian_blur(*, sigma: float = 1.0) -> Augmentation:
+    """Blurs with a Gaussian filter; the border is padded with its nearest pixel.
 
     Args:
         sigma: Largest standard deviation in pixels; each image draws its own from
-            [0, sigma]. The kernel ends at three times `sigma`.
+            [0, sigma]. The kernel is truncated at three times `sigma`.
 
     Returns:
         The augmentation.
@@ -143,34 +144,35 @@ def blur(*, sigma: float = 1.0) -> Augmentation:
     def augment(key: Key, example: Example) -> Example:
         check_image(example)
         width = sigma * jax.random.uniform(key)
-        return {**example, "image": gaussian(example["image"], width, radius=radius)}
+        image = gaussian_filter(example["image"], width, radius=radius)
+        return {**example, "image": image}
 
     return augment
 
 
-def gaussian(
+def gaussian_filter(
     image: Float[Array, "h w c"], sigma: Float[Array, ""], *, radius: int
 ) -> Float[Array, "h w c"]:
-    """Separable Gaussian filter of fixed reach and traced width.
+    """Applies a separable Gaussian filter of static radius and traced width.
 
     Args:
         image: [H, W, C].
         sigma: Standard deviation in pixels; 0 returns the image.
-        radius: Where the kernel ends, in pixels.
+        radius: Radius of the kernel, in pixels.
 
     Returns:
         [H, W, C].
     """
     offsets = jnp.arange(-radius, radius + 1)
-    # Below 1/100 the neighbors' weights are 0 in float32 anyway.
+    # Below 1/100, the neighbors' weights are 0 in float32.
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-2)) ** 2)
     weights = weights / jnp.sum(weights)
     for axis in (0, 1):
         border = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
         padded = jnp.pad(image, border, mode="edge")
         length = image.shape[axis]
-        # Shifted sums fuse into one loop; a convolution whose kernel differs by
-        # image would be a grouped one, which is slow on a CPU.
+        # Shifted sums fuse into one loop; convolutions with one kernel per image
+        # would be grouped ones, which are slow on a CPU.
         image = jnp.zeros_like(image)
         for i, weight in enumerate(weights):
             shifted = jax.lax.slice_in_dim(padded, i, i + length, axis=axis)
@@ -178,7 +180,7 @@ def gaussian(
     return image
 
 
-def _cut(image: Array, original: Array) -> Array:
-    """Cuts to [0, 1], or to the range of the original where that is wider."""
+def _clip(image: Array, original: Array) -> Array:
+    """Clips to [0, 1], or to the range of the original if that is wider."""
     low = jnp.minimum(jnp.min(original), 0)
     return jnp.clip(image, low, jnp.maximum(jnp.max(original), 1))

@@ -1,21 +1,22 @@
-"""Augmentations made of augmentations."""
+"""Combinators of augmentations."""
 
 import jax
 import jax.numpy as jnp
 
+from segjax.errors import UserError
 from segjax.typing import Array, Augmentation, Example, Key
 
 
 def compose(*augmentations: Augmentation) -> Augmentation:
-    """Applies one after another, each with random numbers of its own.
+    """Applies augmentations in order, with independent keys.
 
     Args:
-        *augmentations: In order. Each keeps the names, shapes and types of the
-            example. Member i gets the key folded with i: one added at the end
-            leaves the numbers of the others as they were.
+        *augmentations: Each must keep the names, shapes and dtypes of the example.
+            Augmentation i gets the key folded with i, so appending one does not change
+            the random numbers of the others.
 
     Returns:
-        The augmentation; with no members it changes nothing.
+        The augmentation; without members, it returns the example unchanged.
     """
     if not augmentations:
         return lambda key, example: example
@@ -28,8 +29,8 @@ def compose(*augmentations: Augmentation) -> Augmentation:
 
     def augment(key: Key, example: Example) -> Example:
         if jax.default_backend() == "cpu":
-            # A loop, so that each result is stored: XLA on a CPU would fuse a member
-            # into every read that the next one makes of it, and compute it again.
+            # A loop, so that each result is stored: otherwise XLA on a CPU fuses each
+            # augmentation into all reads of its result, and recomputes it there.
             def body(i: Array, example: Example) -> Example:
                 return member(i, key, example)
 
@@ -42,12 +43,12 @@ def compose(*augmentations: Augmentation) -> Augmentation:
 
 
 def sometimes(probability: float, augmentation: Augmentation) -> Augmentation:
-    """Applies an augmentation to a random share of the examples.
+    """Applies an augmentation with a given probability.
 
-    Both versions are computed: this saves no time.
+    Both results are always computed, so this does not save time.
 
     Args:
-        probability: The share, in [0, 1].
+        probability: In [0, 1].
         augmentation: Must keep the shapes.
 
     Returns:
@@ -57,7 +58,7 @@ def sometimes(probability: float, augmentation: Augmentation) -> Augmentation:
         ValueError: If the probability is outside [0, 1].
     """
     if not 0 <= probability <= 1:
-        raise ValueError(f"probability must be in [0, 1], got {probability}.")
+        raise UserError(f"probability must be in [0, 1], got {probability}.")
 
     def augment(key: Key, example: Example) -> Example:
         for_coin, for_change = jax.random.split(key)

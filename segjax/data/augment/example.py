@@ -1,4 +1,4 @@
-"""What an augmentation moves, and what follows from it."""
+"""Applying a spatial transform to all entries of an example."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
+from segjax.errors import UserError
 from segjax.typing import Array, Example
 
 _PIXELS = ("image", "label", "valid")
@@ -14,15 +15,16 @@ _FIELDS = ("linear", "nearest")
 
 
 def check_spatial(example: Example) -> None:
-    """Checks shapes, and that nothing would be left behind.
+    """Checks shapes, and that all entries can be transformed.
 
     Raises:
-        ValueError: If the example has boxes without masks, which cannot be moved.
+        ValueError: If the example has boxes without masks.
     """
     if "boxes" in example and "masks" not in example:
-        raise ValueError(
-            f"this augmentation moves {', '.join(_PIXELS)} and masks, and finds boxes "
-            f"by masks; the example has boxes without masks. Add the masks."
+        raise UserError(
+            f"this augmentation transforms {', '.join(_PIXELS)} and masks, and "
+            f"computes boxes from masks; the example has boxes without masks. Add the "
+            f"masks."
         )
     check_image(example)
     fields = jax.tree.leaves(maps_of(example))
@@ -32,53 +34,53 @@ def check_spatial(example: Example) -> None:
 
 
 def maps_of(example: Example) -> Example:
-    """The further maps of an example, grouped by how they are resampled.
+    """Returns the further maps of an example, grouped by interpolation.
 
     Returns:
-        `linear` and `nearest`, {name: [H, W, ...]} each, as far as they are there.
+        `linear` and `nearest`, {name: [H, W, ...]} each, if present.
     """
     return {group: example[group] for group in _FIELDS if group in example}
 
 
 def check_image(example: Example) -> None:
-    """Checks that the image is one [H, W, C] of floats."""
+    """Checks that the image is a float array [H, W, C]."""
     chex.assert_rank(example["image"], 3)
     chex.assert_type(example["image"], jnp.floating)
 
 
-def move(
+def transform(
     example: Example, change: Callable[[Array], Array], *, size: Array | None = None
 ) -> Example:
-    """Applies the same change of axes 0 and 1 to image, label, valid, masks and fields.
+    """Applies a transform of axes 0 and 1 to image, label, valid, masks and fields.
 
     Args:
-        example: As the pipeline has it, on the device.
-        change: [H, W, ...] to [H, W, ...].
-        size: Where the example tells (height, width) of the image in the array: what
-            they are after the change. All of the array unless given.
+        example: From the pipeline, on the device.
+        change: Transforms [H, W, ...] to [H, W, ...].
+        size: (height, width) of the image within the array after the transform, used if
+            the example has `size`; the whole array by default.
     """
     check_spatial(example)
-    moved = {name: change(example[name]) for name in _PIXELS}
-    moved |= jax.tree.map(change, maps_of(example))
+    new = {name: change(example[name]) for name in _PIXELS}
+    new |= jax.tree.map(change, maps_of(example))
     if "masks" in example:
-        moved |= found(jax.vmap(change)(example["masks"]), example["object_mask"])
+        new |= update_objects(jax.vmap(change)(example["masks"]), example)
     if "size" in example:
-        moved["size"] = whole(example) if size is None else size
-    return {**example, **moved}
+        new["size"] = array_size(example) if size is None else size
+    return {**example, **new}
 
 
-def found(masks: Array, object_mask: Array) -> Example:
-    """Objects after their masks have moved.
+def update_objects(masks: Array, example: Example) -> Example:
+    """Updates boxes and `object_mask` to transformed masks.
 
     Args:
-        masks: bool [N, H, W].
-        object_mask: bool [N] slots that held an object.
+        masks: bool [N, H, W], transformed.
+        example: Before the transform, with `object_mask` bool [N].
 
     Returns:
-        `masks`, their `boxes`, and `object_mask` without the objects of which nothing
-        is left in the image.
+        `masks`, their `boxes`, and `object_mask`, False also for objects without a
+        pixel left in the image.
     """
-    object_mask = object_mask & jnp.any(masks, axis=(1, 2))
+    object_mask = example["object_mask"] & jnp.any(masks, axis=(1, 2))
     return {
         "masks": masks,
         "boxes": ops.masks_to_boxes(masks),
@@ -86,13 +88,13 @@ def found(masks: Array, object_mask: Array) -> Example:
     }
 
 
-def whole(example: Example) -> Array:
-    """(height, width) of the array: what lies outside the image is part of it now."""
+def array_size(example: Example) -> Array:
+    """Returns (height, width) of the array, padding included."""
     return jnp.asarray(example["label"].shape, jnp.int32)
 
 
-def check_at_least(least: int, **options: float | int) -> None:
-    """Raises ValueError for an option that is below `least`, or not a number."""
+def check_at_least(minimum: int, **options: float | int) -> None:
+    """Raises a ValueError for an option that is below `minimum` or NaN."""
     for name, value in options.items():
-        if not value >= least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if not value >= minimum:
+            raise UserError(f"{name} must be at least {minimum}, got {value}.")

@@ -1,8 +1,8 @@
-"""Zoom, rotation and elastic deformation: one resampling each.
+"""Zoom, rotation and elastic deformation, each by one resampling.
 
-The image and `linear` fields are read bilinearly, the label and `nearest` fields at the
-nearest pixel. What comes from outside the image is 0 and not valid. Shrinking does not
-smooth first, so that factors well below 1/2 alias.
+The image and `linear` fields are interpolated bilinearly, the label and `nearest`
+fields by nearest neighbor. Pixels from outside the image are 0 and not valid. There is
+no anti-aliasing: factors well below 1/2 cause aliasing.
 """
 
 import math
@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from segjax.data.augment.example import (
+    array_size,
     check_at_least,
     check_spatial,
-    found,
     maps_of,
-    whole,
+    update_objects,
 )
+from segjax.errors import UserError
 from segjax.ops.warp import sample_bilinear, sample_nearest
 from segjax.typing import Array, Augmentation, Example, Key
 
@@ -26,17 +27,17 @@ from segjax.typing import Array, Augmentation, Example, Key
 def resample(
     example: Example, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
 ) -> Example:
-    """Reads image, label, valid, masks and fields at the given places of the example.
+    """Samples image, label, valid, masks and fields at the given coordinates.
 
     Args:
-        example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] where there
-            are objects; `linear` and `nearest`, {name: [H, W, ...]}, where there are
-            fields.
-        rows: [H, W] where to read, in pixels from the center of the first.
-        columns: [H, W] likewise.
+        example: Image, label and valid, [H, W, ...]; `masks` [N, H, W] if there are
+            objects; `linear` and `nearest`, {name: [H, W, ...]}, if there are fields.
+        rows: [H, W] row coordinates, in pixels from the center of the first pixel.
+        columns: [H, W] column coordinates, likewise.
 
     Returns:
-        The example with all of them replaced; 0, not valid and no object outside.
+        The example with all of these resampled; outside of the image, pixels are 0, not
+        valid and not part of an object.
     """
     check_spatial(example)
 
@@ -56,24 +57,23 @@ def resample(
     for group, maps in maps_of(example).items():
         read[group] = jax.tree.map(linear if group == "linear" else nearest, maps)
     if "masks" in example:
-        last = jnp.moveaxis(example["masks"], 0, -1)  # One lookup for all of them.
+        last = jnp.moveaxis(example["masks"], 0, -1)  # One gather for all masks.
         masks = jnp.moveaxis(nearest(last), -1, 0)
-        read |= found(masks, example["object_mask"])
+        read |= update_objects(masks, example)
     if "size" in example:
-        read["size"] = whole(example)
+        read["size"] = array_size(example)
     return {**example, **read}
 
 
 def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentation:
-    """Zooms about a random point; the size in pixels stays.
+    """Scales by a random factor, then crops or pads to the original size.
 
-    Zooming in shows a random window of the image; zooming out puts the whole image
-    at a random place.
+    Scaling up shows a random window of the image; scaling down puts the whole image at
+    a random position.
 
     Args:
         minimum: Smallest factor, above 0.
-        maximum: Largest; factors are log-uniform, so that doubling and halving are
-            equally likely between 1/2 and 2.
+        maximum: Largest factor; factors are log-uniform in [minimum, maximum].
 
     Returns:
         The augmentation.
@@ -82,7 +82,7 @@ def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentatio
         ValueError: If not 0 < minimum <= maximum.
     """
     if not 0 < minimum <= maximum:
-        raise ValueError(
+        raise UserError(
             f"scale_and_crop needs 0 < minimum <= maximum, got {minimum}, {maximum}."
         )
 
@@ -97,7 +97,7 @@ def scale_and_crop(*, minimum: float = 0.5, maximum: float = 2.0) -> Augmentatio
 
 
 def rotate(*, degrees: float = 15.0) -> Augmentation:
-    """Turns about the center by an angle drawn from [-degrees, degrees].
+    """Rotates about the center by an angle uniform in [-degrees, degrees].
 
     Raises:
         ValueError: If `degrees` is negative.
@@ -112,12 +112,12 @@ def rotate(*, degrees: float = 15.0) -> Augmentation:
 
 
 def elastic(*, sigma: float = 10.0, grid: int = 3) -> Augmentation:
-    """Bends smoothly: random displacements on a coarse grid, bicubic in between.
+    """Deforms by random displacements on a coarse grid, interpolated bicubically.
 
     Args:
         sigma: Standard deviation of each displacement, in pixels. The default is
             the paper's, for images of 512 pixels.
-        grid: Points along each side, from edge to edge; at least 2.
+        grid: Grid points along each side, from edge to edge; at least 2.
 
     Returns:
         The augmentation.
@@ -126,8 +126,8 @@ def elastic(*, sigma: float = 10.0, grid: int = 3) -> Augmentation:
         ValueError: If `sigma` is negative or `grid` below 2.
 
     Reference:
-        Ronneberger et al., U-Net, 2015, section 3.1. arXiv:1505.04597. The paper
-        does not say what happens at the border; here it is not valid.
+        Ronneberger et al., U-Net, 2015, section 3.1. arXiv:1505.04597. The paper does
+        not specify the border; here, pixels from outside are not valid.
     """
     check_at_least(0, sigma=sigma)
     check_at_least(2, grid=grid)
@@ -147,13 +147,13 @@ def elastic(*, sigma: float = 10.0, grid: int = 3) -> Augmentation:
 def zoom_field(
     size: tuple[int, int], zoom: Float[Array, ""], place: Float[Array, "2"]
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Where each pixel comes from under a zoom.
+    """Computes the source coordinates of each pixel under scaling.
 
     Args:
         size: (height, width).
         zoom: Above 1 magnifies.
-        place: In [0, 1] for rows and columns: the share of the image that is cut
-            off (or of the margin that is added) before rather than after.
+        place: In [0, 1] for rows and columns: the fraction of the cropped (or padded)
+            pixels that is before, rather than after, the image.
 
     Returns:
         Rows and columns, [H, W] each.
@@ -169,11 +169,11 @@ def zoom_field(
 def rotation_field(
     size: tuple[int, int], angle: Float[Array, ""]
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Where each pixel comes from under a turn about the center.
+    """Computes the source coordinates of each pixel under a rotation.
 
     Args:
         size: (height, width).
-        angle: Radians; positive turns the picture counter-clockwise, as seen.
+        angle: Radians; positive rotates the displayed image counter-clockwise.
 
     Returns:
         Rows and columns, [H, W] each.
@@ -185,12 +185,12 @@ def rotation_field(
 
 
 def cubic_weights(size: int, grid: int) -> np.ndarray:
-    """What each grid point adds to each pixel, by cubic convolution.
+    """Computes the weight of each grid point at each pixel, by cubic convolution.
 
     Args:
-        size: Pixels.
-        grid: Points, the first and last at the centers of the outermost pixels;
-            beyond them their values repeat.
+        size: Number of pixels.
+        grid: Number of points, the first and last at the centers of the outermost
+            pixels; beyond them, their values are repeated.
 
     Returns:
         [size, grid] float32; rows sum to 1.

@@ -1,1 +1,1 @@
-"""One TFDS builder a data set."""
+"""TFDS builders, one for each data set."""

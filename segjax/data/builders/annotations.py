@@ -1,4 +1,4 @@
-"""COCO's annotation files: found, read, and checked before anything is written."""
+"""Finding, reading and checking COCO's annotation files."""
 
 import collections
 import dataclasses
@@ -12,25 +12,26 @@ import numpy as np
 from segjax.data.builders import coco_json, coco_shapes, files, splits
 from segjax.data.builders.sources import Tree
 from segjax.data.objects import coco_mask
+from segjax.errors import UserError
 from segjax.files import limits
 
 NEEDS = (
     "annotations.json and images/, these two in train/ (and validation/, test/), or "
     "annotations/instances_NAME.json and NAME/"
 )
-_MOST = np.iinfo(np.uint16).max
-_OUTSIDE = 1.0  # Pixels that a box may reach over the border: tools round.
+_UINT16_MAX = np.iinfo(np.uint16).max
+_TOLERANCE = 1.0  # Pixels that a box may extend over the border, since tools round.
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """An image and what is annotated in it.
+    """An image and its annotations.
 
     Attributes:
         name: Without folder and suffix.
-        file: In the tree.
-        size: (height, width) as the annotation file has it.
-        annotations: COCO's, each with its category's name as `category`.
+        file: Name in the tree.
+        size: (height, width) according to the annotation file.
+        annotations: COCO's annotations, each with its category's name as `category`.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Part:
     """One annotation file.
 
     Attributes:
-        categories: Id to name.
+        categories: Names by id.
         images: In the file's order.
     """
 
@@ -53,10 +54,10 @@ class Part:
 
 
 def find(tree: Tree) -> dict[str, tuple[str, str]]:
-    """Split to (annotation file, folder of its images).
+    """Finds for each split its annotation file and the folder of its images.
 
     Raises:
-        ValueError: If there is none, or it is not clear which.
+        ValueError: If there is none, or the choice is ambiguous.
     """
     found: dict[str, tuple[str, str]] = {}
     for name in tree.folders(""):
@@ -73,7 +74,7 @@ def find(tree: Tree) -> dict[str, tuple[str, str]]:
         found["train"] = (path, _image_folder(tree, ""))
     if "train" not in found:
         got = ", ".join([*tree.folders(""), *tree.files("")][:6]) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"{tree.shown('')} has no annotation file for training: needed {NEEDS}, "
             f"got {got}."
         )
@@ -83,7 +84,7 @@ def find(tree: Tree) -> dict[str, tuple[str, str]]:
 def _only_json(tree: Tree, folder: str) -> str | None:
     found = [name for name in tree.files(folder) if name.endswith(".json")]
     if len(found) > 1:
-        raise ValueError(
+        raise UserError(
             f"{tree.shown(folder)} has {len(found)} annotation files: needed one, got "
             f"{', '.join(n.rpartition('/')[2] for n in found)}; keep the one to use."
         )
@@ -96,18 +97,18 @@ def _image_folder(tree: Tree, folder: str) -> str:
 
 
 def read(tree: Tree, path: str, folder: str) -> Part:
-    """Reads one annotation file and checks all of it.
+    """Reads and checks one annotation file.
 
     Args:
-        tree: Where it lies.
+        tree: Contains the files.
         path: The annotation file.
-        folder: Where its images lie.
+        folder: The folder of its images.
 
     Raises:
-        ValueError: As `data.coco` says.
+        ValueError: See `data.coco`.
     """
     where = tree.shown(path)
-    content = coco_json.parse(tree.read(path, most=limits.JSON_BYTES), where)
+    content = coco_json.parse(tree.read(path, max_bytes=limits.JSON_BYTES), where)
     categories = {c["id"]: c["name"] for c in content["categories"]}
     files.check_names(categories.values(), where)
     by_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
@@ -120,17 +121,17 @@ def read(tree: Tree, path: str, folder: str) -> Part:
     listed = functools.cache(lambda inner: frozenset(tree.files(inner)))
     for entry in content["images"]:
         file = _file_of(entry, where, folder=folder, within=tree.shown(folder))
-        # Files in folders inside it are listed by their own folder.
+        # `file_name` may be in a subfolder.
         if file not in listed(file.rpartition("/")[0]):
-            raise ValueError(
+            raise UserError(
                 f"{where}: the file {entry['file_name']} of image {entry['id']} is not "
-                f"in {tree.shown(folder)}: needed every image that is listed; add it, "
-                f"or remove it from the list."
+                f"in {tree.shown(folder)}: needed every listed image; add it, or "
+                f"remove it from the list."
             )
         if file in images:
-            raise ValueError(
-                f"{where}: image {entry['id']} has the file of another one, "
-                f"{entry['file_name']}: needed one entry a file; merge them."
+            raise UserError(
+                f"{where}: image {entry['id']} and another one have the same file, "
+                f"{entry['file_name']}: needed one entry per file; merge them."
             )
         size, name = sizes[entry["id"]], files.stem(file)
         images[file] = Image(name, file, size, by_image[entry["id"]])
@@ -138,11 +139,11 @@ def read(tree: Tree, path: str, folder: str) -> Part:
 
 
 def _file_of(entry: Mapping[str, Any], where: str, *, folder: str, within: str) -> str:
-    """The path of an image in the tree, never outside of its folder."""
+    """Returns the path of an image in the tree, checked to be inside its folder."""
     name = entry["file_name"]
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(
+        raise UserError(
             f"{where}: image {entry['id']} has the file_name {name!a}: needed a "
             f"path below {within}, without ..; correct it."
         )
@@ -156,22 +157,22 @@ def _check(
     categories: Mapping[Any, str],
     sizes: Mapping[Any, tuple[int, int]],
 ) -> None:
-    """Raises a ValueError that names the annotation if it does not fit."""
+    """Raises a ValueError that names the annotation if it is invalid."""
     what = f"{where}: annotation {one['id']}"
     if one["category_id"] not in categories:
-        raise ValueError(
+        raise UserError(
             f"{what} has category {one['category_id']}: needed one of "
             f"{files.ranges(categories)}; declare it under categories."
         )
     if one["image_id"] not in sizes:
-        raise ValueError(
-            f"{what} is of image {one['image_id']}, which is not listed: needed an id "
+        raise UserError(
+            f"{what} has image_id {one['image_id']}, which is not listed: needed an id "
             f"under images; add the image, or remove the annotation."
         )
     height, width = sizes[one["image_id"]]
     x, y, w, h = one["bbox"]
-    if max(-x, -y, x + w - width, y + h - height) > _OUTSIDE or min(w, h) < 0:
-        raise ValueError(
+    if max(-x, -y, x + w - width, y + h - height) > _TOLERANCE or min(w, h) < 0:
+        raise UserError(
             f"{what} has the box {one['bbox']} (x, y, width, height): needed one "
             f"inside its image of {width}x{height} pixels; correct it."
         )
@@ -181,14 +182,14 @@ def _check(
     elif isinstance(shape, list) and shape:
         coco_shapes.check_polygons(shape, what, (height, width))
     else:
-        raise ValueError(
+        raise UserError(
             f"{what} has no mask: needed `segmentation` with polygons or run lengths; "
             f"draw it, or remove the annotation."
         )
 
 
 def rle(one: Mapping[str, Any], size: tuple[int, int]) -> Any:
-    """The mask of an annotation as compressed run lengths, as pycocotools makes it."""
+    """Encodes the mask of an annotation as compressed run lengths, by pycocotools."""
     shape, masks = one["segmentation"], coco_mask()
     if not isinstance(shape, Mapping):
         return masks.merge(masks.frPyObjects(shape, *size))
@@ -200,21 +201,21 @@ def rle(one: Mapping[str, Any], size: tuple[int, int]) -> Any:
 def class_names(
     tree: Tree, parts: Mapping[str, tuple[str, str]], read: Mapping[str, Part]
 ) -> list[str]:
-    """Background, then the categories by id; all files must agree on them."""
+    """Returns background and the categories by id, equal in all files."""
     first = next(iter(read))
     for split, part in read.items():
         if part.categories != read[first].categories:
-            raise ValueError(
-                f"{tree.shown(parts[split][0])} has other categories than "
-                f"{tree.shown(parts[first][0])}: needed the same ids and names in "
-                f"both; export them together."
+            raise UserError(
+                f"{tree.shown(parts[split][0])} and {tree.shown(parts[first][0])} have "
+                f"different categories: needed the same ids and names in both; export "
+                f"them together."
             )
     categories = read[first].categories
     names = ["background", *(categories[k] for k in sorted(categories))]
-    if len(set(names)) < len(names) or not 1 < len(names) < _MOST:
-        raise ValueError(
+    if len(set(names)) < len(names) or not 1 < len(names) < _UINT16_MAX:
+        raise UserError(
             f"{tree.shown(parts[first][0])} declares {len(names) - 1} categories: "
-            f"needed 1 to {_MOST - 2} of different names, none of them background; "
-            f"rename or merge some."
+            f"needed 1 to {_UINT16_MAX - 2} with different names, none of them "
+            f"background; rename or merge some."
         )
     return names

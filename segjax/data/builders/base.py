@@ -1,8 +1,8 @@
-"""What every builder splits: how examples are encoded, digested and shown.
+"""The base class of builders: encoding, digests and progress.
 
-TFDS writes and reads ArrayRecord without TensorFlow as long as it never encodes or
-decodes an image itself: images enter as PNG bytes and leave as PNG bytes, and the
-PNGs are made and read here, with Pillow. What PNG cannot hold is stored as bytes.
+TFDS writes and reads ArrayRecord without TensorFlow as long as it neither encodes nor
+decodes images itself. So images are encoded to PNG bytes and decoded from them here,
+with Pillow; arrays that PNG cannot hold are stored as bytes.
 """
 
 import concurrent.futures
@@ -19,7 +19,7 @@ import rich.progress
 import tensorflow_datasets as tfds
 
 from segjax.data.builders import packing
-from segjax.data.builders.checks import Checked, Seen
+from segjax.data.builders.checks import ConsistencyCheck, ExampleFacts
 
 IMAGE = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
 LABEL = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
@@ -28,50 +28,50 @@ INSTANCES = tfds.features.Image(
 )
 
 SEMANTIC = {"image": IMAGE, "label": LABEL, "name": tfds.features.Text()}
-"""The features of data sets of 8-bit color images."""
+"""Features of data sets of 8-bit color images."""
 
 PACKED = tfds.features.Text()
 """A map [H, W] or [H, W, K] of any stored dtype; see `packing`."""
 
 ANY_SEMANTIC = {"image": PACKED, "label": PACKED, "name": tfds.features.Text()}
-"""The features of data sets whose images are as the user's files have them."""
+"""Features of data sets with images of any dtype and number of channels."""
 
 PIXELS = ("image", "label", "instances")
 """The features of an example that are stored as PNG or packed."""
 
-SEAL = "sha256"
-"""The key of a digest of all other metadata, among them."""
+CHECKSUM = "sha256"
+"""The metadata key of the checksum of all other metadata."""
 
 _WINDOW = 64
 
 
-def seal(metadata: Mapping[str, Any]) -> str:
-    """A digest of metadata by which damage of their file is noticed."""
-    rest = {k: v for k, v in metadata.items() if k != SEAL}
+def checksum(metadata: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the metadata, without its checksum entry."""
+    rest = {k: v for k, v in metadata.items() if k != CHECKSUM}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def threads() -> concurrent.futures.Executor:
-    """Threads that decode; Pillow and zlib work without the interpreter's lock."""
+    """Returns a pool of decoding threads; Pillow and zlib release the GIL."""
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Asks no cloud storage (and leaves no empty temporary folder behind)."""
+        """Does nothing: TFDS would look into cloud storage."""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder that says what to store, in order, and how to make each part.
+    """A TFDS builder that plans its splits and makes examples in the planned order.
 
     A subclass sets `VERSION`, `FEATURES` and `DESCRIPTION`, plans the splits, and
     makes examples. Examples are stored in the order of the plan.
 
     Attributes:
-        source: The user's files, for the data sets that need some.
+        source: The user's files, for data sets that need them.
         PARTS: Names of the zips or folders that a source consists of.
-        FOLDERS: The folders in each part that matter; a wrong source may have many.
-        NEEDS: What a source must hold and where people get it, for messages.
+        FOLDERS: The folders in each part to read; a wrong source may have many others.
+        NEEDS: What a source must hold and where to get it, for messages.
     """
 
     FEATURES: Mapping[str, Any]
@@ -81,11 +81,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     NEEDS: str = ""
 
     def plan(self) -> Mapping[str, Sequence[Any]]:
-        """Names the splits, and gives one item for each example to be made."""
+        """Returns for each split one item per example."""
         raise NotImplementedError
 
     def make(self, item: Any) -> dict[str, Any]:
-        """Makes one example; called from several threads at once.
+        """Makes one example; called from several threads concurrently.
 
         Returns:
             `name`, unique in its split, and an array for each other feature:
@@ -95,21 +95,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """What readers need besides the examples; called after the last `make`.
+        """Returns the metadata; called after the last `make`.
 
         Returns:
-            `classes`, the class names, and whatever else the reader looks up.
+            `classes`, the class names, and anything else that the reader needs.
         """
         raise NotImplementedError
 
     def where(self, item: Any, name: str) -> str:
-        """What messages call the image of an item: its file, where there is one."""
+        """Names the image of an item in messages: its file, if there is one."""
         del item
         return f"example {name} of {self.name}"
 
     def __init__(self, *, data_dir: str, source: Any = None):
         self.source = source
-        self._checked = Checked()
+        self._check = ConsistencyCheck()
         self._metadata = tfds.core.MetadataDict()
         super().__init__(data_dir=data_dir)
 
@@ -135,27 +135,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_splits(self, *args, **kwargs):
         splits = super()._generate_splits(*args, **kwargs)
         described = self.describe()
-        self._checked.check_labels(len(described["classes"]))
+        self._check.check_labels(len(described["classes"]))
         self._metadata.update(described)
-        self._metadata[SEAL] = seal(self._metadata)
+        self._metadata[CHECKSUM] = checksum(self._metadata)
         return splits
 
     def _generate_examples(self, split, items, bar):
         digest = hashlib.sha256()
         with bar, threads() as pool:
-            # A window at a time: few decoded images are in memory at once.
+            # In windows, to limit the number of decoded images in memory.
             for start in range(0, len(items), _WINDOW):
                 window = items[start : start + _WINDOW]
                 made = pool.map(self._pack, window)
-                for item, (name, part, packed, seen) in zip(window, made, strict=True):
-                    self._checked.add(seen, self.where(item, name))
+                for item, (name, part, packed, facts) in zip(window, made, strict=True):
+                    self._check.add(facts, self.where(item, name))
                     digest.update(part)
                     bar.advance()
                     yield name, packed
-        # Of pixels, not of files: zlib's version does not change it.
+        # Of pixels, not of files, so that it does not depend on zlib's version.
         self._metadata["digests"][split] = digest.hexdigest()
 
-    def _pack(self, item) -> tuple[str, bytes, dict[str, Any], Seen]:
+    def _pack(self, item) -> tuple[str, bytes, dict[str, Any], ExampleFacts]:
         example = self.make(item)
         digest = hashlib.sha256()
         for feature, value in sorted(example.items()):
@@ -163,7 +163,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             digest.update(f"{feature} {value.dtype} {value.shape}".encode())
             digest.update(value.tobytes())
         packed = {k: self._encode(k, v) for k, v in example.items()}
-        return example["name"], digest.digest(), packed, Seen.of(example)
+        return example["name"], digest.digest(), packed, ExampleFacts.of(example)
 
     def _encode(self, feature: str, value: Any) -> Any:
         if feature not in PIXELS:
@@ -171,7 +171,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         as_bytes = self.FEATURES[feature] is PACKED
         return packing.pack(value) if as_bytes else packing.to_png(value)
 
-    # TFDS prints these two to standard output; `Progress` says it on stderr.
+    # TFDS prints these to standard output; `Progress` prints to stderr instead.
     def _log_download_bytes(self) -> None:
         pass
 
@@ -180,7 +180,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Progress:
-    """One bar over all splits on a terminal; elsewhere one plain line."""
+    """Shows one progress bar over all splits on a terminal, else one plain line."""
 
     def __init__(self, name: str, total: int):
         console = rich.console.Console(stderr=True)

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from segjax.data import dataset
 from segjax.data.builders import base, files
-from segjax.typing import VOID
+from segjax.typing import IGNORE_INDEX
 
 CLASSES = tuple(
     "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
@@ -22,15 +22,15 @@ def camvid(
     """CamVid: 367 train, 101 validation and 233 test images of 480x360, 11 classes.
 
     Args:
-        source: A folder holding CamVid.zip or CamVid/, or either of them; None once
-            it was prepared.
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        source: A folder with CamVid.zip or CamVid/, or one of these itself; None if it
+            was prepared before.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Reference:
         Brostow et al., Semantic object classes in video, 2009; the split and the 11
         classes are those of Badrinarayanan et al., SegNet, arXiv:1511.00561.
     """
-    directory = dataset.from_source(Camvid, source, data_dir=data_dir)
+    directory = dataset.prepare_source(Camvid, source, data_dir=data_dir)
     return dataset.view(directory, "camvid")
 
 
@@ -38,7 +38,7 @@ class Camvid(base.Builder, skip_registration=True):
     """Reads `train/*.jpg` (or png) and `trainannot/*.png`, and so on."""
 
     VERSION = tfds.core.Version("1.0.0")
-    DESCRIPTION = "CamVid, 11 classes, 480x360, as SegNet's tutorial has it."
+    DESCRIPTION = "CamVid, 11 classes, 480x360, the version of SegNet's tutorial."
     FEATURES = base.SEMANTIC
     PARTS = ("CamVid",)
     FOLDERS = tuple(name + end for name in _SPLITS.values() for end in ("", "annot"))
@@ -48,7 +48,7 @@ class Camvid(base.Builder, skip_registration=True):
     )
 
     def plan(self):
-        """Pairs images and masks."""
+        """Pairs images with masks."""
         tree = self.source["CamVid"]
         return {
             split: files.pairs(tree, folder, f"{folder}annot")
@@ -56,15 +56,15 @@ class Camvid(base.Builder, skip_registration=True):
         }
 
     def make(self, item):
-        """Reads one pair; id 11 is void."""
+        """Reads one pair; id 11 is ignored."""
         tree = self.source["CamVid"]
         image = files.read_image(tree, item[0])
         ids = files.read_ids(tree, item[1], image)
-        known = {i: i for i in range(len(CLASSES))} | {len(CLASSES): VOID}
-        fix = "this is the 11-class version, 11 is void"
+        known = {i: i for i in range(len(CLASSES))} | {len(CLASSES): IGNORE_INDEX}
+        fix = "needed the 11-class version, where 11 is ignored"
         label = files.to_labels(tree, item[1], ids, known, fix=fix)
         return {"image": image, "label": label, "name": files.stem(item[0])}
 
     def describe(self):
-        """Names the classes."""
+        """Returns the class names."""
         return {"classes": CLASSES}

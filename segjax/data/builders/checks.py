@@ -1,4 +1,4 @@
-"""Checks across the examples of a data set that is being prepared."""
+"""Consistency checks across the examples of a data set during preparation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,55 +7,56 @@ from typing import Any
 import numpy as np
 
 from segjax import ops
+from segjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What is checked of an example.
+class ExampleFacts:
+    """The properties of an example that are checked.
 
     Attributes:
         dtype: Of the image.
         channels: Of the image.
-        greatest: Class id in the label, the ignored one left out; -1 for none.
+        max_id: Largest class id in the label, except the ignored one; -1 for none.
     """
 
     dtype: np.dtype
     channels: int
-    greatest: int
+    max_id: int
 
     @classmethod
-    def of(cls, example: Mapping[str, Any]) -> "Seen":
-        """That of an example with image and label."""
+    def of(cls, example: Mapping[str, Any]) -> "ExampleFacts":
+        """Returns the facts of an example with image and label."""
         image, label = example["image"], example["label"]
         ids = label[label != ops.ignore_index(label.dtype)]
-        greatest = int(ids.max()) if ids.size else -1
-        return cls(image.dtype, image.shape[-1], greatest)
+        max_id = int(ids.max()) if ids.size else -1
+        return cls(image.dtype, image.shape[-1], max_id)
 
 
-class Checked:
-    """Checks across the examples of a data set: one form, and known classes."""
+class ConsistencyCheck:
+    """Checks that all images have the same dtype and channels, and labels known ids."""
 
     def __init__(self):
-        self._first: tuple[Seen, str] | None = None
-        self._greatest = (-1, "")
+        self._first: tuple[ExampleFacts, str] | None = None
+        self._max_id = (-1, "")
 
-    def add(self, seen: Seen, where: str) -> None:
-        """Takes an example; ValueError if its image is unlike the first one's."""
-        first, place = self._first = self._first or (seen, where)
-        self._greatest = max(self._greatest, (seen.greatest, where))
-        if (seen.dtype, seen.channels) != (first.dtype, first.channels):
-            raise ValueError(
-                f"{where} holds {seen.dtype} of {seen.channels} channels, {place} "
-                f"{first.dtype} of {first.channels}: needed one kind in a data set; "
-                f"convert it, or remove it."
+    def add(self, facts: ExampleFacts, where: str) -> None:
+        """Adds an example; ValueError if its image differs from the first one's."""
+        first, first_where = self._first = self._first or (facts, where)
+        self._max_id = max(self._max_id, (facts.max_id, where))
+        if (facts.dtype, facts.channels) != (first.dtype, first.channels):
+            raise UserError(
+                f"{where} holds {facts.dtype} of {facts.channels} channels, "
+                f"{first_where} {first.dtype} of {first.channels}: needed the same "
+                f"dtype and number of channels in a data set; convert it, or remove it."
             )
 
     def check_labels(self, num_classes: int) -> None:
-        """Raises a ValueError if an example had an id beyond the classes."""
-        greatest, where = self._greatest
-        if greatest >= num_classes:
-            raise ValueError(
-                f"the label of {where} holds id {greatest}: needed 0 to "
+        """Raises a ValueError if a label has an id that is not a class."""
+        max_id, where = self._max_id
+        if max_id >= num_classes:
+            raise UserError(
+                f"the label of {where} holds id {max_id}: needed 0 to "
                 f"{num_classes - 1}, for {num_classes} classes; correct it, or name "
                 f"all classes."
             )

@@ -1,25 +1,26 @@
-"""The tables of COCO's annotation files, with the type of every field checked."""
+"""Parsing of COCO's annotation files, with type checks of every field."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+from segjax.errors import UserError
 from segjax.files import limits, reading
 
-_LARGEST = 2**53
-"""Numbers below it are the same as floats."""
+_MAX_EXACT = 2**53
+"""Integers below it are exact in float64."""
 
 
 def parse(content: bytes, where: str) -> dict[str, list[dict[str, Any]]]:
-    """Reads an annotation file.
+    """Parses an annotation file.
 
     Args:
-        content: Of the file.
-        where: The file, for messages.
+        content: The file's content.
+        where: Its name, for messages.
 
     Returns:
-        `images`, `categories` and `annotations`, whose rows have different ids and
-        every field that is needed, of its type. `segmentation` is not looked at.
+        `images`, `categories` and `annotations`, whose rows have unique ids and all
+        required fields with the right types. `segmentation` is not checked.
 
     Raises:
         ValueError: If a table, a row or a field is missing or of another type.
@@ -29,7 +30,7 @@ def parse(content: bytes, where: str) -> dict[str, list[dict[str, Any]]]:
     for name, fields in _TABLES.items():
         rows = tables.get(name) if isinstance(tables, dict) else None
         if not isinstance(rows, list):
-            raise ValueError(
+            raise UserError(
                 f"{where} has no list {name!r}: needed COCO's images, categories and "
                 f"annotations; export them again."
             )
@@ -37,19 +38,17 @@ def parse(content: bytes, where: str) -> dict[str, list[dict[str, Any]]]:
         for place, row in enumerate(rows):
             what = f"{where}: entry {place + 1} of {name}"
             if not isinstance(row, dict):
-                raise ValueError(
-                    f"{what} is {_shown(row)}: needed {{...}}; correct it."
-                )
-            fault = _fault(row, fields) or (row["id"] in seen and "a second one's id")
+                raise UserError(f"{what} is {_shown(row)}: needed {{...}}; correct it.")
+            fault = _fault(row, fields) or (row["id"] in seen and "a duplicate id")
             if fault:
-                raise ValueError(
+                raise UserError(
                     f"{where}: entry {_shown(row.get('id', '?'))} of {name} has {fault}"
-                    f": needed {', '.join(fields)}, each id once; correct it."
+                    f": needed {', '.join(fields)}, and unique ids; correct it."
                 )
             seen.add(row["id"])
     for image in tables["images"]:
         if image["height"] * image["width"] > limits.MAX_PIXELS:
-            raise ValueError(
+            raise UserError(
                 f"{where}: image {image['id']} has {image['width']}x{image['height']} "
                 f"pixels: needed at most {limits.MAX_PIXELS:,}; cut it into tiles."
             )
@@ -66,9 +65,9 @@ def _fault(row: dict[str, Any], fields: dict[str, tuple[str, Callable]]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Short, and in letters that any terminal shows."""
+    """Formats a value for messages: short, and in ASCII."""
     text = ascii(value) if isinstance(value, str | float) else repr(type(value))
-    if isinstance(value, int) and abs(value) < _LARGEST:
+    if isinstance(value, int) and abs(value) < _MAX_EXACT:
         text = str(value)
     elif isinstance(value, list) and len(value) < 9:
         text = f"[{', '.join(map(_shown, value))}]"
@@ -76,19 +75,19 @@ def _shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """A finite number that float64 holds well."""
+    """Whether a value is a finite number below 2**53."""
     is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and abs(value) < _LARGEST and math.isfinite(value)
+    return is_one and abs(value) < _MAX_EXACT and math.isfinite(value)
 
 
 def is_count(value: Any) -> bool:
-    """A whole number from 0 up."""
+    """Whether a value is an integer from 0 up."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value
 
 
 def _is_int(value: Any) -> bool:
     is_one = isinstance(value, int) and not isinstance(value, bool)
-    return is_one and abs(value) < _LARGEST
+    return is_one and abs(value) < _MAX_EXACT
 
 
 def _is_id(value: Any) -> bool:
@@ -104,9 +103,9 @@ def _is_box(value: Any) -> bool:
 
 
 _ID = ("a number or a string", _is_id)
-_LENGTH = (f"a whole number from 1 to {limits.MAX_SIDE:,}", _is_length)
+_LENGTH = (f"an integer from 1 to {limits.MAX_SIDE:,}", _is_length)
 _TEXT = ("a string", lambda value: isinstance(value, str))
-_CATEGORY = ("a whole number", _is_int)
+_CATEGORY = ("an integer", _is_int)
 _TABLES: dict[str, dict[str, tuple[str, Callable]]] = {
     "images": {"id": _ID, "file_name": _TEXT, "height": _LENGTH, "width": _LENGTH},
     "categories": {"id": _CATEGORY, "name": _TEXT},

@@ -1,7 +1,7 @@
-"""COCO's polygons and run lengths, checked before pycocotools draws them.
+"""Validation of COCO's polygons and run lengths, before pycocotools decodes them.
 
-pycocotools is C that trusts its input: run lengths that do not add up give memory that
-nobody wrote, and it walks a polygon pixel by pixel wherever its points are.
+pycocotools does not validate its input: run lengths with a wrong sum give uninitialized
+memory, and polygons are walked pixel by pixel, however far outside of the image.
 """
 
 from collections.abc import Mapping
@@ -10,33 +10,34 @@ from typing import Any
 import numpy as np
 
 from segjax.data.builders import coco_json
+from segjax.errors import UserError
 from segjax.files import limits
 
-_LONGEST = 12
-"""Letters of a compressed run length; 60 bits."""
+_MAX_CHARACTERS = 12
+"""Of one compressed run length; 60 bits."""
 
 
 def check_polygons(polygons: list, what: str, size: tuple[int, int]) -> None:
     """Checks polygons.
 
     Args:
-        polygons: As `segmentation` has them: x and y of one point after the other.
+        polygons: From `segmentation`: lists of x and y of consecutive points.
         what: The annotation, for messages.
         size: (height, width) of the image.
 
     Raises:
-        ValueError: If one is no polygon, lies farther outside of its image than this
-            is large, or is walked for more than `limits.MAX_OUTLINE` pixels.
+        ValueError: If one is not a polygon, has a point farther outside of the image
+            than the image's size, or an outline above `limits.MAX_OUTLINE` pixels.
     """
     height, width = size
     for polygon in polygons:
         if not isinstance(polygon, list) or not all(map(coco_json.is_number, polygon)):
-            raise ValueError(
-                f"{what} has a polygon that is no list of numbers: needed x and y of "
-                f"at least three points; correct or remove it."
+            raise UserError(
+                f"{what} has a polygon that is not a list of numbers: needed x and y "
+                f"of at least three points; correct or remove it."
             )
         if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(
+            raise UserError(
                 f"{what} has a polygon of {len(polygon)} numbers: needed x and y of at "
                 f"least three points; correct or remove it."
             )
@@ -44,14 +45,14 @@ def check_polygons(polygons: list, what: str, size: tuple[int, int]) -> None:
         far = (points < [-width, -height]) | (points > [2 * width, 2 * height])
         if far.any():
             x, y = points[far.any(-1)][0]
-            raise ValueError(
+            raise UserError(
                 f"{what} has a polygon with the point ({x:g}, {y:g}): needed points in "
                 f"its image of {width}x{height} pixels; correct it."
             )
         edges = np.roll(points, -1, axis=0) - points
         length = np.hypot(*edges.T).sum()
         if length > limits.MAX_OUTLINE:
-            raise ValueError(
+            raise UserError(
                 f"{what} has an outline of {length:.4g} pixels: needed at most "
                 f"{limits.MAX_OUTLINE:,}; simplify it, or use run lengths."
             )
@@ -63,16 +64,17 @@ def check_run_lengths(
     """Checks run lengths, compressed or not.
 
     Args:
-        shape: As `segmentation` has them, `{"size": [H, W], "counts": ...}`.
+        shape: From `segmentation`: `{"size": [H, W], "counts": ...}`.
         what: The annotation, for messages.
         size: (height, width) of the image.
 
     Raises:
-        ValueError: If they are of another size, or do not add up to it.
+        ValueError: If their size is not that of the image, or their sum is not its
+            number of pixels.
     """
     counts = shape.get("counts")
     if shape.get("size") != list(size):
-        raise ValueError(
+        raise UserError(
             f"{what} has run lengths of size {str(shape.get('size'))[:80]}: needed "
             f"{list(size)}, [height, width] of its image; export it again."
         )
@@ -82,23 +84,24 @@ def check_run_lengths(
         is_list = isinstance(counts, list) and all(map(coco_json.is_count, counts))
         lengths = counts if is_list else None
     if lengths is None or any(n < 0 for n in lengths):
-        raise ValueError(
-            f"{what} has run lengths that are neither whole numbers from 0 up nor such "
-            f"in COCO's compressed form: needed one of these; export it again."
+        raise UserError(
+            f"{what} has invalid run lengths: needed a list of integers from 0 up, or "
+            f"COCO's compressed string; export it again."
         )
     total, pixels = sum(lengths), size[0] * size[1]
     if total != pixels:
-        raise ValueError(
+        raise UserError(
             f"{what} has run lengths that add up to {total}: needed {pixels}, the "
-            f"pixels of its image of {size[1]}x{size[0]}; export it again."
+            f"number of pixels of its {size[1]}x{size[0]} image; export it again."
         )
 
 
 def _uncompressed(text: str) -> list[int] | None:
-    """The run lengths of COCO's compressed form; None if it is not well-formed.
+    """Decodes COCO's compressed run lengths; None if they are malformed.
 
-    Six bits a letter from "0" up: five of the number, lowest first, and one that more
-    follow. From the fourth on a number is the difference from the last but one.
+    Each character, minus "0", has six bits: five of the number, lowest first, and a
+    continuation bit. From the fourth number on, each is stored as the difference from
+    the number two before it.
     """
     if not text.isascii():
         return None
@@ -108,12 +111,12 @@ def _uncompressed(text: str) -> list[int] | None:
     ends = np.flatnonzero(values & 32 == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     widths = ends - starts + 1
-    if widths.max() > _LONGEST:
+    if widths.max() > _MAX_CHARACTERS:
         return None
     place = np.arange(values.size) - np.repeat(starts, widths)
     numbers = np.add.reduceat((values & 31) << (5 * place), starts)
     numbers -= np.where(values[ends] & 16, np.int64(1) << (5 * widths), 0)
-    # Python's integers: differences of these may add up beyond 64 bits.
+    # Python integers, since sums of differences may exceed 64 bits.
     lengths = numbers.tolist()
     for i in range(3, len(lengths)):
         lengths[i] += lengths[i - 2]

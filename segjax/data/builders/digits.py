@@ -20,37 +20,37 @@ from segjax.data.builders import base
 
 CLASSES = ("background", *map(str, range(10)))
 SCENES = {"train": 6_000, "validation": 500, "test": 500}
-SHARE = {"train": 0.8, "validation": 0.1, "test": 0.1}
-"""How the 1,797 source digits are shared out: no digit is in two splits."""
+SPLIT_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""Fractions of the 1,797 source digits in each split; splits share no digit."""
 
 SIZE = 32
-_OVERLAP = 2  # Pixels that a new digit may hide of the digits before it.
-_TRIES = 30
+_MAX_OVERLAP = 2  # Pixels of earlier digits that a new digit may cover.
+_MAX_TRIES = 30
 
 
 def digits(*, data_dir: str | os.PathLike | None = None) -> dataset.Dataset:
     """Scenes of 32x32 pixels with one to three handwritten digits each.
 
-    Digits are 12 to 18 pixels high, turned by up to 12 degrees, tinted, touching
-    but hardly overlapping, on a noisy background. Train, validation and test (6,000,
-    500 and 500 scenes) share no handwritten digit.
+    Digits are 12 to 18 pixels high, rotated by up to 12 degrees and tinted; they may
+    touch but hardly overlap; the background is noisy. Train, validation and test
+    (6,000, 500 and 500 scenes) share no handwritten digit.
 
     Args:
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Returns:
         Label 0 is background, digit d is d + 1. Besides `instances`, examples have
         boxes float32 [N, 4] (x0, y0, x1, y1 in pixels, edges at whole numbers) and
         classes int64 [N] in [1, 10], of instances 1 to N in that order.
     """
-    directory = dataset.prepared(Digits, data_dir=data_dir)
+    directory = dataset.prepare(Digits, data_dir=data_dir)
     return dataset.view(directory, "digits")
 
 
 class Digits(base.Builder, skip_registration=True):
-    """Composes the scenes; the same for ever at one version."""
+    """Composes the scenes, which are identical for a given version."""
 
-    VERSION = tfds.core.Version("1.1.0")  # Goes up with any change of a pixel.
+    VERSION = tfds.core.Version("1.1.0")  # Increase it if any pixel changes.
     DESCRIPTION = (
         "Scenes composed of handwritten digits (UCI Machine Learning Repository)."
     )
@@ -68,17 +68,17 @@ class Digits(base.Builder, skip_registration=True):
         }
 
     def make(self, item):
-        """Composes one scene from its own random numbers."""
+        """Composes one scene from a random generator of its own."""
         return scene(*item)
 
     def describe(self):
-        """Names the classes."""
+        """Returns the class names."""
         return {"classes": CLASSES}
 
 
 @functools.cache
 def source_digits() -> tuple[np.ndarray, np.ndarray]:
-    """The handwriting: ink in [0, 1] as float [1797, 8, 8], and digits int [1797]."""
+    """Returns ink in [0, 1], float [1797, 8, 8], and the digits, int [1797]."""
     source = importlib.resources.files("segjax.data.builders") / "digits.npz"
     with source.open("rb") as file, np.load(file) as arrays:
         return arrays["ink"] / 16, arrays["digits"].astype(np.int64)
@@ -86,14 +86,15 @@ def source_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def source_indices(split: str) -> np.ndarray:
-    """Which of the 1,797 handwritten digits a split may use."""
+    """Returns the indices of the handwritten digits that a split may use."""
     order = np.random.default_rng(0).permutation(len(source_digits()[0]))
-    ends = np.cumsum([round(share * len(order)) for share in SHARE.values()])[:-1]
-    return dict(zip(SHARE, np.split(order, ends), strict=True))[split]
+    sizes = [round(fraction * len(order)) for fraction in SPLIT_FRACTIONS.values()]
+    ends = np.cumsum(sizes)[:-1]
+    return dict(zip(SPLIT_FRACTIONS, np.split(order, ends), strict=True))[split]
 
 
 def scene(split: str, number: int) -> dict[str, Any]:
-    """Composes one scene: later digits lie on top of earlier ones."""
+    """Composes one scene: later digits cover earlier ones."""
     rng = np.random.default_rng([1, list(SCENES).index(split), number])
     image = _background(rng)
     instances = np.zeros((SIZE, SIZE), np.uint16)
@@ -103,7 +104,7 @@ def scene(split: str, number: int) -> dict[str, Any]:
         ink = _draw(source_digits()[0][index], rng)
         place = _place(ink > 0.4, instances, rng)
         if place is None:
-            continue  # No room left: a scene has fewer digits then.
+            continue  # No space left: the scene has fewer digits.
         classes.append(int(source_digits()[1][index]) + 1)
         window = tuple(slice(p, p + n) for p, n in zip(place, ink.shape, strict=True))
         tint = rng.uniform(160, 255) * rng.uniform(0.75, 1, 3)
@@ -121,7 +122,7 @@ def scene(split: str, number: int) -> dict[str, Any]:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A dim tint with a soft gradient, float [32, 32, 3]."""
+    """Makes a dark tint with a slight gradient, float [32, 32, 3]."""
     ramp = np.linspace(-1, 1, SIZE)
     slope = rng.uniform(-15, 15, (2, 3))
     tint = rng.uniform(15, 70, 3)
@@ -129,17 +130,17 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scales and turns the ink of one digit; float [H, W] in [0, 1], trimmed."""
+    """Scales and rotates the ink of one digit; float [H, W] in [0, 1], trimmed."""
     scale = rng.uniform(12, 18) / 8
     angle = np.deg2rad(rng.uniform(-12, 12))
     cosine, sine = np.cos(angle), np.sin(angle)
-    # From a pixel of the 26x26 canvas (which holds 18x18 turned) to the 8x8 ink.
+    # From a pixel of the 26x26 canvas (which holds rotated 18x18) to the 8x8 ink.
     matrix = np.array([[cosine, sine], [-sine, cosine]]) / scale
     offset: Any = np.full(2, 3.5) - matrix @ np.full(2, 12.5)
     canvas = scipy.ndimage.affine_transform(
         ink, matrix, offset, output_shape=(26, 26), order=3, mode="grid-constant"
     )
-    # Whole steps, so that a rounding difference between machines moves nothing.
+    # Rounded, so that rounding differences between machines change no pixel.
     canvas = np.clip(canvas, 0, 1).round(3)
     rows, columns = (np.flatnonzero((canvas > 0.4).any(axis)) for axis in (1, 0))
     return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -148,18 +149,18 @@ def _draw(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _place(
     mask: np.ndarray, instances: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """The top left corner of a place where the digit hides almost nothing."""
+    """Finds a top left corner where the digit covers almost no other digit."""
     height, width = mask.shape
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         top, left = rng.integers(0, [SIZE - height + 1, SIZE - width + 1])
         below = instances[top : top + height, left : left + width]
-        if np.count_nonzero(below[mask]) <= _OVERLAP:
+        if np.count_nonzero(below[mask]) <= _MAX_OVERLAP:
             return int(top), int(left)
     return None
 
 
 def _boxes(instances: np.ndarray, count: int) -> np.ndarray:
-    """Tight boxes around what is visible of each instance, float32 [N, 4]."""
+    """Computes tight boxes around the visible part of each instance, [N, 4]."""
     boxes = np.zeros((count, 4), np.float32)
     for i, found in enumerate(scipy.ndimage.find_objects(instances)):
         rows, columns = found

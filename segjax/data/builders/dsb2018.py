@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from segjax.data import dataset
 from segjax.data.builders import base, files
+from segjax.errors import UserError
 
 CLASSES = ("background", "nucleus")
 _PARTS = {"train": "stage1_train", "test": "stage1_test"}
@@ -21,17 +22,17 @@ def dsb2018(
     modality: Literal["fluorescence", "all"] = "fluorescence",
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
-    """Nuclei: stage1_train in a shuffled 90 % and 10 %, and stage1_test.
+    """Nuclei: stage1_train, shuffled and divided into 90 % and 10 %, and stage1_test.
 
-    The order of the images is that of a digest of their ids, so that train and
-    validation are the same on every machine.
+    Images are ordered by a digest of their ids, so train and validation are the same on
+    every machine.
 
     Args:
-        source: A folder holding stage1_train.zip and stage1_test.zip, or the folders
-            that they contain; None once it was prepared.
+        source: A folder with stage1_train.zip and stage1_test.zip, or the folders that
+            they contain; None if it was prepared before.
         modality: "fluorescence" for dark gray images only (541 and 53), or "all" (664
             and 65).
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Returns:
         Label 1 is nucleus; `instances` numbers the nuclei from 1.
@@ -42,8 +43,8 @@ def dsb2018(
     """
     kinds = {"fluorescence": ["fluorescence"], "all": ["fluorescence", "other"]}
     if modality not in kinds:
-        raise ValueError(f"modality must be one of {list(kinds)}, got {modality!r}.")
-    directory = dataset.from_source(Dsb2018, source, data_dir=data_dir)
+        raise UserError(f"modality must be one of {list(kinds)}, got {modality!r}.")
+    directory = dataset.prepare_source(Dsb2018, source, data_dir=data_dir)
     parts = {
         "train": "train_{}[:90%]",
         "validation": "train_{}[90%:]",
@@ -67,7 +68,7 @@ class Dsb2018(base.Builder, skip_registration=True):
     """Reads `<id>/images/<id>.png` and `<id>/masks/*.png`, one nucleus each."""
 
     VERSION = tfds.core.Version("1.0.0")
-    DESCRIPTION = "Data Science Bowl 2018, stage 1; one label map for each image."
+    DESCRIPTION = "Data Science Bowl 2018, stage 1; one label map per image."
     FEATURES = base.SEMANTIC | {"instances": base.INSTANCES}
     PARTS = tuple(_PARTS.values())
     NEEDS = (
@@ -76,7 +77,7 @@ class Dsb2018(base.Builder, skip_registration=True):
     )
 
     def plan(self):
-        """Sorts the images by modality, each in the order of the ids' digests."""
+        """Groups the images by modality, each in the order of the ids' digests."""
         splits = {}
         for split, part in _PARTS.items():
             items = self._items(part)
@@ -97,30 +98,30 @@ class Dsb2018(base.Builder, skip_registration=True):
             found = files.images(tree, f"{folder}/images")
             masks = files.images(tree, f"{folder}/masks")
             if len(found) != 1:
-                raise ValueError(
+                raise UserError(
                     f"{tree.shown(folder)} holds {len(found)} images: needed one, "
                     f"{folder}/images/{folder}.png; download {part} again."
                 )
             if not masks:
-                raise ValueError(
-                    f"{tree.shown(found[0])} has no mask: needed one PNG a nucleus in "
-                    f"{folder}/masks; add them, or remove the folder."
+                raise UserError(
+                    f"{tree.shown(found[0])} has no mask: needed one PNG per nucleus "
+                    f"in {folder}/masks; add them, or remove the folder."
                 )
             items.append(_Item(part, found[0], masks))
         if not items:
-            raise ValueError(f"{tree.shown('')} holds no image: needed {self.NEEDS}.")
+            raise UserError(f"{tree.shown('')} holds no image: needed {self.NEEDS}.")
         return sorted(items, key=lambda item: _digest(item.image))
 
     def _is_fluorescence(self, item: _Item) -> bool:
-        """Gray and mostly dark; stained tissue is colored, bright field is bright."""
+        """Whether an image is gray and mostly dark, unlike stained or bright field."""
         image = files.read_image(self.source[item.part], item.image)[::4, ::4]
-        # The least colorful of the colored images differs by 120 somewhere; the
-        # brightest median of the dark ones is 52, the darkest of the bright ones 149.
+        # Every colored image has a channel difference of at least 120 somewhere; the
+        # medians of dark images are at most 52, those of bright ones at least 149.
         colored = np.ptp(image.astype(np.int16), axis=-1).max() > 16
         return not colored and float(np.median(image)) < 100
 
     def make(self, item):
-        """Puts all nuclei of an image in one map; a later one lies on top."""
+        """Draws all nuclei of an image into one map; later ones cover earlier ones."""
         tree = self.source[item.part]
         image = files.read_image(tree, item.image)
         instances = np.zeros(image.shape[:2], np.uint16)
@@ -131,7 +132,7 @@ class Dsb2018(base.Builder, skip_registration=True):
         return {"image": image, "label": label, "instances": instances, "name": name}
 
     def describe(self):
-        """Names the classes."""
+        """Returns the class names."""
         return {"classes": CLASSES}
 
 

@@ -1,4 +1,4 @@
-"""ISBI 2012: membranes in electron microscopy, the data of the U-Net paper."""
+"""ISBI 2012: membranes in electron microscopy, a data set of the U-Net paper."""
 
 import os
 
@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from segjax.data import dataset
 from segjax.data.builders import base, files
+from segjax.errors import UserError
 
 CLASSES = ("membrane", "cell")
 SLICES = 30
@@ -20,22 +21,22 @@ def isbi2012(
 ) -> dataset.Dataset:
     """ISBI 2012: 30 slices of 512x512, 24 for training and 6 held out.
 
-    All folds are views of one preparation. There is no test split: the labels of the
-    challenge's test slices are secret.
+    All folds are views of the same prepared data. There is no test split: the labels of
+    the challenge's test slices are not public.
 
     Args:
-        source: A folder holding isbi2012.zip or isbi2012/, or either of them; None
-            once it was prepared.
+        source: A folder with isbi2012.zip or isbi2012/, or one of these itself; None if
+            it was prepared before.
         fold: Holds out slices 6 * fold to 6 * fold + 5 as validation; 0 to 4.
-        data_dir: Where prepared data lie; see `dataset.data_root`.
+        data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Reference:
         Arganda-Carreras et al., Crowdsourcing the creation of image segmentation
         algorithms for connectomics, Frontiers in Neuroanatomy 9:142, 2015.
     """
     if not 0 <= fold < FOLDS:
-        raise ValueError(f"fold must be 0 to {FOLDS - 1}, got {fold}.")
-    directory = dataset.from_source(Isbi2012, source, data_dir=data_dir)
+        raise UserError(f"fold must be 0 to {FOLDS - 1}, got {fold}.")
+    directory = dataset.prepare_source(Isbi2012, source, data_dir=data_dir)
     size = SLICES // FOLDS
     start, stop = fold * size, (fold + 1) * size
     # TFDS rejects empty slices, so the first and the last fold have one part.
@@ -59,16 +60,16 @@ class Isbi2012(base.Builder, skip_registration=True):
     )
 
     def plan(self):
-        """Pairs slices and labels, in the order of the stack."""
+        """Pairs slices with labels, in the order of the stack."""
         tree = self.source["isbi2012"]
         found = {
             files.stem(image): (image, label)
             for image, label in files.pairs(tree, "train/image", "train/label")
         }
         if set(found) != set(map(str, range(SLICES))):
-            raise ValueError(
+            raise UserError(
                 f"{tree.shown('train/image')} holds {len(found)} slices: needed 0.png "
-                f"to {SLICES - 1}.png, which the folds count on; download it again."
+                f"to {SLICES - 1}.png for the folds; download it again."
             )
         return {"labeled": [found[str(n)] for n in range(SLICES)]}
 
@@ -82,5 +83,5 @@ class Isbi2012(base.Builder, skip_registration=True):
         return {"image": image, "label": label, "name": files.stem(item[0])}
 
     def describe(self):
-        """Names the classes."""
+        """Returns the class names."""
         return {"classes": CLASSES}

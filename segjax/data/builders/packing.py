@@ -1,4 +1,4 @@
-"""Arrays in records: as PNG files where PNG holds them, else compressed as they are."""
+"""Lossless encoding of arrays in records: PNG if possible, else zlib."""
 
 import io
 import zlib
@@ -13,23 +13,24 @@ _RAW = b"RAW1"
 
 
 def to_png(pixels: np.ndarray) -> io.BytesIO:
-    """Encodes uint8 [H, W], uint8 [H, W, 3] or uint16 [H, W] without loss."""
+    """Encodes uint8 [H, W], uint8 [H, W, 3] or uint16 [H, W] as PNG."""
     png = io.BytesIO()
-    # Level 1: two to five times faster than the default, files about 10 % larger.
+    # Much faster than the default, for slightly larger files (docs/speed.md).
     PIL.Image.fromarray(pixels).save(png, "PNG", compress_level=1)
     png.seek(0)
     return png
 
 
 def pack(x: np.ndarray) -> bytes:
-    """Encodes without loss.
+    """Encodes an array without loss.
 
     Args:
         x: [H, W] or [H, W, K] of uint8, uint16 or float32.
 
     Returns:
-        A PNG for one or, in uint8, three channels; else the letters RAW1, a line with
-        dtype and shape, and the array in C order as zlib compresses it.
+        A PNG for one uint8 or uint16 channel and for three uint8 channels; else the
+        letters RAW1, a line with dtype and shape, and the array in C order, compressed
+        by zlib.
     """
     flat = x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x
     as_png = flat.ndim == 2 or (flat.shape[-1] == 3 and flat.dtype == np.uint8)
@@ -42,10 +43,10 @@ def pack(x: np.ndarray) -> bytes:
 
 
 def unpack(packed: bytes) -> np.ndarray:
-    """The inverse of `pack`; an image [H, W, 1] stored as PNG comes back as [H, W]."""
+    """Decodes what `pack` returned; [H, W, 1] stored as PNG is decoded to [H, W]."""
     if not packed.startswith(_RAW):
         pixels = np.array(images.decode(packed, "the record"))
-        # Pillow reads 16-bit gray as int32 in some versions.
+        # Some versions of Pillow read 16-bit gray as int32.
         return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
     dtype, shape, start = _header(packed)
     content = bytearray(zlib.decompress(packed[start:]))
@@ -54,7 +55,7 @@ def unpack(packed: bytes) -> np.ndarray:
 
 
 def unpacked_size(packed: bytes) -> tuple[int, int]:
-    """(height, width), from the header alone."""
+    """Reads (height, width) from the header."""
     if packed.startswith(_RAW):
         _, shape, _ = _header(packed)
         return shape[0], shape[1]
@@ -62,8 +63,8 @@ def unpacked_size(packed: bytes) -> tuple[int, int]:
 
 
 def form(packed: bytes) -> str:
-    """What the stored form is, for messages."""
-    return "PNG file" if packed.startswith(_PNG) else "stored form"
+    """Names the encoding, for messages."""
+    return "PNG file" if packed.startswith(_PNG) else "encoded array"
 
 
 def _header(packed: bytes) -> tuple[np.dtype, tuple[int, ...], int]:

@@ -8,37 +8,38 @@ import pathlib
 import zipfile
 from typing import Protocol, runtime_checkable
 
+from segjax.errors import UserError
 from segjax.files import limits, reading
 
 
 @runtime_checkable
 class Tree(Protocol):
-    """Files below one place. Names are relative to it, with forward slashes."""
+    """Files below a root. Names are relative to it, with forward slashes."""
 
     def folders(self, folder: str) -> list[str]:
-        """Sorted names of the folders right inside `folder` ("" is the top)."""
+        """Lists the folders directly inside `folder` ("" is the root), sorted."""
         ...
 
     def files(self, folder: str) -> list[str]:
-        """Sorted names of the files right inside `folder`, hidden ones left out."""
+        """Lists the files directly inside `folder`, sorted, without hidden ones."""
         ...
 
-    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
-        """The content of a file; ValueError if it has more bytes than `most`."""
+    def read(self, name: str, *, max_bytes: int = limits.FILE_BYTES) -> bytes:
+        """Reads a file; ValueError if it has more than `max_bytes` bytes."""
         ...
 
     def stamp(self, name: str) -> str:
-        """What changes when the content of a file does."""
+        """Returns a string that changes when the content of a file does."""
         ...
 
     def shown(self, name: str) -> str:
-        """The full path, for messages."""
+        """Returns the full path, for messages."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """Files that lie unpacked in a folder."""
+    """Files in a folder."""
 
     root: pathlib.Path
 
@@ -50,7 +51,7 @@ class Folder:
         return sorted(
             prefix + entry.name
             for entry in os.scandir(where)
-            # What is neither, such as a pipe, is refused when it is read.
+            # Neither file nor folder, such as a pipe: rejected when it is read.
             if entry.is_dir() != want_files and not entry.name.startswith(".")
         )
 
@@ -62,18 +63,18 @@ class Folder:
         """See `Tree`."""
         return self._names(folder, want_files=True)
 
-    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
+    def read(self, name: str, *, max_bytes: int = limits.FILE_BYTES) -> bytes:
         """See `Tree`."""
         try:
-            return reading.read_bytes(self.root / name, most=most)
+            return reading.read_bytes(self.root / name, max_bytes=max_bytes)
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"cannot read {self.shown(name)} ({error.strerror}): make the file "
                 f"readable."
             ) from error
 
     def stamp(self, name: str) -> str:
-        """Size and time of change."""
+        """Returns size and modification time."""
         stat = (self.root / name).stat()
         return f"{stat.st_size} {stat.st_mtime_ns}"
 
@@ -83,15 +84,15 @@ class Folder:
 
 
 class Zip:
-    """Files in a zip; a folder named `top`, if the zip has one, is the place."""
+    """Files in a zip; a folder named `top`, if the zip has one, is the root."""
 
     def __init__(self, path: pathlib.Path, top: str):
         if not path.is_file():
-            raise ValueError(f"{path} is a pipe or device: needed a folder or a zip.")
+            raise UserError(f"{path} is a pipe or device: needed a folder or a zip.")
         try:
             self._zip = zipfile.ZipFile(path)
-        except Exception as error:  # OSError, BadZipFile, what bad names cause...
-            raise ValueError(
+        except Exception as error:  # OSError, BadZipFile, UnicodeDecodeError...
+            raise UserError(
                 f"{path} is not a complete zip ({error}): download it again."
             ) from error
         self._path = path
@@ -108,14 +109,14 @@ class Zip:
     def _check(self) -> None:
         names = self._zip.namelist()
         if len(names) > limits.ZIP_ENTRIES:
-            raise ValueError(
+            raise UserError(
                 f"{self._path} has {len(names):,} entries: needed at most "
-                f"{limits.ZIP_ENTRIES:,}; unpack it and give the folder."
+                f"{limits.ZIP_ENTRIES:,}; unpack it and pass the folder."
             )
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"{self._path} has two entries of one name: needed one each; zip the "
-                f"folder again."
+            raise UserError(
+                f"{self._path} has two entries with the same name: needed unique "
+                f"names; zip the folder again."
             )
 
     def _add(self, name: str) -> None:
@@ -134,29 +135,31 @@ class Zip:
         """See `Tree`."""
         return sorted(self._files.get(folder, ()))
 
-    def read(self, name: str, *, most: int = limits.FILE_BYTES) -> bytes:
+    def read(self, name: str, *, max_bytes: int = limits.FILE_BYTES) -> bytes:
         """See `Tree`; the zip's checksum is verified."""
-        entry, most = self._zip.getinfo(self._top + name), min(most, self._most(name))
-        if entry.file_size > most:
-            raise ValueError(
+        entry = self._zip.getinfo(self._top + name)
+        max_bytes = min(max_bytes, self._max_bytes(name))
+        if entry.file_size > max_bytes:
+            raise UserError(
                 f"{self.shown(name)} unpacks to {entry.file_size:,} bytes: needed at "
-                f"most {most:,}; if that is right, unpack the zip and give the folder."
+                f"most {max_bytes:,}; if the size is right, unpack the zip and pass "
+                f"the folder."
             )
         try:
             return self._zip.read(self._top + name)
         except Exception as error:  # zlib.error, BadZipFile, EOFError, RuntimeError...
-            raise ValueError(
+            raise UserError(
                 f"cannot read {self.shown(name)} ({error}): download the zip again."
             ) from error
 
-    def _most(self, name: str) -> int:
-        """Bytes that an entry may have, so that no small zip fills the memory."""
+    def _max_bytes(self, name: str) -> int:
+        """Limits the size of an entry, against zip bombs."""
         packed = self._zip.getinfo(self._top + name).compress_size
         by_ratio = max(limits.ZIP_FREE, limits.ZIP_RATIO * packed)
         return min(limits.ZIP_ENTRY_BYTES, by_ratio)
 
     def stamp(self, name: str) -> str:
-        """Size and checksum."""
+        """Returns size and checksum."""
         info = self._zip.getinfo(self._top + name)
         return f"{info.file_size} {info.CRC}"
 
@@ -170,12 +173,12 @@ def _hidden(name: str) -> bool:
 
 
 def existing(source: str | os.PathLike, needs: str) -> pathlib.Path:
-    """The absolute path of the source, which must exist."""
+    """Returns the absolute path of the source; ValueError if it does not exist."""
     path = pathlib.Path(source).expanduser().absolute()
     if not path.exists():
         near = difflib.get_close_matches(path.name, _siblings(path), n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else "."
-        raise ValueError(f"source {path} does not exist: needed {needs}{hint}")
+        raise UserError(f"source {path} does not exist: needed {needs}{hint}")
     return path
 
 
@@ -187,10 +190,10 @@ def find(source: pathlib.Path, part: str, *, needs: str, alone: bool) -> Tree:
     """Finds one part of a download, as a zip or unpacked.
 
     Args:
-        source: A folder that holds `<part>.zip` or `<part>/`, or either of these.
+        source: A folder that holds `<part>.zip` or `<part>/`, or one of these itself.
         part: Name of the zip and of the folder inside it.
         needs: What the data set needs, for the message.
-        alone: The download has no other part: whatever is there must be it.
+        alone: Whether this is the only part, so that any zip or folder is taken.
     """
     folder = source.parent if source.is_file() else source
     if source.is_file() and (alone or source.stem == part):
@@ -202,11 +205,11 @@ def find(source: pathlib.Path, part: str, *, needs: str, alone: bool) -> Tree:
     if alone and any(folder.iterdir()):
         return Folder(folder)
     got = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
-    raise ValueError(f"{folder} has no {part}.zip: needed {needs}, got {got}.")
+    raise UserError(f"{folder} has no {part}.zip: needed {needs}, got {got}.")
 
 
 def digest(tree: Tree, folder: str = "") -> str:
-    """Digest of all names and stamps at and below a folder."""
+    """Digests all names and stamps in and below a folder."""
     total = hashlib.sha256()
     for name in tree.files(folder):
         total.update(f"{name} {tree.stamp(name)}\n".encode())

@@ -1,4 +1,4 @@
-"""Splits of a user's own data: named by folders, or drawn by chance."""
+"""Splits of a user's own data: given by folders, or drawn at random."""
 
 import dataclasses
 import hashlib
@@ -9,6 +9,7 @@ import numpy as np
 
 from segjax.data.builders import sources
 from segjax.data.builders.sources import Tree
+from segjax.errors import UserError
 
 SPLITS = {
     "train": "train",
@@ -18,18 +19,18 @@ SPLITS = {
     "val": "validation",
     "test": "test",
 }
-"""The split that a folder's name, in lower case, stands for."""
+"""Maps lower-case folder names to splits."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
-    """A user's files, and how to hold some of them out.
+class SplitOptions:
+    """A user's files, and how to hold out some of them.
 
     Attributes:
         tree: The files.
-        validation: Share held out for validation, in [0, 1).
-        test: Share held out for the test.
-        seed: Chooses which.
+        validation: Fraction held out for validation, in [0, 1).
+        test: Fraction held out for testing.
+        seed: Chooses which files are held out.
     """
 
     tree: Tree = dataclasses.field(repr=False)
@@ -38,18 +39,18 @@ class Shared:
     seed: int
 
     def key(self) -> str:
-        """Digest of the files and of every option, those of subclasses included."""
+        """Digests the files and all options, those of subclasses included."""
         parts = [sources.digest(self.tree), repr(self)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
-    def completed(
+    def complete(
         self, splits: Mapping[str, Sequence[Any]], *, test: float
     ) -> dict[str, Sequence[Any]]:
-        """The splits, with validation and test items out of train where it has none.
+        """Draws validation and test items from train if there is no validation split.
 
         Args:
-            splits: Items by split; returned as they are if validation is there.
-            test: Share to hold out for the test.
+            splits: Items by split; returned unchanged if they include validation.
+            test: Fraction to hold out for testing.
         """
         if "validation" in splits:
             return dict(splits)
@@ -62,21 +63,21 @@ class Shared:
 def assign(
     items: Sequence[Any], *, validation: float, test: float, seed: int
 ) -> Mapping[str, list[Any]]:
-    """Holds items out for validation and test, and keeps the order of each part.
+    """Holds out random items for validation and test; each part keeps its order.
 
     Args:
-        items: All there are.
-        validation: Share in [0, 1). At least one item of three, unless it is 0.
+        items: All items.
+        validation: Fraction in [0, 1). At least one of three items, unless it is 0.
         test: Likewise.
-        seed: Chooses which.
+        seed: Chooses which items are held out.
 
     Returns:
-        Splits that have an item, by name.
+        The non-empty splits, by name.
     """
     order = np.random.default_rng(seed).permutation(len(items))
     sizes = [
-        max(1, round(len(items) * share)) if share > 0 and len(items) >= 3 else 0
-        for share in (validation, test)
+        max(1, round(len(items) * fraction)) if fraction > 0 and len(items) >= 3 else 0
+        for fraction in (validation, test)
     ]
     parts = np.split(order, np.cumsum(sizes))
     splits = zip(("validation", "test", "train"), parts, strict=True)
@@ -84,28 +85,28 @@ def assign(
 
 
 def check_fractions(validation: float, test: float) -> None:
-    """Raises a ValueError unless the fractions leave some for training."""
+    """Raises a ValueError unless the fractions leave items for training."""
     if not 0 <= validation < 1 or not 0 <= test < 1 or validation + test >= 1:
-        raise ValueError(
-            f"validation and test must be fractions that leave some for training, got "
+        raise UserError(
+            f"validation and test must be at least 0 with a sum below 1, got "
             f"{validation} and {test}."
         )
 
 
 def split_folders(tree: Tree) -> dict[str, str]:
-    """Split to the folder that holds its folders; empty if there are none.
+    """Maps each split to its folder; empty if there are no split folders.
 
     Raises:
-        ValueError: If two folders stand for the same split.
+        ValueError: If two folders are the same split.
     """
     found: dict[str, str] = {}
     for name in tree.folders(""):
         split = SPLITS.get(name.lower())
         if split and tree.folders(name):
             if split in found:
-                raise ValueError(
-                    f"{tree.shown(name)} and {found[split]} both stand for {split}: "
-                    f"needed one of them; rename or merge."
+                raise UserError(
+                    f"{tree.shown(name)} and {found[split]} are both the split "
+                    f"{split}: needed one of them; rename or merge."
                 )
             found[split] = name
     return found

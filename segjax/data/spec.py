@@ -1,4 +1,4 @@
-"""What the examples of a data set have in common: names, dtypes, channels."""
+"""Dtypes and shapes that all examples of a data set share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,8 +8,9 @@ import numpy as np
 
 from segjax import ops
 from segjax.data import stored
-from segjax.data.faults import FormError
+from segjax.data.faults import SpecError
 from segjax.data.pad import pad_to_size
+from segjax.errors import UserError
 from segjax.typing import Example, Field
 
 Arrays = Mapping[str, np.ndarray]
@@ -23,22 +24,22 @@ ALL: Window = (slice(None), slice(None))
 def arrays_of(
     example: Mapping[str, Any], fields: Mapping[str, Field], *, objects: bool
 ) -> dict[str, np.ndarray]:
-    """The entries of an example that batches are made of, checked.
+    """Selects and checks the entries of an example that batches are made of.
 
     Args:
-        example: As the data set has it.
-        fields: Further entries to take.
-        objects: Whether to take `instances` and `objects` too, where they are.
+        example: From the data set.
+        fields: Further entries to select.
+        objects: Whether to select `instances` and `objects`, if present.
 
     Raises:
-        FormError: If an entry is missing, or of a dtype or rank that no example has.
+        SpecError: If an entry is missing or has an unsupported dtype or rank.
         ValueError: If maps differ in size.
     """
     missing = [k for k in ("image", "label", *fields) if k not in example]
     if missing:
-        raise FormError(
+        raise SpecError(
             f"has no {missing[0]!r}, got {', '.join(sorted(example))}. Add it to the "
-            f"data set, or leave it out of `fields`."
+            f"data set, or remove it from `fields`."
         )
     optional = ("instances", "objects") if objects else ()
     names = ("image", "label", *(k for k in optional if k in example))
@@ -49,7 +50,7 @@ def arrays_of(
         try:
             arrays[name] = stored.field(values, kind, f"field {name!r}")
         except ValueError as error:
-            raise FormError(str(error)) from error
+            raise SpecError(str(error)) from error
     _check_sizes(arrays, fields, str(example.get("name", "it")))
     return arrays
 
@@ -57,17 +58,17 @@ def arrays_of(
 def _check_dtypes(arrays: Arrays) -> None:
     image, label = arrays["image"], arrays["label"]
     if image.ndim == 2:
-        raise FormError(
+        raise SpecError(
             f"has an image {list(image.shape)}: needed [H, W, K]. Add a channel axis: "
             f"image[..., None]."
         )
     if image.dtype not in stored.IMAGE_DTYPES:
-        raise FormError(
+        raise SpecError(
             f"has an image of {image.dtype}: needed uint8, uint16 or float32. Convert "
             f"it."
         )
     if label.dtype not in (np.uint8, np.uint16):
-        raise FormError(
+        raise SpecError(
             f"has a label of {label.dtype}: needed uint8 (255 is ignored) or uint16 "
             f"(65535 is ignored). Convert it, or use data.from_arrays."
         )
@@ -76,7 +77,7 @@ def _check_dtypes(arrays: Arrays) -> None:
 def _check_sizes(arrays: Arrays, fields: Mapping[str, Field], name: str) -> None:
     image, label = arrays["image"], arrays["label"]
     if image.ndim != 3 or image.shape[:2] != label.shape:
-        raise ValueError(
+        raise UserError(
             f"{name} needs an image [H, W, K] and maps [H, W], got image {image.shape} "
             f"and label {label.shape}"
         )
@@ -84,27 +85,27 @@ def _check_sizes(arrays: Arrays, fields: Mapping[str, Field], name: str) -> None
     for key in sorted((maps | {"instances"}) & arrays.keys()):
         shape = arrays[key].shape
         if shape[:2] != label.shape or len(shape) > 3:
-            raise ValueError(
+            raise UserError(
                 f"{name} needs maps of its image's size, got {key} {shape} and label "
                 f"{label.shape}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class ExampleSpec:
     """Dtypes and shapes that all examples share.
 
     Attributes:
-        maps: Image, label and mapped fields: dtype, and shape after [H, W].
-        values: Fields "none": dtype and shape.
+        maps: For image, label and map fields: dtype, and shape after [H, W].
+        values: For fields with resample="none": dtype and shape.
     """
 
     maps: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
     values: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 
     @classmethod
-    def of(cls, arrays: Arrays, fields: Mapping[str, Field]) -> "Form":
-        """That of one example, as `arrays_of` has it."""
+    def of(cls, arrays: Arrays, fields: Mapping[str, Field]) -> "ExampleSpec":
+        """Returns the spec of an example from `arrays_of`."""
         mapped = [k for k, field in fields.items() if field.resample != "none"]
         maps = {
             k: (arrays[k].dtype, arrays[k].shape[2:])
@@ -114,11 +115,11 @@ class Form:
         return cls(maps, {k: (arrays[k].dtype, arrays[k].shape) for k in single})
 
     def check(self, arrays: Arrays, where: str) -> None:
-        """Raises a FormError if another example is of another form.
+        """Raises a SpecError if an example has another spec.
 
         Args:
-            arrays: The other example.
-            where: Names it.
+            arrays: The example.
+            where: Its name for messages.
         """
         for leading, entries in ((2, self.maps), (0, self.values)):
             for name, (dtype, shape) in entries.items():
@@ -127,11 +128,10 @@ class Form:
                     continue
                 front = ["H", "W"][:leading]
                 got, need = ([*front, *s] for s in (x.shape[leading:], shape))
-                raise FormError(
-                    f"{where} has {name} {x.dtype} [{_joined(got)}] beside {dtype} "
-                    f"[{_joined(need)}] of the first example: needed one dtype and "
-                    f"as many channels in all of a data set; convert it, or leave it "
-                    f"out."
+                raise SpecError(
+                    f"{where} has {name} {x.dtype} [{_joined(got)}], the first example "
+                    f"{dtype} [{_joined(need)}]: needed the same dtype and number of "
+                    f"channels in the whole data set; convert it, or remove it."
                 )
 
     def row(
@@ -142,13 +142,13 @@ class Form:
         window: Window = ALL,
         pad_image: Callable[[np.ndarray, Size], np.ndarray] = pad_to_size,
     ) -> Example:
-        """One row of a batch but its `index`.
+        """Makes one row of a batch, without `index`.
 
         Args:
             arrays: The example.
-            size: (height, width) to pad to: with zeros, and ignored labels.
-            window: Which part of the example.
-            pad_image: How to pad the image, if not with zeros.
+            size: (height, width) to pad to, with zeros and ignored labels.
+            window: Rows and columns to crop.
+            pad_image: Pads the image.
         """
         made: Example = {k: arrays[k] for k in self.values}
         for name in self.maps:
@@ -159,8 +159,8 @@ class Form:
                 made[name] = pad_to_size(part, size, value=self._padding(name))
         return made | {"weight": np.float32(1)}
 
-    def filler(self, size: Size) -> Example:
-        """A row that counts nowhere: zeros and ignored labels; no `index`."""
+    def padding_row(self, size: Size) -> Example:
+        """Makes a row of weight 0: zeros and ignored labels, without `index`."""
         made: Example = {k: np.zeros(s, t) for k, (t, s) in self.values.items()}
         for name, (dtype, shape) in self.maps.items():
             made[name] = np.full((*size, *shape), self._padding(name), dtype)
@@ -181,12 +181,12 @@ def check_labels(
 
     Args:
         label: [B, H, W] as stored.
-        numbers: [B] which example each row is; below 0 for none.
-        split: Of what.
-        num_classes: Ids are below it, or ignored.
+        numbers: [B] example numbers of the rows; negative for padding rows.
+        split: The split of the batch.
+        num_classes: C; ids must be in [0, C) or ignored.
 
     Raises:
-        ValueError: For another id; it names the example.
+        ValueError: For any other id; the message names the example.
     """
     for number, ids in zip(numbers.tolist(), label, strict=True):
         if number >= 0:
