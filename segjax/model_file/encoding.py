@@ -12,7 +12,7 @@ import numpy as np
 
 from segjax import forward, models, ops
 from segjax.errors import UserError
-from segjax.models import layers, resnet
+from segjax.models import layers
 
 # Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
@@ -25,8 +25,8 @@ _CLASSES: dict[str, type] = {
     "SimpleCNN": models.SimpleCNN,
     "UNet": models.UNet,
     "layers.ConvBlock": layers.ConvBlock,
-    "resnet.BasicBlock": resnet.BasicBlock,
-    "resnet.Bottleneck": resnet.Bottleneck,
+    "BasicBlock": models.BasicBlock,
+    "Bottleneck": models.Bottleneck,
     "ops.ClipWindow": ops.ClipWindow,
     "ops.Normalize": ops.Normalize,
     "ops.UnitRange": ops.UnitRange,
@@ -189,7 +189,7 @@ def _attributes(ours: type) -> list[dataclasses.Field]:
 
 
 def _blocks() -> tuple[type, ...]:
-    return layers.ConvBlock, resnet.BasicBlock, resnet.Bottleneck
+    return layers.ConvBlock, models.BasicBlock, models.Bottleneck
 
 
 def _dtype_name(value: Any) -> str:

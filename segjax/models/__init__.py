@@ -2,20 +2,28 @@
 
 from segjax.models import layers
 from segjax.models.adapters import from_equinox, from_nnx
-from segjax.models.fcn import FCN
-from segjax.models.fpn import FPN
-from segjax.models.mask_rcnn import (
+from segjax.models.decoders.fpn import FPN
+from segjax.models.detection.mask_rcnn import (
     MaskRCNN,
     instances,
     mask_rcnn_inputs,
     mask_rcnn_resnet50_fpn,
     mask_rcnn_resnet50_fpn_v2,
 )
-from segjax.models.mask_rcnn_outputs import Detections, MaskRCNNTraining
+from segjax.models.detection.outputs import Detections, MaskRCNNTraining
+from segjax.models.detection.roi_heads import RoIHeads
+from segjax.models.detection.rpn import RPN
+from segjax.models.encoders.resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+)
+from segjax.models.fcn import FCN
 from segjax.models.remat import remat
-from segjax.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
-from segjax.models.roi_heads import RoIHeads
-from segjax.models.rpn import RPN
 from segjax.models.simple_cnn import SimpleCNN
 from segjax.models.summary import Summary, summarize
 from segjax.models.unet import UNet
@@ -24,6 +32,8 @@ __all__ = [
     "FCN",
     "FPN",
     "RPN",
+    "BasicBlock",
+    "Bottleneck",
     "Detections",
     "MaskRCNN",
     "MaskRCNNTraining",

@@ -20,7 +20,7 @@ def remat(block: type[Block]) -> type[Block]:
         block = models.remat(models.layers.ConvBlock)
         models.UNet(2, block=block)
         models.FCN(2, block=block)
-        body = models.resnet50(block=models.remat(models.resnet.Bottleneck))
+        body = models.resnet50(block=models.remat(models.Bottleneck))
         models.MaskRCNN(models.RoIHeads(2), body=body)
 
     Parameters, their names, values, gradients, running statistics and random numbers

@@ -20,7 +20,7 @@ def shapes_of(model):
 
 
 def tiny(**attributes):
-    return models.ResNet((1, 1, 1, 1), models.resnet.BasicBlock, 4, **attributes)
+    return models.ResNet((1, 1, 1, 1), models.BasicBlock, 4, **attributes)
 
 
 @pytest.fixture

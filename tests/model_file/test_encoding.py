@@ -10,7 +10,7 @@ import pytest
 
 from segjax import forward, model_file, models, ops
 from segjax.model_file import encoding
-from segjax.models import layers, resnet
+from segjax.models import layers
 
 
 def small_mask_rcnn():
@@ -47,7 +47,7 @@ OURS = {
     "resnet50_fpn": models.mask_rcnn_resnet50_fpn(),
     "resnet50_fpn_v2": models.mask_rcnn_resnet50_fpn_v2(5),
     "mask_rcnn_remat": models.MaskRCNN(
-        body=models.resnet50(block=models.remat(resnet.Bottleneck), frozen_stages=2)
+        body=models.resnet50(block=models.remat(models.Bottleneck), frozen_stages=2)
     ),
     "unit_range": ops.UnitRange(),
     "normalize": ops.normalize((0.485, 0.456), (0.229, 0.224)),

@@ -25,7 +25,7 @@ def tiny():
             detections_per_img=6,
             batch_size_per_image=16,
         ),
-        body=models.ResNet((1, 1, 1, 1), models.resnet.BasicBlock, 4),
+        body=models.ResNet((1, 1, 1, 1), models.BasicBlock, 4),
         fpn=models.FPN(8),
         rpn=models.RPN(
             convs=2,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segjax import models
-from segjax.models import layers, resnet
+from segjax.models import layers
 
 # Otherwise XLA for CPUs merges the second computation with the first.
 KEEP = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -35,9 +35,9 @@ def mask_rcnn(block):
 MODELS = {
     "unet": (unet, layers.ConvBlock),
     "fcn": (fcn, layers.ConvBlock),
-    "resnet18": (body, resnet.BasicBlock),
-    "resnet50": (body, resnet.Bottleneck),
-    "mask_rcnn": (mask_rcnn, resnet.Bottleneck),
+    "resnet18": (body, models.BasicBlock),
+    "resnet50": (body, models.Bottleneck),
+    "mask_rcnn": (mask_rcnn, models.Bottleneck),
 }
 
 

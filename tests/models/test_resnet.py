@@ -20,7 +20,7 @@ PARAMETERS = {
 
 
 def tiny(**attributes):
-    return models.ResNet((1, 1, 1, 1), models.resnet.BasicBlock, 8, **attributes)
+    return models.ResNet((1, 1, 1, 1), models.BasicBlock, 8, **attributes)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from segjax import ops
 from segjax.models import layers, sampling
-from segjax.models.heads import BoxHead, MaskHead
+from segjax.models.detection.heads import BoxHead, MaskHead
 from segjax.typing import Array, Key
 
 _SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)

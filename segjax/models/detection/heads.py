@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from segjax.models import layers
-from segjax.models.resnet import ConvNorm
+from segjax.models.conv_norm import ConvNorm
 from segjax.typing import Array
 
 # PyTorch's default for linear layers: uniform up to 1 / sqrt(fan_in).

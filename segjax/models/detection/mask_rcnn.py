@@ -14,11 +14,11 @@ from jaxtyping import Int
 from segjax import ops
 from segjax.errors import UserError
 from segjax.models import layers, region
-from segjax.models.fpn import FPN
-from segjax.models.mask_rcnn_outputs import Detections, MaskRCNNTraining
-from segjax.models.resnet import ResNet, resnet50
-from segjax.models.roi_heads import RoIHeads
-from segjax.models.rpn import RPN
+from segjax.models.decoders.fpn import FPN
+from segjax.models.detection.outputs import Detections, MaskRCNNTraining
+from segjax.models.detection.roi_heads import RoIHeads
+from segjax.models.detection.rpn import RPN
+from segjax.models.encoders.resnet import ResNet, resnet50
 from segjax.typing import Array, Batch, Image, Key
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from segjax import ops
 from segjax.models import layers
-from segjax.models.resnet import ConvNorm
+from segjax.models.conv_norm import ConvNorm
 from segjax.typing import Array
 
 _uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from segjax import ops
 from segjax.errors import UserError
 from segjax.models import region, sampling
-from segjax.models.anchors import Anchors, grid_anchors
+from segjax.models.detection.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
 
 UNIT = (1.0, 1.0, 1.0, 1.0)

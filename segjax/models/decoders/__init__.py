@@ -1,0 +1,1 @@
+"""Decoders: feature maps to one map, or to a pyramid of maps."""

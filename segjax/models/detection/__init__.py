@@ -1,0 +1,1 @@
+"""Mask R-CNN: anchors, region proposals, heads and outputs."""

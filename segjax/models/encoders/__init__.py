@@ -1,0 +1,1 @@
+"""Encoders: an image to feature maps, from fine to coarse."""
