@@ -72,9 +72,11 @@ def join(args: Sequence[str], *, timeout: float = 300.0) -> None:
         process_id=place.rank,
         cluster_detection_method="deactivate",
     )
-    counts = multihost_utils.process_allgather(np.int32(place.count)).ravel().tolist()
-    if len(set(counts)) > 1:
-        raise UserError(f"{FLAG} needs the same COUNT in all processes, got {counts}.")
+    everyone = multihost_utils.process_allgather(np.int32(place.count)).ravel().tolist()
+    if len(set(everyone)) > 1:
+        raise UserError(
+            f"{FLAG} needs the same COUNT in all processes, got {everyone}."
+        )
 
 
 def _check_port(port: int) -> None:
@@ -158,7 +160,7 @@ def parse(values: Sequence[str]) -> Place:
     return place
 
 
-def leave(work: Callable[[], int]) -> int:
+def run_or_exit(work: Callable[[], int]) -> int:
     """Runs the command; if it fails in a distributed run, ends the process at once.
 
     JAX's shutdown waits for all processes, while the others wait for this one in a

@@ -85,7 +85,7 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
     process.keep_freed_memory()
     process.run_one_program_at_a_time()
     handler.loading = False
-    return cluster.leave(lambda: errors.exit_code(work))
+    return cluster.run_or_exit(lambda: errors.exit_code(work))
 
 
 def _version() -> str:

@@ -71,8 +71,8 @@ def tversky(
     """
     check_smooth("tversky", smooth)
     _check_alpha_beta(alpha, beta)
-    counts = region_counts(logits, labels, valid)
-    loss = _tversky(*counts, alpha, beta, smooth)
+    soft_counts = region_counts(logits, labels, valid)
+    loss = _tversky(*soft_counts, alpha, beta, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -122,8 +122,8 @@ def focal_tversky(
         raise UserError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
-    counts = region_counts(logits, labels, valid)
-    loss = _tversky(*counts, alpha, beta, smooth)
+    soft_counts = region_counts(logits, labels, valid)
+    loss = _tversky(*soft_counts, alpha, beta, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 

@@ -99,21 +99,23 @@ def make_evaluator(
 
     programs: list[Callable] = []  # One, compiled for the first batch.
 
-    def evaluate(used: PyTree, batch: PyTree, step: Any) -> PyTree:
+    def evaluate(evaluated: PyTree, batch: PyTree, step: Any) -> PyTree:
         if not programs:
-            outputs = jax.eval_shape(eval_step, used, batch, step)
+            outputs = jax.eval_shape(eval_step, evaluated, batch, step)
             out = _shardings(outputs, same, split)
             programs.append(
                 jax.jit(eval_step, in_shardings=(same, split, same), out_shardings=out)
             )
-        return programs[0](used, batch, step)
+        return programs[0](evaluated, batch, step)
 
-    def results(used: PyTree, batches: Iterable[Batch], step: Any) -> Iterator[Any]:
+    def results(
+        evaluated: PyTree, batches: Iterable[Batch], step: Any
+    ) -> Iterator[Any]:
         for batch in batches:
             # jit copies only the arrays that the program reads: masks that only the
             # host compares are not copied to the device.
             placed = to_device(batch, mesh) if jax.process_count() > 1 else dict(batch)
-            yield evaluate(used, placed, step), batch
+            yield evaluate(evaluated, placed, step), batch
 
     def run(
         state: TrainState,

@@ -147,10 +147,10 @@ def _is_number(x: Any) -> bool:
 
 def _svg(panels: Mapping[str, Series]) -> str:
     matplotlib = optional.require("matplotlib", extra="report", purpose="curves")
-    figures = optional.require("matplotlib.figure", extra="report", purpose="curves")
+    plots = optional.require("matplotlib.figure", extra="report", purpose="curves")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = figures.Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
+    figure = plots.Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (panel, series) in zip(grid, panels.items(), strict=False):
         _plot(axes, panel, series)

@@ -72,8 +72,8 @@ def _is_finite(record: Mapping[str, Any], name: str) -> bool:
 
 
 def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
-    figures = optional.require("matplotlib.figure", extra="report", purpose="curves")
-    figure = figures.Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
+    plots = optional.require("matplotlib.figure", extra="report", purpose="curves")
+    figure = plots.Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
     colors = COLORS[: len(panels)]
     for axes, color, (name, table) in zip(grid, colors, panels.items(), strict=True):

@@ -17,7 +17,7 @@ def work():
     cluster.join(["--distributed", *sys.argv[2:]], timeout=float(sys.argv[1]))
     print("joined")
 
-sys.exit(cluster.leave(lambda: errors.exit_code(work)))
+sys.exit(cluster.run_or_exit(lambda: errors.exit_code(work)))
 """
 
 
