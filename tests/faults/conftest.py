@@ -15,6 +15,9 @@ import pytest
 
 from tests.cli.conftest import write_scenes
 from tests.docs.blocks import definitions
+from tests.faults.tally import pytest_runtest_makereport as pytest_runtest_makereport
+from tests.faults.tally import pytest_terminal_summary as pytest_terminal_summary
+from tests.faults.tally import tally as tally
 
 METHODS = {
     "mean_teacher": "Mean teacher",
