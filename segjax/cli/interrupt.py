@@ -13,6 +13,7 @@ from types import FrameType
 
 EXIT_CODE = 128 + signal.SIGINT
 _PATIENCE_SECONDS = 5.0
+_AGAIN_SECONDS = 0.02
 
 
 class Handler:
@@ -30,7 +31,8 @@ class Handler:
 def handled() -> Iterator[Handler]:
     """Ctrl-C raises KeyboardInterrupt inside the block, once; then it ends the process.
 
-    Callbacks of libraries may swallow the exception: if the block has not ended some
+    Where it cannot be raised, as in JAX's callback of the garbage collector, it is
+    raised a moment later. Libraries may also catch it: if the block has not ended some
     seconds later, the process is ended. Outside the main thread nothing is changed.
 
     Yields:
@@ -54,11 +56,42 @@ def handled() -> Iterator[Handler]:
 
     before = signal.signal(signal.SIGINT, receive)
     try:
-        yield handler
+        with _raised_again(timers):
+            yield handler
     finally:
         signal.signal(signal.SIGINT, before)
         for timer in timers:
             timer.cancel()
+
+
+@contextlib.contextmanager
+def _raised_again(timers: list[threading.Timer]) -> Iterator[None]:
+    """Sends Ctrl-C again where Python would only have printed its exception.
+
+    Args:
+        timers: Of a Ctrl-C that was received; emptied where another one is sent.
+    """
+    before, main_thread = sys.unraisablehook, threading.main_thread()
+
+    def receive(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is not KeyboardInterrupt or not timers:
+            before(unraisable)
+            return
+        timers.pop().cancel()
+        # Later: here, too, it could not be raised.
+        again = threading.Timer(_AGAIN_SECONDS, send)
+        again.daemon = True
+        again.start()
+
+    def send() -> None:
+        if sys.unraisablehook is receive:  # The block goes on.
+            signal.pthread_kill(main_thread.ident or 0, signal.SIGINT)
+
+    sys.unraisablehook = receive
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def leave() -> None:

@@ -31,13 +31,11 @@ def main(args: Sequence[str] | None = None) -> None:
 def _main(args: list[str], handler: interrupt.Handler) -> int:
     verb, *rest = args or ["--help"]
     if verb in ("-h", "--help"):
-        print(_usage())
-        return 0
+        return _answer(_usage())
     if verb == "--version":
         from segjax import __version__
 
-        print(f"segjax {__version__}")
-        return 0
+        return _answer(f"segjax {__version__}")
     if verb not in _VERBS:
         near = difflib.get_close_matches(verb, _VERBS, 1)
         hint = f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_VERBS)}"
@@ -47,6 +45,18 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
     module = "import_" if verb == "import" else verb  # A keyword names no module.
     work = importlib.import_module(f"segjax.cli.{module}").main
     return _guarded(lambda: work(rest), handler)
+
+
+def _answer(text: str) -> int:
+    """Prints what needs no library, without the time to import one."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        from segjax.cli import errors
+
+        # It fails again, and there is said why.
+        return errors.exit_code(lambda: print(text, flush=True))
+    return 0
 
 
 def run(build: Callable, args: Sequence[str] | None = None) -> None:

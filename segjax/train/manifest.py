@@ -5,12 +5,12 @@ import json
 import math
 import pathlib
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from segjax import run_files
+from segjax.files import writing
 from segjax.train import ownership
 from segjax.train.config import Experiment
 from segjax.train.environment import code_digests, run_environment
@@ -19,6 +19,7 @@ from segjax.train.saving import saving
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
+_FIRST_FILES = {LOCK, SCRIPT, f".{SCRIPT}.tmp", "run.json.part"}
 
 
 def open_run(run: pathlib.Path, *, resume: bool) -> None:
@@ -39,8 +40,7 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
             f"{run} has a run already. Go on with it by --resume, "
             f"or choose another folder by --run."
         )
-    # A run that was killed before it wrote anything has left its lock.
-    if not resume and run.is_dir() and any(p.name != LOCK for p in run.iterdir()):
+    if not resume and not is_free(run):
         raise ValueError(
             f"{run} is not empty and no run. Choose another folder by --run."
         )
@@ -50,6 +50,16 @@ def open_run(run: pathlib.Path, *, resume: bool) -> None:
         raise ValueError(
             f"--run needs a folder, {run} is or lies under a file. Choose another."
         ) from error
+
+
+def is_free(run: pathlib.Path) -> bool:
+    """Whether a folder is there for a new run.
+
+    One that was killed while it wrote its first files has left its lock, and perhaps
+    some of them: what has no `run.json` never trained.
+    """
+    found = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    return not found or (LOCK in found and found <= _FIRST_FILES)
 
 
 def beginning(
@@ -100,7 +110,7 @@ def begin_run(
     found = manifest(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
         with saving(run / SCRIPT):
-            shutil.copyfile(script, run / SCRIPT)
+            writing.replace(run / SCRIPT, script.read_bytes())
         signature = ownership.signature(run / SCRIPT, str(found["script"]))
         found |= {} if signature is None else {"signature": signature}
     write_json(run / "run.json", found)

@@ -14,7 +14,7 @@ from segjax.train import check as checks
 from segjax.train import digests, going_on, loop, manifest, parallel, saved_model
 from segjax.train.checkpoint import Checkpoints
 from segjax.train.config import Experiment
-from segjax.train.lock import locked
+from segjax.train.lock import LOCK, locked
 from segjax.train.log import RunLog
 from segjax.train.record import Recorder
 
@@ -49,7 +49,9 @@ def check(
         parallel.make_mesh().size,
         micro_batches=configs[0].accumulate,
     )
-    if not resume and run.is_dir() and any(run.iterdir()):
+    folders = [seed_folder(run, seed) for seed in seeds]
+    others = set(run.iterdir()) - set(folders) if run.is_dir() else set()
+    if not resume and (others or not all(map(manifest.is_free, folders))):
         raise ValueError(
             f"{run} is not empty. Go on with its seeds by --resume, "
             f"or choose another folder by --run."
@@ -72,6 +74,11 @@ def _equal(a: Any, b: Any) -> bool:
         return False
 
 
+def has_run(folder: pathlib.Path) -> bool:
+    """Whether a seed's folder has a run that can be gone on with."""
+    return (folder / "run.json").exists()
+
+
 def open_checkpoints(
     stack: contextlib.ExitStack,
     experiment: Experiment,
@@ -80,7 +87,9 @@ def open_checkpoints(
     resume: bool,
 ) -> Checkpoints:
     """Opens a seed's folder for this process alone."""
-    manifest.open_run(folder, resume=resume)
+    # A kill while the first files were written has left some seeds without a run.
+    was_killed = not has_run(folder) and (folder / LOCK).exists()
+    manifest.open_run(folder, resume=resume and not was_killed)
     stack.enter_context(locked(folder))
     return stack.enter_context(loop.open_checkpoints(experiment, folder))
 

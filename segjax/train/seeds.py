@@ -1,7 +1,6 @@
 """Several seeds of one experiment, trained by one program, each into its own run."""
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -69,7 +68,7 @@ def train_seeds(
             going_on.check_same(
                 folder, experiment, script=script, allow_changes=allow_changes
             )
-            if resume
+            if resume and seed_folders.has_run(folder)
             else {}
             for experiment, folder in zip(experiments, folders, strict=True)
         ]
@@ -78,11 +77,13 @@ def train_seeds(
             experiments,
             folders,
             kept,
-            begin=functools.partial(
-                manifest.beginning,
-                resumed_at=first if resume else None,
+            begin=lambda folder, experiment, **more: manifest.beginning(
+                folder,
+                experiment,
+                resumed_at=first if resume and seed_folders.has_run(folder) else None,
                 script=script,
                 more={"seeds_together": [e.config.seed for e in experiments]},
+                **more,
             ),
             same=same,
             first=first,

@@ -135,7 +135,8 @@ def _series(records: Records, names: Sequence[str]) -> Series:
     for name in names:
         usable = [r for r in records if _is_number(r.get(name))]
         if usable:
-            series[name] = [r["step"] for r in usable], [r[name] for r in usable]
+            values = [float(r[name]) for r in usable]
+            series[name] = [r["step"] for r in usable], values
     return series
 
 

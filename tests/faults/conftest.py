@@ -13,9 +13,6 @@ import time
 
 import pytest
 
-from tests.cli.conftest import data_dir as data_dir
-from tests.cli.conftest import run as run
-from tests.cli.conftest import source as source
 from tests.cli.conftest import write_scenes
 from tests.docs.blocks import definitions
 from tests.faults.tally import pytest_runtest_makereport as pytest_runtest_makereport

@@ -20,6 +20,10 @@ import sys
 import pytest
 from PIL import Image
 
+from tests.cli.conftest import data_dir as data_dir
+from tests.cli.conftest import run as run
+from tests.cli.conftest import script as script
+from tests.cli.conftest import source as source
 from tests.scenes import examples
 
 MARK = "text of the run's own"
