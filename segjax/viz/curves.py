@@ -1,7 +1,6 @@
 """Training curves as one SVG that takes on the colours of its page."""
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ COLOURS = [COLOURS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _SMOOTH_FROM = 60
 _MOST_SCORES = 4
+_LARGEST = 1e100  # Losses are float32; near 1e308 a log axis overflows.
 _MOST_INSIDE = 4  # Entries of a legend that fit between the lines.
 _TELLING = (
     "mean_iou",
@@ -66,7 +66,11 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
 
 
 def title(name: str) -> str:
-    """`mean_iou` as people write it: `mean IoU`."""
+    """`mean_iou` as people write it: `mean IoU`.
+
+    Names come from files: what cannot be printed is a `?`, and `$` begins no formula.
+    """
+    name = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
     names |= {name: name.upper() for name in ("ap", "ap50", "ap75", "ar")}
     return " ".join(names.get(word, word) for word in name.split("_"))
@@ -133,16 +137,17 @@ def _series(records: Records, names: Sequence[str]) -> Series:
     """Finite values by name; names without any are left out."""
     series: Series = {}
     for name in names:
-        usable = [r for r in records if _is_number(r.get(name))]
+        usable = [r for r in records if is_drawable(r.get(name))]
         if usable:
             values = [float(r[name]) for r in usable]
             series[name] = [r["step"] for r in usable], values
     return series
 
 
-def _is_number(x: Any) -> bool:
+def is_drawable(x: Any) -> bool:
+    """Whether a value from a log is a finite number that an axis can have."""
     number = isinstance(x, int | float) and not isinstance(x, bool)
-    return number and math.isfinite(x)
+    return number and abs(x) < _LARGEST
 
 
 def _svg(panels: Mapping[str, Series]) -> str:

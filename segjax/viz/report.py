@@ -160,9 +160,9 @@ def _is_figure(x: Any) -> bool:
 
 def _share(x: Any) -> float | None:
     """A bar's length in percent; None where the value is no score in [0, 1]."""
-    if not isinstance(x, int | float) or not 0 <= x <= 1:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1:
         return None
-    return round(100 * x, 2)
+    return round(100.0 * x, 2)
 
 
 def _number(x: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segjax.viz.curves import COLOURS, Records, dress, short, title
+from segjax.viz.curves import COLOURS, Records, dress, is_drawable, short, title
 
 _INK = "#22262b"
 _LOSS = "training loss"
@@ -31,7 +31,7 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
     split = evaluated[0].get("split", "validation") if evaluated else ""
     panels = {
         _LOSS: _table(runs, "train", "loss"),
-        f"{split} {title(monitor)}": _table(runs, "eval", monitor),
+        title(f"{split} {monitor}"): _table(runs, "eval", monitor),
     }
     panels = {name: table for name, table in panels.items() if table is not None}
     return _png(panels, count=len(runs)) if panels else None
@@ -42,7 +42,11 @@ def _table(
 ) -> tuple[NDArray, NDArray] | None:
     """Steps [T] and values [S, T] where every seed has a finite one."""
     seeds = [
-        {r["step"]: r[name] for r in records if _counts(r, kind) and _finite(r, name)}
+        {
+            r["step"]: float(r[name])
+            for r in records
+            if _counts(r, kind) and is_drawable(r.get(name))
+        }
         for records in runs.values()
     ]
     steps = sorted(set.intersection(*map(set, seeds)))
@@ -54,11 +58,6 @@ def _table(
 def _counts(record: Mapping[str, Any], kind: str) -> bool:
     """Whether it is on a curve: the final evaluation, of another split, is not."""
     return record.get("kind") == kind and not record.get("final")
-
-
-def _finite(record: Mapping[str, Any], name: str) -> bool:
-    x = record.get(name)
-    return isinstance(x, int | float) and bool(np.isfinite(x))
 
 
 def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:
