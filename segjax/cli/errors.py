@@ -59,6 +59,7 @@ def exit_code(work: Callable[[], None]) -> int:
         line = None if os.environ.get("SEGJAX_TRACEBACK") else message(error)
         if line is None:
             raise
+        atexit.register(_hush)
         _say(f"error: {line}")
         return NON_FINITE if isinstance(error, NonFiniteError) else USER_ERROR
     return 0

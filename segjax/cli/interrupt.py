@@ -72,6 +72,7 @@ def _raised_again(timers: list[threading.Timer]) -> Iterator[None]:
         timers: Of a Ctrl-C that was received; emptied where another one is sent.
     """
     before, main_thread = sys.unraisablehook, threading.main_thread()
+    ended = threading.Event()
 
     def receive(unraisable: "sys.UnraisableHookArgs") -> None:
         if unraisable.exc_type is not KeyboardInterrupt or not timers:
@@ -84,13 +85,14 @@ def _raised_again(timers: list[threading.Timer]) -> Iterator[None]:
         again.start()
 
     def send() -> None:
-        if sys.unraisablehook is receive:  # The block goes on.
+        if not ended.is_set():
             signal.pthread_kill(main_thread.ident or 0, signal.SIGINT)
 
     sys.unraisablehook = receive
     try:
         yield
     finally:
+        ended.set()
         sys.unraisablehook = before
 
 

@@ -82,6 +82,7 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
     process.keep_compiled_programs()
     process.keep_freed_memory()
     process.run_one_program_at_a_time()
+    process.ignore_late_writers()
     handler.loading = False
     return cluster.leave(lambda: errors.exit_code(work))
 

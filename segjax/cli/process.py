@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import sys
 
 import jax
 
@@ -46,6 +47,22 @@ def run_one_program_at_a_time() -> None:
     1.5 GB, one at a time 0.6 GB, in the same time. Other devices are not touched.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def ignore_late_writers() -> None:
+    """Keeps TensorStore's threads quiet where a save has failed.
+
+    Orbax closes its event loop as soon as one array could not be written. The writers
+    of the others then fail to tell it so, and each would print a traceback, while the
+    failure itself is raised and told.
+    """
+    before = sys.unraisablehook
+
+    def receive(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = receive
 
 
 def use_deterministic_operations() -> None:

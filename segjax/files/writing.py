@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 
@@ -41,6 +42,14 @@ def replace(path: pathlib.Path, content: bytes) -> None:
     """Writes a file by `whole`."""
     with whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def refusal(error: Exception) -> str | None:
+    """`No space left on device`, of an OSError or of what TensorStore makes of one."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else None
 
 
 def _sync(path: pathlib.Path) -> None:

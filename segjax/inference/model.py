@@ -14,7 +14,7 @@ from segjax import model_file, ops, viz
 from segjax.files import limits
 from segjax.forward import Forward
 from segjax.inference.prediction import Prediction, confident, numbered
-from segjax.inference.predictor import Output, Predictor, labels
+from segjax.inference.predictor import NoMemoryError, Output, Predictor, labels
 from segjax.inference.reading import image_size, read_image
 from segjax.typing import PyTree
 
@@ -144,9 +144,13 @@ class Model:
             read,
             batch_size=batch_size,
         )
-        for size in sizes:
+        for image, size in zip(images, sizes, strict=True):
             found = size if isinstance(size, ValueError) else next(made)
-            if isinstance(found, ValueError):
+            if isinstance(found, NoMemoryError):
+                named = isinstance(image, str | os.PathLike)
+                where = image if named else "the array"
+                yield ValueError(f"{where} cannot be predicted: {found}")
+            elif isinstance(found, ValueError):
                 yield found
             else:
                 yield self._prediction(*found)

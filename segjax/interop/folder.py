@@ -1,12 +1,15 @@
 """Variables in a folder, in Orbax's format."""
 
+import glob
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from segjax.files import writing
 from segjax.typing import PyTree
 
 _NAME = "variables"
@@ -20,14 +23,26 @@ def save(folder: pathlib.Path, variables: PyTree) -> None:
         variables: Nested dicts of arrays: collections such as `params`.
 
     Raises:
-        ValueError: If the folder exists.
+        ValueError: If the folder exists, or cannot be written, as on a full disk:
+            then there is none.
     """
     if folder.exists():
         raise ValueError(
             f"{folder} exists already. Name another folder, or remove it first."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    ocp.save_checkpointables(str(folder.absolute()), {_NAME: variables})
+    try:
+        ocp.save_checkpointables(str(folder.absolute()), {_NAME: variables})
+    except Exception as error:
+        reason = writing.refusal(error)
+        if reason is None:
+            raise
+        for part in folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*"):
+            shutil.rmtree(part, ignore_errors=True)
+        raise ValueError(
+            f"{folder} could not be written: {reason}. Mend the cause, or name another "
+            f"folder."
+        ) from error
 
 
 def load(folder: pathlib.Path | str) -> dict[str, Any]:

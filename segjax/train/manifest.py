@@ -19,7 +19,7 @@ from segjax.train.saving import saving
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
-_FIRST_FILES = {LOCK, SCRIPT, f".{SCRIPT}.tmp", "run.json.part"}
+_FIRST_FILES = {LOCK, SCRIPT, f".{SCRIPT}.tmp", ".run.json.tmp"}
 
 
 def open_run(run: pathlib.Path, *, resume: bool) -> None:
@@ -179,11 +179,9 @@ def write_json(path: pathlib.Path, value: Mapping) -> None:
 
     NaN, the score of a class that was never seen, becomes null: JSON has no NaN.
     """
-    part = path.with_name(path.name + ".part")
     text = json.dumps(without_nan(value), indent=2, allow_nan=False)
     with saving(path):
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
+        writing.replace(path, f"{text}\n".encode())
 
 
 def without_nan(value: Any) -> Any:

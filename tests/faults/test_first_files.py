@@ -16,7 +16,7 @@ LEFT = {
     "lock": ("lock",),
     "a part of the script": ("lock", ".experiment.py.tmp"),
     "the script": ("lock", "experiment.py"),
-    "a part of the manifest": ("lock", "experiment.py", "run.json.part"),
+    "a part of the manifest": ("lock", "experiment.py", ".run.json.tmp"),
 }
 """What a kill leaves, by when it comes."""
 
