@@ -3,13 +3,14 @@
 import glob
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from segjax.files import writing
+from segjax.files import orbax, writing
 from segjax.typing import PyTree
 
 _NAME = "variables"
@@ -32,13 +33,13 @@ def save(folder: pathlib.Path, variables: PyTree) -> None:
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        ocp.save_checkpointables(str(folder.absolute()), {_NAME: variables})
+        with orbax.quiet(), orbax.plain_path(folder) as path:
+            ocp.save_checkpointables(path, {_NAME: variables})
     except Exception as error:
         reason = writing.refusal(error)
         if reason is None:
             raise
-        for part in folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*"):
-            shutil.rmtree(part, ignore_errors=True)
+        _remove_parts(folder)
         raise ValueError(
             f"{folder} could not be written: {reason}. Mend the cause, or name another "
             f"folder."
@@ -64,5 +65,17 @@ def load(folder: pathlib.Path | str) -> dict[str, Any]:
             f"{folder} is no folder of variables. Make one: segjax import CHECKPOINT "
             f"--model NAME --out {folder}."
         )
-    tree = ocp.load_checkpointables(str(folder.absolute()))[_NAME]
+    with orbax.plain_path(folder) as path:
+        tree = ocp.load_checkpointables(path)[_NAME]
     return jax.tree.map(np.asarray, tree)
+
+
+def _remove_parts(folder: pathlib.Path) -> None:
+    """Removes what Orbax left; its writers of other arrays may not have ended yet."""
+    for _ in range(20):
+        time.sleep(0.05)
+        parts = list(folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*"))
+        if not parts:
+            return
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)

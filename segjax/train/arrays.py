@@ -2,18 +2,14 @@
 
 import contextlib
 import errno
-import logging
 import pathlib
-import re
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from segjax.files import orbax
 from segjax.train.state import TrainState
 from segjax.typing import PyTree
 
@@ -22,8 +18,6 @@ _INDEX = "manifest.ocdbt"
 """The file of OCDBT, Orbax's format of arrays, that names the others."""
 _WAIT_SECONDS = 7 * 24 * 3600
 """Orbax gives up a save after this; a process may be paused in the middle of one."""
-_PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
-"""Paths that TensorStore takes as they are."""
 
 
 def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]:
@@ -39,7 +33,7 @@ def begin_writing(folder: pathlib.Path, state: TrainState) -> Callable[[], None]
         A function that waits for the end and raises what went wrong, for any thread.
     """
     links = contextlib.ExitStack()
-    path = links.enter_context(_plain_path(folder))
+    path = links.enter_context(orbax.plain_path(folder))
     try:
         patient = ocp.options.AsyncOptions(timeout_secs=_WAIT_SECONDS)
         with ocp.Context(async_options=patient):
@@ -65,7 +59,7 @@ def read(folder: pathlib.Path, like: TrainState) -> TrainState:
     template = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
     )
-    with _plain_path(folder) as path:
+    with orbax.plain_path(folder) as path:
         return ocp.load_checkpointables(path, {_STATE: template})[_STATE]
 
 
@@ -107,51 +101,3 @@ def check_same(
                 f"{stored.get(name, 'nothing')}. Use the flags that the run was "
                 f"started with, or another --run."
             )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Orbax's own telling of an error, page by page, out of the terminal.
-
-    After the first array that fails Orbax closes its event loop: TensorStore reports
-    the others, which end later, to a loop that is gone, and those that were not begun
-    are warned of whenever Python collects them.
-    """
-
-    def others(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    def tell(unraisable) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    logger = logging.getLogger("absl")
-    before = sys.unraisablehook
-    logger.addFilter(others)
-    sys.unraisablehook = tell
-    try:
-        yield
-    except Exception:
-        warnings.filterwarnings("ignore", message="coroutine 'async_serialize")
-        raise
-    finally:
-        sys.unraisablehook = before
-        logger.removeFilter(others)
-
-
-@contextlib.contextmanager
-def _plain_path(folder: pathlib.Path) -> Iterator[str]:
-    """A path that leads to a folder and means nothing else to TensorStore.
-
-    It reads brackets and backslashes as a pattern or an escape, and writes nothing;
-    such a folder is reached by a link from a temporary one.
-    """
-    path = str(folder.absolute())
-    if _PLAIN.fullmatch(path):
-        yield path
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="segjax-") as place:
-        link = pathlib.Path(place, "checkpoint")
-        link.symlink_to(folder.parent.absolute())
-        yield str(link / folder.name)

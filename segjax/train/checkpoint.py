@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 import jax
 import msgspec
 
+from segjax.files import orbax
 from segjax.train import agree, arrays, seal
 from segjax.train.saving import saving
 from segjax.train.state import TrainState
@@ -157,7 +158,7 @@ class Checkpoints:
         """Leaves nothing behind where writing fails."""
         last = max(self._scores, default="none")
         with saving(self._path(step), after=f"The last whole one: {last}. "):
-            with arrays.quiet():
+            with orbax.quiet():
                 try:
                     yield
                 except Exception:
