@@ -150,9 +150,12 @@ class Predictor:
                     rows: list[Any] = [pixels[i] for i in part]
                     made |= zip(part, self._each(rows, size, batch_size), strict=True)
             for i in chosen:
-                image, found = pixels.pop(i), made.pop(i, None)
-                errors = (x for x in (image, found) if isinstance(x, ValueError))
-                yield next(errors, (image, found))
+                image = pixels.pop(i)
+                if isinstance(image, ValueError):
+                    yield image
+                    continue
+                found = made.pop(i)
+                yield found if isinstance(found, NoMemoryError) else (image, found)
 
     def _each(
         self, images: Sequence[np.ndarray], size: Size, rows: int
