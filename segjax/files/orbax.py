@@ -43,15 +43,21 @@ def quiet() -> Iterator[None]:
         logger.removeFilter(others)
 
 
+def is_plain(name: str) -> bool:
+    """Whether TensorStore takes a name as it is, not as a pattern or an escape."""
+    return _PLAIN.fullmatch(name) is not None
+
+
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[str]:
     """A path that leads to a folder and means nothing else to TensorStore.
 
     It reads brackets and backslashes as a pattern or an escape, and writes nothing;
-    such a folder is reached by a link from a temporary one.
+    such a folder is reached by a link from a temporary one. The last name of the path
+    must be plain.
     """
     path = str(folder.absolute())
-    if _PLAIN.fullmatch(path):
+    if is_plain(path):
         yield path
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

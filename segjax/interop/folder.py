@@ -24,12 +24,17 @@ def save(folder: pathlib.Path, variables: PyTree) -> None:
         variables: Nested dicts of arrays: collections such as `params`.
 
     Raises:
-        ValueError: If the folder exists, or cannot be written, as on a full disk:
-            then there is none.
+        ValueError: If the folder exists, has a name that TensorStore would read as a
+            pattern, or cannot be written, as on a full disk: then there is none.
     """
     if folder.exists():
         raise ValueError(
             f"{folder} exists already. Name another folder, or remove it first."
+        )
+    if not orbax.is_plain(folder.name):
+        raise ValueError(
+            f"{folder} needs a name without any of []{{}}*?\\%#$, which TensorStore "
+            f"reads as a pattern. Name another folder."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

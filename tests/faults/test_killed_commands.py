@@ -74,8 +74,8 @@ def kill_again_and_again(
             tally.case(f"kill, {kind}")
             check_words(ended, way)
         check()
-        if kills == KILLS or rng.random() < 0.3:
-            if not done():
+        if (was_done := done()) or kills == KILLS or rng.random() < 0.3:
+            if not was_done:
                 again = command.run(*resume())
                 with otherwise("lost"):
                     assert again.code == 0, again.err
