@@ -339,6 +339,17 @@ def test_a_damaged_run_is_right_or_one_line(original, tmp_path, capfd, seed, tal
         raise
 
 
+@pytest.mark.parametrize("fault", [lead_nowhere, lead_to_itself])
+def test_a_log_that_leads_nowhere_is_refused(original, tmp_path, capfd, fault):
+    """Before `run.json` is touched."""
+    folder, flags = original
+    run = shutil.copytree(folder / "train", tmp_path / "run")
+    fault(run / "metrics.jsonl", None)
+    capfd.readouterr()
+    found = check_resume(run, folder / "train", flags, capfd, None)
+    assert found == "one line"
+
+
 @pytest.mark.parametrize("seed", range(max(4, CASES // 10)))
 def test_damaged_seeds_are_right_or_one_line(original, tmp_path, capfd, seed, tally):
     folder, flags = original
