@@ -21,10 +21,12 @@ class Handler:
 
     Attributes:
         loading: End the process at once: nothing but imports goes on.
+        interrupted: Ctrl-C came, and was raised.
     """
 
     def __init__(self):
         self.loading = True
+        self.interrupted = False
 
 
 @contextlib.contextmanager
@@ -52,6 +54,7 @@ def handled() -> Iterator[Handler]:
         timers.append(threading.Timer(_PATIENCE_SECONDS, leave))
         timers[0].daemon = True
         timers[0].start()
+        handler.interrupted = True
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, receive)

@@ -1,9 +1,11 @@
 """`segjax VERB ...`: one file a verb, each with `main(args)`."""
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +27,21 @@ _VERBS = {
 def main(args: Sequence[str] | None = None) -> None:
     """The `segjax` command; ends the process with an exit code."""
     with interrupt.handled() as handler:
-        sys.exit(_main(list(sys.argv[1:] if args is None else args), handler))
+        code = _main(list(sys.argv[1:] if args is None else args), handler)
+        _leave(code, handler, alone=args is None)
+
+
+def _leave(code: int, handler: interrupt.Handler, *, alone: bool) -> None:
+    """Ends the command, and at once where it was interrupted in a process of its own.
+
+    Threads of libraries, which lost their work, would speak of it while Python ends,
+    and a second Ctrl-C would end in a traceback.
+    """
+    if alone and handler.interrupted and code == interrupt.EXIT_CODE:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _main(args: list[str], handler: interrupt.Handler) -> int:
@@ -73,7 +89,7 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
     prog = f"python {sys.argv[0]}"
     with interrupt.handled() as handler:
         work = functools.partial(train.train, build, script, flags, prog=prog)
-        sys.exit(_guarded(work, handler))
+        _leave(_guarded(work, handler), handler, alone=args is None)
 
 
 def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:

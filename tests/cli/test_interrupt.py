@@ -66,11 +66,32 @@ def test_other_exceptions_are_told_as_ever():
     assert (ended.stdout, ended.returncode) == ("", 0)
 
 
-def in_python(code):
+THREAD = """
+import importlib, os, signal, sys, threading, time
+from segjax.cli.main import main
+
+def work(args):
+    threading.Thread(target=time.sleep, args=[300]).start()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(300)
+
+importlib.import_module("segjax.cli.data").main = work
+sys.argv = ["segjax", "data"]
+main()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_threads_of_libraries():
+    ended = in_python(THREAD, timeout=100)
+    assert (ended.stderr, ended.returncode) == ("interrupted.\n", 130)
+
+
+def in_python(code, *, timeout=10):
+    """Ten seconds, of which half a dozen mean that Ctrl-C was swallowed."""
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=10,  # Of which half a dozen seconds mean that it was swallowed.
+        timeout=timeout,
     )
