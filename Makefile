@@ -22,7 +22,7 @@ test: $(INSTALLED)
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow and not parity"
 
-# Thousands of damaged files, and kills; hours on two cores.
+# Thousands of damaged files and runs, hundreds of kills: a table at the end, in an hour or two.
 test-faults: $(INSTALLED)
 	SEGJAX_FAULTS=2000 $(PYTEST) tests/faults
 

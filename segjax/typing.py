@@ -38,6 +38,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from segjax.errors import UserError
+
 IGNORE_INDEX = 255
 """The label id of ignored pixels in files; `valid` is False there."""
 
@@ -90,7 +92,7 @@ class Field:
 
     def __post_init__(self):
         if self.resample not in ("linear", "nearest", "none"):
-            raise ValueError(
+            raise UserError(
                 f'Field needs "linear", "nearest" or "none", got {self.resample!r}.'
             )
 

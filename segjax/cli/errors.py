@@ -53,6 +53,7 @@ def exit_code(work: Callable[[], None]) -> int:
         line = None if os.environ.get("SEGJAX_TRACEBACK") else message(error)
         if line is None:
             raise
+        atexit.register(_silence_threads)
         _print(f"error: {line}")
         return NON_FINITE if isinstance(error, NonFiniteError) else USER_ERROR
     return 0

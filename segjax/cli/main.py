@@ -1,10 +1,12 @@
 """`segjax SUBCOMMAND ...`: each subcommand is a module with `main(args)`."""
 
+import contextlib
 import difflib
 import functools
 import importlib
 import importlib.metadata
 import inspect
+import os
 import pathlib
 import platform
 import sys
@@ -27,17 +29,29 @@ _SUBCOMMANDS = {
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the `segjax` command and exits the process."""
     with interrupt.handled() as handler:
-        sys.exit(_main(list(sys.argv[1:] if args is None else args), handler))
+        code = _main(list(sys.argv[1:] if args is None else args), handler)
+        _exit(code, handler, alone=args is None)
+
+
+def _exit(code: int, handler: interrupt.Handler, *, alone: bool) -> None:
+    """Exits; immediately if the command was interrupted in its own process.
+
+    Otherwise threads of libraries print errors while Python exits, and a second Ctrl-C
+    ends in a traceback.
+    """
+    if alone and handler.interrupted and code == interrupt.EXIT_CODE:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _main(args: list[str], handler: interrupt.Handler) -> int:
     subcommand, *rest = args or ["--help"]
     if subcommand in ("-h", "--help"):
-        print(_usage())
-        return 0
+        return _print(_usage())
     if subcommand == "--version":
-        print(_version())
-        return 0
+        return _print(_version())
     if subcommand == "--tyro-print-completion":
         from segjax.cli import completion
 
@@ -61,6 +75,18 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
     return _guarded(lambda: work(rest), handler)
 
 
+def _print(text: str) -> int:
+    """Prints a text without importing a library, unless standard output is full."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        from segjax.cli import errors
+
+        # It fails again, and is reported as in other commands.
+        return errors.exit_code(lambda: print(text, flush=True))
+    return 0
+
+
 def run(build: Callable, args: Sequence[str] | None = None) -> None:
     """Trains an experiment from its own script, like `segjax train SCRIPT ...`.
 
@@ -75,7 +101,7 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
     prog = f"python {sys.argv[0]}"
     with interrupt.handled() as handler:
         work = functools.partial(train.train, build, script, flags, prog=prog)
-        sys.exit(_guarded(work, handler))
+        _exit(_guarded(work, handler), handler, alone=args is None)
 
 
 def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
@@ -84,6 +110,7 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
     process.keep_compiled_programs()
     process.keep_freed_memory()
     process.run_one_program_at_a_time()
+    process.silence_failed_writers()
     handler.loading = False
     return cluster.run_or_exit(lambda: errors.exit_code(work))
 

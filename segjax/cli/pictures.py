@@ -13,6 +13,7 @@ from PIL import Image
 from segjax import inference, ops, optional, viz
 from segjax import train as training
 from segjax.cli import runs
+from segjax.files import writing
 from segjax.typing import Batch, PyTree
 
 
@@ -41,7 +42,8 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
         first = itertools.islice(batches, experiment.config.samples)
         for number, batch in enumerate(first):
             picture = paint(batch)
-            Image.fromarray(picture).save(folder / f"{number:02d}.png")
+            with writing.atomic(folder / f"{number:02d}.png") as temporary:
+                Image.fromarray(picture).save(temporary, "PNG")
             tensorboard.add_image(f"samples/{number:02d}", picture, step)
 
 

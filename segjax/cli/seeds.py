@@ -14,6 +14,7 @@ from segjax import train as training
 from segjax import viz
 from segjax.cli import pictures, process, scripts, seeds_table
 from segjax.errors import UserError
+from segjax.files import writing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def _draw(run: pathlib.Path, folders: Mapping[int, pathlib.Path], monitor: str) 
         runs = {s: viz.read_records(f / "metrics.jsonl") for s, f in folders.items()}
         picture = viz.seed_curves(runs, monitor=monitor)
         if picture is not None:
-            (run / "seeds.png").write_bytes(picture)
+            writing.write_bytes(run / "seeds.png", picture)
 
 
 def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: str):

@@ -18,6 +18,8 @@ from segjax.data.records import Examples, damaged
 from segjax.errors import UserError
 from segjax.files import limits, reading
 
+_NO_SPACE_OF_TFDS = "Not enough disk space"
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -212,9 +214,10 @@ def _naming_full_disks(root: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason.replace(_NO_SPACE_OF_TFDS, os.strerror(errno.ENOSPC))
         causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-        cause = next((c for c in causes if c in (reason or "")), None)
+        cause = next((c for c in causes if c in reason), None)
         if cause is None:
             raise
         raise UserError(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 
@@ -41,6 +42,14 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_error(error: Exception) -> str | None:
+    """Returns `No space left on device` of an OSError, or of TensorStore's error."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else None
 
 
 def sync(path: pathlib.Path) -> None:

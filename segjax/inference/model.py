@@ -15,7 +15,7 @@ from segjax.errors import UserError
 from segjax.files import limits
 from segjax.forward import Forward
 from segjax.inference.prediction import Prediction, confident_objects, instance_map
-from segjax.inference.predictor import Output, Predictor, labels
+from segjax.inference.predictor import NoMemoryError, Output, Predictor, labels
 from segjax.inference.reading import image_size, read_image
 from segjax.typing import PyTree
 
@@ -146,9 +146,13 @@ class Model:
             read,
             batch_size=batch_size,
         )
-        for size in sizes:
+        for image, size in zip(images, sizes, strict=True):
             found = size if isinstance(size, ValueError) else next(made)
-            if isinstance(found, ValueError):
+            if isinstance(found, NoMemoryError):
+                named = isinstance(image, str | os.PathLike)
+                where = image if named else "the array"
+                yield ValueError(f"{where} cannot be predicted: {found}")
+            elif isinstance(found, ValueError):
                 yield found
             else:
                 yield self._prediction(*found)

@@ -42,6 +42,10 @@ def make_predictor(
     )
 
 
+class NoMemoryError(UserError):
+    """Images are too large for the memory."""
+
+
 class Predictor:
     """Runs a network on single images of any size: `predictor(image)`.
 
@@ -129,25 +133,38 @@ class Predictor:
                 batches are padded with copies of their first image.
 
         Yields:
-            (image, output) for each, or the error that `read` returned.
+            (image, output) for each, or the error that `read` returned, or that says
+            that memory is not enough.
         """
         plan = self._plan(sizes)
         window = 1 if batch_size == 1 else 8 * batch_size  # Images in memory.
         for start in range(0, len(images), window):
             chosen = range(start, min(start + window, len(images)))
             pixels = {i: read(images[i]) for i in chosen}
-            made: dict[int, Output] = {}
+            made: dict[int, Output | NoMemoryError] = {}
             readable = [i for i, x in pixels.items() if isinstance(x, np.ndarray)]
             for size in dict.fromkeys(plan[i] for i in readable):
                 own = [i for i in readable if plan[i] == size]
                 for first in range(0, len(own), batch_size):
                     part = own[first : first + batch_size]
                     rows: list[Any] = [pixels[i] for i in part]
-                    outputs = self._run(rows, size, rows=batch_size)
-                    made |= dict(zip(part, outputs, strict=True))
+                    made |= zip(part, self._each(rows, size, batch_size), strict=True)
             for i in chosen:
                 image = pixels.pop(i)
-                yield image if isinstance(image, ValueError) else (image, made.pop(i))
+                if isinstance(image, ValueError):
+                    yield image
+                    continue
+                found = made.pop(i)
+                yield found if isinstance(found, NoMemoryError) else (image, found)
+
+    def _each(
+        self, images: Sequence[np.ndarray], size: Size, rows: int
+    ) -> Sequence[Output | NoMemoryError]:
+        """Like `_run`, with the error for each image that memory is not enough for."""
+        try:
+            return self._run(images, size, rows=rows)
+        except NoMemoryError as error:
+            return [error] * len(images)
 
     def _plan(self, sizes: Sequence[Size]) -> list[Size]:
         """Chooses a padded size for each image, within the remaining `max_shapes`."""
@@ -199,7 +216,7 @@ class Predictor:
             if isinstance(error, jax.errors.JaxRuntimeError):
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-            raise UserError(
+            raise NoMemoryError(
                 f"images padded to {size[1]}x{size[0]} pixels need more memory than is "
                 f"available: cut them into tiles, or use a smaller batch size."
             ) from error

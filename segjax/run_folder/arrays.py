@@ -2,19 +2,15 @@
 
 import contextlib
 import errno
-import logging
 import pathlib
-import re
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from segjax.errors import UserError
+from segjax.files import orbax
 from segjax.typing import PyTree
 
 _STATE = "state"
@@ -22,8 +18,6 @@ _INDEX = "manifest.ocdbt"
 """The file of OCDBT, Orbax's format of arrays, that names the others."""
 _WAIT_SECONDS = 7 * 24 * 3600
 """Timeout of a save: the process may be paused in the middle of one, for days."""
-_PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
-"""Paths that TensorStore reads literally."""
 
 
 def start_writing(folder: pathlib.Path, state: PyTree) -> Callable[[], None]:
@@ -39,7 +33,7 @@ def start_writing(folder: pathlib.Path, state: PyTree) -> Callable[[], None]:
         A function that waits for the end and raises errors; callable in any thread.
     """
     links = contextlib.ExitStack()
-    path = links.enter_context(_plain_path(folder))
+    path = links.enter_context(orbax.plain_path(folder))
     try:
         patient = ocp.options.AsyncOptions(timeout_secs=_WAIT_SECONDS)
         with ocp.Context(async_options=patient):
@@ -65,7 +59,7 @@ def read(folder: pathlib.Path, like: PyTree) -> PyTree:
     template = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
     )
-    with _plain_path(folder) as path:
+    with orbax.plain_path(folder) as path:
         return ocp.load_checkpointables(path, {_STATE: template})[_STATE]
 
 
@@ -105,51 +99,3 @@ def check_same(stored: Mapping[str, str], like: PyTree, *, path: pathlib.Path) -
                 f"{stored.get(name, 'nothing')}. Use the flags that the run was "
                 f"started with, or another --run."
             )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Orbax's own reports of a failed save, pages long, out of the terminal.
-
-    After the first array that fails Orbax closes its event loop. TensorStore reports
-    the arrays that fail later to that closed loop, and Python warns of those that were
-    never started when it collects them.
-    """
-
-    def not_orbax(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    def report(unraisable) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    logger = logging.getLogger("absl")
-    before = sys.unraisablehook
-    logger.addFilter(not_orbax)
-    sys.unraisablehook = report
-    try:
-        yield
-    except Exception:
-        warnings.filterwarnings("ignore", message="coroutine 'async_serialize")
-        raise
-    finally:
-        sys.unraisablehook = before
-        logger.removeFilter(not_orbax)
-
-
-@contextlib.contextmanager
-def _plain_path(folder: pathlib.Path) -> Iterator[str]:
-    """Yields a path to a folder that TensorStore does not misread.
-
-    TensorStore takes brackets and backslashes for patterns and escapes, and then writes
-    nothing without an error; such a folder is reached through a symbolic link.
-    """
-    path = str(folder.absolute())
-    if _PLAIN.fullmatch(path):
-        yield path
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="segjax-") as place:
-        link = pathlib.Path(place, "checkpoint")
-        link.symlink_to(folder.parent.absolute())
-        yield str(link / folder.name)

@@ -1,10 +1,10 @@
 """Errors of writing a run folder, such as a full disk, as one line."""
 
 import contextlib
-import os
 import pathlib
-import re
 from collections.abc import Iterator
+
+from segjax.files import writing
 
 
 class SaveError(Exception):
@@ -39,7 +39,4 @@ def _reason(error: Exception) -> str | None:
     if isinstance(error, TimeoutError):
         # Orbax's, after a week, or of processes that wait for each other.
         return "it took too long, as in a process that was paused"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(number[1])) if number else None
+    return writing.write_error(error)

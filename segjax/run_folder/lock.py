@@ -39,12 +39,13 @@ def locked(run: pathlib.Path) -> Iterator[None]:
         return
     if not (run / LOCK).is_file() and os.path.lexists(run / LOCK):
         raise UserError(f"{run / LOCK} needs to be a file. Remove it.")
-    with (run / LOCK).open("a+", encoding="utf-8") as file:
+    # Unbuffered: on a full disk a buffer would fail again when it is closed.
+    with (run / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode().strip() or "another process"
             raise UserError(
                 f"A run has one writer at a time, {run} is being written by {owner}. "
                 f"Wait until it ends, stop it, or choose another --run."
@@ -59,6 +60,5 @@ def locked(run: pathlib.Path) -> Iterator[None]:
             )
         with saving(run / LOCK):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield

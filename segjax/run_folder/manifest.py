@@ -5,7 +5,6 @@ import json
 import math
 import pathlib
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from segjax.run_folder.lock import LOCK
 
 SCRIPT = "experiment.py"
 """The run folder's copy of the script."""
+_FIRST_FILES = {LOCK, SCRIPT, f".{SCRIPT}.tmp", ".run.json.tmp"}
 
 
 def open_folder(run: pathlib.Path, *, resume: bool) -> None:
@@ -39,8 +39,7 @@ def open_folder(run: pathlib.Path, *, resume: bool) -> None:
             f"{run} has a run already. Continue it by --resume, "
             f"or choose another folder by --run."
         )
-    # A run that was killed before it wrote anything leaves its lock.
-    if not resume and run.is_dir() and any(p.name != LOCK for p in run.iterdir()):
+    if not resume and not is_free(run):
         raise UserError(
             f"{run} is not empty and no run. Choose another folder by --run."
         )
@@ -50,6 +49,21 @@ def open_folder(run: pathlib.Path, *, resume: bool) -> None:
         raise UserError(
             f"--run needs a folder, {run} is or lies under a file. Choose another."
         ) from error
+
+
+def is_free(run: pathlib.Path) -> bool:
+    """Returns whether a folder can be used for a new run.
+
+    A run that was killed while it wrote its first files leaves its lock, and perhaps
+    some of them. Without `run.json` it has not trained.
+    """
+    found = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    return not found or (LOCK in found and found <= _FIRST_FILES)
+
+
+def was_killed_at_start(run: pathlib.Path) -> bool:
+    """Returns whether a run was killed before it wrote `run.json`."""
+    return not (run / "run.json").exists() and (run / LOCK).exists()
 
 
 def write_manifest(
@@ -72,7 +86,7 @@ def write_manifest(
     found = describe(experiment, flags=flags, script=script) | dict(more or {})
     if script is not None:
         with saving(run / SCRIPT):
-            shutil.copyfile(script, run / SCRIPT)
+            writing.write_bytes(run / SCRIPT, script.read_bytes())
         signed = signature.sign(run / SCRIPT, str(found["script"]))
         found |= {} if signed is None else {"signature": signed}
     write_json(run / "run.json", found)

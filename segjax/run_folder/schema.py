@@ -5,6 +5,7 @@ entries are kept.
 """
 
 import json
+import os
 import pathlib
 import re
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -153,7 +154,7 @@ def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If another line is no record, by its number.
     """
-    if not path.exists():
+    if not os.path.lexists(path):  # A link that leads nowhere is no missing log.
         return []
     lines = _bytes(path, MAX_LOG_BYTES).split(b"\n")
     records = []

@@ -15,6 +15,7 @@ import msgspec
 
 from segjax import multihost
 from segjax.errors import UserError
+from segjax.files import orbax
 from segjax.run_folder import arrays, integrity
 from segjax.run_folder.errors import saving
 from segjax.train.state import TrainState
@@ -162,7 +163,7 @@ class Checkpoints:
         """Removes unfinished files if the save fails."""
         last = max(self._scores, default="none")
         with saving(self._path(step), note=f"The last intact one: {last}. "):
-            with arrays.quiet():
+            with orbax.quiet():
                 try:
                     yield
                 except Exception:

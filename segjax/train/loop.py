@@ -160,12 +160,18 @@ def _train_all(
     began = time.perf_counter()
     if console is None or jax.process_index() > 0:
         console = Console(highlight=False, quiet=jax.process_index() > 0)
+    # A kill while the first files were written leaves some seeds without a run.
+    several = len(folders) > 1
+    resumes = [
+        resume and not (several and manifest.was_killed_at_start(folder))
+        for folder in folders
+    ]
     runs = [
         _Run(*parts, script=script)
-        for parts in zip(experiments, folders, flags, strict=True)
+        for parts in zip(experiments, folders, flags, resumes, strict=True)
     ]
     with contextlib.ExitStack() as stack:
-        kept = [run.open_checkpoints(stack, resume=resume) for run in runs]
+        kept = [run.open_checkpoints(stack) for run in runs]
         first = None
         if resume:
             first = multi_seed.resume_step(folders, kept, console)
@@ -201,14 +207,15 @@ class _Run:
     experiment: Experiment
     folder: pathlib.Path
     flags: Mapping[str, Any]
+    resume: bool
     script: pathlib.Path | None
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def open_checkpoints(
-        self, stack: contextlib.ExitStack, *, resume: bool
-    ) -> Checkpoints:
+    def open_checkpoints(self, stack: contextlib.ExitStack) -> Checkpoints:
         """Creates and locks the folder; the stack unlocks it."""
-        multihost.run_on_first(lambda: manifest.open_folder(self.folder, resume=resume))
+        multihost.run_on_first(
+            lambda: manifest.open_folder(self.folder, resume=self.resume)
+        )
         stack.enter_context(locked(self.folder))
         self.checkpoints = open_checkpoints(self.experiment, self.folder)
         return stack.enter_context(self.checkpoints)
@@ -216,6 +223,8 @@ class _Run:
     def check(self, first: int, *, allow_changes: bool) -> None:
         """Raises a ValueError if the run cannot be resumed; changes no file."""
         check_steps(self.folder, total=self.experiment.config.steps, done=first)
+        if not self.resume:
+            return
         self.changes = check_unchanged(
             self.folder,
             self.experiment,
@@ -249,7 +258,7 @@ class _Run:
     ) -> None:
         """Writes `run.json`, or adds the resume to it."""
         options = {"flags": self.flags, "script": self.script}
-        if resumed_at is None:
+        if resumed_at is None or not self.resume:
             manifest.write_manifest(self.folder, self.experiment, more=more, **options)
         else:
             manifest.append_resume(

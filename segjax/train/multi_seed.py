@@ -20,6 +20,7 @@ from rich.console import Console
 
 from segjax import multihost
 from segjax.errors import UserError
+from segjax.run_folder import manifest
 from segjax.run_folder.resume import check_log, check_not_trained
 from segjax.train import sharding
 from segjax.train.checkpoint import Checkpoints
@@ -237,7 +238,9 @@ def check_experiments(
         )
     # Evaluation splits a batch over all devices, as in a run of one seed.
     check_batch_size(experiments[0])
-    if not resume and run.is_dir() and any(run.iterdir()):
+    folders = [seed_folder(run, seed) for seed in seeds]
+    others = set(run.iterdir()) - set(folders) if run.is_dir() else set()
+    if not resume and (others or not all(map(manifest.is_free, folders))):
         raise UserError(
             f"{run} is not empty. Continue its seeds by --resume, "
             f"or choose another folder by --run."

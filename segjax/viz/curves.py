@@ -1,7 +1,6 @@
 """Training curves as an SVG that adapts to the colors of its page."""
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ COLORS = [COLORS[i] for i in (4, 5, 2, 6, 0, 1)]  # Blue and vermillion first.
 _NOISY = ("loss", "gradient norm")
 _MIN_SMOOTHED = 60
 _MAX_SCORES = 4
+_MAX_DRAWN = 1e100  # Losses are float32; near 1e308 a log axis overflows.
 _MAX_LEGEND_INSIDE = 4  # Legends with more entries are placed next to the plot.
 _COMMON_SCORES = (
     "mean_iou",
@@ -67,7 +67,11 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
 
 
 def title(name: str) -> str:
-    """Formats a metric name: `mean_iou` to `mean IoU`."""
+    """Formats a metric name: `mean_iou` to `mean IoU`.
+
+    Names come from files: unprintable characters become `?`, and `$` starts no formula.
+    """
+    name = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
     names |= {name: name.upper() for name in ("ap", "ap50", "ap75", "ar")}
     return " ".join(names.get(word, word) for word in name.split("_"))
@@ -134,15 +138,17 @@ def _series(records: Records, names: Sequence[str]) -> Series:
     """Returns steps and finite values by name; names without any are omitted."""
     series: Series = {}
     for name in names:
-        usable = [r for r in records if _is_number(r.get(name))]
+        usable = [r for r in records if is_drawable(r.get(name))]
         if usable:
-            series[name] = [r["step"] for r in usable], [r[name] for r in usable]
+            values = [float(r[name]) for r in usable]
+            series[name] = [r["step"] for r in usable], values
     return series
 
 
-def _is_number(x: Any) -> bool:
+def is_drawable(x: Any) -> bool:
+    """Whether a value from a log is a finite number that an axis can have."""
     number = isinstance(x, int | float) and not isinstance(x, bool)
-    return number and math.isfinite(x)
+    return number and abs(x) < _MAX_DRAWN
 
 
 def _svg(panels: Mapping[str, Series]) -> str:

@@ -163,9 +163,9 @@ def _is_number(x: Any) -> bool:
 
 def _percent(x: Any) -> float | None:
     """Returns a bar's length in percent; None if the value is not in [0, 1]."""
-    if not isinstance(x, int | float) or not 0 <= x <= 1:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1:
         return None
-    return round(100 * x, 2)
+    return round(100.0 * x, 2)
 
 
 def _number(x: Any) -> str:

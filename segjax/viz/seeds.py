@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segjax import optional
-from segjax.viz.curves import COLORS, Records, format_number, style_axes, title
+from segjax.viz.curves import (
+    COLORS,
+    Records,
+    format_number,
+    is_drawable,
+    style_axes,
+    title,
+)
 
 _INK = "#22262b"
 _LOSS = "training loss"
@@ -37,7 +44,7 @@ def seed_curves(runs: Mapping[int, Records], *, monitor: str) -> bytes | None:
     split = evaluated[0].get("split", "validation") if evaluated else ""
     panels = {
         _LOSS: _table(runs, "train", "loss"),
-        f"{split} {title(monitor)}": _table(runs, "eval", monitor),
+        title(f"{split} {monitor}"): _table(runs, "eval", monitor),
     }
     panels = {name: table for name, table in panels.items() if table is not None}
     return _png(panels, count=len(runs)) if panels else None
@@ -49,9 +56,9 @@ def _table(
     """Returns the steps [T] with finite values of all seeds, and the values [S, T]."""
     seeds = [
         {
-            r["step"]: r[name]
+            r["step"]: float(r[name])
             for r in records
-            if _is_plotted(r, kind) and _is_finite(r, name)
+            if _is_plotted(r, kind) and is_drawable(r.get(name))
         }
         for records in runs.values()
     ]
@@ -64,11 +71,6 @@ def _table(
 def _is_plotted(record: Mapping[str, Any], kind: str) -> bool:
     """Whether a record is part of a curve, unlike the final evaluation."""
     return record.get("kind") == kind and not record.get("final")
-
-
-def _is_finite(record: Mapping[str, Any], name: str) -> bool:
-    x = record.get(name)
-    return isinstance(x, int | float) and bool(np.isfinite(x))
 
 
 def _png(panels: Mapping[str, tuple[NDArray, NDArray]], *, count: int) -> bytes:

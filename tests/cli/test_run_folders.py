@@ -245,6 +245,23 @@ def test_a_full_standard_output_is_one_line(copy, script, subcommand):
     assert process.returncode == 2
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_a_full_standard_output_of_the_command_itself_is_one_line(flag):
+    with open("/dev/full", "w") as full:
+        process = in_process(flag, stdout=full)
+        _, err = process.communicate(timeout=200)
+    text = "error: Standard output could not be written: No space left on device.\n"
+    assert (err, process.returncode) == (text, 2)
+
+
+def test_a_reader_that_left_ends_the_command_quietly():
+    with in_process("--help", stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8, 1.3, 2.0, 2.8])
 def test_ctrl_c_in_the_first_seconds(copy, seconds):
     process = in_process("evaluate", copy, stdout=subprocess.DEVNULL)

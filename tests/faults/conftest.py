@@ -15,6 +15,9 @@ import pytest
 
 from tests.cli.conftest import write_scenes
 from tests.docs.blocks import definitions
+from tests.faults.tally import pytest_runtest_makereport as pytest_runtest_makereport
+from tests.faults.tally import pytest_terminal_summary as pytest_terminal_summary
+from tests.faults.tally import tally as tally
 
 METHODS = {
     "mean_teacher": "Mean teacher",
@@ -240,6 +243,27 @@ def start(folder):
         if training.process.poll() is None or alive(training.process.pid):
             training.send_to_all(signal.SIGKILL)
             training.process.wait()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of eight megabytes, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path, *, leave=0):
+    """Writes a file until the disk is full, but for some bytes."""
+    with path.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(max(0, file.tell() - leave))
 
 
 @pytest.fixture(scope="session")

@@ -1,33 +1,13 @@
 """A full disk ends training by one clear line; with room, it goes on as if nothing was.
 
-The disk is a small one of its own, where this process may mount one.
+The disk is a small one of its own.
 """
-
-import contextlib
-import subprocess
 
 import pytest
 
-from tests.faults.conftest import checkpoint_steps, lines
+from tests.faults.conftest import checkpoint_steps, fill, lines
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(path):
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 def test_a_full_disk_is_one_line_and_resume_is_exact(disk, start, whole):

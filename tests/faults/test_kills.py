@@ -59,7 +59,7 @@ def kill(training, when, signum, rng):
 
 
 @pytest.mark.parametrize("workers", PLANS)
-def test_killed_again_and_again(workers, start, whole, folder, experiment):
+def test_killed_again_and_again(workers, start, whole, folder, experiment, tally):
     rng = np.random.default_rng(workers)
     plan = [PLANS[workers][i] for i in rng.permutation(len(PLANS[workers]))]
     run = folder / f"killed-{workers}"
@@ -68,9 +68,11 @@ def test_killed_again_and_again(workers, start, whole, folder, experiment):
     for when, signum in plan:
         newest = max(checkpoint_steps(run), default=None)
         training = start(run, *flags, env={"STEP_SECONDS": "0.02"})
+        tally.case("kill, train of 240 steps")
         code = kill(training, when, signum, rng)
         if when == "start":
             assert code in (-signum, 128 + signum), training.output
+            tally.count("right")
             continue
         assert code == (-KILL if signum == KILL else 128 + signum), training.output
         if newest is not None:
@@ -82,6 +84,7 @@ def test_killed_again_and_again(workers, start, whole, folder, experiment):
             said = re.search(r"^stopped by .* at step (\d+);", training.output, re.M)
             assert checkpoint_steps(run)[-1] == int(said[1]), training.output
             stopped_at.append(int(said[1]))
+        tally.count("right")
     assert any(step % EPOCH for step in stopped_at)
     last = start(run, *flags)
     assert last.end() == 0, last.output
@@ -90,7 +93,7 @@ def test_killed_again_and_again(workers, start, whole, folder, experiment):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_method_ends_the_same(method, start, script, folder):
+def test_a_killed_method_ends_the_same(method, start, script, folder, tally):
     """State that the step itself added, `extra`, is as well kept as the rest."""
     has_extra = method in ("mean_teacher", "two_optimizers")
     steps = 120 if has_extra else 60
@@ -102,7 +105,9 @@ def test_a_killed_method_ends_the_same(method, start, script, folder):
     rng = np.random.default_rng(0)
     for when, signum in HARD if has_extra else HARD[:1]:
         training = start(run, *flags, env={"STEP_SECONDS": "0.02"})
+        tally.case("kill, train of other methods")
         assert kill(training, when, signum, rng) == -KILL, training.output
+        tally.count("right")
     last = start(run, *flags)
     assert last.end() == 0, last.output
     assert last.resumes
@@ -154,11 +159,12 @@ def predictions(run, folder):
 
 
 @pytest.mark.parametrize("signum", [TERM, INT])
-def test_a_second_signal_leaves_at_once(signum, start, folder):
+def test_a_second_signal_leaves_at_once(signum, start, folder, tally):
     """Also while a checkpoint is written, which here takes five minutes."""
     run = folder / f"twice-{signum}"
     training = start(run, env={"SAVE_SECONDS": "300", "STEP_SECONDS": "0.02"})
     assert training.wait_until(training.saves), training.output
+    tally.case("kill, train while it saves for minutes")
     training.send(signum)
     time.sleep(0.5)
     assert training.process.poll() is None, training.output
@@ -166,3 +172,4 @@ def test_a_second_signal_leaves_at_once(signum, start, folder):
     training.send(signum)
     assert training.end() == -signum
     assert time.monotonic() - asked < 5
+    tally.count("right")

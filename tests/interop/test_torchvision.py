@@ -170,6 +170,17 @@ def test_folder_round_trip(state, tmp_path):
         interop.load(tmp_path / "other")
 
 
+def test_a_name_that_is_a_pattern(state, tmp_path):
+    """TensorStore would write nothing there, and say nothing."""
+    variables = interop.from_torchvision(state, shapes_of(tiny()), epsilon=1e-5)
+    with pytest.raises(ValueError, match="needs a name without"):
+        interop.save(tmp_path / "weights [1]", variables)
+    assert list(tmp_path.iterdir()) == []
+    interop.save(tmp_path / "mine [1]" / "weights", variables)
+    loaded = interop.load(tmp_path / "mine [1]" / "weights")
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
 def test_init_from():
     fresh = {"params": {"body": {"kernel": np.zeros((2, 2), np.float32)}}}
     fresh["params"]["head"] = {"bias": np.zeros(3, np.float32)}

@@ -75,10 +75,27 @@ def test_long_losses_are_smoothed():
     assert "train loss 2.000" in _texts(viz.curves(records))
 
 
-@pytest.mark.parametrize("hole", [math.nan, math.inf, None, "text"])
+@pytest.mark.parametrize(
+    "hole", [math.nan, math.inf, None, "text", True, 1e300, 10**400]
+)
 def test_values_that_are_not_finite_are_skipped(hole):
     records = [*RECORDS[:2], {"kind": "train", "step": 3, "loss": hole}]
     assert "train loss 1.250" in _texts(viz.curves(records))
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_whole_numbers_are_drawn(end):
+    """As damage of a log may make them, and steps of a metric that counts."""
+    records = [*RECORDS[:2], {"kind": "train", "step": 3, "loss": end}]
+    shown = {0: "train loss 0", 1: "train loss 1.000"}[end]
+    assert shown in _texts(viz.curves(records))
+
+
+@pytest.mark.parametrize("name", ["a $\\frac{1$ b", "\x1b[2J"])
+def test_names_are_text(name):
+    records = [{"kind": "eval", "step": i, "split": name, "loss": 0.5} for i in (1, 2)]
+    shown = name.replace("\x1b", "?")
+    assert f"{shown} loss 0.500" in _texts(viz.curves(records))
 
 
 def test_nothing_to_plot():

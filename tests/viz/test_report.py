@@ -101,6 +101,12 @@ def test_names_are_escaped(run):
     assert "b" not in page.tags[page.tags.index("table") :]
 
 
+def test_a_figure_that_is_no_number_has_no_bar(run):
+    result = {"metrics": METRICS | {"iou/background": True}, "split": "test"}
+    (run / "result.json").write_text(json.dumps(result))
+    assert "dog" in _Page(viz.write_report(run)).text
+
+
 def test_shows_the_last_samples(run):
     page = _Page(viz.write_report(run))
     assert page.tags.count("img") == 24
