@@ -38,8 +38,6 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from segjax.errors import UserError
-
 IGNORE_INDEX = 255
 """The label id of ignored pixels in files; `valid` is False there."""
 
@@ -92,7 +90,7 @@ class Field:
 
     def __post_init__(self):
         if self.resample not in ("linear", "nearest", "none"):
-            raise UserError(
+            raise ValueError(
                 f'Field needs "linear", "nearest" or "none", got {self.resample!r}.'
             )
 

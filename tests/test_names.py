@@ -7,9 +7,9 @@ import segjax
 
 PACKAGE = pathlib.Path(segjax.__file__).parent
 REPLACED = set(
-    "metrics seal sealed together seed_folders agree board NullWriter DigestRecorder roll_call "
-    "example_scores shares object_mask used sampled leave reach skip score_threshold upscale subcommand "
-    "finish color center normalize initialize neighbor gray labeled".split()
+    "figures seal sealed together seed_folders agree board NoLog FirstSteps roll_call "
+    "insight shares present used sampled leave reach skip least_score enlarge verb "
+    "finish colour centre normalise initialise neighbour grey labelled".split()
 )
 FIELD = {"unet.py": {"skip"}}  # The U-Net paper's skip connections.
 

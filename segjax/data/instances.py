@@ -104,7 +104,7 @@ class Overflow:
         self._found: dict[str, dict[int, int]] = {}
 
     def take(self, batch: Example, numbers: np.ndarray, split: str) -> None:
-        """Removes `num_dropped` from a batch, if object_mask, and counts it.
+        """Removes `num_dropped` from a batch, if present, and counts it.
 
         Args:
             batch: Changed in place.

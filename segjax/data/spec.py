@@ -29,7 +29,7 @@ def arrays_of(
     Args:
         example: From the data set.
         fields: Further entries to select.
-        objects: Whether to select `instances` and `objects`, if object_mask.
+        objects: Whether to select `instances` and `objects`, if present.
 
     Raises:
         SpecError: If an entry is missing or has an unsupported dtype or rank.

@@ -97,7 +97,7 @@ class BoundaryIoU(RowMetric):
             `boundary_iou_per_image/<name>` and `mean_boundary_iou_per_image`: means
             over images.
             A class absent from truth and prediction has no score (NaN) and is left out
-            of means; one object_mask in only one of them scores 0.
+            of means; one present in only one of them scores 0.
         """
         rows = self.rows.without_padding().values
         iou = ratio(

@@ -74,7 +74,7 @@ class Confusion:
         """Computes scores over all valid pixels of the data set.
 
         A class absent from truth and prediction has no score (NaN) and is left out of
-        means; one object_mask in only one of them scores 0 in IoU, Dice, precision and
+        means; one present in only one of them scores 0 in IoU, Dice, precision and
         recall.
 
         Returns:

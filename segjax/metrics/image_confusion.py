@@ -63,7 +63,7 @@ class ImageConfusion(RowMetric):
         """Computes scores over all pixels, and means over images.
 
         In both, a class absent from truth and prediction has no score (NaN) and is left
-        out of means; one object_mask in only one of them scores 0.
+        out of means; one present in only one of them scores 0.
 
         Returns:
             The keys of `Confusion.compute`, over all pixels; and each again with

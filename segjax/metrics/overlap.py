@@ -1,7 +1,7 @@
 """Scores of classes from three counts: intersection, truth, predicted.
 
 For all overlap scores, a class absent from truth and prediction has no score (NaN) and
-is left out of means; a class object_mask in only one of them scores 0.
+is left out of means; a class present in only one of them scores 0.
 """
 
 from typing import Any

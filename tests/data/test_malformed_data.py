@@ -20,6 +20,7 @@ from segjax import data
 from segjax.data.builders import coco_shapes
 from segjax.data.builders.sources import Zip
 from segjax.data.objects import objects_of
+from segjax.errors import UserError
 from segjax.files import limits
 from tests.data import sources
 
@@ -166,7 +167,7 @@ def refused(tmp_path):
         source = sources.write(tmp_path / "mine", files)
         with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
             build(source, data_dir=tmp_path / "prepared", **options)
-        assert type(error.value) is ValueError
+        assert isinstance(error.value, UserError)
         assert sources.leftovers(tmp_path / "prepared") == []
         return str(error.value)
 

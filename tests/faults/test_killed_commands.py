@@ -261,7 +261,14 @@ def test_training_is_killed(subcommand, place, tmp_path, tally):
         began = [(run / x / "run.json").exists() for x in folders]
         return ["--resume"] if any(began) else []
 
-    args = [subcommand, place / "scenes.py", "--source", place / "source", *STEPS, *flags]
+    args = [
+        subcommand,
+        place / "scenes.py",
+        "--source",
+        place / "source",
+        *STEPS,
+        *flags,
+    ]
     command = Command([*args, "--run", run], run, {})
     kill_again_and_again(command, tally, subcommand, check, finish, resume=resume)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from segjax import ops
-from segjax.models import anchors
+from segjax.models.detection import anchors
 
 SIZES = ((32,), (64,), (128,), (256,), (512,))
 RATIOS = (0.5, 1.0, 2.0)

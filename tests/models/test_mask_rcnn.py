@@ -10,7 +10,7 @@ from segjax import losses, models
 H, W, N, CLASSES = 96, 96, 8, 4
 SIZES = ((64, 64), (96, 64), (90, 80))
 OBJECTIVE = losses.instance_per_image()
-TERMS = ["box", "class", "mask", "objectness", "rpn_box"]
+TERMS = ["box", "classifier", "mask", "objectness", "rpn_box"]
 
 
 def tiny():

@@ -195,7 +195,7 @@ def test_losses_and_gradients(torchvision, rng):
     names = {
         "objectness": "loss_objectness",
         "rpn_box": "loss_rpn_box_reg",
-        "class": "loss_classifier",
+        "classifier": "loss_classifier",
         "box": "loss_box_reg",
         "mask": "loss_mask",
     }

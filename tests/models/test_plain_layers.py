@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjax import ops
-from segjax.models import fpn, heads, layers
+from segjax.models import layers
+from segjax.models.decoders import fpn
+from segjax.models.detection import heads
 from tests import plain_form
 
 SEEDS = st.integers(0, 999)

@@ -37,7 +37,7 @@ def maps_of(example: Example) -> Example:
     """Returns the further maps of an example, grouped by interpolation.
 
     Returns:
-        `linear` and `nearest`, {name: [H, W, ...]} each, if object_mask.
+        `linear` and `nearest`, {name: [H, W, ...]} each, if present.
     """
     return {group: example[group] for group in _FIELDS if group in example}
 

@@ -1,1 +1,7 @@
 """Decoders: feature maps to one map, or to a pyramid of maps."""
+
+from segjax.models.decoders.fpn import FPN
+
+__all__ = [
+    "FPN",
+]
