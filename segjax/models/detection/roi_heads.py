@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
-from segjax.models import layers, sampling
+from segjax.models import layers
+from segjax.models.detection import sampling
 from segjax.models.detection.heads import BoxHead, MaskHead
 from segjax.typing import Array, Key
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.models import region, sampling
+from segjax.models import region
+from segjax.models.detection import sampling
 from segjax.models.detection.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
 
