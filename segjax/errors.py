@@ -9,6 +9,8 @@ _MAX_CHARACTERS = 200
 class UserError(ValueError):
     """Wrong input: the message says what was needed, what was given, what to do."""
 
+    __module__ = "segjax"  # As tracebacks show it.
+
 
 @contextlib.contextmanager
 def as_user_error(what: str) -> Iterator[None]:
