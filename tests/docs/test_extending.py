@@ -260,7 +260,7 @@ CHECKS = {
     "Loss weights that change": check_weights,
     "Early stopping": check_early,
     "Logging to MLflow": check_mlflow,
-    "Beginning from another run": check_other_run,
+    "Starting from another run": check_other_run,
 }
 SLOW = ("Frozen layers and their statistics", "L-BFGS")
 
