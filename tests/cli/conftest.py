@@ -1,4 +1,4 @@
-"""A small experiment script, a run made of it, and the command in this process."""
+"""A small experiment script, a run of it, and the command in this process."""
 
 import pathlib
 import types
@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 
 def write_scenes(folder, count=30):
-    """Scenes as a user brings them: images/, masks/ and classes.txt."""
+    """Writes scenes as a user's folder: images/, masks/ and classes.txt."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for i, example in enumerate(examples(count)):
@@ -80,7 +80,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Prepared data of the tests, apart from the user's own."""
+    """A folder of prepared data, separate from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("prepared")
         patch.setenv("SEGJAX_DATA_DIR", str(folder))
@@ -89,7 +89,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def segjax(capfd, data_dir):
-    """Runs the command: its exit code, standard output and standard error."""
+    """Runs the command; returns exit code, standard output and standard error."""
 
     def call(*args) -> types.SimpleNamespace:
         capfd.readouterr()
@@ -103,7 +103,7 @@ def segjax(capfd, data_dir):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, script, source, data_dir) -> pathlib.Path:
-    """A finished run, by the command line."""
+    """A finished run, made by the command line."""
     folder = tmp_path_factory.mktemp("runs") / "scenes"
     with pytest.raises(SystemExit) as exit_:
         cli.main(["train", str(script), "--source", str(source), "--run", str(folder)])
@@ -112,12 +112,12 @@ def run(tmp_path_factory, script, source, data_dir) -> pathlib.Path:
 
 
 def expect_one_error_line(result, *words, code=2):
-    """This exit code, nothing but one line, which has these words."""
+    """Asserts the exit code and that the only line has these words."""
     assert result.code == code, result
     lines = [
         line
         for line in result.err.strip().splitlines()
-        # The lines that say what takes long, and what is executed.
+        # Lines about progress and executed scripts.
         if not line.startswith(("Preparing ", "note: executing "))
     ]
     assert len(lines) == 1, result.err

@@ -1,7 +1,7 @@
 """Images of five channels, in 16 bits and as floats, from training to pictures.
 
-And an experiment with preprocessing, inputs and a step of its own: what predicts,
-scores and draws gives what evaluation gave in training.
+An experiment with custom preprocessing, inputs and step: prediction, scores and
+pictures agree with the evaluation during training.
 """
 
 import json
@@ -72,7 +72,7 @@ def script(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(script, tmp_path_factory, data_dir):
-    """A run of each dtype, by the command line."""
+    """A run of each dtype, made by the command line."""
     made = {}
     for dtype in ("uint16", "float32"):
         run = tmp_path_factory.mktemp("runs") / dtype
@@ -89,18 +89,18 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_the_same_numbers_train_the_same(trained):
-    """After preprocessing the batches are equal, so all that follows is."""
+def test_equal_values_in_other_dtypes_train_equally(trained):
+    """After preprocessing the batches are equal, so all later results are."""
     one, two = (read(run / "result.json") for run in trained.values())
     assert one["metrics"] == two["metrics"]
-    assert one["metrics"]["mean_iou"] > 0.6  # The fifth channel is seen.
+    assert one["metrics"]["mean_iou"] > 0.6  # The fifth channel is used.
     digests = [read(run / "run.json")["digests"] for run in trained.values()]
     for stream in ("initialization", "augmentation", "arithmetic"):
         assert digests[0][stream] == digests[1][stream]
     assert digests[0]["data"] != digests[1]["data"]  # As they are stored.
 
 
-def test_what_the_model_was_trained_on_is_on_record(trained):
+def test_the_model_file_records_channels_and_dtype(trained):
     for dtype, run in trained.items():
         image = read(run / "model.json")["image"]
         assert (image["channels"], image["dtype"]) == (5, dtype)
@@ -108,7 +108,7 @@ def test_what_the_model_was_trained_on_is_on_record(trained):
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
-def test_every_verb(trained, segjax, tmp_path, dtype):
+def test_every_subcommand(trained, segjax, tmp_path, dtype):
     run = trained[dtype]
     final = read(run / "result.json")
     assert segjax("evaluate", run).code == 0
@@ -147,7 +147,7 @@ INPUTS = 'lambda batch: {"image": 3.0 * batch["image"] - 1.0}'
 
 @pytest.fixture(scope="module")
 def own_inputs(tmp_path_factory, data_dir):
-    """A run whose model is given something else than its image: code of its user."""
+    """A run whose model gets other inputs than the image, by the user's code."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.py").write_text(SCRIPT.replace("=INPUTS", f"={INPUTS}"))
     with pytest.raises(SystemExit) as exit_:
@@ -159,7 +159,7 @@ def own_inputs(tmp_path_factory, data_dir):
 
 
 @pytest.mark.parametrize("which", ["preprocess", "model_inputs"])
-def test_all_paths_give_the_probabilities_of_evaluation(
+def test_all_subcommands_compute_the_probabilities_of_evaluation(
     trained, own_inputs, which, segjax, tmp_path
 ):
     run = trained["uint16"] if which == "preprocess" else own_inputs
@@ -196,7 +196,7 @@ def test_all_paths_give_the_probabilities_of_evaluation(
     assert metrics == read(run / "result.json")["metrics"]
 
 
-def test_code_of_its_user_is_not_executed_unasked(own_inputs, segjax, tmp_path):
+def test_custom_code_is_executed_only_with_trust(own_inputs, segjax, tmp_path):
     with pytest.raises(ValueError, match=r"execute .*experiment.py"):
         library.load(own_inputs)
     np.save(tmp_path / "a.npy", np.zeros((16, 16, 5), np.uint16))
@@ -205,7 +205,7 @@ def test_code_of_its_user_is_not_executed_unasked(own_inputs, segjax, tmp_path):
     assert "--trust" in got.err
 
 
-def test_training_begins_with_another_runs_model(trained, script, segjax, tmp_path):
+def test_init_from_starts_with_another_runs_model(trained, script, segjax, tmp_path):
     run = tmp_path / "run"
     flags = ("--steps", 1, "--init-from", trained["uint16"], "--run", run)
     assert segjax("train", script, *flags).code == 0

@@ -1,4 +1,4 @@
-"""`--distributed`: its values, and what is said when processes do not fit together."""
+"""`--distributed`: its values, and messages when processes do not match."""
 
 import re
 import socket
@@ -28,7 +28,7 @@ def free_port():
 
 
 def join(*places, port=None, timeout=60.0):
-    """Starts a process for each (rank, count); returns exit codes and what they say."""
+    """Starts a process for each (rank, count); returns exit codes and output."""
     port = free_port() if port is None else port
     started = []
     for rank, count in places:
@@ -47,14 +47,14 @@ def join(*places, port=None, timeout=60.0):
 
 
 def lines_of(error):
-    """What segjax says, without the log lines of JAX and gloo."""
+    """segjax's lines, without the log lines of JAX and gloo."""
     return "".join(x for x in error.splitlines(True) if re.match("error: |Trace", x))
 
 
 @pytest.mark.parametrize(
     "values", [["gpu1:1234", "4", "3"], ["gpu1:1234,4,3"], ["gpu1:1234,", "4,3"]]
 )
-def test_place_is_read_apart_or_joined(values):
+def test_values_are_read_with_spaces_or_equals_sign(values):
     assert cluster.parse(values) == cluster.Place("gpu1:1234", 4, 3)
 
 

@@ -1,4 +1,4 @@
-"""Commands on a base install: what needs an extra says so, and all else goes on."""
+"""Commands on a base install: a missing extra is named, and the rest works."""
 
 import pytest
 

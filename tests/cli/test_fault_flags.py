@@ -1,4 +1,4 @@
-"""The flags that say what to do about faults."""
+"""Flags for non-finite updates, corrupt records and determinism."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_skip_corrupt_needs_a_pipeline():
     pipeline = experiment().data
 
     class OtherData:
-        """The same, of a class of the user's own."""
+        """The same data, in a class of the user's."""
 
         classes, splits = pipeline.classes, pipeline.splits
         num_examples = staticmethod(pipeline.num_examples)

@@ -24,7 +24,7 @@ def mislabeled(tmp_path_factory):
     return folder
 
 
-def test_a_wrong_mask_comes_first(segjax, run, mislabeled):
+def test_a_wrong_mask_is_ranked_first(segjax, run, mislabeled):
     splits = ("train", "validation", "test")
     for by in ("loss", "gradient"):
         first = {}
@@ -170,7 +170,7 @@ def test_detectors_are_ranked_by_their_losses_in_training(segjax, tmp_path):
     terms = ["objectness", "rpn_box", "classifier", "box", "mask"]
     columns = {f"loss/{name}" for name in terms} | {"loss", "gradient_norm"}
     assert columns <= rows[0][0].keys()
-    # What is random comes from the example's index, so losses repeat.
+    # Random keys come from the example's index, so losses repeat.
     losses = [sorted((row["index"], row["loss"]) for row in ranked) for ranked in rows]
     assert losses[0] == losses[1]
     for row in rows[0]:

@@ -1,4 +1,4 @@
-"""Bad input: one line, exit code 2, no traceback, nothing half-written."""
+"""Bad input: one line, exit code 2, no traceback, no unfinished files."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def train(segjax, script, scenes, tmp_path):
     return call
 
 
-def test_unknown_flag_names_the_nearest(train):
+def test_an_unknown_flag_suggests_the_nearest(train):
     got = train("--learningrate", "1")
     assert got.code == 2
     assert "Traceback" not in got.err + got.out
@@ -73,7 +73,7 @@ def test_empty_folder(segjax, script, tmp_path):
     expect_one_error_line(got, tmp_path / "empty", "images")
 
 
-def test_source_that_is_not_there(segjax, script, tmp_path):
+def test_source_that_does_not_exist(segjax, script, tmp_path):
     got = segjax("train", script, "--source", tmp_path / "nowhere")
     expect_one_error_line(got, tmp_path / "nowhere")
 

@@ -1,4 +1,4 @@
-"""`segjax predict`: files in, pictures out; nothing of the run is executed unasked."""
+"""`segjax predict`: files, messages, and no code of the run without `--trust`."""
 
 import errno
 import json
@@ -83,7 +83,7 @@ def test_images_folders_and_globs(segjax, cnn, tmp_path):
     assert len(list(out.iterdir())) == 8
 
 
-def test_code_of_a_user_s_own_runs_only_where_trusted(segjax, tmp_path):
+def test_a_custom_model_needs_trust(segjax, tmp_path):
     run = write_run(tmp_path / "run", Mine())
     (run / "experiment.py").write_text(SCRIPT)
     found = manifest.describe(experiment(), flags={}, script=None)
@@ -121,7 +121,7 @@ def test_messages(segjax, cnn, tmp_path):
     expect_one_error_line(got, cnn / "model.json", "damaged")
 
 
-def test_one_bad_image_does_not_end_the_others(segjax, cnn, tmp_path):
+def test_a_bad_image_is_skipped_and_listed(segjax, cnn, tmp_path):
     images = save_images(tmp_path / "images", [(9, 12, 3)] * 5)
     (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
     np.save(images / "3.npy", np.zeros((4, 4, 2), np.uint16))
@@ -140,7 +140,7 @@ def test_one_bad_image_does_not_end_the_others(segjax, cnn, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == names
 
 
-def test_images_are_never_written_over(segjax, cnn, tmp_path):
+def test_images_are_never_overwritten(segjax, cnn, tmp_path):
     images = save_images(tmp_path / "images", [(9, 12, 3)])
     (tmp_path / "link").symlink_to(images)
     (tmp_path / "other").mkdir()
@@ -167,9 +167,7 @@ def test_names_that_collide_are_refused_before_anything_is_written(
     assert "1 label maps" in got.out
 
 
-def test_a_result_appears_whole_or_the_earlier_one_stays(
-    segjax, cnn, tmp_path, monkeypatch
-):
+def test_results_are_written_atomically(segjax, cnn, tmp_path, monkeypatch):
     images, out = save_images(tmp_path / "images", [(9, 12, 3)]), tmp_path / "out"
     assert segjax("predict", cnn, images, "--out", out).code == 0
     before = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -191,14 +189,14 @@ def test_a_result_appears_whole_or_the_earlier_one_stays(
         assert got.code == code
         assert len(got.err.strip().splitlines()) == 1, got.err
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    # The name of the file, which the system's error lacks.
+    # The message names the file, which the system's error does not.
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", half(full))
         got = segjax("predict", cnn, images, "--out", out)
     expect_one_error_line(got, out / "0.png", "No space left")
 
 
-def test_images_that_would_fill_the_memory(segjax, cnn, tmp_path):
+def test_images_larger_than_max_pixels_are_errors(segjax, cnn, tmp_path):
     huge = tmp_path / "huge.png"
     Image.new("1", (13_000, 13_000)).save(huge)
     assert huge.stat().st_size < 100_000
@@ -213,7 +211,7 @@ def test_images_that_would_fill_the_memory(segjax, cnn, tmp_path):
     expect_one_error_line(got, "--max-pixels must be at least 1")
 
 
-def test_numbers_that_are_none(segjax, tmp_path):
+def test_images_with_nan_are_errors(segjax, tmp_path):
     run = write_run(
         tmp_path / "run", models.SimpleCNN(num_classes=3), channels=1, dtype="float32"
     )

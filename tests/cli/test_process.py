@@ -1,4 +1,4 @@
-"""What the command sets for its process, in a process of its own."""
+"""Process settings of the command, tested in a separate process."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ print(json.dumps(sizes))
 """
 
 
-def test_freed_memory_is_kept_until_given_back():
+def test_freed_memory_is_kept_until_trimmed():
     out = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     )

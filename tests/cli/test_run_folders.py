@@ -1,4 +1,4 @@
-"""Run folders that are damaged or of strangers; flags that make no sense; Ctrl-C."""
+"""Damaged or untrusted run folders, wrong flags, and Ctrl-C."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def best_of(run):
 
 
 def mark(run, tmp_path):
-    """Lets a run's script leave a mark when it is executed."""
+    """Makes a run's script create a file when it is executed."""
     path, done = run / "experiment.py", tmp_path / "executed"
     path.write_text(f"open({str(done)!r}, 'w').close()\n" + path.read_text())
     return done
@@ -61,7 +61,7 @@ def test_a_run_of_another_home_is_a_strangers(segjax, run, tmp_path, monkeypatch
 
 
 def test_where_the_script_came_from_is_signed_too(segjax, copy, tmp_path):
-    """Modules beside the original may be imported."""
+    """Scripts may import modules from the original's folder, so its path is signed."""
     path = copy / "run.json"
     found = json.loads(path.read_text())
     path.write_text(json.dumps(found | {"script": str(tmp_path / "evil/x.py")}))
@@ -87,13 +87,13 @@ def test_another_checkpoint_is_never_taken_for_the_last(segjax, copy):
     expect_one_error_line(segjax("evaluate", copy, "--checkpoint", "last"), last)
 
 
-def test_a_script_that_is_no_python(segjax, tmp_path):
+def test_a_script_that_is_not_python(segjax, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("x = (\n")
     expect_one_error_line(segjax("train", path), path, "line 1")
 
 
-def test_the_last_is_the_users_choice(segjax, copy):
+def test_checkpoint_last_evaluates_the_last(segjax, copy):
     steps = sorted(int(p.name) for p in (copy / "checkpoints").iterdir())
     (copy / f"checkpoints/{steps[0]}/checksums.json").unlink()
     got = segjax("evaluate", copy)
@@ -277,7 +277,7 @@ def test_ctrl_c_in_the_first_seconds(copy, seconds):
         pytest.skip("it had done its work")
     if "init_import_site" in err:
         pytest.skip("Python itself had not started")
-    # Orbax's threads may speak after it, while Python ends.
+    # Orbax's threads may print after it, while Python exits.
     lines = [x for x in err.splitlines() if not x.startswith("note: ")]
     assert lines[:1] == ["interrupted."], err
     assert process.returncode == 130

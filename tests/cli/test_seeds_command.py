@@ -1,4 +1,4 @@
-"""`segjax seeds`: run folders like any other, the table's numbers, and its messages."""
+"""`segjax seeds`: run folders, statistics and messages."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def seeds(segjax, script, source, folder):
-    """Calls the subcommand into one folder, which the first call fills."""
+    """Calls the subcommand on one folder, which the first call trains."""
 
     def call(*args):
         flags = ["--source", source, "--run", folder, "--steps", "12"]
@@ -34,7 +34,7 @@ def seeds(segjax, script, source, folder):
 
 @pytest.fixture
 def trained(seeds, folder):
-    """What the subcommand printed; the folder is filled once."""
+    """The output of the subcommand; the folder is trained once."""
     printed = folder.parent / "printed.txt"
     if not printed.exists():
         got = seeds()
@@ -68,7 +68,7 @@ def test_prediction_from_one_seed(segjax, trained, folder, source, tmp_path):
     assert (tmp_path / "out/00.png").exists()
 
 
-def test_numbers_are_numpys(trained, folder):
+def test_statistics_equal_numpys(trained, folder):
     written = json.loads((folder / "seeds.json").read_text())
     assert written["seeds"] == list(SEEDS)
     found = results(folder)
@@ -104,7 +104,7 @@ def test_resume_with_more_steps(seeds, trained, folder, tmp_path):
     assert json.loads((run / "seeds.json").read_text())["steps"] == 15
 
 
-def test_a_class_that_a_seed_never_saw_is_left_out():
+def test_nan_of_a_seed_is_excluded():
     runs = [
         {"metrics": {"iou/cat": x}, "split": "test", "seed": i}
         for i, x in enumerate([0.5, math.nan, 0.7])
@@ -114,7 +114,7 @@ def test_a_class_that_a_seed_never_saw_is_left_out():
     assert one["std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
 
 
-def test_one_seed_has_no_deviation():
+def test_one_seed_has_no_standard_deviation():
     result = {"metrics": {"mean_iou": 0.5}, "split": "test", "seed": 1, "best_step": 3}
     found = seeds_table.statistics([result])
     assert found["mean_iou"]["mean"] == 0.5

@@ -1,4 +1,4 @@
-"""The subcommands, on a run that a user could have made."""
+"""The subcommands, on a small run."""
 
 import json
 import platform
@@ -27,7 +27,7 @@ def test_train_fills_the_run_folder(run):
     assert "http://" not in report.replace("http://www.w3.org", "")
 
 
-def test_evaluate_repeats_the_number_of_the_run(segjax, run):
+def test_evaluate_repeats_the_metrics_of_the_run(segjax, run):
     got = segjax("evaluate", run)
     assert got.code == 0, got.err
     metrics = json.loads((run / "evaluation-test-best.json").read_text())
@@ -40,7 +40,7 @@ def test_evaluate_repeats_the_number_of_the_run(segjax, run):
 def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
     segjax, script, source, tmp_path
 ):
-    """Mask R-CNN's are the true sizes of padded images, beside the images."""
+    """Mask R-CNN needs the unpadded sizes besides the images."""
     plain = script.read_text()
     changed = plain.replace(
         "optimizer=",
@@ -97,7 +97,7 @@ def test_python_script_equals_segjax_train(script, source, run, tmp_path, data_d
     assert done.returncode == 0, done.stderr
     mine = json.loads((tmp_path / "run/result.json").read_text())
     theirs = json.loads((run / "result.json").read_text())
-    # Four devices in this process, another number there: equal to rounding.
+    # Another number of devices than here: equal to rounding.
     assert mine["metrics"]["mean_iou"] == pytest.approx(
         theirs["metrics"]["mean_iou"], abs=0.05
     )
@@ -156,7 +156,7 @@ COMPLETED = {
     "segjax verify runs/a --tr": "--trust",
     "segjax predict runs/a x.png --max": "--max-pixels",
     "segjax import a.pth --mod": "--model",
-    "segjax seeds nothing_that_is_a_": "",  # bash then looks for a file.
+    "segjax seeds nothing_that_is_a_": "",  # bash then completes file names.
 }
 
 

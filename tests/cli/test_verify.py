@@ -1,4 +1,4 @@
-"""`segjax verify`: equal where nothing changed, else the stream that was changed."""
+"""`segjax verify` reports "equal", or the first stream that differs."""
 
 import json
 import os
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
-    """A run of its own source folder."""
+    """A run with its own source folder."""
     folder = tmp_path_factory.mktemp("verify")
     (folder / "scenes.py").write_text(SCRIPT)
     source = write_scenes(folder / "scenes", 30)
@@ -68,7 +68,7 @@ def trained(tmp_path_factory, data_dir):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(trained / "run", tmp_path / "run")
 
 
@@ -79,13 +79,13 @@ def edit(path, old, new):
 
 
 def results(got):
-    """Stream to result, out of the table."""
+    """Parses the table: {stream: result}."""
     rows = [line.split("│")[1:4] for line in got.out.splitlines() if "│" in line]
     return {stream.strip(): result.strip() for stream, _, result in rows}
 
 
 def expect_differs(got, stream, *words):
-    """Exit code 1; the last line names the stream, and the ones before are equal."""
+    """Asserts exit code 1, the stream in the last line, and equal streams before it."""
     assert got.code == 1, got
     last = got.out.strip().splitlines()[-1]
     assert last.startswith(f"differs: {stream}."), got.out
@@ -99,7 +99,7 @@ def expect_differs(got, stream, *words):
 
 
 def notes(got):
-    """What was said besides the table. Sources may be edited while tests run."""
+    """Lines on standard error, without those of sources edited while tests run."""
     said = ("segjax is not the code", "note: executing ")
     return [x for x in got.err.splitlines() if not any(y in x for y in said)]
 
@@ -184,7 +184,7 @@ def test_the_loss_was_changed_in_the_script(segjax, run):
     expect_differs(got, "arithmetic", "another program", "loss of update 1 was")
 
 
-def test_the_loss_was_changed_in_segjax_by_a_hair(segjax, run, monkeypatch):
+def test_the_loss_was_changed_in_segjax_by_a_millionth(segjax, run, monkeypatch):
     entropy = losses.cross_entropy
 
     def other(logits, labels, valid):
@@ -207,7 +207,7 @@ def test_the_model_was_changed(segjax, run):
     assert "note: model: SimpleCNN" in got.err
 
 
-def test_what_may_explain_a_difference_is_noted(segjax, run):
+def test_possible_causes_of_a_difference_are_noted(segjax, run):
     manifest = json.loads((run / "run.json").read_text())
     manifest["versions"]["jax"] = "0.0.1"
     manifest["cores"] = 96
@@ -215,7 +215,7 @@ def test_what_may_explain_a_difference_is_noted(segjax, run):
     manifest["code"]["segjax"] = "of another day"
     (run / "run.json").write_text(json.dumps(manifest))
     got = segjax("verify", run)
-    assert got.code == 0  # Notes explain; digests decide.
+    assert got.code == 0  # Notes do not affect the result.
     lines = got.err.splitlines()
     assert f"note: jax: 0.0.1 in the run, {jax.__version__} here" in lines
     assert any(line.startswith("note: cores: 96 in the run, ") for line in lines)
@@ -223,7 +223,7 @@ def test_what_may_explain_a_difference_is_noted(segjax, run):
     assert any(line.startswith("note: segjax is not the code") for line in lines)
 
 
-def test_what_the_command_was_told_of_faults_is_told_again(segjax, trained, tmp_path):
+def test_the_fault_flags_of_the_run_are_used_again(segjax, trained, tmp_path):
     run, source = tmp_path / "run", trained / "scenes"
     flags = ["--source", source, "--run", run, "--on-nonfinite", "skip"]
     got = segjax("train", trained / "scenes.py", *flags, "--skip-corrupt", "2")
@@ -236,7 +236,7 @@ def test_what_the_command_was_told_of_faults_is_told_again(segjax, trained, tmp_
     assert not notes(got)
 
 
-def test_deterministic_operations_are_asked_for_again(segjax, run, monkeypatch):
+def test_the_deterministic_flag_of_the_run_is_used_again(segjax, run, monkeypatch):
     manifest = json.loads((run / "run.json").read_text())
     manifest["xla_flags"] += " --xla_gpu_deterministic_ops=true"
     (run / "run.json").write_text(json.dumps(manifest))
@@ -275,13 +275,13 @@ def test_no_run(segjax, tmp_path):
 
 @pytest.mark.slow
 def test_fresh_processes(trained, tmp_path, data_dir):
-    """One seed in two processes, from two places, with 0 and 2 reader processes, is
-    bit for bit the same; another seed is not; and a third process says equal."""
+    """One seed in two processes, from two folders, with 0 and 2 workers, is equal bit
+    for bit; another seed differs; a third process verifies as equal."""
     started = {}
     for name, flags in (("a", ""), ("b", "--num-workers 2"), ("c", "--seed 1")):
         script = tmp_path / name / "deeper" / f"{name}.py"
         script.parent.mkdir(parents=True)
-        script.write_text("\n" * len(started) + SCRIPT)  # Other lines, too.
+        script.write_text("\n" * len(started) + SCRIPT)  # Shifts the line numbers.
         args = ["--source", trained / "scenes", "--run", tmp_path / name / "run"]
         started[name] = subprocess.Popen(
             [sys.executable, script, *args, *flags.split()],

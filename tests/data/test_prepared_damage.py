@@ -160,6 +160,8 @@ def test_a_full_disk(tmp_path, rng):
         env=os.environ | {"PYTHONPATH": os.getcwd()},
     )
     last = got.stderr.strip().splitlines()[-1]
-    assert last.startswith("segjax.UserError: prepared data could not be written to "), last
+    assert last.startswith(
+        "segjax.UserError: prepared data could not be written to "
+    ), last
     assert "File too large. Make room" in last
     assert sources.leftovers(tmp_path / "prepared") == []

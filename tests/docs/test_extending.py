@@ -144,7 +144,7 @@ def check_mean_teacher(example):
 def check_two_optimizers(example):
     assert falls("two-optimizers")
     _, last, _ = states(example, 1)
-    # Momentum after one update is the gradient, which the first optimizer keeps not.
+    # Momentum after one update is the gradient, which plain SGD does not keep.
     assert max(np.abs(x).max() for x in jax.tree.leaves(last.extra)) > 0
 
 
@@ -260,14 +260,14 @@ CHECKS = {
     "Loss weights that change": check_weights,
     "Early stopping": check_early,
     "Logging to MLflow": check_mlflow,
-    "Beginning from another run": check_other_run,
+    "Starting from another run": check_other_run,
 }
 SLOW = ("Frozen layers and their statistics", "L-BFGS")
 
 
 @pytest.fixture
 def mlflow(monkeypatch):
-    """A stand-in that keeps what it is told; steps as (step, record)."""
+    """A fake module that records what is logged, as (step, record)."""
     module = types.ModuleType("mlflow")
     module.logged = []
     module.start_run = contextlib.nullcontext

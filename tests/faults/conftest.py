@@ -55,7 +55,7 @@ def slower(function, seconds):
 
 
 train.Recorder.after_step = slower(train.Recorder.after_step, STEP_SECONDS)
-integrity.publish = slower(integrity.publish, SAVE_SECONDS)
+integrity.commit = slower(integrity.commit, SAVE_SECONDS)
 
 
 def experiment(

@@ -19,6 +19,7 @@ import segjax
 from segjax import data, interop, model_file, models
 from segjax.data.builders import annotations
 from segjax.data.builders.sources import Folder, Zip
+from segjax.errors import UserError
 from segjax.forward import Forward
 from tests.data import sources
 from tests.faults.tally import CASES as ALL
@@ -117,7 +118,7 @@ def one_line(work, name):
     except ValueError as error:
         caught = error
     # One of ours, not a foreign one that happens to have the name.
-    assert type(caught) in (ValueError, model_file.NotSerializableError)
+    assert isinstance(caught, UserError)
     *_, (frame, _) = traceback.walk_tb(caught.__traceback__)
     package = pathlib.Path(segjax.__file__).parent
     assert package in pathlib.Path(frame.f_code.co_filename).parents, caught

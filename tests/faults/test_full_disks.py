@@ -153,7 +153,7 @@ def test_an_import_that_fails_says_one_line(disk, tmp_path):
     args = ["import", checkpoint, "--model", "resnet18", "--out", out]
     ended = Command(args, tmp_path / "watched", {}).run()
     assert ended.err == (
-        f"error: {out} could not be written: No space left on device. Mend the cause, "
+        f"error: {out} could not be written: No space left on device. Fix the cause, "
         f"or name another folder.\n"
     )
     assert ended.code == 2

@@ -45,6 +45,6 @@ def test_too_large_an_image_is_one_line(small_memory, segjax, run, tmp_path):
     assert result.code == 1
     (line,) = [x for x in result.err.splitlines() if x]
     assert line.startswith(f"error: {tmp_path / 'b.png'} cannot be predicted: ")
-    assert "more memory than there is" in line
+    assert "more memory than is available" in line
     assert {p.name[0] for p in out.iterdir()} == {"a", "c"}
     assert "2 label maps" in result.out

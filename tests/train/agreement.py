@@ -1,8 +1,8 @@
-"""Three steps of one batch, however it is split: what several test processes run.
+"""Three steps of one batch with different splits, for tests with several processes.
 
     python -m tests.train.agreement OUT WAY... [--distributed HOST:PORT COUNT RANK]
 
-writes what each way gave into OUT, an .npz file, on all devices of all processes.
+runs each WAY on all devices of all processes and writes the results to OUT, an .npz.
 """
 
 import functools
@@ -26,7 +26,7 @@ NORMS = {
 
 
 class Tiny(nn.Module):
-    """Two normalized convolutions: little to compile."""
+    """Two normalized convolutions, which compile fast."""
 
     norm: models.layers.Norm
     axis_name: str | None = None
@@ -61,8 +61,8 @@ def jitter(key, example):
 objective = losses.semantic(
     ce=(0.5, losses.cross_entropy), dice=(1.0, losses.soft_dice)
 )
-# SGD: AdamW would turn the rounding of gradients that are truly zero into steps. Its
-# momentum is the gradient after the first step.
+# SGD, since AdamW amplifies the rounding of gradients that are mathematically zero.
+# After the first step its momentum is the gradient.
 optimizer = optax.sgd(0.1, momentum=0.9)
 
 
@@ -101,7 +101,7 @@ def three_steps(norm, way, devices=None):
 
 
 def difference(got, expected):
-    """The largest difference of a leaf, relative to its largest entry."""
+    """Largest difference of any leaf, relative to its largest entry."""
     assert got.keys() == expected.keys()
     return max(
         float(np.abs(got[k] - x).max() / (np.abs(x).max() + 1e-6))

@@ -1,4 +1,4 @@
-"""Micro-batches: the gradient of the whole batch, in the memory of a part of it."""
+"""Micro-batches give the gradient of the whole batch, with less memory."""
 
 import io
 import json
@@ -31,13 +31,13 @@ def accumulating(norm, micro_batches, augment=None):
 
 
 def test_micro_batches_with_uneven_weights_add_up_to_the_batch(whole):
-    # Two of these parts have 5 and 4 examples that count: a mean of means is wrong.
+    # Two micro-batches have 5 and 4 examples of weight > 0: a mean of means is wrong.
     parts = agreement.three_steps("group_norm", "jit_accumulated", jax.devices()[:1])
     assert agreement.difference(parts, whole) < 1e-5
 
 
 def test_batch_norm_sees_each_micro_batch_in_turn():
-    """Against gradients added by hand, of rows 0, 2, ... and 1, 3, ..."""
+    """Compares with the sum of the gradients of rows 0, 2, ... and 1, 3, ..."""
     batch = agreement.batch()
     model = agreement.Tiny(agreement.NORMS["batch_norm"])
     first = agreement.first_state("batch_norm")
@@ -70,7 +70,7 @@ def test_batch_norm_sees_each_micro_batch_in_turn():
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_part_and_no_row_moves():
+def test_memory_is_that_of_one_micro_batch_and_rows_stay_on_their_device():
     model = models.UNet(num_classes=3, widths=(8, 16))
     state = train.init_state(
         model, agreement.optimizer, seed=0, image_shape=(32, 32, 3)

@@ -1,4 +1,4 @@
-"""What is checked before the first step, what may end a run, and what it says."""
+"""Checks before the first step, callbacks that stop a run, and status lines."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def changed(made, **parts):
 
 
 def stop_at(step):
-    """Ends a run at an evaluation, by its records alone."""
+    """Returns an `on_eval` that stops the run at a step."""
 
     def on_eval(evaluations):
         last = evaluations[-1]
@@ -33,7 +33,7 @@ def stop_at(step):
 
 
 class Counts(Around):
-    """Data that counts what is read of them."""
+    """Data that counts the batches read from it."""
 
     read = 0
 
@@ -43,15 +43,15 @@ class Counts(Around):
             yield batch
 
 
-def test_a_misspelt_monitor_is_found_before_the_first_step(tmp_path):
+def test_a_misspelled_monitor_is_an_error_before_the_first_step(tmp_path):
     made = experiment(monitor="mean_oui", steps=400)
     made = changed(made, data=Counts(made.data))
     with pytest.raises(ValueError, match=r"monitor needs one of .*mean_iou.*mean_oui"):
         train.train(made, run=tmp_path / "run", console=silent())
-    assert made.data.read <= 4  # What is read ahead.
+    assert made.data.read <= 4  # Prefetched.
 
 
-def test_a_loss_is_monitored_by_its_least_value(tmp_path):
+def test_a_monitored_loss_is_minimized(tmp_path):
     with pytest.raises(ValueError, match=r"keep the worst checkpoint. Give mode='min'"):
         experiment(monitor="loss")
     made = experiment(monitor="loss", mode="min", steps=24, eval_every=4)
@@ -63,7 +63,7 @@ def test_a_loss_is_monitored_by_its_least_value(tmp_path):
         assert kept.best == best["step"]
 
 
-def test_labels_out_of_range_are_found_before_the_first_step(tmp_path):
+def test_labels_out_of_range_are_an_error_before_the_first_step(tmp_path):
     class Wrong(Around):
         def train_batches(self, **options):
             for batch in self.inner.train_batches(**options):
@@ -77,7 +77,7 @@ def test_labels_out_of_range_are_found_before_the_first_step(tmp_path):
         train.train(made, run=tmp_path / "run", console=silent())
 
 
-def test_an_evaluation_may_end_the_run_and_a_resume_agrees(tmp_path):
+def test_on_eval_may_stop_the_run_and_a_resume_does_not_continue_it(tmp_path):
     made = changed(experiment(steps=24), on_eval=stop_at(12))
     console = silent()
     result = train.train(made, run=tmp_path / "run", console=console)
@@ -90,7 +90,7 @@ def test_an_evaluation_may_end_the_run_and_a_resume_agrees(tmp_path):
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 
 
-def test_a_step_may_end_the_run(tmp_path):
+def test_on_step_may_stop_the_run(tmp_path):
     seen = []
 
     def on_step(step, metrics):
@@ -99,13 +99,13 @@ def test_a_step_may_end_the_run(tmp_path):
 
     made = changed(experiment(steps=24, eval_every=24), on_step=on_step)
     result = train.train(made, run=tmp_path / "run", console=silent())
-    # Metrics arrive with the lines of the log, every fourth update.
+    # Metrics reach the host with the lines of the log, every fourth update.
     assert result["stopped"] == {"step": 8, "reason": "enough"}
     assert [step for step, _ in seen] == list(range(1, 9))
     assert seen[0][1] == {"loss", "loss/ce", "grad_norm"}
 
 
-def test_a_seed_that_ends_leaves_the_others_alone(tmp_path):
+def test_a_seed_that_stops_does_not_stop_the_others(tmp_path):
     def on_eval(evaluations):
         last = evaluations[-1]
         first = evaluations[0]["loss"]
@@ -131,7 +131,7 @@ def test_a_seed_that_ends_leaves_the_others_alone(tmp_path):
     assert lines(tmp_path / f"run/seed-{other}") == lines(
         tmp_path / f"whole/seed-{other}"
     )
-    # A resume leaves the seed that ended as it is, and goes on with the other.
+    # A resume does not change the stopped seed and continues the other.
     longer = [
         changed(e, config=dataclasses.replace(e.config, steps=18), on_eval=on_eval)
         for e in whole
@@ -147,7 +147,7 @@ def test_a_seed_that_ends_leaves_the_others_alone(tmp_path):
     assert max(r["step"] for r in lines(tmp_path / f"run/seed-{other}")) == 18
 
 
-def test_a_signal_during_an_evaluation_is_obeyed_and_the_log_goes_on_the_same(
+def test_a_signal_stops_an_evaluation_and_resume_is_exact(
     tmp_path,
 ):
     class Signals(Around):
@@ -192,20 +192,20 @@ def test_seeds_whose_experiments_differ_are_refused(tmp_path, part):
         train.train_seeds(made, run=tmp_path / "run", console=silent())
 
 
-def test_the_learning_rate_is_told_where_the_optimizer_keeps_it(tmp_path):
+def test_the_learning_rate_is_logged_if_the_optimizer_keeps_it(tmp_path):
     rate = optax.linear_schedule(0.1, 0.0, 12)
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=rate)
     made = experiment(optimizer=optimizer)
     train.train(made, run=tmp_path / "run", console=silent())
     found = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
     assert [r["step"] for r in found] == [4, 6, 8, 12]
-    for record in found:  # That of the last update of the line.
+    for record in found:  # The rate of the line's last update.
         assert record["learning_rate"] == pytest.approx(float(rate(record["step"] - 1)))
     plain = train.learning_rates(optax.adam(rate).init({"w": jax.numpy.ones(2)}))
     assert plain == {}
 
 
-def test_the_heartbeat_says_what_goes_on():
+def test_the_heartbeat_prints_the_status():
     said = []
     heart = Heartbeat(said.append, every=0.02)
     heart.text = "evaluating validation: 40/233 images"
@@ -237,7 +237,7 @@ def test_what_a_step_returns_is_checked(tmp_path, update, message):
         train.train(made, run=tmp_path / "run", console=silent())
 
 
-def test_an_objective_without_terms_and_a_reason_that_is_none(tmp_path):
+def test_objectives_without_terms_and_reasons_that_are_no_text(tmp_path):
     made = changed(experiment(), objective=lambda outputs, batch: {})
     with pytest.raises(ValueError, match="at least one term in training, got none"):
         train.train(made, run=tmp_path / "run", console=silent())

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, or are named as damaged; never anything else."""
+"""Checkpoints are restored bit for bit or reported as damaged."""
 
 import contextlib
 import dataclasses
@@ -60,7 +60,7 @@ def checkpoints(folder):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """A folder of the checkpoints 1 (the best), 2 and 3, for copies of it."""
+    """A folder with checkpoints 1 (the best), 2 and 3; tests copy it."""
     folder = tmp_path_factory.mktemp("three") / "checkpoints"
     with opened(folder) as made:
         for step, iou in ((1, 0.9), (2, 0.1), (3, 0.2)):
@@ -78,7 +78,7 @@ def files_of(checkpoint):
     return sorted(p for p in checkpoint.rglob("*") if p.is_file())
 
 
-def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
+def test_the_best_and_the_last_two_are_kept(checkpoints, folder):
     assert checkpoints.best is None
     assert checkpoints.newest_intact() == (None, [])
     metrics = (None, 0.2, 0.9, 0.5, 0.1, float("nan"))
@@ -92,18 +92,18 @@ def test_the_best_the_last_and_the_one_before_are_kept(checkpoints, folder):
         assert again.newest_intact() == (5, [])
 
 
-def test_every_leaf_comes_back_as_it_was(checkpoints):
+def test_every_leaf_is_restored_exactly(checkpoints):
     state = state_of(step=5)
     rows = [{"loss": 0.1 + 0.2}]
     checkpoints.save(state, {}, progress={"rows": rows})
-    rows.clear()  # As the log does while the checkpoint is still being written.
+    rows.clear()  # As the log does while the checkpoint is being written.
     assert_equal(checkpoints.restore(5, state_of()), state)
     assert checkpoints.progress(5) == {"rows": [{"loss": 0.1 + 0.2}]}
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_what_was_restored_tells_where_to_restore_to(checkpoints, devices):
-    """Orbax gives a key the sharding of its two words, which no scalar may have."""
+def test_a_restored_state_can_be_the_template_of_a_restore(checkpoints, devices):
+    """Orbax restores a key with the sharding of its two words, invalid for a scalar."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     for step in (0, 1):
         checkpoints.save(sharding.replicate(state_of(step=step), mesh), {"iou": 0.5})
@@ -111,7 +111,7 @@ def test_what_was_restored_tells_where_to_restore_to(checkpoints, devices):
     assert_equal(checkpoints.restore(0, newest), state_of(step=0))
 
 
-def test_a_kept_step_is_left_alone(checkpoints):
+def test_a_saved_step_is_not_written_again(checkpoints):
     checkpoints.save(state_of(step=5), {"iou": 0.5}, progress={"a": 1})
     checkpoints.save(state_of(step=5, width=4), {}, progress={"a": 2})
     assert_equal(checkpoints.restore(5, state_of()), state_of(step=5))
@@ -163,7 +163,7 @@ def test_the_number_of_devices_may_change(checkpoints, before, after):
     ],
     ids=["model", "optimizer"],
 )
-def test_another_model_is_named(checkpoints, other, message):
+def test_a_checkpoint_of_another_model_is_an_error(checkpoints, other, message):
     checkpoints.save(state_of(step=1), {})
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(1, other)
@@ -184,7 +184,7 @@ def delete(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, delete])
-def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
+def test_a_damaged_file_is_named_and_the_previous_checkpoint_is_used(copy, damage):
     names = [p.relative_to(copy / "3") for p in files_of(copy / "3")]
     assert {"checksums.json", "_METADATA", "manifest.ocdbt"} <= {n.name for n in names}
     damaged = 0
@@ -192,7 +192,7 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
         path = copy / "3" / name
         before = path.read_bytes()
         if not before and damage is not delete:
-            continue  # Nothing to cut off or flip.
+            continue  # Nothing to truncate or flip.
         damage(path)
         with opened(copy) as kept:
             step, problems = kept.newest_intact()
@@ -209,11 +209,11 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(copy, damage):
         assert kept.newest_intact() == (3, [])
 
 
-def test_every_single_bit_of_the_digests_counts(copy):
+def test_any_changed_bit_of_the_checksums_is_damage(copy):
     path = copy / "3" / integrity.CHECKSUMS
-    whole = path.read_bytes()
-    for bit in range(0, 8 * len(whole), 7):  # 7 and 8 have no common factor.
-        data = bytearray(whole)
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 7):  # 7 and 8 have no common factor.
+        data = bytearray(content)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
         with pytest.raises(
@@ -222,7 +222,7 @@ def test_every_single_bit_of_the_digests_counts(copy):
             integrity.verify(copy / "3")
 
 
-def test_an_unknown_file_is_damage_too(copy):
+def test_an_unknown_file_is_damage(copy):
     (copy / "3/arrays/state/d/0123").write_bytes(b"x")
     with opened(copy) as kept:
         step, problems = kept.newest_intact()
@@ -230,7 +230,7 @@ def test_an_unknown_file_is_damage_too(copy):
     assert "arrays/state/d/0123 does not belong to it" in problems[0]
 
 
-def test_restoring_a_damaged_checkpoint_says_so(copy):
+def test_restoring_a_damaged_checkpoint_is_an_error(copy):
     flip(copy / "3/arrays/state/_METADATA")
     with opened(copy) as kept:
         with pytest.raises(
@@ -239,7 +239,7 @@ def test_restoring_a_damaged_checkpoint_says_so(copy):
             kept.restore(3, state_of())
 
 
-def test_a_damaged_best_is_not_the_best(copy):
+def test_a_damaged_checkpoint_is_not_the_best(copy):
     delete(copy / "1/arrays/state/manifest.ocdbt")
     with opened(copy) as kept:
         step, problems = kept.newest_intact()
@@ -247,7 +247,7 @@ def test_a_damaged_best_is_not_the_best(copy):
         assert f"{copy}/1 is damaged" in problems[0]
 
 
-def test_damaged_ones_are_replaced_when_their_step_comes_again(copy):
+def test_damaged_checkpoints_are_replaced_when_their_step_is_saved_again(copy):
     delete(copy / "3/checksums.json")
     flip(copy / "1/checksums.json")
     with opened(copy) as kept:
@@ -260,7 +260,7 @@ def test_damaged_ones_are_replaced_when_their_step_comes_again(copy):
         assert kept.newest_intact() == (3, [])
 
 
-def test_without_a_whole_one_there_is_none(copy):
+def test_without_an_intact_checkpoint_there_is_none(copy):
     for step in (1, 2, 3):
         truncate(copy / f"{step}/checksums.json")
     with opened(copy) as kept:
@@ -271,11 +271,11 @@ def test_without_a_whole_one_there_is_none(copy):
     ]
 
 
-def test_what_was_not_finished_is_swept_at_the_next_save_and_not_before(copy):
+def test_unfinished_checkpoints_are_removed_only_by_the_next_save(copy):
     (copy / "9.part/arrays").mkdir(parents=True)
     with opened(copy) as kept:
         assert kept.newest_intact() == (3, [])
-        assert (copy / "9.part").exists()  # Reading leaves a writer's work alone.
+        assert (copy / "9.part").exists()  # Reading removes nothing.
         kept.save(state_of(step=4), {})
     assert sorted(p.name for p in copy.iterdir()) == ["1", "3", "4"]
 
@@ -284,7 +284,9 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(copy, monkeypatch):
+def test_a_failed_save_is_raised_by_the_next_call_and_changes_nothing(
+    copy, monkeypatch
+):
     kept = opened(copy)
     monkeypatch.setattr(os, "fsync", full)
     kept.save(state_of(step=4), {"iou": 1.0})
@@ -301,7 +303,7 @@ def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(copy, monkeypa
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of half a megabyte, where this process may mount one."""
+    """A file system of half a megabyte; skips the test if mounting is not allowed."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
@@ -311,10 +313,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_is_one_clear_line(small_disk):
+def test_a_full_disk_is_a_one_line_error(small_disk):
     kept = opened(small_disk / "checkpoints")
     kept.save(state_of(width=1000, step=1), {})
-    big = 2**16  # More than the disk has, kernel and two moments.
+    big = 2**16  # Kernel and two moments exceed the disk.
     rng = np.random.default_rng(0)
     params = {"kernel": jnp.asarray(rng.normal(size=(2, big)), jnp.float32)}
     kept.save(dataclasses.replace(state_of(step=2), params=params), {})
@@ -327,7 +329,7 @@ def test_a_full_disk_is_one_clear_line(small_disk):
         assert again.newest_intact() == (1, [])
 
 
-def test_arrays_that_fail_late_stay_silent(small_disk, monkeypatch):
+def test_late_errors_of_arrays_print_nothing(small_disk, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     rng = np.random.default_rng(0)
@@ -388,7 +390,7 @@ def test_a_save_that_was_paused_for_hours_is_finished(tmp_path, monkeypatch):
     assert_equal(arrays.read(tmp_path / "arrays", state_of()), state_of())
 
 
-def test_a_save_that_took_too_long_is_one_line(tmp_path):
+def test_a_save_that_takes_too_long_is_a_one_line_error(tmp_path):
     with pytest.raises(train.SaveError, match=r"too long.*--resume"):
         with saving(tmp_path):
             raise RuntimeError("Orbax's") from TimeoutError("Overall save timeout")

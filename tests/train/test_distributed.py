@@ -1,4 +1,4 @@
-"""Two processes on one machine, with collectives over loopback, are as one."""
+"""Two processes on one machine, with collectives over loopback, equal one process."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def start(args, *, devices=1, **env):
 
 
 def start_two(args, *, devices=1):
-    """Two processes that are told their place, the first one first."""
+    """Starts two processes with their ranks; returns the first one first."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -58,7 +58,7 @@ def start_two(args, *, devices=1):
 
 
 def finished(processes):
-    """(exit code, standard output, standard error) of each."""
+    """Waits; returns (exit code, standard output, standard error) of each."""
     try:
         texts = [p.communicate(timeout=300) for p in processes]
     finally:
@@ -85,7 +85,7 @@ def records(run):
 
 
 def assert_close(one, other):
-    """Equal JSON values, but for the times and the rounding of floats."""
+    """Asserts equal JSON values, except times and rounding of floats."""
     one, other = ({k: v for k, v in x.items() if k not in TIMES} for x in (one, other))
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -111,7 +111,7 @@ def state_of(run, step=12):
 
 
 def assert_same_run(run, other):
-    """The same state, lines and result, to rounding."""
+    """Asserts equal state, lines and result, to rounding."""
     one, two = state_of(run), state_of(other)
     for part in ("params", "opt_state"):
         parts = getattr(two, part), getattr(one, part)
@@ -122,9 +122,9 @@ def assert_same_run(run, other):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """A run of this process on its four devices, which nothing interrupts."""
-    run = tmp_path_factory.mktemp("alone") / "run"
+def single(tmp_path_factory):
+    """An uninterrupted run of this process on its four devices."""
+    run = tmp_path_factory.mktemp("single") / "run"
     train.train(made(), run=run, console=Console(file=io.StringIO()))
     return run
 
@@ -143,8 +143,8 @@ def test_steps_of_two_processes_agree_with_one_device(tmp_path):
 
 
 @pytest.mark.slow
-def test_segjax_train_by_two_is_one_run(script, alone, tmp_path):
-    """As Slurm starts them: the flag has no values, the environment tells."""
+def test_two_processes_of_segjax_train_make_one_run(script, single, tmp_path):
+    """Starts as Slurm does: the flag has no values; ranks come from the environment."""
     run = tmp_path / "run"
     args = segjax_train(script, run, "--distributed")
     job = {
@@ -167,11 +167,11 @@ def test_segjax_train_by_two_is_one_run(script, alone, tmp_path):
     assert len(list((run / "tensorboard").iterdir())) == 2  # Scalars and pictures.
     assert (run / "report.html").exists()
     assert list((run / "samples").glob("*.png"))
-    assert_same_run(run, alone)
+    assert_same_run(run, single)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_both_and_one_process_goes_on(script, tmp_path):
+def test_a_signal_to_one_stops_both_and_one_process_resumes(script, tmp_path):
     run = tmp_path / "run"
     processes = start_two(segjax_train(script, run, "--steps", 4000))
     while not (run / "metrics.jsonl").exists() or not records(run):
@@ -185,7 +185,7 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(script, tmp_path):
     assert "stopped by SIGTERM at step" in said[0]
     step = int(said[0].split("step ")[1].split(";")[0])
 
-    # Four devices of one process go on from what two processes left.
+    # One process with four devices resumes the run of two processes.
     steps = step + 12 - step % 6
     train.train(
         made(steps=steps), run=run, resume=True, console=Console(file=io.StringIO())
@@ -198,18 +198,18 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(script, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_four_devices_resumes_on_one(script, alone, tmp_path):
+def test_a_checkpoint_of_four_devices_resumes_on_one(script, single, tmp_path):
     run = tmp_path / "run"
     train.train(made(steps=6), run=run, console=Console(file=io.StringIO()))
     ((code, _, errors),) = finished([start(segjax_train(script, run, "--resume"))])
     assert code == 0, errors
-    assert_same_run(run, alone)
+    assert_same_run(run, single)
 
 
 @pytest.mark.slow
-def test_a_mistake_ends_both_with_one_line(script, alone):
-    """Only the first process looks at the run folder; the other hears of it."""
-    ends = finished(start_two(segjax_train(script, alone)))
+def test_an_error_ends_both_with_one_line(script, single):
+    """Only the first process checks the run folder; it broadcasts the error."""
+    ends = finished(start_two(segjax_train(script, single)))
     for code, _, errors in ends:
         assert code == 2
         assert "has a run already" in errors.splitlines()[-1]

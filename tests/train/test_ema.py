@@ -1,4 +1,4 @@
-"""Averaged parameters against the recursion written out."""
+"""Averaged parameters are compared with the explicit recursion."""
 
 import jax
 import jax.numpy as jnp

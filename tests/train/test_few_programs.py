@@ -1,4 +1,4 @@
-"""Images of hundreds of sizes are evaluated by few programs, without another score."""
+"""Images of hundreds of sizes are evaluated by few programs, with the same metrics."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ IMAGES, LIMIT = 500, 8
 
 
 class Pointwise(nn.Module):
-    """A pixel's class depends on the pixel alone; counts its own tracings."""
+    """Classifies each pixel independently; records the shapes it is traced with."""
 
     traced: tuple = ()
 
@@ -28,7 +28,7 @@ class Pointwise(nn.Module):
 
 
 class Boxes(nn.Module):
-    """A detector that finds the whole image, whatever its padding."""
+    """A detector that returns the unpadded image as one object."""
 
     @nn.compact
     def __call__(self, image, *, size, train):
@@ -50,7 +50,7 @@ class Boxes(nn.Module):
 
 @pytest.fixture(scope="module")
 def many():
-    """Images of 500 sizes, and labels that a pixel's brightness tells in part."""
+    """Images of 500 sizes, and labels that correlate with brightness."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(5, 121, (IMAGES, 2))
     images = [rng.integers(0, 256, (h, w, 3)).astype(np.uint8) for h, w in sizes]
@@ -76,7 +76,7 @@ def evaluate(forward, objective, metric, pipeline):
     Pointwise.shapes.clear()
     batches = pipeline.eval_batches("validation", batch_size=16)
     found = evaluator(state, batches)
-    # The first shape is looked at once more for what the program returns.
+    # The first shape is traced once more to get the output shapes.
     assert len(Pointwise.shapes) <= LIMIT + 1
     assert len(set(Pointwise.shapes)) == LIMIT
     return found

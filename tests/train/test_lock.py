@@ -1,4 +1,4 @@
-"""Two processes never hold one run folder, and a dead one never does."""
+"""Only one process can hold a run folder, and the lock ends with the process."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ HOLD = f"""
 import importlib.util, pathlib, sys, time
 spec = importlib.util.spec_from_file_location("lock", {lock.__file__!r})
 lock = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(lock)  # Alone: quicker than all of segjax.train.
+spec.loader.exec_module(lock)  # Faster than importing segjax.train.
 with lock.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -37,18 +37,20 @@ def other(tmp_path):
     process.stdout.close()
 
 
-def test_a_second_process_is_told_who_holds_it(tmp_path, other):
+def test_the_error_names_the_process_that_holds_the_lock(tmp_path, other):
     owner = rf"by process {other.pid} on {socket.gethostname()}\. Wait"
     with pytest.raises(ValueError, match=owner):
         with train.locked(tmp_path):
             pass
-    with pytest.raises(ValueError, match=owner):  # Asking changed nothing.
+    with pytest.raises(
+        ValueError, match=owner
+    ):  # The first attempt did not change the lock.
         with train.locked(tmp_path):
             pass
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_a_lock_ends_with_its_process(tmp_path, other, signum):
+def test_a_lock_is_released_when_its_process_ends(tmp_path, other, signum):
     other.send_signal(signum)
     other.wait()
     with train.locked(tmp_path):
@@ -59,7 +61,7 @@ def test_a_lock_ends_with_its_process(tmp_path, other, signum):
                 pass
 
 
-def test_a_lock_ends_with_its_block(tmp_path):
+def test_a_lock_is_released_at_the_end_of_its_block(tmp_path):
     for _ in range(2):
         with train.locked(tmp_path):
             pass

@@ -1,4 +1,4 @@
-"""Training end to end on small scenes: what a run folder holds, and what ends a run."""
+"""End-to-end training on small scenes: files of the run folder, and ways to stop."""
 
 import io
 import json
@@ -65,8 +65,8 @@ def test_lines_without_a_terminal(finished):
     assert lines[3].startswith("Test  accuracy")
 
 
-def test_one_compilation_whatever_the_data(tmp_path, caplog):
-    """Images of several sizes, short epochs and evaluations: one train step."""
+def test_one_compilation_for_all_image_sizes(tmp_path, caplog):
+    """Images of several sizes, short epochs and evaluations use one compiled step."""
     mixed = [
         *examples(7, size=(16, 16)),
         *examples(4, size=(40, 24), seed=8),
@@ -97,7 +97,7 @@ def test_two_runs_of_one_seed_are_equal_and_other_seeds_differ(tmp_path):
     assert runs["a"] != runs["c"]
 
 
-def test_resume_equals_not_stopping(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     whole = train.train(experiment(), run=tmp_path / "whole", console=silent())
 
     made = experiment()
@@ -125,7 +125,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     assert not (tmp_path / "run/result.json").exists()
 
 
-def test_a_signal_saves_and_leaves(tmp_path):
+def test_a_signal_saves_and_stops(tmp_path):
     class SignalAt5(list):
         """A training split that interrupts its own process when read."""
 

@@ -1,4 +1,4 @@
-"""What `run.json` says of where and with what a run took place."""
+"""`run.json` records the code, the environment and the resumes of a run."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def begin(run, script):
     return json.loads((run / "run.json").read_text())
 
 
-def test_everything_that_the_promise_names(tmp_path, checkout):
+def test_everything_needed_to_repeat_a_run_is_recorded(tmp_path, checkout):
     found = begin(tmp_path / "run", checkout)
     assert found["flags"] == {"a": 1}
     assert found["seed"] == 0
@@ -54,7 +54,7 @@ def test_everything_that_the_promise_names(tmp_path, checkout):
     assert found["resumes"] == []
 
 
-def test_code_notices_a_change_of_the_script(checkout):
+def test_the_code_digest_depends_on_the_script(checkout):
     before = environment.code_digests(checkout)
     checkout.write_text("x = 2\n")
     after = environment.code_digests(checkout)
@@ -64,7 +64,7 @@ def test_code_notices_a_change_of_the_script(checkout):
     assert after["segjax"] == before["segjax"]
 
 
-def test_code_notices_a_change_of_segjax(checkout, tmp_path, monkeypatch):
+def test_the_code_digest_depends_on_segjax(checkout, tmp_path, monkeypatch):
     copy = tmp_path / "package"
     copy.mkdir()
     original = pathlib.Path(segjax.__file__).parent
@@ -82,7 +82,7 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     assert "commit" not in environment.code_digests(tmp_path / "none.py")
 
 
-def test_resumes_are_listed_and_nothing_else_is_changed(tmp_path, checkout):
+def test_resumes_are_appended_and_nothing_else_changes(tmp_path, checkout):
     run = tmp_path / "run"
     before = begin(run, checkout)
     manifest.append_resume(run, step=3, flags={"a": 2})

@@ -1,6 +1,6 @@
-"""Other methods than supervised SGD: trained, resumed, seeded, split over devices.
+"""Methods of docs/extending.md train, resume, and run on seeds and devices.
 
-Their steps and optimizers are those of docs/extending.md, as printed there.
+Their steps and optimizers are read from that page.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def last_state(made, run, step=STEPS):
 
 
 def assert_equal(one, other):
-    """Bit for bit, all leaves of two states."""
+    """Asserts that all leaves of two states are equal bit for bit."""
     paths = jax.tree_util.tree_flatten_with_path(other)[0]
     for a, (path, b) in zip(jax.tree.leaves(one), paths, strict=True):
         if jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
@@ -90,25 +90,25 @@ def assert_equal(one, other):
 
 
 @every_method
-def test_it_trains_and_a_stopped_run_ends_the_same(method, tmp_path, stop_at):  # noqa: F811
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train.train(make(method), run=whole, console=silent())
-    losses = [r["loss"] for r in records(whole) if r["kind"] == "train"]
+def test_it_trains_and_resume_is_exact(method, tmp_path, stop_at):  # noqa: F811
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train.train(make(method), run=uninterrupted, console=silent())
+    losses = [r["loss"] for r in records(uninterrupted) if r["kind"] == "train"]
     assert losses[-1] < 0.9 * losses[0]
 
     stop_at(STOP)
     with pytest.raises(train.Stopped):
-        train.train(make(method), run=parts, console=silent())
+        train.train(make(method), run=resumed, console=silent())
     stop_at(None)
-    train.train(make(method), run=parts, resume=True, console=silent())
-    assert lines(parts) == lines(whole)
-    ended = last_state(make(method), whole)
-    assert_equal(last_state(make(method), parts), ended)
+    train.train(make(method), run=resumed, resume=True, console=silent())
+    assert lines(resumed) == lines(uninterrupted)
+    ended = last_state(make(method), uninterrupted)
+    assert_equal(last_state(make(method), resumed), ended)
     assert (ended.extra is not None) == (method in WITH_EXTRA)
 
 
 def begin(made):
-    """First states and batches of experiments that differ in their seed."""
+    """Initial states and batches of experiments that differ in their seed."""
     with contextlib.ExitStack() as stack:
         streams = [
             stack.enter_context(
@@ -123,8 +123,8 @@ def begin(made):
     return [init(jax.random.key(e.config.seed)) for e in made], batches
 
 
-def alone(made, devices=1, wrap=None):
-    """The state of one seed after three updates, by a program of its own."""
+def single_run(made, devices=1, wrap=None):
+    """State of one seed after three updates by a single-seed program."""
     (state,), batches = begin([made])
     mesh = sharding.make_mesh(jax.devices()[:devices])
     step = (
@@ -142,8 +142,8 @@ def _bare(state):
 
 
 @every_method
-def test_seeds_of_one_program_are_those_of_a_run_alone(method):
-    """Unrolled on one device: bit for bit."""
+def test_seeds_in_one_program_equal_single_runs(method):
+    """Unrolled on one device, states are equal bit for bit."""
     made = [make(method, seed=seed) for seed in (0, 1)]
     states, batches = begin(made)
     mesh = multi_seed.mesh_of_seeds(2, jax.devices()[:1])
@@ -153,12 +153,12 @@ def test_seeds_of_one_program_are_those_of_a_run_alone(method):
         groups, _ = form.update(groups, form.pack_batches(row))
     for place, one in enumerate(made):
         state = jax.device_get(_bare(form.unpack(groups, place)))
-        assert_equal(state, alone(one)[0])
+        assert_equal(state, single_run(one)[0])
 
 
 @pytest.mark.parametrize("method", WITH_EXTRA)
 def test_train_seeds(method, tmp_path):
-    """Each seed's folder is a run of its own, `extra` included."""
+    """Each seed's folder equals that of a single run, including `extra`."""
     made = [make(method, seed=seed, steps=6) for seed in (0, 1)]
     train.train_seeds(made, run=tmp_path / "seeds", console=silent())
     train.train(made[1], run=tmp_path / "one", console=silent())
@@ -166,7 +166,7 @@ def test_train_seeds(method, tmp_path):
         last_state(made[1], run, 6)
         for run in (train.seed_folder(tmp_path / "seeds", 1), tmp_path / "one")
     ]
-    # Seeds are split over devices, and a single run's batch is: rounding differs.
+    # Seeds are split over devices, a single run splits its batch: rounding differs.
     assert relative_difference(*(_floats(state) for state in ended)) < 1e-4
     other = last_state(made[0], train.seed_folder(tmp_path / "seeds", 0), 6)
     assert relative_difference(_floats(other), _floats(ended[0])) > 1e-2
@@ -178,27 +178,30 @@ def _floats(state):
 
 @every_method
 def test_four_devices_agree_with_one(method):
-    one, four = alone(make(method)), alone(make(method), devices=4)
+    one, four = single_run(make(method)), single_run(make(method), devices=4)
     assert relative_difference(_floats(four[0]), _floats(one[0])) < 1e-5
     np.testing.assert_allclose(four[1]["loss"], one[1]["loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["reduce on plateau", "lbfgs"])
 def test_pmap_agrees_with_jit(method):
-    """The optimizer's `value` and `value_fn` are those of all devices' images."""
+    """The optimizer's `value` and `value_fn` cover the images of all devices."""
 
     def wrap(made):
         return train.pmap_step(train.supervised_step(made, axis_name=train.AXIS))
 
-    one, mapped = alone(make(method)), alone(make(method), devices=4, wrap=wrap)
+    one, mapped = (
+        single_run(make(method)),
+        single_run(make(method), devices=4, wrap=wrap),
+    )
     assert relative_difference(_floats(mapped[0]), _floats(one[0])) < 1e-5
     np.testing.assert_allclose(mapped[1]["loss"], one[1]["loss"], rtol=1e-5)
 
 
-def test_a_frozen_encoder_stays_as_it_was():
+def test_a_frozen_encoder_does_not_change():
     made = make("frozen encoder")
     (first,), _ = begin([made])
-    last = alone(made)[0]
+    last = single_run(made)[0]
     for name in ENCODER:
         for tree in ("params", "batch_stats"):
             assert_equal(_part(last, tree, name), _part(first, tree, name))

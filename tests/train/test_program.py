@@ -1,4 +1,4 @@
-"""What the compiled step is made of: nothing is wasted in it."""
+"""Operations, dtypes and donated arrays of the compiled step."""
 
 import collections
 import re
@@ -14,14 +14,14 @@ from segjax import losses, models, ops, train
 
 
 def turned(key, example):
-    """An augmentation that leaves a trace in the program: a sine."""
+    """An augmentation with an operation that is easy to find: a sine."""
     angle = jax.random.uniform(key)
     return example | {"image": jnp.sin(angle) * example["image"]}
 
 
 @pytest.fixture(scope="module")
 def half():
-    """A U-Net's step in bfloat16, with batch norm and AdamW: state, and lowered."""
+    """State and lowered step of a bfloat16 U-Net with batch norm and AdamW."""
     model = models.UNet(
         num_classes=3,
         widths=(4, 8),
@@ -53,12 +53,12 @@ def test_every_array_of_the_state_is_donated(half):
     state, _, _, compiled = half
     leaves = jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))
     size = sum(x.nbytes for x in leaves)
-    # But for the key, which no update changes, and alignment.
+    # Except the key, which updates do not change, and alignment.
     aliased = compiled.memory_analysis().alias_size_in_bytes
     assert size - 64 <= aliased <= 1.05 * size + 64
 
 
-def test_bytes_go_to_the_device_and_become_floats_there(half):
+def test_images_are_converted_to_floats_on_the_device(half):
     _, batch, lowered, _ = half
     here = next(train.to_devices([batch], train.make_mesh(jax.devices()[:1])))
     assert here["image"].dtype == jnp.uint8
@@ -66,11 +66,11 @@ def test_bytes_go_to_the_device_and_become_floats_there(half):
     assert "tensor<4x16x16x3xf32>" not in _arguments(lowered)
 
 
-def test_augmentation_is_in_the_program_of_the_step(half):
+def test_augmentation_is_part_of_the_step(half):
     assert "stablehlo.sine" in half[2].as_text()
 
 
-def test_bfloat16_computes_and_float32_is_kept(half):
+def test_the_state_is_float32_and_convolutions_are_bfloat16(half):
     state, batch, lowered, compiled = half
     new, scalars = compiled(jax.tree.map(jnp.copy, state), batch)
     for x in jax.tree.leaves((new.params, new.model_state, new.opt_state)):
@@ -82,14 +82,14 @@ def test_bfloat16_computes_and_float32_is_kept(half):
     )
     assert len(products) > 10
     kept = [p for p in products if "f32" in "".join(p).replace("bf16", "")]
-    # The head, whose logits the losses read, with its two gradients, and the overlap
-    # of Dice with its gradient: all over the three classes.
+    # The head, which is float32 for the losses, with its two gradients, and the
+    # overlap of Dice with its gradient: all over the three classes.
     assert len(kept) == 5, kept
     assert all("x3xf32" in operands for operands, _ in kept)
 
 
 def primitives(jaxpr):
-    """The names of all operations of a program, those of its parts included."""
+    """Yields the names of all operations of a program, including nested ones."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name
         for part in jax.extend.core.jaxprs_in_params(equation.params):
@@ -97,8 +97,8 @@ def primitives(jaxpr):
 
 
 @pytest.mark.parametrize("seeds", [1, 3], ids=["one", "vmapped"])
-def test_nothing_but_the_users_arithmetic(seeds):
-    """Beside the user's functions the step counts, divides and updates."""
+def test_the_step_has_only_the_users_arithmetic(seeds):
+    """Apart from the user's functions, the step counts, divides and updates."""
     model = models.SimpleCNN(num_classes=3, width=2)
     optimizer = optax.sgd(0.1)
     state = train.init_state(model, optimizer, seed=0, image_shape=(8, 8, 3))
@@ -112,7 +112,7 @@ def test_nothing_but_the_users_arithmetic(seeds):
     step = train.make_train_step(train.make_forward(model), objective, optimizer)
 
     def by_hand(state, batch):
-        """The same update, written without the library's step."""
+        """The same update, implemented without the library's step."""
 
         def loss(params):
             x = jnp.asarray(batch["image"], jnp.float32) / 255
@@ -140,19 +140,19 @@ def test_nothing_but_the_users_arithmetic(seeds):
             collections.Counter(primitives(jax.make_jaxpr(made)(*arguments).jaxpr))
         )
     assert not found[1] - found[0]
-    # The keys of the update, and a sum over the devices of pmap, which are none here.
+    # The keys of the update, and a sum over pmap's devices, of which there are none.
     more = found[0] - found[1]
     keys = {"random_fold_in", "random_split", "slice", "squeeze"}
     assert set(more) <= keys | {"convert_element_type", "reduce_sum", "add"}, more
     assert more.total() <= 10
 
 
-def test_a_digest_in_the_step_would_be_seen():
+def test_a_digest_in_the_step_would_be_detected():
     digest = jax.make_jaxpr(ops.digest)({"w": np.zeros(3, np.float32)})
     names = set(primitives(digest.jaxpr))
     assert {"shift_right_logical", "bitcast_convert_type", "xor"} <= names
 
 
 def _arguments(lowered) -> str:
-    """The line of the program that lists what it takes."""
+    """The line of the program that lists its arguments."""
     return next(x for x in lowered.as_text().splitlines() if "@main" in x)

@@ -1,4 +1,4 @@
-"""A stopped run goes on to write the lines that it would have written."""
+"""A resumed run writes the same lines as an uninterrupted one."""
 
 import signal
 
@@ -14,7 +14,7 @@ from tests.train.test_loop import records, silent
 
 
 def lines(run):
-    """Records without what a clock decides."""
+    """Records without times."""
     return [
         {k: v for k, v in record.items() if k != "images_per_second"}
         for record in records(run)
@@ -23,7 +23,7 @@ def lines(run):
 
 @pytest.fixture
 def stop_at(monkeypatch):
-    """Sends SIGTERM to this process right after an update."""
+    """Makes this process send itself SIGTERM after a given update."""
 
     def arrange(step):
         done = train.Recorder.after_step
@@ -40,38 +40,38 @@ def stop_at(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The run folder of an experiment that never stopped."""
-    run = tmp_path_factory.mktemp("record") / "whole"
+def uninterrupted(tmp_path_factory):
+    """The run folder of an uninterrupted run."""
+    run = tmp_path_factory.mktemp("record") / "uninterrupted"
     train.train(experiment(), run=run, console=silent())
     return run
 
 
 @pytest.mark.parametrize("step", [5, 6, 8, 11])
-def test_stopped_between_two_lines_the_log_goes_on_the_same(
-    tmp_path, whole, stop_at, step
+def test_a_run_stopped_between_two_lines_continues_the_log_exactly(
+    tmp_path, uninterrupted, stop_at, step
 ):
-    """Lines fall on 4, 8, 12 and evaluations on 6 and 12."""
+    """Lines are at steps 4, 8, 12 and evaluations at 6 and 12."""
     stop_at(step)
     with pytest.raises(train.Stopped):
         train.train(experiment(), run=tmp_path / "parts", console=silent())
     stop_at(None)
     train.train(experiment(), run=tmp_path / "parts", resume=True, console=silent())
-    assert lines(tmp_path / "parts") == lines(whole)
+    assert lines(tmp_path / "parts") == lines(uninterrupted)
 
 
-def test_more_steps_after_the_end_forget_the_final_evaluation(tmp_path):
-    constant = optax.sgd(1e-2)  # No schedule that would depend on the steps.
+def test_a_resume_with_more_steps_removes_the_final_evaluation(tmp_path):
+    constant = optax.sgd(1e-2)  # A schedule would depend on the number of steps.
     short = experiment(steps=6, optimizer=constant)
     train.train(short, run=tmp_path / "parts", console=silent())
     assert lines(tmp_path / "parts")[-1]["final"]
     longer = experiment(optimizer=constant)
     train.train(longer, run=tmp_path / "parts", resume=True, console=silent())
-    train.train(longer, run=tmp_path / "whole", console=silent())
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    train.train(longer, run=tmp_path / "uninterrupted", console=silent())
+    assert lines(tmp_path / "parts") == lines(tmp_path / "uninterrupted")
 
 
-def test_cut_back(tmp_path):
+def test_truncate_log(tmp_path):
     path = tmp_path / "metrics.jsonl"
     kept = '{"kind": "train", "step": 4, "loss": 1.0}\n'
     path.write_text(
@@ -87,7 +87,7 @@ def test_cut_back(tmp_path):
 
 
 class Poison:
-    """An optimizer-independent fault: the loss of one step is not a number."""
+    """An objective that is NaN for one example."""
 
     def __init__(self, objective, index):
         self.objective, self.index = objective, index
@@ -105,7 +105,7 @@ def poisoned(**config):
     return type(made)(**(vars(made) | {"objective": objective}))
 
 
-def test_a_nonfinite_update_is_left_out_and_counted(tmp_path):
+def test_a_nonfinite_update_is_skipped_and_counted(tmp_path):
     result = train.train(
         poisoned(skip_nonfinite=1), run=tmp_path / "run", console=silent()
     )
@@ -115,13 +115,13 @@ def test_a_nonfinite_update_is_left_out_and_counted(tmp_path):
     assert all(np.isfinite(r["loss"]) for r in trained)
 
 
-def test_one_too_many_stops(tmp_path):
+def test_too_many_nonfinite_updates_stop_the_run(tmp_path):
     with pytest.raises(train.NonFiniteError, match="nan at step 3") as error:
         train.train(poisoned(), run=tmp_path / "run", console=silent())
     assert error.value.step == 3
 
 
-def test_skipping_keeps_the_state_but_for_its_step(batch, objective):
+def test_a_skipped_update_changes_only_the_step(batch, objective):
     from segjax import models
 
     model = models.UNet(num_classes=3, widths=(4, 8), norm=models.layers.batch_norm)

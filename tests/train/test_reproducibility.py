@@ -1,4 +1,4 @@
-"""Digests of how a run began: what they notice, what they ignore, and what is kept."""
+"""Digests of the first steps: what changes them, what does not, what is recorded."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ def inverted():
 
 
 def lowered(made):
-    """The step of an experiment, as it is given to XLA."""
+    """The step of an experiment, as passed to XLA."""
     batch = next(made.data.train_batches(batch_size=made.config.batch_size, seed=0))
     state = train.init_state(
         made.model, made.optimizer, seed=0, image_shape=batch["image"].shape[1:]
@@ -67,8 +67,8 @@ def test_five_updates_of_each_stream(trained):
     assert len(found["initialization"]) == len(found["program"]) == 16
 
 
-def test_they_are_what_they_say(trained, mirrored):
-    """Each stream computed again, apart from the step and its scalars."""
+def test_digests_equal_those_computed_independently(trained, mirrored):
+    """Computes each stream again, independently of the step and its metrics."""
     found = trained[1]["digests"]
     batches = host(mirrored, 2)
     assert [reproducibility.batch_digest(b) for b in batches] == found["data"][:2]
@@ -82,7 +82,7 @@ def test_they_are_what_they_say(trained, mirrored):
     assert float(scalars["loss"]) == found["arithmetic"][0]["loss"]
     stored = f"{int(ops.digest(after.params)):08x}"
     assert stored == found["arithmetic"][0]["parameters"]
-    # What the model saw: the augmentation alone, digested row by row.
+    # The model's input: the augmented batch.
     key = jax.random.split(jax.random.fold_in(state.key, 0))[0]
     batch = train.augmented(mirrored.augment, key, mirrored.forward.prepare(batches[0]))
     rows = [ops.digest(jax.tree.map(lambda x, i=i: x[i], batch)) for i in range(8)]
@@ -90,7 +90,7 @@ def test_they_are_what_they_say(trained, mirrored):
     assert f"{total:08x}" == found["augmentation"][0]
 
 
-def test_a_replay_finds_the_same(trained, mirrored):
+def test_a_replay_has_equal_digests(trained, mirrored):
     assert train.replay(mirrored, steps=5) == trained[1]["digests"]
     found = train.replay(mirrored, steps=2)
     assert found["steps"] == 2
@@ -98,7 +98,7 @@ def test_a_replay_finds_the_same(trained, mirrored):
 
 
 def test_a_replay_by_one_process_of_a_run_by_two(mirrored):
-    """Its batches are digested as the first of two processes would have."""
+    """The replay digests the batches of the first of two processes."""
     config = mirrored.config
     share = mirrored.data.train_batches(
         batch_size=config.batch_size, seed=0, process_index=0, process_count=2
@@ -112,7 +112,7 @@ def test_a_replay_by_one_process_of_a_run_by_two(mirrored):
 
 
 @pytest.mark.slow
-def test_reader_processes_do_not_change_the_data(trained, mirrored):
+def test_workers_do_not_change_the_data(trained, mirrored):
     pipeline = dataclasses.replace(mirrored.data, num_workers=2)
     made = dataclasses.replace(mirrored, data=pipeline)
     found = [reproducibility.batch_digest(b) for b in host(made, 5)]
@@ -141,8 +141,8 @@ def test_the_first_stream_that_differs(trained, mirrored, change, stream):
 
 
 @pytest.mark.slow
-def test_model_and_loss_do_not_change_what_augmentation_rounds_to():
-    """XLA compiles them into one program; the digests of the batch stay apart."""
+def test_the_augmentation_digest_does_not_depend_on_model_and_loss():
+    """XLA fuses them into one program; batches are digested by a separate one."""
     several = data.augment.compose(
         data.augment.rotate(), data.augment.elastic(), data.augment.color_jitter(),
         data.augment.gaussian_noise(), data.augment.gaussian_blur(),
@@ -199,15 +199,15 @@ def test_parameters_collections_and_key_are_the_initialization(rng):
 
 
 def _nudge(tree):
-    """The tree with the last bit of its last element turned over."""
+    """Flips the last bit of the tree's last element."""
     leaves, structure = jax.tree.flatten(jax.device_get(tree))
     last = np.array(leaves[-1])
     last.reshape(-1).view(np.int32)[-1] ^= 1
     return jax.tree.unflatten(structure, [*leaves[:-1], last])
 
 
-def test_the_program_does_not_know_where_its_code_stands(tmp_path):
-    """The same augmentation from two files, at other lines, is the same program."""
+def test_the_program_digest_does_not_depend_on_the_location_of_the_code(tmp_path):
+    """The same augmentation from two files, at different lines, is the same program."""
     source = "def turned(key, example):\n    return example | {'image': %s}\n"
     found = []
     for place, (name, body) in enumerate(
@@ -230,13 +230,13 @@ def test_the_program_does_not_know_where_its_code_stands(tmp_path):
     assert "loc(" not in text
 
 
-def test_a_run_of_fewer_updates_keeps_what_there_is(tmp_path):
+def test_a_run_of_fewer_updates_has_fewer_digests(tmp_path):
     found = fit(tmp_path / "run", experiment(steps=3, eval_every=3, log_every=1))
     assert found["digests"]["steps"] == 3
     assert len(found["digests"]["data"]) == 3
 
 
-def test_a_resume_rewrites_nothing(tmp_path):
+def test_a_resume_does_not_change_digests(tmp_path):
     run = tmp_path / "run"
     short = fit(run, experiment(steps=3, eval_every=3))
     made = experiment(steps=9, eval_every=3)
@@ -248,8 +248,8 @@ def test_a_resume_rewrites_nothing(tmp_path):
     assert resumed | {"resumes": []} == short
 
 
-def test_a_resume_from_the_very_start_keeps_digests(tmp_path):
-    """A run that was killed before its first line of the log has none yet."""
+def test_a_resume_from_step_0_records_digests(tmp_path):
+    """A run that was killed before its first line of the log has no digests."""
     run = tmp_path / "run"
     made = experiment()
     broken = dataclasses.replace(made, data=Breaks(made.data))
@@ -267,7 +267,7 @@ class Breaks(Around):
         raise FloatingPointError
 
 
-def test_nothing_is_gathered_where_nothing_is_asked_for(batch):
+def test_a_recorder_of_no_steps_records_nothing(batch):
     found = reproducibility.DigestRecorder()
     assert list(found.batches([batch])) == [batch]
     found.rows([{"loss": 1.0}])

@@ -1,4 +1,4 @@
-"""What resuming finds: a damaged checkpoint, none at all, another process."""
+"""Resuming with damaged or missing checkpoints, changed data, or another process."""
 
 import dataclasses
 import json
@@ -36,15 +36,15 @@ def final_state(run):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "whole"
+def uninterrupted(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "uninterrupted"
     train.train(config(), run=run, console=silent())
     return run
 
 
 @pytest.fixture
-def run(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "run")
+def run(uninterrupted, tmp_path):
+    return shutil.copytree(uninterrupted, tmp_path / "run")
 
 
 def resume(run):
@@ -53,14 +53,14 @@ def resume(run):
     return console.file.getvalue().splitlines()
 
 
-def assert_same(run, whole):
-    assert lines(run) == lines(whole)
-    one, two = final_state(run), final_state(whole)
+def assert_same(run, uninterrupted):
+    assert lines(run) == lines(uninterrupted)
+    one, two = final_state(run), final_state(uninterrupted)
     jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
     jax.tree.map(np.testing.assert_array_equal, one.opt_state, two.opt_state)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_end_is_the_same(run, whole):
+def test_a_damaged_checkpoint_is_named_and_the_result_is_equal(run, uninterrupted):
     kept = train.Checkpoints(run / "checkpoints", monitor="mean_iou")
     newest, before = kept.steps[-1], kept.steps[-2]
     kept.close()
@@ -71,10 +71,10 @@ def test_a_damaged_checkpoint_is_named_and_the_end_is_the_same(run, whole):
     assert "arrays/state/_METADATA has 100 bytes of" in said[0]
     assert said[0].endswith("; it is not used.")
     assert said[1] == f"Continuing from the checkpoint of step {before}."
-    assert_same(run, whole)
+    assert_same(run, uninterrupted)
 
 
-def test_without_a_whole_checkpoint_there_is_an_error(run):
+def test_without_an_intact_checkpoint_resume_is_an_error(run):
     for path in run.glob("checkpoints/*/checksums.json"):
         path.unlink()
     with pytest.raises(
@@ -83,26 +83,26 @@ def test_without_a_whole_checkpoint_there_is_an_error(run):
         resume(run)
 
 
-def test_killed_before_its_first_checkpoint_a_run_starts_over(run, whole):
+def test_a_run_killed_before_its_first_checkpoint_restarts(run, uninterrupted):
     shutil.rmtree(run / "checkpoints")
-    # It wrote nothing else by then.
+    # Nothing else was written by then.
     (run / "metrics.jsonl").unlink()
     (run / "result.json").unlink()
     assert resume(run)[0].endswith("ended before its first checkpoint; restarting.")
-    assert_same(run, whole)
+    assert_same(run, uninterrupted)
 
 
-def test_a_run_that_is_being_written_is_left_alone(run, whole):
+def test_a_run_that_another_process_trains_is_refused(run, uninterrupted):
     before = (run / "run.json").read_bytes()
     with train.locked(run):
         with pytest.raises(ValueError, match=f"written by process {os.getpid()} on"):
             resume(run)
     assert (run / "run.json").read_bytes() == before
-    assert lines(run) == lines(whole)
+    assert lines(run) == lines(uninterrupted)
 
 
 def worse_and_worse(**parts):
-    """Its loss grows, so the first evaluation is the best and the last is not."""
+    """An experiment whose loss grows, so its first evaluation is the best."""
     return experiment(
         optimizer=optax.sgd(-0.05), monitor="loss", mode="min",
         steps=4 * EVERY, eval_every=EVERY, **parts,
@@ -110,8 +110,8 @@ def worse_and_worse(**parts):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_finished_run_whose_best_is_not_its_last_ends_again(tmp_path, seeds):
-    """As after a kill between the last checkpoint and result.json."""
+def test_a_finished_run_whose_best_is_not_its_last_can_be_resumed(tmp_path, seeds):
+    """Simulates a kill between the last checkpoint and result.json."""
     made = [worse_and_worse(seed=seed) for seed in range(seeds)]
 
     def run(**options):
@@ -138,7 +138,7 @@ def test_a_refused_resume_changes_nothing(run):
     assert after == before | {run / "lock": (run / "lock").read_bytes()}
 
 
-def test_a_run_that_is_refused_before_training_leaves_its_folder_free(tmp_path):
+def test_an_error_before_training_leaves_the_folder_usable(tmp_path):
     with pytest.raises(ValueError, match="monitor needs one of"):
         train.train(
             experiment(monitor="mean_oui"), run=tmp_path / "run", console=silent()
@@ -153,7 +153,7 @@ def files(run):
 
 
 def refused(run, match, **options):
-    """Resuming ends in one line that matches, and changes nothing."""
+    """Asserts that resuming raises an error that matches, and changes nothing."""
     before = files(run)
     made = options.pop("experiment", config())
     with pytest.raises(ValueError, match=match) as error:
@@ -170,13 +170,13 @@ def test_lost_checkpoints_are_not_trained_over(run, kept):
     refused(run, "checkpoints has no checkpoint, but .* has been trained")
 
 
-def test_killed_while_it_first_saved_a_run_starts_over(run, whole):
-    """Updates made beside the first save may be in the log."""
+def test_killed_while_it_first_saved_a_run_starts_over(run, uninterrupted):
+    """The log may have updates made during the first save."""
     shutil.rmtree(run / "checkpoints")
     (run / "result.json").unlink()
     (run / "checkpoints/0.part").mkdir(parents=True)
     assert resume(run)[0].endswith("restarting.")
-    assert_same(run, whole)
+    assert_same(run, uninterrupted)
 
 
 def test_swapped_checkpoints_are_damaged(run):
@@ -199,7 +199,7 @@ def test_other_data_are_refused_unless_allowed(run):
     (resumed,) = json.loads((run / "run.json").read_text())["resumes"]
     before = json.loads((run / "run.json").read_text())["data"]["fingerprint"]
     assert resumed["changed"] == {"data": [before, now]}
-    # Allowed once: these are the run's data from here on.
+    # Once allowed, these are the run's data.
     train.train(made, run=run, resume=True, console=silent())
     refused(run, "the data")
 
@@ -219,11 +219,11 @@ def test_a_damaged_line_of_the_log_is_named(run, damage):
     refused(run, r"metrics\.jsonl is damaged: line 2 is no record")
 
 
-def test_a_torn_last_line_is_no_damage(run, whole):
+def test_a_torn_last_line_is_no_damage(run, uninterrupted):
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b'{"kind": "train", "na\xc3')
     resume(run)
-    assert_same(run, whole)
+    assert_same(run, uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_damaged_manifest_is_named(run, damage):
 
 
 @pytest.mark.parametrize("name", ["flags", "data", "script", "code", "devices"])
-def test_an_entry_of_another_type_is_named(run, name):
+def test_a_manifest_entry_of_another_type_is_named(run, name):
     found = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(found | {name: 3}))
     refused(run, rf"run\.json is damaged .*\$\.{name}")

@@ -1,4 +1,4 @@
-"""One program for several seeds makes the steps of each seed's own program."""
+"""One program for several seeds gives the states of single-seed programs."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def experiments(make):
 
 
 def start(made):
-    """Initial states and endless batches of experiments that differ in their seed."""
+    """Initial states and batch streams of experiments that differ in their seed."""
     shape = next(made[0].data.train_batches(batch_size=1, seed=0))["image"].shape[1:]
     init = train.initializer(made[0], {"image": ("uint8", shape)})
     states = [init(jax.random.key(e.config.seed)) for e in made]
@@ -36,8 +36,8 @@ def start(made):
     return states, streams
 
 
-def alone(made):
-    """Last states of the seeds, each trained by a program of its own on one device."""
+def single_runs(made):
+    """Final states of the seeds, each trained by a one-seed program on one device."""
     states, streams = start(made)
     mesh = sharding.make_mesh(jax.devices()[:1])
     step = sharding.jit_step(build_step(made[0]), mesh)
@@ -49,7 +49,7 @@ def alone(made):
 
 
 def at_once(made, form, devices):
-    """Last states of the seeds, trained by one program."""
+    """Final states of the seeds, trained by one program."""
     states, streams = start(made)
     mesh = multi_seed.mesh_of_seeds(SEEDS, jax.devices()[:devices])
     form = FORMS[form](build_step(made[0]), mesh)
@@ -75,7 +75,7 @@ def difference(a, b):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Augmented scenes, momentum, dropout-free: and what its seeds come to alone."""
+    """An experiment with augmentation and momentum, and the states of single runs."""
     made = experiments(
         lambda seed: experiment(
             seed=seed,
@@ -85,12 +85,12 @@ def scenes():
             model=models.SimpleCNN(num_classes=3, width=8),
         )
     )
-    return made, alone(made)
+    return made, single_runs(made)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("form", FORMS)
-def test_parameters_are_those_of_a_run_alone(scenes, form, devices):
+def test_parameters_equal_those_of_single_runs(scenes, form, devices):
     made, solo = scenes
     several = at_once(made, form, devices)
     assert_near(several, solo)
@@ -123,21 +123,21 @@ def digits_unet(**changes):
 
 
 @pytest.mark.slow
-def test_digits_with_batch_norm_and_adamw_bit_for_bit():
+def test_digits_with_batch_norm_and_adamw_are_equal_bit_for_bit():
     made = experiments(lambda seed: digits_unet(seed=seed, optimizer=optax.adamw(3e-3)))
-    assert difference(at_once(made, "unrolled", 1), alone(made)) == 0.0
+    assert difference(at_once(made, "unrolled", 1), single_runs(made)) == 0.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("form", "devices"), [("unrolled", 4), ("vmapped", 1)])
-def test_digits_with_batch_norm_where_rounding_differs(form, devices):
-    # Not AdamW: it divides gradients that are rounding only by their own size. Nor a
-    # high rate: what flips a ReLU's sign grows with it.
+def test_digits_with_batch_norm_are_equal_to_rounding(form, devices):
+    # Not AdamW, which amplifies gradients that are only rounding, and not a high
+    # rate, with which more ReLUs change their sign.
     made = experiments(lambda seed: digits_unet(seed=seed, optimizer=optax.sgd(0.02)))
-    assert_near(at_once(made, form, devices), alone(made))
+    assert_near(at_once(made, form, devices), single_runs(made))
 
 
-def test_each_device_has_its_seeds():
+def test_each_device_holds_its_own_seeds():
     trees = [{"x": np.full(3, i)} for i in range(4)]
     step = lambda state, batch: (state, {})  # noqa: E731
     for make in FORMS.values():
@@ -156,7 +156,7 @@ def test_devices_that_divide_the_seeds(seeds, devices, used):
     assert multi_seed.mesh_of_seeds(seeds, jax.devices()[:devices]).size == used
 
 
-def test_the_form_suits_the_device(monkeypatch):
+def test_cpus_unroll_and_gpus_vmap(monkeypatch):
     step = lambda state, batch: (state, {})  # noqa: E731
     mesh = multi_seed.mesh_of_seeds(4, jax.devices()[:2])
     assert multi_seed.fastest(step, mesh=mesh, seeds=4).rows == 2  # Unrolled.

@@ -1,4 +1,4 @@
-"""Several seeds end to end on small scenes: each folder is that of a run alone."""
+"""Several seeds end to end on small scenes: each folder equals a single run's."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ SEEDS = (3, 0, 1, 7)
 
 
 class Watched(Around):
-    """Data that keeps the digest of each training batch, and may do something first."""
+    """Data that records the digest of each training batch, after calling `before`."""
 
     def __init__(self, inner, before=lambda number, batch: batch):
         super().__init__(inner)
@@ -51,7 +51,7 @@ def silent():
     return Console(file=io.StringIO(), width=100)
 
 
-def together(run, *, resume=False, **config):
+def train_all(run, *, resume=False, **config):
     experiments = [made(seed, **config) for seed in SEEDS]
     return train.train_seeds(experiments, run=run, resume=resume, console=silent())
 
@@ -79,17 +79,17 @@ def assert_same_run(a, b):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """One of the seeds, as a run of its own: folder, result and batches."""
-    run = tmp_path_factory.mktemp("alone") / "run"
+def single(tmp_path_factory):
+    """A single run of one of the seeds: folder, result and batches."""
+    run = tmp_path_factory.mktemp("single") / "run"
     watched = Watched(made(1).data)
     result = train.train(made(1, watched=watched), run=run, console=silent())
     return run, result, watched.seen
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """All seeds at once, and what was printed."""
+def all_seeds(tmp_path_factory):
+    """All seeds in one program, and the printed text."""
     run = tmp_path_factory.mktemp("seeds") / "run"
     console = silent()
     experiments = [made(seed) for seed in SEEDS]
@@ -97,9 +97,9 @@ def whole(tmp_path_factory):
     return run, results, console.file.getvalue()
 
 
-def test_a_seed_comes_to_what_it_comes_to_alone(alone, whole):
-    run, result, _ = alone
-    folder = whole[0] / "seed-1"
+def test_each_seed_equals_a_single_run_to_rounding(single, all_seeds):
+    run, result, _ = single
+    folder = all_seeds[0] / "seed-1"
     mine, own = last_state(folder), last_state(run)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
@@ -110,28 +110,28 @@ def test_a_seed_comes_to_what_it_comes_to_alone(alone, whole):
     for one, other in zip(records(folder), records(run), strict=True):
         assert one.keys() == other.keys()
         assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-4)
-    assert whole[1][2]["metrics"] == pytest.approx(result["metrics"], abs=1e-3)
+    assert all_seeds[1][2]["metrics"] == pytest.approx(result["metrics"], abs=1e-3)
 
 
-def test_batches_are_those_of_a_run_alone(alone, tmp_path):
+def test_batches_equal_those_of_a_single_run(single, tmp_path):
     watched = {seed: Watched(made(seed).data) for seed in SEEDS}
     experiments = [made(seed, watched=watched[seed]) for seed in SEEDS]
     train.train_seeds(experiments, run=tmp_path / "run", console=silent())
-    assert watched[1].seen[:20] == alone[2][:20]
+    assert watched[1].seen[:20] == single[2][:20]
     assert len({one.seen[0] for one in watched.values()}) == 4
 
 
-def test_digests_are_those_of_a_run_alone(alone, whole):
+def test_digests_equal_those_of_a_single_run(single, all_seeds):
     own, mine = (
         json.loads((run / "run.json").read_text())["digests"]
-        for run in (alone[0], whole[0] / "seed-1")
+        for run in (single[0], all_seeds[0] / "seed-1")
     )
     for stream in ("initialization", "data", "augmentation"):
         assert own[stream] == mine[stream]
 
 
-def test_each_folder_is_a_run(whole):
-    run, results, printed = whole
+def test_each_folder_is_a_run(all_seeds):
+    run, results, printed = all_seeds
     for seed, result in zip(SEEDS, results, strict=True):
         folder = run / f"seed-{seed}"
         assert json.loads((folder / "result.json").read_text()) == result
@@ -153,8 +153,8 @@ def test_one_bar_and_the_lines_of_all_above_it(tmp_path):
     assert "Training" in plain
 
 
-def test_a_folder_goes_on_by_itself(whole, tmp_path):
-    shutil.copytree(whole[0] / "seed-7", tmp_path / "run")
+def test_one_folder_can_be_resumed_as_a_single_run(all_seeds, tmp_path):
+    shutil.copytree(all_seeds[0] / "seed-7", tmp_path / "run")
     result = train.train(
         made(7, steps=24), run=tmp_path / "run", resume=True, console=silent()
     )
@@ -162,9 +162,9 @@ def test_a_folder_goes_on_by_itself(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_saves_all_and_resume_equals_not_stopping(whole, tmp_path):
+def test_a_signal_saves_all_seeds_and_resume_is_exact(all_seeds, tmp_path):
     def interrupt(number, batch):
-        if number == 15:  # Which is read while step 14 is made.
+        if number == 15:  # Read during step 14.
             os.kill(os.getpid(), signal.SIGTERM)
         return batch
 
@@ -175,14 +175,14 @@ def test_a_signal_saves_all_and_resume_equals_not_stopping(whole, tmp_path):
     with pytest.raises(train.Stopped) as stopped:
         train.train_seeds(experiments, run=run, console=silent())
     assert stopped.value.step == 14  # Between two lines of the log.
-    together(run, resume=True)
+    train_all(run, resume=True)
     for seed in SEEDS:
-        assert_same_run(run / f"seed-{seed}", whole[0] / f"seed-{seed}")
+        assert_same_run(run / f"seed-{seed}", all_seeds[0] / f"seed-{seed}")
 
 
-def test_resume_from_the_newest_step_that_all_have(whole, tmp_path):
+def test_resume_from_the_newest_step_that_all_have(all_seeds, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(whole[0], run)
+    shutil.copytree(all_seeds[0], run)
     for seed in SEEDS:  # As if killed while the last checkpoints were written.
         (run / f"seed-{seed}/result.json").unlink()
     shutil.rmtree(run / "seed-0/checkpoints/20")
@@ -196,22 +196,22 @@ def test_resume_from_the_newest_step_that_all_have(whole, tmp_path):
     assert "seed-7/checkpoints/20 is damaged" in printed.replace("\n", "")
     assert "Continuing from the checkpoints of step 16." in printed
     for seed in SEEDS:
-        assert_same_run(run / f"seed-{seed}", whole[0] / f"seed-{seed}")
+        assert_same_run(run / f"seed-{seed}", all_seeds[0] / f"seed-{seed}")
 
 
-def test_resume_without_a_common_step(whole, tmp_path):
+def test_resume_without_a_common_step(all_seeds, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(whole[0], run)
+    shutil.copytree(all_seeds[0], run)
     shutil.rmtree(run / "seed-3/checkpoints/16")
     for folder in (run / "seed-0/checkpoints").iterdir():
         if folder.name != "16":
             shutil.rmtree(folder)
     (run / "seed-3/checkpoints/20/checksums.json").unlink()
     with pytest.raises(ValueError, match=r"no step of which all.*seed-0 has 16"):
-        together(run, resume=True)
+        train_all(run, resume=True)
 
 
-def test_the_seed_that_diverges_is_named(tmp_path):
+def test_a_diverging_seed_is_named(tmp_path):
     def spoiled(number, batch):
         if number == 11:
             batch = batch | {"weight": np.full_like(batch["weight"], np.nan)}
@@ -230,10 +230,10 @@ def test_the_seed_that_diverges_is_named(tmp_path):
         assert not (run / f"seed-{seed}/result.json").exists()
 
 
-def test_equal_data_is_kept_once():
+def test_equal_data_is_shared():
     scenes = dataset()
     shared = [made(seed, dataset_=scenes) for seed in (0, 1)]
-    other = Watched(made(2).data)  # With the same fingerprint, and other batches.
+    other = Watched(made(2).data)  # The same fingerprint, but other batches.
     experiments = [*shared, made(2, watched=other)]
     found = multi_seed.share_equal_data(experiments)
     assert found[0].data is found[1].data
@@ -241,7 +241,7 @@ def test_equal_data_is_kept_once():
     assert found[2].data is other
 
 
-def test_messages(whole, tmp_path):
+def test_messages(all_seeds, tmp_path):
     def call(*experiments, run=tmp_path / "run"):
         train.train_seeds(list(experiments), run=run, console=silent())
 
@@ -254,7 +254,7 @@ def test_messages(whole, tmp_path):
     with pytest.raises(ValueError, match="over 4 devices, got 6"):
         call(made(1, batch_size=6))
     with pytest.raises(ValueError, match="not empty"):
-        call(made(1), run=whole[0])
+        call(made(1), run=all_seeds[0])
     with pytest.raises(ValueError, match="seed-9 has none"):
-        train.train_seeds([made(9)], run=whole[0], resume=True, console=silent())
+        train.train_seeds([made(9)], run=all_seeds[0], resume=True, console=silent())
     assert not (tmp_path / "run").exists()

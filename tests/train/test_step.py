@@ -19,7 +19,7 @@ MODELS = {
 
 
 def loss_apart(params, model, objective, batch):
-    """The mean over weighted examples, written without the step."""
+    """The weighted mean over examples, implemented without the step."""
     logits = model.apply({"params": params}, batch["image"] / np.float32(255))
     terms = objective(logits, batch)
     per_image = sum(terms.values())
@@ -55,7 +55,7 @@ def test_plain_sgd_is_w_minus_lr_times_gradient(name, batch, objective):
 
 
 def test_gradient_matches_finite_differences_in_float64(batch, objective):
-    """Not only equal to JAX's own gradient: equal to a difference quotient."""
+    """Compares with a difference quotient, independent of JAX's gradient."""
     model = models.SimpleCNN(num_classes=3, width=2)
     with jax.enable_x64(True):
         params = jax.tree.map(
@@ -78,7 +78,7 @@ def test_gradient_matches_finite_differences_in_float64(batch, objective):
     np.testing.assert_allclose(grad, quotient, rtol=5e-3, atol=1e-4)
 
 
-def test_scalars_are_the_terms_and_their_sum(batch, objective):
+def test_metrics_are_the_terms_and_their_sum(batch, objective):
     model, optimizer = MODELS["simple_cnn"], optax.sgd(0.0)
     state = train.init_state(model, optimizer, seed=0, image_shape=(16, 16, 3))
     step = jax.jit(
@@ -91,7 +91,7 @@ def test_scalars_are_the_terms_and_their_sum(batch, objective):
     np.testing.assert_allclose(
         scalars["loss"], scalars["loss/ce"] + scalars["loss/dice"], rtol=1e-6
     )
-    # A learning rate of 0 changes nothing but the count.
+    # A learning rate of 0 changes only the count.
     jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
 
@@ -113,7 +113,7 @@ def test_examples_of_weight_zero_change_nothing(batch, objective):
 
 
 def test_augmentation_depends_on_seed_step_and_index_alone(batch, objective):
-    """Permuting a batch permutes what its examples become."""
+    """Permuting a batch permutes the augmented examples."""
 
     def noise(key, example):
         image = example["image"] + jax.random.normal(key, example["image"].shape)
@@ -130,7 +130,7 @@ def test_augmentation_depends_on_seed_step_and_index_alone(batch, objective):
     assert not np.allclose(other, once)
 
 
-def test_a_wrong_dtype_is_caught_at_the_step(batch, objective):
+def test_a_wrong_dtype_is_an_error(batch, objective):
     model, optimizer = MODELS["simple_cnn"], optax.sgd(0.1)
     state = train.init_state(model, optimizer, seed=0, image_shape=(16, 16, 3))
     step = train.make_train_step(train.make_forward(model), objective, optimizer)
@@ -139,7 +139,7 @@ def test_a_wrong_dtype_is_caught_at_the_step(batch, objective):
 
 
 def test_training_starts_from_given_variables(objective):
-    """They replace fresh ones, are copied, and the optimizer begins with them."""
+    """They replace the initial ones, are copied, and initialize the optimizer."""
     model, optimizer = MODELS["simple_cnn"], train.with_ema(optax.sgd(0.1), decay=0.9)
     options = {"seed": 0, "image_shape": (16, 16, 3)}
     given = jnp.full((3, 3, 3, 16), 0.5)

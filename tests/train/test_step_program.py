@@ -1,7 +1,7 @@
-"""The compiled step has the user's arithmetic in it and nothing else.
+"""The compiled step contains only the user's arithmetic.
 
-No branch, no callback to the host, and no mixing of bits but where random bits become
-random numbers: a digest of the state or the batch inside the step is found.
+It has no branch, no host callback, and no bit operations except those that turn random
+bits into random numbers, so a digest of the state or the batch is detected.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ MIXING = ("shift_right_logical", "bitcast_convert_type", "population_count", "cl
 
 
 def foreign(jaxpr, drawn=()):
-    """Names of what does not belong into a step, with programs inside programs.
+    """Names of operations that do not belong in a step, including nested programs.
 
     Args:
-        jaxpr: Of the program.
-        drawn: For each of its arguments, whether it was made of random bits alone.
+        jaxpr: The program.
+        drawn: For each of its arguments, whether it depends only on random bits.
     """
     found, pure = [], {v for v, yes in zip(jaxpr.invars, drawn, strict=False) if yes}
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         inputs = [x for x in eqn.invars if not isinstance(x, Literal)]
-        # Of random bits and constants alone, so not of the state or the batch.
+        # Depends on random bits and constants, not on the state or the batch.
         random = name == "random_bits" or (inputs and all(x in pure for x in inputs))
         if name == "cond" or "callback" in name or (name in MIXING and not random):
             found.append(name)
@@ -56,7 +56,7 @@ def _inside(eqn):
 
 
 def noisy(key, example):
-    """Random numbers of two kinds, next to the flip's."""
+    """Draws two kinds of random numbers, besides the flip's."""
     example = data.augment.horizontal_flip(key, example)
     image = example["image"] + 0.1 * jax.random.normal(key, example["image"].shape)
     return example | {"image": image * jax.random.uniform(key, ())}
@@ -78,7 +78,7 @@ EXPERIMENTS = {"supervised": supervised, "mean teacher": of_a_teacher}
 
 
 def program(made, seeds=1, vmapped=False):
-    """The jaxpr of what the loop compiles, for one seed or several."""
+    """The jaxpr that the loop compiles, for one seed or several."""
     batch = next(made.data.train_batches(batch_size=8, seed=0))
     spec = train.batch_spec(batch)
     state = train.initializer(made, spec)(jax.random.key(0))
@@ -93,11 +93,11 @@ def program(made, seeds=1, vmapped=False):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_step_is_the_users_arithmetic(name):
+def test_a_step_has_only_the_users_arithmetic(name):
     made = EXPERIMENTS[name]()
     for options in ({}, {"seeds": 2}, {"seeds": 2, "vmapped": True}):
         jaxpr = program(made, **options)
-        assert "random_bits" in str(jaxpr)  # There is something to tell apart.
+        assert "random_bits" in str(jaxpr)  # The program has random bits.
         assert "conv_general_dilated" in str(jaxpr)
         assert foreign(jaxpr) == []
 
@@ -130,7 +130,7 @@ def with_digest(of):
     ],
     ids=["parameters", "images", "key", "branch", "callback"],
 )
-def test_what_is_added_to_a_step_is_found(of):
+def test_a_digest_added_to_a_step_is_detected(of):
     made = dataclasses.replace(supervised(), step=with_digest(of))
     for options in ({}, {"seeds": 2}):
         assert foreign(program(made, **options))

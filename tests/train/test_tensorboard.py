@@ -1,4 +1,4 @@
-"""Event files hold what TensorBoard shows, and a full disk is an error, not a wait."""
+"""Event files for TensorBoard; a full disk is an error, not a hang."""
 
 import errno
 import io
@@ -13,7 +13,7 @@ from segjax import train
 
 
 def events(folder):
-    """All events of a folder, by TFRecord's framing: length, check, bytes, check."""
+    """Reads all events of a folder. A TFRecord is length, CRC, bytes, CRC."""
     found = []
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
@@ -39,8 +39,8 @@ def test_scalars_and_pictures(tmp_path):
     np.testing.assert_array_equal(np.asarray(png), picture)
 
 
-def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
-    """TensorBoard drops events whose step is that of the mark, or above it."""
+def test_a_resume_removes_only_later_steps(tmp_path):
+    """TensorBoard drops events at or after the step of a START event."""
     with train.TensorBoardWriter(tmp_path) as tensorboard:
         tensorboard.drop_after(20)
     mark = events(tmp_path)[-1]
@@ -48,7 +48,7 @@ def test_a_resumed_run_takes_back_later_steps_only(tmp_path):
     assert mark.step == 21
 
 
-def test_two_boards_at_once_write_two_files(tmp_path):
+def test_two_writers_at_once_write_two_files(tmp_path):
     with (
         train.TensorBoardWriter(tmp_path) as one,
         train.TensorBoardWriter(tmp_path) as two,

@@ -1,4 +1,4 @@
-"""Maps beside the image reach the objective, and move with it."""
+"""Maps are transformed with their image and reach the objective."""
 
 import io
 
@@ -16,7 +16,7 @@ SIDE = 24
 
 
 def scenes(count=12):
-    """Two nearly touching squares, their numbers, and a map that is also a channel."""
+    """Two nearly touching squares, their instance ids, and a map equal to a channel."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, SIDE, SIDE, 3)).astype(np.uint8)
     instances = np.zeros((count, SIDE, SIDE), np.uint16)
@@ -69,8 +69,8 @@ MOVES = {
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_a_map_moves_with_its_image(name):
-    """The linear map is the image's first channel; the numbers agree with the label."""
+def test_a_map_is_transformed_with_its_image(name):
+    """The linear map equals the image's first channel; the ids agree with the label."""
     experiment = made(MAPS["given"], MOVES[name])
     batch = next(experiment.data.train_batches(batch_size=8, seed=0))
     moved = jax.jit(
@@ -89,8 +89,8 @@ def test_a_map_moves_with_its_image(name):
     assert set(np.unique(moved["instances"])) <= {0, 1, 2}
 
 
-def test_the_step_weighs_by_the_moved_map():
-    """One update equals one by hand on the batch transformed as a whole."""
+def test_the_step_uses_the_transformed_weights():
+    """One update equals one computed by hand on the transformed batch."""
     experiment = made(MAPS["given"], augment.horizontal_flip)
     batch = next(experiment.data.train_batches(batch_size=4, seed=0))
     init = train.initializer(experiment, train.batch_spec(batch))

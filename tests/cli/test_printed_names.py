@@ -1,4 +1,4 @@
-"""Names of users and strangers: printed as they are, executed by no spreadsheet."""
+"""Names from files are printed unchanged and are not formulas in the CSV."""
 
 import csv
 
@@ -16,7 +16,7 @@ COLUMNS = {
 }
 
 
-def test_classes_are_printed_as_they_are(segjax, tmp_path):
+def test_class_names_are_printed_unchanged(segjax, tmp_path):
     source = write_scenes(tmp_path / "scenes", count=4)
     (source / "classes.txt").write_text("lane [solid]\n[/]\n:smile:\n")
     got = segjax("data", "prepare", "folder", "--source", source)
@@ -24,7 +24,7 @@ def test_classes_are_printed_as_they_are(segjax, tmp_path):
     assert "Classes: lane [solid], [/], :smile:" in got.out
 
 
-def test_names_in_the_table_of_inspect_are_as_they_are(capsys):
+def test_names_in_the_table_of_inspect_are_unchanged(capsys):
     console = Console(markup=False, emoji=False, width=200)
     console.print(inspect._table(COLUMNS, "[red]: train"))
     printed = capsys.readouterr().out
