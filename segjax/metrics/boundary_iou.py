@@ -12,6 +12,7 @@ from segjax.metrics import common
 from segjax.metrics.common import Masks
 from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -25,7 +26,7 @@ def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
         mask: [..., H, W].
         width: In pixels, at least 1.
     """
-    mask = jnp.asarray(mask) != 0
+    mask = jnp.asarray(checks.as_mask("mask", mask))
     inner = mask
     for axis in (-2, -1):
         pad = [(0, 0)] * mask.ndim

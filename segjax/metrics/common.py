@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Integer
 
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
 Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
@@ -51,7 +52,8 @@ def masked_labels(
             f"{logits.shape[-1]}. Set the model's num_classes."
         )
     check_one_size(logits, batch["label"])
-    valid = batch["valid"] & (batch["weight"] > 0)[:, None, None]
+    valid = checks.as_mask("valid", batch["valid"])
+    valid = valid & (batch["weight"] > 0)[:, None, None]
     labels = batch["label"]
     return jnp.where(valid, labels, 0).astype(jnp.int32), valid
 

@@ -10,6 +10,7 @@ from segjax.errors import UserError
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.common import check_one_size
 from segjax.metrics.contingency import connected_components
+from segjax.ops import checks
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
 ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
@@ -91,7 +92,7 @@ def _objects(
         # Padding rows are dropped before the slow part.
         kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
         rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
-        valid = rows["valid"]
+        valid = np.asarray(checks.as_mask("valid", rows["valid"]))
         predicted = np.asarray(arrays["predicted"])[kept] & valid
         predicted = connected_components(predicted, connectivity=connectivity)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)

@@ -13,6 +13,7 @@ from segjax.metrics.common import check_one_size
 from segjax.metrics.contingency import Ids, connected_components, contingency
 from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import PerImage, RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Logits, MetricFn
 
 _SCORES = ("v_rand", "v_rand_split", "v_rand_merge")
@@ -49,7 +50,8 @@ def v_rand(
         challenge uses the best threshold of the probability map, as
         `best_threshold_rand` does; it also thins boundaries, which this does not.
     """
-    table = contingency(predicted, truth, valid & (np.asarray(truth) > 0))
+    valid = np.asarray(checks.as_mask("valid", valid))
+    table = contingency(predicted, truth, valid & (np.asarray(truth) != 0))
     if not len(table.pixels):
         return dict.fromkeys(_SCORES, float("nan"))
     joined = table.predicted > 0
@@ -140,7 +142,7 @@ def best_threshold_rand(
         return {"above": jnp.stack([probs > t for t in thresholds], axis=1)}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
-        valid = np.asarray(batch["valid"])
+        valid = np.asarray(checks.as_mask("valid", batch["valid"]))
         truth = (np.asarray(batch["label"]) == foreground) & valid
         truth = connected_components(truth, connectivity=connectivity)
         columns = []

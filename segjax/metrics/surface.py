@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +10,7 @@ from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.common import Masks
 from segjax.metrics.rows import PerImage
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Logits, MetricFn
 
 
@@ -26,7 +26,7 @@ def outline(mask: Masks) -> Masks:
         [..., H, W]; empty for an empty mask, the edge of the image if all pixels are
         True.
     """
-    mask = jnp.asarray(mask) != 0  # `~` does not negate integer masks.
+    mask = jnp.asarray(checks.as_mask("mask", mask))
     padded = jnp.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
     inner = padded[..., :-2, 1:-1] & padded[..., 2:, 1:-1]
     inner &= padded[..., 1:-1, :-2] & padded[..., 1:-1, 2:]
@@ -76,7 +76,7 @@ def surface_scores(
         the larger of the percentiles of the two directions, not one percentile of both
         together.
     """
-    chex.assert_equal_shape([predicted, truth])
+    checks.shapes(predicted=(predicted, "... H W"), truth=(truth, "... H W"))
     if tolerance < 0:
         raise UserError(
             f"tolerance needs a distance of at least 0, in the unit of spacing, got "
