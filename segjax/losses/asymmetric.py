@@ -227,7 +227,7 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
     tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite gradient at 0.
     # XLA vectorizes exp and log on CPUs, but not `**`.
     power = jnp.exp(exponent * jnp.log(jnp.maximum(x, tiny)))
-    return jnp.where(x > tiny, power, 0)
+    return jnp.where(x <= tiny, 0, power)  # NaN stays NaN.
 
 
 def _check_alpha_beta(alpha: float, beta: float) -> None:

@@ -4,6 +4,8 @@ Only values that are known without waiting for a program, such as NumPy arrays a
 arguments of a call outside `jit`, are looked at; under `jit` shapes and dtypes are.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,13 +92,13 @@ def as_class_ids(
             f"{name} needs class ids of an integer dtype, got {ids.dtype}. Convert "
             f"them: {name}.astype('int32')."
         )
-    if num_classes and not isinstance(ids, jax.core.Tracer):
+    if num_classes:
         _check_range(name, ids, num_classes, valid)
     return jnp.asarray(ids, jnp.int32)
 
 
 def _check_range(name: str, ids: Array, num_classes: int, valid: Array | None) -> None:
-    if isinstance(valid, jax.core.Tracer):
+    if not all(map(is_known, (ids, valid))):
         return
     known = np.asarray(ids)
     known = known if valid is None else known[np.broadcast_to(valid, known.shape)]
@@ -107,6 +109,13 @@ def _check_range(name: str, ids: Array, num_classes: int, valid: Array | None) -
             f"{wrong[0]} at {wrong.size} of {known.size} pixels. Set `valid` to False "
             f"at pixels to ignore: valid = {name} != {wrong[0]}."
         )
+
+
+def is_known(x: Any) -> bool:
+    """Whether values can be read: not when traced, nor spread over processes."""
+    if isinstance(x, jax.core.Tracer):
+        return False
+    return not isinstance(x, jax.Array) or x.is_fully_addressable
 
 
 def as_floats(name: str, values: Array) -> jax.Array:
