@@ -107,7 +107,8 @@ class BoundaryIoU(RowMetric):
         scores = {"mean_boundary_iou": nanmean(iou)}
         for name, value in zip(self.classes, iou, strict=True):
             scores[f"boundary_iou/{name}"] = float(value)
-        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(scores | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -147,7 +148,7 @@ def boundary_iou(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> BoundaryIoU:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
         width = max(1, round(dilation_ratio * math.hypot(*valid.shape[1:])))

@@ -10,7 +10,7 @@ from segjax.metrics import common
 from segjax.metrics.combine import on_host
 from segjax.metrics.common import Masks
 from segjax.metrics.reduce import mean_over_classes
-from segjax.metrics.rows import PerImage
+from segjax.metrics.rows import WRONG, PerImage
 from segjax.ops import checks
 from segjax.typing import Batch, Logits, MetricFn
 
@@ -77,10 +77,10 @@ def centerline_dice(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        predicted, _, _ = common.predicted_and_masked_labels(
+        predicted, _, _, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
-        return {"predicted": predicted}
+        return {"predicted": predicted, WRONG: batch[WRONG]}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:
         a, b = np.asarray(arrays["predicted"]), np.asarray(batch["label"])
@@ -95,7 +95,7 @@ def centerline_dice(
         named = {"mean_cl_dice_per_image": mean_over_classes(scores)}
         for i, (_, name) in enumerate(kept):
             named[f"cl_dice_per_image/{name}"] = scores[:, i]
-        return PerImage.from_batch(named, batch)
+        return PerImage.from_batch(named, {**batch, WRONG: arrays[WRONG]})
 
     return on_host(gather, make)
 

@@ -97,7 +97,8 @@ class Panoptic(RowMetric):
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
                 found[f"{name}/{label}"] = float(value)
-        return found | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(found | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
+from segjax.metrics.rows import add_wrong, check_wrong, summed_wrong
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -38,10 +39,12 @@ class Ranking:
         histogram: [C, 2, bins]; `histogram[c, 1]` counts the pixels of class c. int32
             on the device, int64 once merged, so that merging is exact.
         classes: C names.
+        wrong: Pixels without a meaning, by name; see `common.wrong_pixels`.
     """
 
     histogram: Any
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    wrong: Any = flax.struct.field(default_factory=dict)
 
     @classmethod
     def from_batch(
@@ -93,7 +96,7 @@ class Ranking:
                 f"{a.shape[-1]} and {other.classes} in {b.shape[-1]}. Evaluate both "
                 f"with the same options."
             )
-        return Ranking(a + b, self.classes)
+        return Ranking(a + b, self.classes, add_wrong(self.wrong, other.wrong))
 
     def compute(self) -> dict[str, float]:
         """Computes scores in [0, 1] over all pixels.
@@ -112,7 +115,7 @@ class Ranking:
             "auc_roc": [_auc(n, p) for n, p in self._falling()],
             "pixel_average_precision": [_ap(n, p)[1] for n, p in self._falling()],
         }
-        return self._named(values)
+        return check_wrong(self._named(values), self.wrong)
 
     def bin_error(self) -> dict[str, float]:
         """Computes upper bounds on the error due to binning, by the keys of `compute`.
@@ -192,9 +195,10 @@ def ranking(
         )
 
     def metric(logits: Logits, batch: Batch) -> Ranking:
-        labels, valid = common.masked_labels(logits, batch, classes=classes)
-        return Ranking.from_batch(
+        labels, valid, batch = common.masked_labels(logits, batch, classes=classes)
+        made = Ranking.from_batch(
             logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
         )
+        return made.replace(wrong=summed_wrong(batch))
 
     return metric

@@ -167,7 +167,7 @@ def surface(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> PerImage:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
         extent = common.diagonal(valid, spacing=spacing)
