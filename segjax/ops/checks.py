@@ -137,10 +137,10 @@ def as_floats(name: str, values: Array) -> jax.Array:
 def number(
     function: str,
     name: str,
-    value: float,
+    value: Any,
     *,
-    least: float = -np.inf,
-    most: float = np.inf,
+    least: int | float = -np.inf,
+    most: int | float = np.inf,
     above: bool = False,
     below: bool = False,
 ) -> None:
@@ -161,7 +161,7 @@ def number(
         )
 
 
-def whole_number(function: str, name: str, value: int, *, least: int) -> None:
+def whole_number(function: str, name: str, value: Any, *, least: int) -> None:
     """Checks a count.
 
     Raises:
