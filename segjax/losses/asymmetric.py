@@ -4,6 +4,7 @@ TP, FP and FN are soft counts, as in `region.py`.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -118,7 +119,7 @@ def focal_tversky(
     """
     check_smooth("focal_tversky", smooth)
     _check_alpha_beta(alpha, beta)
-    if gamma <= 0:
+    if not 0 < gamma < math.inf:
         raise UserError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
@@ -231,7 +232,7 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
 
 
 def _check_alpha_beta(alpha: float, beta: float) -> None:
-    if alpha < 0 or beta < 0:
+    if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
         raise UserError(
             f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "
             f"beta={beta}. Use 0.5 and 0.5 for Dice."

@@ -1,5 +1,6 @@
 """Functions that all losses share: masking, class weights, soft counts."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -158,7 +159,7 @@ def check_smooth(name: str, value: float) -> None:
     Raises:
         ValueError: If value is not above 0.
     """
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise UserError(
             f"{name} needs smooth above 0, got {value}. Otherwise a class absent from "
             f"labels and prediction is 0 / 0; use 1e-5 for little smoothing."

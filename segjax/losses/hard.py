@@ -95,7 +95,8 @@ def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
     """[B, H * W] cross-entropy, at least 0; -1 where not valid."""
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     cost = jnp.where(pixel_mask > 0, -of_label(jax.nn.log_softmax(logits), labels), -1)
-    return cost.reshape(cost.shape[0], -1)
+    # Not -1, which is undefined for an empty batch.
+    return cost.reshape(cost.shape[0], cost.shape[1] * cost.shape[2])
 
 
 def _hard_threshold(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:

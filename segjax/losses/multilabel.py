@@ -4,6 +4,8 @@ They take `targets [B, H, W, C]` in place of labels. With one-hot targets they a
 one-vs-rest form of their softmax counterparts.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
@@ -90,7 +92,7 @@ def sigmoid_focal(
         arXiv:1708.02002. The paper divides by the number of positive boxes; this
         divides by the number of valid pixels.
     """
-    if gamma < 0 or not 0 <= alpha <= 1:
+    if not (0 <= gamma < math.inf and 0 <= alpha <= 1):
         raise UserError(
             f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
@@ -155,6 +157,8 @@ def _prepare(
         valid=(valid, "B H W"),
     )
     logits, valid = checks.as_floats("logits", logits), checks.as_mask("valid", valid)
+    if not logits.shape[-1]:
+        raise UserError("logits needs a channel for each class, got none.")
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         targets = checks.as_mask("targets", targets)
     pixel_mask = jnp.asarray(valid)[..., None]

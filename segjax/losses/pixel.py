@@ -1,5 +1,7 @@
 """Losses that average over pixels."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -156,7 +158,7 @@ def focal(
         arXiv:1708.02002. The paper uses sigmoids; this is the softmax form, which
         equals it for two classes with logits (0, x).
     """
-    if gamma < 0:
+    if not 0 <= gamma < math.inf:
         raise UserError(
             f"focal needs gamma of at least 0, got {gamma}. Use 0 for cross-entropy."
         )

@@ -26,6 +26,7 @@ def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
         mask: [..., H, W].
         width: In pixels, at least 1.
     """
+    checks.whole_number("mask_to_boundary", "width", width, least=1)
     mask = jnp.asarray(checks.as_mask("mask", mask))
     inner = mask
     for axis in (-2, -1):

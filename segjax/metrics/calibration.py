@@ -73,8 +73,11 @@ class Calibration(RowMetric):
         bins = jnp.where(valid, jnp.clip(bins, 0, num_bins - 1), num_bins)
 
         def per_bin(x):
-            x, where = x.astype(jnp.int32).reshape(examples, -1), bins.reshape(x.shape)
-            where = where.reshape(examples, -1)
+            x, where = (
+                x.astype(jnp.int32).reshape(examples, height * width),
+                bins.reshape(x.shape),
+            )
+            where = where.reshape(examples, height * width)
             total = jax.vmap(
                 lambda w, b: jnp.zeros(num_bins + 1, jnp.int32).at[b].add(w)
             )

@@ -103,6 +103,10 @@ def connected_components(
     Returns:
         int32 [B, H, W]; 0 where the mask is False.
     """
+    if connectivity not in (1, 2):
+        raise UserError(
+            f"connectivity needs 1 (sides) or 2 (corners too), got {connectivity}."
+        )
     mask = np.asarray(checks.as_mask("mask", mask))
     structure = scipy.ndimage.generate_binary_structure(2, connectivity)
     ids = np.zeros(mask.shape, np.int32)

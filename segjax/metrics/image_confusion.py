@@ -50,7 +50,7 @@ class ImageConfusion(RowMetric):
             labels=(labels, "B H W"),
             valid=(valid, "B H W"),
         )
-        num_classes = len(classes)
+        num_classes, (_, height, width) = len(classes), valid.shape
         valid = checks.as_mask("valid", valid)
         predicted, labels = (
             checks.as_class_ids(name, ids, num_classes=num_classes, valid=valid)
@@ -58,7 +58,7 @@ class ImageConfusion(RowMetric):
         )
 
         def count(x, where):
-            x = jnp.where(where, x, num_classes).reshape(len(x), -1)
+            x = jnp.where(where, x, num_classes).reshape(len(x), height * width)
             return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
 
         hits = {

@@ -14,6 +14,7 @@ from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import add_wrong, check_wrong, summed_wrong
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -68,7 +69,16 @@ class Ranking:
             limit: The bins cover -limit to limit; values outside fall in the outermost
                 bins. 16 is a probability of 1e-7.
         """
+        checks.whole_number("ranking", "num_bins", num_bins, least=1)
+        checks.number("ranking", "limit", limit, least=0, above=True)
+        checks.shapes(
+            logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
+        )
         num_classes = len(classes)
+        valid = checks.as_mask("valid", valid)
+        labels = checks.as_class_ids(
+            "labels", labels, num_classes=num_classes, valid=valid
+        )
         place = (log_odds(logits) + limit) * (num_bins / (2 * limit))
         place = jnp.clip(place, 0, num_bins - 1).astype(jnp.int32)
         c = jnp.arange(num_classes)[None, None, None]

@@ -1,5 +1,6 @@
 """Surface distances between truth and prediction, per image and class."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -77,7 +78,7 @@ def surface_scores(
         together.
     """
     checks.shapes(predicted=(predicted, "... H W"), truth=(truth, "... H W"))
-    if tolerance < 0:
+    if not 0 <= tolerance < math.inf:
         raise UserError(
             f"tolerance needs a distance of at least 0, in the unit of spacing, got "
             f"{tolerance}. Try 1.0."
@@ -118,7 +119,7 @@ def _scores(edges, far, count, tolerance) -> dict[str, jax.Array]:
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def _percentile(values: jax.Array, where: jax.Array, q: float) -> jax.Array:

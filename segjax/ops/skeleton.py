@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from segjax.ops import checks
 from segjax.typing import Array
 
 
@@ -29,7 +30,9 @@ def soft_skeleton(
         Shit et al., clDice, 2021, algorithm 1. arXiv:2003.07311. As in the authors'
         code, minima are over the four neighbors, maxima over all eight.
     """
-    x = jnp.asarray(x)
+    checks.shapes(x=(x, "B H W C"))
+    checks.whole_number("soft_skeleton", "iterations", iterations, least=0)
+    x = checks.as_floats("x", x)
 
     def thin(carry, _):
         x, skeleton = carry

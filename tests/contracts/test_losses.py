@@ -417,6 +417,37 @@ def test_wrong_shapes_and_dtypes_are_errors_by_name(case, batch, untyped):
         case(logits, labels, valid.astype(np.float32))
 
 
+def test_no_images_are_no_values(case):
+    logits = np.zeros((0, H, W, case.classes), np.float32)
+    values = case(logits, np.zeros((0, H, W), np.int32), np.zeros((0, H, W), bool))
+    assert values.shape == (0,)
+
+
+def test_no_classes_are_refused(case):
+    if case.loss is losses.lovasz_hinge:
+        pytest.skip("needs two")
+    none = dataclasses.replace(case, classes=0)
+    valid = np.ones((B, H, W), bool)
+    with pytest.raises(ValueError, match="logits needs a channel for each class"):
+        none(np.zeros((B, H, W, 0), np.float32), np.zeros((B, H, W), np.int32), valid)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_numbers_out_of_range_are_refused(case, batch, value):
+    for name, parameter in inspect.signature(case.loss).parameters.items():
+        if isinstance(parameter.default, float):
+            with pytest.raises(ValueError, match=rf"{name}.*(got|=).*{value}"):
+                case(*batch, **{name: value})
+
+
+def test_weights_below_zero_are_refused(case, batch):
+    if "class_weights" not in inspect.signature(case.loss).parameters:
+        pytest.skip("takes no class weights")
+    for weights in ((1.0, -1.0, 1.0), (1.0, np.nan, 1.0)):
+        with pytest.raises(ValueError, match="class_weights needs numbers of at least"):
+            case(*batch, class_weights=weights)
+
+
 def test_one_weight_per_class(case, batch):
     if "class_weights" not in inspect.signature(case.loss).parameters:
         pytest.skip("takes no class weights")

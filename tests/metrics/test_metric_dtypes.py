@@ -140,3 +140,22 @@ def test_ids_below_zero_or_of_floats_are_refused(ids, rows, rng):
     metric = scenes.compiled(metrics.objects(metrics.Matching.from_batch))
     with pytest.raises(Exception, match=r"(?i)truth"):
         metric(logits, batch)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5])
+def test_bins_are_counts(bins, rng, untyped):
+    logits, batch = scenes.batch(rng, examples=1)
+    for metric in (metrics.calibration, metrics.ranking):
+        with pytest.raises(ValueError, match=rf"num_bins.* got {bins}"):
+            metric(scenes.NAMES, num_bins=bins)(logits, batch)
+
+
+def test_no_images_have_no_score(rng):
+    logits, batch = scenes.batch(rng, examples=1)
+    none = {k: v[:0] for k, v in batch.items()}
+    for metric in (
+        *(metrics.semantic, metrics.semantic_per_image, metrics.surface),
+        *(metrics.boundary_iou, metrics.calibration, metrics.ranking),
+    ):
+        scores = metric(scenes.NAMES)(logits[:0], none).compute()
+        assert np.isnan(list(scores.values())).all()
