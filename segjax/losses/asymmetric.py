@@ -189,7 +189,7 @@ def asymmetric_unified_focal(
     return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _asymmetric_cost(
     log_p: jax.Array, rare: jax.Array, delta: float, gamma: float
 ) -> jax.Array:
@@ -209,12 +209,10 @@ def _cost_and_slope(log_p, rare, delta, gamma):
     return cost, jnp.where(rare, -delta, (1 - delta) * (bend - focus))
 
 
-def _asymmetric_cost_bwd(delta, gamma, slope, grad):
-    del delta, gamma
-    return grad * slope, None
-
-
-_asymmetric_cost.defvjp(_cost_and_slope, _asymmetric_cost_bwd)
+@_asymmetric_cost.defjvp
+def _asymmetric_cost_jvp(delta, gamma, primals, tangents):
+    cost, slope = _cost_and_slope(*primals, delta, gamma)
+    return cost, slope * tangents[0]
 
 
 def _tversky(hits, extra, missed, alpha, beta, smooth):

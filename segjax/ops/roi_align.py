@@ -46,7 +46,8 @@ def roi_align(
 
     Returns:
         [R, P, Q, C] in the dtype of the features. Gradients flow to the features only,
-        as in torchvision.
+        as in torchvision. They are in reverse mode: `jax.grad`, also of a gradient, and
+        `jax.hessian` work, `jax.jvp` of this function raises a TypeError.
 
     Raises:
         ValueError: If sampling_ratio is below 1.
@@ -162,6 +163,10 @@ def roi_levels(
 @jax.custom_vjp
 def _gather(table, rows, columns, start, width):
     """Interpolates features at every pair of a row and a column: [R, P, Q, C]."""
+    return _interpolate(table, rows, columns, start, width)
+
+
+def _interpolate(table, rows, columns, start, width):
     (rows, down), (columns, across) = rows, columns
     rows = start[:, None, None] + rows * width[:, None, None]
     mix = jnp.zeros((), table.dtype)
@@ -175,7 +180,8 @@ def _gather(table, rows, columns, start, width):
 
 
 def _gather_forward(table, *places):
-    return _gather(table, *places), (table[:, :0], places)
+    # Not `_gather`, so that the gradient can be differentiated in forward mode.
+    return _interpolate(table, *places), (table[:, :0], places)
 
 
 def _scatter(residual, gradient):

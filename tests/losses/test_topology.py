@@ -84,7 +84,7 @@ def test_messages(untyped):
     )
     with pytest.raises(ValueError, match="iterations of at least 1, got 0"):
         losses.soft_cldice(*batch, iterations=0)
-    with pytest.raises(ValueError, match="whole number for iterations, got 2.5"):
+    with pytest.raises(ValueError, match=r"whole number for iterations, got 2\.5"):
         losses.soft_cldice(*batch, iterations=2.5)
     with pytest.raises(ValueError, match="soft_cldice needs smooth above 0, got 0"):
         losses.soft_cldice(*batch, smooth=0.0)
