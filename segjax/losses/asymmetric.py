@@ -211,7 +211,8 @@ def _cost_and_slope(log_p, rare, delta, gamma):
 
 @_asymmetric_cost.defjvp
 def _asymmetric_cost_jvp(delta, gamma, primals, tangents):
-    cost, slope = _cost_and_slope(*primals, delta, gamma)
+    log_p, rare = primals
+    cost, slope = _cost_and_slope(log_p, rare, delta, gamma)
     return cost, slope * tangents[0]
 
 

@@ -76,11 +76,14 @@ def wrong_pixels(
     Returns:
         `logits` and `labels`, int32 [B]: NaN in a logit, labels outside [0, C).
     """
-    wrong = {"logits": jnp.isnan(jnp.max(logits, axis=-1))}  # A maximum keeps NaN.
+    wrong: dict[str, Array] = {
+        "logits": jnp.isnan(jnp.max(logits, axis=-1))
+    }  # A maximum keeps NaN.
     if labels is not None:
         wrong["labels"] = (labels < 0) | (labels >= logits.shape[-1])
     return {
-        k: jnp.sum(x & valid, axis=(1, 2), dtype=jnp.int32) for k, x in wrong.items()
+        k: jnp.sum(jnp.asarray(x) & valid, axis=(1, 2), dtype=jnp.int32)
+        for k, x in wrong.items()
     }
 
 

@@ -1,5 +1,6 @@
 """Confusion matrix of pixels, and the scores computed from it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,6 +141,6 @@ def semantic(classes: Sequence[str]) -> MetricFn:
             logits, batch, classes=classes
         )
         made = Confusion.from_batch(predicted, labels, valid, classes=classes)
-        return made.replace(wrong=summed_wrong(batch))
+        return dataclasses.replace(made, wrong=summed_wrong(batch))
 
     return metric

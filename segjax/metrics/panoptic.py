@@ -118,8 +118,8 @@ def _scores(tp: Any, fp: Any, fn: Any, iou: Any) -> dict[str, Any]:
 
 def _image(predicted, truth, valid, num_classes: int):
     """tp, fp, fn and summed IoU of one image, each [C]."""
-    p, p_classes = _segments("predicted", *predicted, np.ones_like(valid))
-    t, t_classes = _segments("truth", *truth, valid)
+    p, p_classes = _segments("predicted", predicted, np.ones_like(valid))
+    t, t_classes = _segments("truth", truth, valid)
     table = contingency(p, t, np.ones_like(valid))
     void = table.truth == 0
     ignored = dict(
@@ -151,9 +151,9 @@ def _image(predicted, truth, valid, num_classes: int):
     )
 
 
-def _segments(name, classes, ids, where) -> tuple[np.ndarray, np.ndarray]:
+def _segments(name, side, where) -> tuple[np.ndarray, np.ndarray]:
     """Numbers segments from 1: [H, W], 0 outside `where`; and the class of each."""
-    classes, ids = np.asarray(classes), np.asarray(ids)
+    classes, ids = map(np.asarray, side)
     numbers = np.zeros(where.shape, np.int64)
     sides = as_ids(f"{name} classes", classes[where]), as_ids(name, ids[where])
     (class_ids, c), (segment_ids, s) = (

@@ -1,5 +1,6 @@
 """Pixel-wise AUC-ROC and average precision of each class, by binned scores."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,6 +210,6 @@ def ranking(
         made = Ranking.from_batch(
             logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
         )
-        return made.replace(wrong=summed_wrong(batch))
+        return dataclasses.replace(made, wrong=summed_wrong(batch))
 
     return metric

@@ -7,6 +7,7 @@ arguments of a call outside `jit`, are looked at; under `jit` shapes and dtypes 
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
