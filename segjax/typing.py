@@ -48,7 +48,8 @@ Key = jax.Array
 Image = Float[Array, "b h w k"]
 Logits = Float[Array, "b h w c"]
 Labels = Integer[Array, "b h w"]
-Valid = Bool[Array, "b h w"]
+Valid = Bool[Array, "b h w"] | Integer[Array, "b h w"]
+"""True, or not 0, at pixels that count."""
 PerExample = Float[Array, " b"]
 
 Batch = Mapping[str, Any]

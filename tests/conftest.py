@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -49,6 +50,14 @@ def without(monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
 
     return block
+
+
+@pytest.fixture
+def untyped():
+    """Calls are as users make them: annotations are not checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: st
             "steps": results[0]["steps"],
             "best_steps": [result["best_step"] for result in results],
             "metrics": found,
-            "interval": "95 % of the mean over seeds, bootstrap (BCa)",
+            "interval": "95 % of the mean over n seeds, Student's t",
             "seconds": results[0]["seconds"],
         },
     )

@@ -25,8 +25,8 @@ def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
     Returns:
         By the name of the metric: `values`, one per seed; `mean`; `std`, with S - 1 in
         the denominator, NaN for one seed; `low` and `high`, the ends of the 95 %
-        interval of the mean. Seeds whose metric is NaN are left out of all but
-        `values`.
+        interval of the mean (Student's t); `n`, the seeds in them. Seeds whose metric
+        is NaN are left out of all but `values`.
     """
     names = dict.fromkeys(name for result in results for name in result["metrics"])
     found = {}
@@ -40,6 +40,7 @@ def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
             "std": float(seen.std(ddof=1)) if len(seen) > 1 else math.nan,
             "low": interval.low,
             "high": interval.high,
+            "n": interval.n,
         }
     return found
 
@@ -66,11 +67,13 @@ def over_seeds(found: Statistics, *, split: str) -> Table:
     table = Table("metric", title=title, title_justify="left")
     table.add_column("mean ± std", justify="right")
     table.add_column("95 % interval of the mean", justify="right")
+    table.add_column("n", justify="right")
     for name, one in found.items():
         if "/" not in name:
             table.add_row(
                 Text(name),
                 f"{one['mean']:.4f} ± {one['std']:.4f}",
                 f"{one['low']:.4f} to {one['high']:.4f}",
+                str(one["n"]),
             )
     return table

@@ -4,6 +4,7 @@ TP, FP and FN are soft counts, as in `region.py`.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -118,7 +119,7 @@ def focal_tversky(
     """
     check_smooth("focal_tversky", smooth)
     _check_alpha_beta(alpha, beta)
-    if gamma <= 0:
+    if not 0 < gamma < math.inf:
         raise UserError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
@@ -188,7 +189,7 @@ def asymmetric_unified_focal(
     return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _asymmetric_cost(
     log_p: jax.Array, rare: jax.Array, delta: float, gamma: float
 ) -> jax.Array:
@@ -208,12 +209,11 @@ def _cost_and_slope(log_p, rare, delta, gamma):
     return cost, jnp.where(rare, -delta, (1 - delta) * (bend - focus))
 
 
-def _asymmetric_cost_bwd(delta, gamma, slope, grad):
-    del delta, gamma
-    return grad * slope, None
-
-
-_asymmetric_cost.defvjp(_cost_and_slope, _asymmetric_cost_bwd)
+@_asymmetric_cost.defjvp
+def _asymmetric_cost_jvp(delta, gamma, primals, tangents):
+    log_p, rare = primals
+    cost, slope = _cost_and_slope(log_p, rare, delta, gamma)
+    return cost, slope * tangents[0]
 
 
 def _tversky(hits, extra, missed, alpha, beta, smooth):
@@ -227,11 +227,11 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
     tiny = jnp.finfo(x.dtype).tiny  # A power below 1 has no finite gradient at 0.
     # XLA vectorizes exp and log on CPUs, but not `**`.
     power = jnp.exp(exponent * jnp.log(jnp.maximum(x, tiny)))
-    return jnp.where(x > tiny, power, 0)
+    return jnp.where(x <= tiny, 0, power)  # NaN stays NaN.
 
 
 def _check_alpha_beta(alpha: float, beta: float) -> None:
-    if alpha < 0 or beta < 0:
+    if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
         raise UserError(
             f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "
             f"beta={beta}. Use 0.5 and 0.5 for Dice."

@@ -1,5 +1,6 @@
 """Losses that measure errors by their distance from the boundary, in pixels."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -118,7 +119,7 @@ def hausdorff(
         Segmentation with Convolutional Neural Networks, 2019, equation 8.
         arXiv:1904.10030.
     """
-    if alpha <= 0:
+    if not 0 < alpha < math.inf:
         raise UserError(
             f"hausdorff needs alpha above 0, got {alpha}. The paper's is 2."
         )

@@ -1,12 +1,14 @@
 """Functions that all losses share: masking, class weights, soft counts."""
 
+import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array, Labels, Logits, PerExample, Valid
 
 Weights = Sequence[float] | Array
@@ -26,13 +28,23 @@ def prepare(
         Logits as float32 (float64 is kept), labels, and `valid` in the dtype of the
         logits. Logits and labels of invalid pixels are 0, so a label of 255 or a NaN
         there affects neither the value nor the gradient.
+
+    Raises:
+        ValueError: If a shape or dtype is wrong; outside `jit`, also if a label is not
+            in [0, C) at a valid pixel. Under `jit` such a label has no defined loss.
     """
-    chex.assert_rank([logits, labels, valid], [4, 3, 3])
-    chex.assert_equal_shape_prefix([logits, labels, valid], 3)
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
-    logits = jnp.where(valid[..., None], jnp.asarray(logits, dtype), 0)
-    labels = jnp.where(valid, jnp.asarray(labels, jnp.int32), 0)
-    return logits, labels, jnp.asarray(valid, dtype)
+    checks.shapes(
+        logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
+    )
+    logits, valid = checks.as_floats("logits", logits), checks.as_mask("valid", valid)
+    if not logits.shape[-1]:
+        raise UserError("logits needs a channel for each class, got none.")
+    labels = checks.as_class_ids(
+        "labels", labels, num_classes=logits.shape[-1], valid=valid
+    )
+    logits = jnp.where(valid[..., None], logits, 0)
+    labels = jnp.where(valid, labels, 0)
+    return logits, labels, jnp.asarray(valid, logits.dtype)
 
 
 def mean_over_valid(values: Array, valid: Array) -> PerExample:
@@ -47,7 +59,7 @@ def as_weights(
     """Converts weights to an array [C]; ones for None.
 
     Raises:
-        ValueError: If weights does not have C entries.
+        ValueError: If weights does not have C entries, or one is negative or NaN.
     """
     if weights is None:
         return jnp.ones(num_classes, dtype)
@@ -56,6 +68,11 @@ def as_weights(
         raise UserError(
             f"{name} needs {num_classes} numbers, one per class, got shape "
             f"{weights.shape}. Give one for each channel of the logits."
+        )
+    if checks.is_known(weights) and not np.all(np.asarray(weights) >= 0):
+        raise UserError(
+            f"{name} needs numbers of at least 0, got {np.asarray(weights).tolist()}. "
+            f"Use 0 to leave a class out."
         )
     return weights
 
@@ -67,6 +84,11 @@ def mean_over_classes(values: Array, weights: Weights | None) -> PerExample:
         ValueError: If weights does not have C entries.
     """
     weights = as_weights(weights, values.shape[-1], values.dtype)
+    if checks.is_known(weights) and not np.any(np.asarray(weights)):
+        raise UserError(
+            "class_weights needs a number above 0, got only zeros. Their mean over "
+            "classes is 0 / 0."
+        )
     return jnp.sum(values * weights[None, :], axis=-1) / jnp.sum(weights)
 
 
@@ -94,6 +116,20 @@ def soft_counts(
     return hits, jnp.sum(wrong, axis=1), jnp.sum(wrong, axis=2)
 
 
+def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Selects the entry of the label, such as its log-probability: [B, H, W].
+
+    By a one-hot mask rather than a gather, whose gradient is a slow scatter; and not by
+    a product, because 0 * -inf of a class that is masked out is NaN.
+
+    Args:
+        values: [B, H, W, C], or [1, 1, 1, C].
+        labels: [B, H, W].
+    """
+    hot = jax.nn.one_hot(labels, values.shape[-1], dtype=bool)
+    return jnp.sum(jnp.broadcast_to(values, hot.shape), axis=-1, where=hot)
+
+
 def softmax_and_log_p(
     logits: jax.Array, target: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -106,7 +142,8 @@ def softmax_and_log_p(
     shifted = logits - top
     exps = jnp.exp(shifted)
     total = jnp.sum(exps, axis=-1)
-    log_p = jnp.sum(target * shifted, axis=-1) - jnp.log(total)
+    # Not a product, because 0 * -inf is NaN.
+    log_p = jnp.sum(shifted, axis=-1, where=target > 0) - jnp.log(total)
     return exps / total[..., None], log_p
 
 
@@ -122,7 +159,7 @@ def check_smooth(name: str, value: float) -> None:
     Raises:
         ValueError: If value is not above 0.
     """
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise UserError(
             f"{name} needs smooth above 0, got {value}. Otherwise a class absent from "
             f"labels and prediction is 0 / 0; use 1e-5 for little smoothing."

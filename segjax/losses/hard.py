@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.losses.common import one_hot, prepare
+from segjax.losses.common import of_label, prepare
 from segjax.typing import Array, Labels, Logits, PerExample, Valid
 
 
@@ -40,10 +40,10 @@ def top_k_cross_entropy(
     k, last = _hard_threshold(cost, fraction)
     above = jnp.sum(cost > last[:, None], axis=-1)
     ties = jnp.sum(cost == last[:, None], axis=-1)
-    share = (k - above) / jnp.maximum(ties, 1)
+    share = ((k - above) / jnp.maximum(ties, 1)).astype(cost.dtype)
     weight = jnp.where(cost > last[:, None], 1, share[:, None])
     weight = jnp.where(cost >= last[:, None], weight, 0)
-    return jnp.sum(weight * jnp.maximum(cost, 0), axis=-1) / k
+    return jnp.sum(weight * jnp.maximum(cost, 0), axis=-1) / k.astype(cost.dtype)
 
 
 def ohem_cross_entropy(
@@ -85,18 +85,18 @@ def ohem_cross_entropy(
     cost = _costs(logits, labels, valid)
     _, last = _hard_threshold(cost, min_fraction)
     bar = jnp.minimum(last, -jnp.log(jnp.asarray(threshold, cost.dtype)))
-    picked = cost >= jnp.maximum(bar, 0)[:, None]  # Never the -1 of invalid pixels.
-    count = jnp.maximum(jnp.sum(picked, axis=-1), 1)
-    return jnp.sum(jnp.where(picked, cost, 0), axis=-1) / count
+    # The -1 of invalid pixels is below any bar; NaN is not, and comes out.
+    easy = cost < jnp.maximum(bar, 0)[:, None]
+    count = jnp.maximum(jnp.sum(~easy, axis=-1), 1)
+    return jnp.sum(jnp.where(easy, 0, cost), axis=-1) / count
 
 
 def _costs(logits: Logits, labels: Labels, valid: Valid) -> jax.Array:
     """[B, H * W] cross-entropy, at least 0; -1 where not valid."""
     logits, labels, pixel_mask = prepare(logits, labels, valid)
-    target = one_hot(labels, pixel_mask, logits.shape[-1])
-    cost = -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
-    cost = jnp.where(pixel_mask > 0, cost, -1)
-    return cost.reshape(cost.shape[0], -1)
+    cost = jnp.where(pixel_mask > 0, -of_label(jax.nn.log_softmax(logits), labels), -1)
+    # Not -1, which is undefined for an empty batch.
+    return cost.reshape(cost.shape[0], cost.shape[1] * cost.shape[2])
 
 
 def _hard_threshold(cost: jax.Array, fraction: float) -> tuple[jax.Array, Array]:

@@ -88,7 +88,8 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
 
 def _pixels_last(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, C, H * W]."""
-    return jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), -1, 1)
+    examples, height, width, channels = x.shape
+    return jnp.moveaxis(x.reshape(examples, height * width, channels), -1, 1)
 
 
 def _lovasz_gradient(

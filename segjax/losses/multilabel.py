@@ -4,17 +4,20 @@ They take `targets [B, H, W, C]` in place of labels. With one-hot targets they a
 one-vs-rest form of their softmax counterparts.
 """
 
-import chex
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from segjax.errors import UserError
 from segjax.losses.common import Weights, check_smooth, mean_over_classes
+from segjax.ops import checks
 from segjax.typing import Array, Logits, PerExample, Valid
 
-Targets = Bool[Array, "b h w c"] | Float[Array, "b h w c"]
-"""True or 1 where a pixel has the class; a pixel may have several classes, or none."""
+Targets = Bool[Array, "b h w c"] | Integer[Array, "b h w c"] | Float[Array, "b h w c"]
+"""True, 1 or an integer that is not 0 where a pixel has the class, which may have
+several classes, or none."""
 
 
 def sigmoid_cross_entropy(
@@ -89,7 +92,7 @@ def sigmoid_focal(
         arXiv:1708.02002. The paper divides by the number of positive boxes; this
         divides by the number of valid pixels.
     """
-    if gamma < 0 or not 0 <= alpha <= 1:
+    if not (0 <= gamma < math.inf and 0 <= alpha <= 1):
         raise UserError(
             f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
@@ -148,20 +151,28 @@ def _prepare(
     logits: Logits, targets: Targets, valid: Valid
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Converts to at least float32 and sets invalid pixels to 0."""
-    chex.assert_rank([logits, targets, valid], [4, 4, 3])
-    chex.assert_equal_shape([logits, targets])
-    chex.assert_equal_shape_prefix([logits, valid], 3)
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    checks.shapes(
+        logits=(logits, "B H W C"),
+        targets=(targets, "B H W C"),
+        valid=(valid, "B H W"),
+    )
+    logits, valid = checks.as_floats("logits", logits), checks.as_mask("valid", valid)
+    if not logits.shape[-1]:
+        raise UserError("logits needs a channel for each class, got none.")
+    if not jnp.issubdtype(targets.dtype, jnp.floating):
+        targets = checks.as_mask("targets", targets)
     pixel_mask = jnp.asarray(valid)[..., None]
-    logits = jnp.where(pixel_mask, jnp.asarray(logits, dtype), 0)
-    targets = jnp.where(pixel_mask, jnp.asarray(targets, dtype), 0)
-    return logits, targets, jnp.asarray(valid, dtype)
+    logits = jnp.where(pixel_mask, logits, 0)
+    targets = jnp.where(pixel_mask, jnp.asarray(targets, logits.dtype), 0)
+    return logits, targets, jnp.asarray(valid, logits.dtype)
 
 
 def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     # softplus(x) - x would lose all digits for large logits of the right sign.
     rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.maximum(logits, 0) - targets * logits + rest
+    # Not a bare product, because 0 * -inf of a class that is masked out is NaN.
+    own = jnp.where(targets == 0, 0, targets * logits)
+    return jnp.maximum(logits, 0) - own + rest
 
 
 def _mean(

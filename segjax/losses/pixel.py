@@ -1,6 +1,7 @@
 """Losses that average over pixels."""
 
-import chex
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -10,9 +11,11 @@ from segjax.losses.common import (
     Weights,
     as_weights,
     mean_over_valid,
+    of_label,
     one_hot,
     prepare,
 )
+from segjax.ops import checks
 from segjax.typing import Array, Labels, Logits, PerExample, Valid
 
 PixelWeights = Float[Array, "b h w"]
@@ -67,15 +70,21 @@ def cross_entropy(
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
-    weights = as_weights(class_weights, num_classes, logits.dtype)
-    # One-hot sums rather than a gather, whose gradient is a slow scatter.
-    target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
-    target = (1 - label_smoothing) * target + label_smoothing / num_classes
-    cost = target * weights[None, None, None, :] * jax.nn.log_softmax(logits)
-    cost = -jnp.sum(cost, axis=-1)
+    log_p = jax.nn.log_softmax(logits)
+    cost = -of_label(log_p, labels)
+    if class_weights is not None:
+        weights = as_weights(class_weights, num_classes, logits.dtype)
+        weights = weights[None, None, None, :]
+        cost = cost * of_label(weights, labels)
+        # Not a bare product, because 0 * -inf of a class that is masked out is NaN.
+        log_p = jnp.where(weights > 0, log_p * weights, 0)
+    if label_smoothing:
+        cost = (1 - label_smoothing) * cost - label_smoothing * jnp.mean(log_p, -1)
     if pixel_weights is not None:
-        chex.assert_equal_shape([cost, pixel_weights])
-        cost = cost * jnp.where(valid, jnp.asarray(pixel_weights, cost.dtype), 0)
+        checks.shapes(labels=(labels, "B H W"), pixel_weights=(pixel_weights, "B H W"))
+        pixel_weights = checks.as_floats("pixel_weights", pixel_weights)
+        weight = jnp.where(pixel_mask > 0, pixel_weights, 0)
+        cost = cost * weight.astype(cost.dtype)
     return mean_over_valid(cost, pixel_mask)
 
 
@@ -108,9 +117,11 @@ def balanced_cross_entropy(logits: Logits, labels: Labels, valid: Valid) -> PerE
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     size = jnp.sum(target, axis=(1, 2))
     weight = 1 / jnp.maximum(size, 1)
-    cost = jnp.sum(target * jax.nn.log_softmax(logits) * weight[:, None, None, :], -1)
+    cost = jax.nn.log_softmax(logits) * weight[:, None, None, :]
+    # Not a product with the target, because 0 * -inf is NaN.
+    cost = jnp.sum(cost, axis=(1, 2, 3), where=target > 0)
     num_classes = jnp.sum(size > 0, axis=-1)  # In the labels of each image.
-    return -jnp.sum(cost, axis=(1, 2)) / jnp.maximum(num_classes, 1)
+    return -cost / jnp.maximum(num_classes, 1)
 
 
 def focal(
@@ -147,16 +158,17 @@ def focal(
         arXiv:1708.02002. The paper uses sigmoids; this is the softmax form, which
         equals it for two classes with logits (0, x).
     """
-    if gamma < 0:
+    if not 0 <= gamma < math.inf:
         raise UserError(
             f"focal needs gamma of at least 0, got {gamma}. Use 0 for cross-entropy."
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
-    weights = as_weights(class_weights, num_classes, logits.dtype)
-    target = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
-    log_p = jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+    log_p = of_label(jax.nn.log_softmax(logits), labels)
     # Above 0, because a power below 1 has no finite gradient at 0.
     rest = jnp.maximum(1 - jnp.exp(log_p), jnp.finfo(logits.dtype).tiny)
-    weight = jnp.sum(target * weights[None, None, None, :], axis=-1)
-    return mean_over_valid(-weight * rest**gamma * log_p, pixel_mask)
+    cost = -(rest**gamma) * log_p
+    if class_weights is not None:
+        weights = as_weights(class_weights, num_classes, logits.dtype)
+        cost = cost * of_label(weights[None, None, None, :], labels)
+    return mean_over_valid(cost, pixel_mask)

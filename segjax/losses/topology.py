@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from segjax import ops
-from segjax.errors import UserError
 from segjax.losses.common import (
     Weights,
     check_smooth,
@@ -12,6 +11,7 @@ from segjax.losses.common import (
     one_hot,
     prepare,
 )
+from segjax.ops import checks
 from segjax.typing import Labels, Logits, PerExample, Valid
 
 
@@ -60,11 +60,7 @@ def soft_cldice(
         Structure Segmentation, 2021, section 3. arXiv:2003.07311.
     """
     check_smooth("soft_cldice", smooth)
-    if iterations < 1:
-        raise UserError(
-            f"soft_cldice needs iterations of at least 1, got {iterations}. Use the "
-            f"radius in pixels of the thickest structure."
-        )
+    checks.whole_number("soft_cldice", "iterations", iterations, least=1)
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     target = one_hot(labels, pixel_mask, logits.shape[-1])
     probs = jax.nn.softmax(logits) * pixel_mask[..., None]

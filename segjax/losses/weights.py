@@ -1,5 +1,7 @@
 """Pixel weights and class weights."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +56,7 @@ def border_weights(
         the background only, because it would be large throughout touching cells.
         Distances are to pixels of the cells.
     """
-    if sigma <= 0:
+    if not 0 < sigma < math.inf:
         raise UserError(
             f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
         )
@@ -165,7 +167,7 @@ def effective_number(
 
 def _check_counts(class_counts: Array) -> np.ndarray:
     class_counts = np.asarray(class_counts, np.float64)
-    if (class_counts < 0).any() or not class_counts.any():
+    if not (class_counts >= 0).all() or not class_counts.any():
         raise UserError(
             "class weights need counts of at least 0 that are not all 0, got a "
             f"smallest of {class_counts.min():.0f} and a largest of "

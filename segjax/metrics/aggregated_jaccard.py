@@ -50,7 +50,8 @@ class AggregatedJaccard(RowMetric):
         rows = self.rows.without_padding().values
         whole = ratio(rows["intersection"].sum(), rows["union"].sum())
         per_image = self.per_image()["aji_per_image"]
-        return {"aji": float(whole), "aji_per_image": nanmean(per_image)}
+        scores = {"aji": float(whole), "aji_per_image": nanmean(per_image)}
+        return self.checked(scores)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """`aji_per_image` as [N] float64, images in the order of `index`."""

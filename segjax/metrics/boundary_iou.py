@@ -12,6 +12,7 @@ from segjax.metrics import common
 from segjax.metrics.common import Masks
 from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -25,7 +26,8 @@ def mask_to_boundary(mask: Masks, *, width: int) -> Masks:
         mask: [..., H, W].
         width: In pixels, at least 1.
     """
-    mask = jnp.asarray(mask) != 0
+    checks.whole_number("mask_to_boundary", "width", width, least=1)
+    mask = jnp.asarray(checks.as_mask("mask", mask))
     inner = mask
     for axis in (-2, -1):
         pad = [(0, 0)] * mask.ndim
@@ -106,7 +108,8 @@ class BoundaryIoU(RowMetric):
         scores = {"mean_boundary_iou": nanmean(iou)}
         for name, value in zip(self.classes, iou, strict=True):
             scores[f"boundary_iou/{name}"] = float(value)
-        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(scores | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -146,7 +149,7 @@ def boundary_iou(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> BoundaryIoU:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
         width = max(1, round(dilation_ratio * math.hypot(*valid.shape[1:])))

@@ -12,6 +12,7 @@ from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 _UNIT = 2**16 - 1
@@ -56,6 +57,14 @@ class Calibration(RowMetric):
                 f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
                 f"{height}x{width}. Evaluate them in tiles."
             )
+        checks.whole_number("calibration", "num_bins", num_bins, least=1)
+        checks.shapes(
+            logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
+        )
+        valid = checks.as_mask("valid", valid)
+        labels = checks.as_class_ids(
+            "labels", labels, num_classes=num_classes, valid=valid
+        )
         probs = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
         target = jax.nn.one_hot(jnp.where(valid, labels, 0), num_classes)
         confidence = jnp.max(probs, axis=-1)
@@ -64,8 +73,11 @@ class Calibration(RowMetric):
         bins = jnp.where(valid, jnp.clip(bins, 0, num_bins - 1), num_bins)
 
         def per_bin(x):
-            x, where = x.astype(jnp.int32).reshape(examples, -1), bins.reshape(x.shape)
-            where = where.reshape(examples, -1)
+            x, where = (
+                x.astype(jnp.int32).reshape(examples, height * width),
+                bins.reshape(x.shape),
+            )
+            where = where.reshape(examples, height * width)
             total = jax.vmap(
                 lambda w, b: jnp.zeros(num_bins + 1, jnp.int32).at[b].add(w)
             )
@@ -101,7 +113,8 @@ class Calibration(RowMetric):
         rows = self.rows.without_padding().values
         whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
         scores = {k: float(v) for k, v in _scores(whole).items()}
-        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(scores | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -164,7 +177,7 @@ def calibration(classes: Sequence[str], *, num_bins: int = 15) -> MetricFn:
     classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Calibration:
-        labels, valid = common.masked_labels(logits, batch, classes=classes)
+        labels, valid, batch = common.masked_labels(logits, batch, classes=classes)
         return Calibration.from_batch(logits, labels, valid, batch, num_bins=num_bins)
 
     return metric

@@ -3,21 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 
 from segjax import optional
 from segjax.metrics import common
 from segjax.metrics.combine import on_host
+from segjax.metrics.common import Masks
 from segjax.metrics.reduce import mean_over_classes
-from segjax.metrics.rows import PerImage
+from segjax.metrics.rows import WRONG, PerImage
+from segjax.ops import checks
 from segjax.typing import Batch, Logits, MetricFn
 
 
-def cl_dice(
-    predicted: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
-) -> float:
+def cl_dice(predicted: Masks, truth: Masks) -> float:
     """Centerline Dice of two masks, on the host.
 
     With skeletons S_P and S_T of the masks P and T,
@@ -25,8 +23,8 @@ def cl_dice(
         2 a b / (a + b),  a = |S_P and T| / |S_P|,  b = |S_T and P| / |S_T|
 
     Args:
-        predicted: [H, W].
-        truth: [H, W].
+        predicted: [H, W] True, or not 0, on the structure.
+        truth: [H, W] likewise.
 
     Returns:
         Score in [0, 1]; NaN if both masks are empty, 0 if only one is.
@@ -39,6 +37,9 @@ def cl_dice(
         ValueError: If scikit-image is not installed.
     """
     skeletonize = _morphology().skeletonize
+    checks.shapes(predicted=(predicted, "H W"), truth=(truth, "H W"))
+    predicted = np.asarray(checks.as_mask("predicted", predicted))
+    truth = np.asarray(checks.as_mask("truth", truth))
     if not predicted.any() and not truth.any():
         return float("nan")
     if not predicted.any() or not truth.any():
@@ -76,15 +77,15 @@ def centerline_dice(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
-        predicted, _, _ = common.predicted_and_masked_labels(
+        predicted, _, _, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
-        return {"predicted": predicted.astype(jnp.uint16)}
+        return {"predicted": predicted, WRONG: batch[WRONG]}
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> PerImage:
         a, b = np.asarray(arrays["predicted"]), np.asarray(batch["label"])
         weighted = np.asarray(batch["weight"])[:, None, None] > 0
-        valid = np.asarray(batch["valid"]) & weighted
+        valid = np.asarray(checks.as_mask("valid", batch["valid"])) & weighted
         scores = np.array(
             [
                 [cl_dice((p == c) & v, (t == c) & v) for c, _ in kept]
@@ -94,7 +95,7 @@ def centerline_dice(
         named = {"mean_cl_dice_per_image": mean_over_classes(scores)}
         for i, (_, name) in enumerate(kept):
             named[f"cl_dice_per_image/{name}"] = scores[:, i]
-        return PerImage.from_batch(named, batch)
+        return PerImage.from_batch(named, {**batch, WRONG: arrays[WRONG]})
 
     return on_host(gather, make)
 

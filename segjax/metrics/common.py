@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Integer
 
 from segjax.errors import UserError
+from segjax.metrics.rows import WRONG
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Labels, Logits, Valid
 
 Masks = Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"]
@@ -30,8 +32,8 @@ def check_distinct(classes: Sequence[str]) -> tuple[str, ...]:
 
 def masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
-) -> tuple[Labels, Valid]:
-    """Returns the labels to compare with logits, and `valid`.
+) -> tuple[Labels, Valid, Batch]:
+    """Returns the labels to compare with logits, `valid`, and the batch.
 
     Args:
         logits: [B, H, W, C].
@@ -39,11 +41,12 @@ def masked_labels(
         classes: C names.
 
     Returns:
-        Labels, 0 where not valid, and `valid`, False in examples of weight 0.
+        Labels, 0 where not valid, `valid`, False in examples of weight 0, and the batch
+        with the counts of `wrong_pixels`.
 
     Raises:
         ValueError: If the logits do not have one channel per class, or differ in size
-            from the labels.
+            from the labels; if labels are not integers, or known and out of range.
     """
     if logits.shape[-1] != len(classes):
         raise UserError(
@@ -51,9 +54,37 @@ def masked_labels(
             f"{logits.shape[-1]}. Set the model's num_classes."
         )
     check_one_size(logits, batch["label"])
-    valid = batch["valid"] & (batch["weight"] > 0)[:, None, None]
-    labels = batch["label"]
-    return jnp.where(valid, labels, 0).astype(jnp.int32), valid
+    valid = checks.as_mask("valid", batch["valid"])
+    valid = valid & (batch["weight"] > 0)[:, None, None]
+    labels = checks.as_class_ids(
+        "label", batch["label"], num_classes=len(classes), valid=valid
+    )
+    wrong = wrong_pixels(logits, labels, valid)
+    return jnp.where(valid, labels, 0), valid, {**batch, WRONG: wrong}
+
+
+def wrong_pixels(
+    logits: Logits, labels: Labels | None, valid: Valid
+) -> dict[str, jax.Array]:
+    """Counts the valid pixels of each image whose logits or label have no meaning.
+
+    Args:
+        logits: [B, H, W, C].
+        labels: [B, H, W] int32; None if they are no class ids.
+        valid: [B, H, W].
+
+    Returns:
+        `logits` and `labels`, int32 [B]: NaN in a logit, labels outside [0, C).
+    """
+    wrong: dict[str, Array] = {
+        "logits": jnp.isnan(jnp.max(logits, axis=-1))
+    }  # A maximum keeps NaN.
+    if labels is not None:
+        wrong["labels"] = (labels < 0) | (labels >= logits.shape[-1])
+    return {
+        k: jnp.sum(jnp.asarray(x) & valid, axis=(1, 2), dtype=jnp.int32)
+        for k, x in wrong.items()
+    }
 
 
 def check_one_size(logits: Logits, labels: Array) -> None:
@@ -69,10 +100,10 @@ def check_one_size(logits: Logits, labels: Array) -> None:
 
 def predicted_and_masked_labels(
     logits: Logits, batch: Batch, *, classes: tuple[str, ...]
-) -> tuple[Labels, Labels, Valid]:
-    """Returns predicted labels (argmax of the logits), labels and `valid`."""
-    labels, valid = masked_labels(logits, batch, classes=classes)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), labels, valid
+) -> tuple[Labels, Labels, Valid, Batch]:
+    """Returns predicted labels (argmax of the logits), and as `masked_labels`."""
+    labels, valid, batch = masked_labels(logits, batch, classes=classes)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), labels, valid, batch
 
 
 def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Array:

@@ -1,15 +1,17 @@
 """Confusion matrix of pixels, and the scores computed from it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
 from segjax.errors import UserError
 from segjax.metrics import common, overlap
+from segjax.metrics.rows import add_wrong, check_wrong, summed_wrong
+from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -21,10 +23,12 @@ class Confusion:
         matrix: [C, C]; `matrix[i, j]` is truth i predicted as j. int32 on the
             device, for one batch of under 2**31 pixels; int64 once merged.
         classes: C names, the keys of the per-class scores.
+        wrong: Pixels without a meaning, by name; see `common.wrong_pixels`.
     """
 
     matrix: Any
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    wrong: Any = flax.struct.field(default_factory=dict)
 
     @classmethod
     def from_batch(
@@ -45,16 +49,32 @@ class Confusion:
 
         Returns:
             Exact counts; all 0 without valid pixels.
+
+        Raises:
+            ValueError: If an id at a valid pixel is not in [0, C): here outside `jit`,
+                else from `compute`, for what was counted.
         """
-        chex.assert_equal_shape([predicted, labels, valid])
+        checks.shapes(
+            predicted=(predicted, "B H W"),
+            labels=(labels, "B H W"),
+            valid=(valid, "B H W"),
+        )
         num_classes = len(classes)
+        valid = checks.as_mask("valid", valid)
         # In 32 bits, because the product overflows uint8.
-        predicted, labels = (jnp.asarray(x, jnp.int32) for x in (predicted, labels))
+        predicted, labels = (
+            checks.as_class_ids(name, ids, num_classes=num_classes, valid=valid)
+            for name, ids in (("predicted", predicted), ("labels", labels))
+        )
+        outside = [(x < 0) | (x >= num_classes) for x in (predicted, labels)]
+        outside = (outside[0] | outside[1]) & valid
         cell = labels * num_classes + predicted
-        cell = jnp.where(valid, cell, num_classes**2)  # Invalid: one spare bin.
+        # Invalid: one spare bin.
+        cell = jnp.where(valid & ~outside, cell, num_classes**2)
         # Faster than a product of one-hots; see docs/speed.md.
         matrix = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1]
-        return cls(matrix.reshape(num_classes, num_classes).astype(jnp.int32), classes)
+        matrix = matrix.reshape(num_classes, num_classes).astype(jnp.int32)
+        return cls(matrix, classes, {"labels": jnp.sum(outside, dtype=jnp.int32)})
 
     def merge(self, other: "Confusion") -> "Confusion":
         """Adds two matrices on the host, in int64.
@@ -68,7 +88,7 @@ class Confusion:
                 f"{other.classes}. Evaluate both with the same names."
             )
         matrix = np.asarray(self.matrix, np.int64) + np.asarray(other.matrix, np.int64)
-        return Confusion(matrix, self.classes)
+        return Confusion(matrix, self.classes, add_wrong(self.wrong, other.wrong))
 
     def compute(self) -> dict[str, float]:
         """Computes scores over all valid pixels of the data set.
@@ -95,7 +115,7 @@ class Confusion:
         for name, values in overlap.class_scores(*sums).items():
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
-        return scores
+        return check_wrong(scores, self.wrong)
 
 
 def semantic(classes: Sequence[str]) -> MetricFn:
@@ -117,9 +137,10 @@ def semantic(classes: Sequence[str]) -> MetricFn:
     classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> Confusion:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
-        return Confusion.from_batch(predicted, labels, valid, classes=classes)
+        made = Confusion.from_batch(predicted, labels, valid, classes=classes)
+        return dataclasses.replace(made, wrong=summed_wrong(batch))
 
     return metric

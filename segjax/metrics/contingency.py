@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
-Ids = Int[np.ndarray, "b h w"]
+from segjax.errors import UserError
+from segjax.ops import checks
+
+Ids = Integer[np.ndarray, "b h w"]
 """Object ids of each image; 0 for background."""
 
 
@@ -57,24 +60,54 @@ def contingency(
         truth: [H, W] ids, 0 for none.
         valid: [H, W] True where a pixel is evaluated.
     """
-    p, t = (np.asarray(x)[valid].astype(np.int64) for x in (predicted, truth))
-    base = p.max(initial=0) + 1
+    checks.shapes(
+        truth=(truth, "H W"), predicted=(predicted, "H W"), valid=(valid, "H W")
+    )
+    valid = np.asarray(checks.as_mask("valid", valid))
+    sides = (("predicted", predicted), ("truth", truth))
+    p, t = (as_ids(name, np.asarray(ids)[valid]) for name, ids in sides)
+    # Numbered from 0, because the product of two large ids overflows.
+    p_ids, p = np.unique(p, return_inverse=True)
+    t_ids, t = np.unique(t, return_inverse=True)
+    base = max(len(p_ids), 1)
     pairs, pixels = np.unique(t * base + p, return_counts=True)
-    return Contingency(pairs // base, pairs % base, pixels)
+    return Contingency(t_ids[pairs // base], p_ids[pairs % base], pixels)
+
+
+def as_ids(name: str, ids: np.ndarray) -> np.ndarray:
+    """int64 ids, checked to be integers of at least 0."""
+    if ids.dtype.kind not in "biu" or (ids.size and int(ids.max()) >= 2**63):
+        raise UserError(
+            f"{name} needs ids of an integer dtype below 2**63, got {ids.dtype}. "
+            f"Relabel them, or convert them to int64."
+        )
+    if ids.size and int(ids.min()) < 0:
+        raise UserError(
+            f"{name} needs ids of at least 0 where valid (0 is no object), got "
+            f"{int(ids.min())}. Set `valid` to False there, or the id to 0."
+        )
+    return ids.astype(np.int64)
 
 
 def connected_components(
-    mask: Bool[np.ndarray, "b h w"], *, connectivity: int = 1
+    mask: Bool[np.ndarray, "b h w"] | Integer[np.ndarray, "b h w"],
+    *,
+    connectivity: int = 1,
 ) -> Ids:
     """Labels the connected components of each image from 1, on the host.
 
     Args:
-        mask: [B, H, W].
+        mask: [B, H, W] True, or not 0, on the objects.
         connectivity: 1 for neighbors that share a side, 2 for corners as well.
 
     Returns:
         int32 [B, H, W]; 0 where the mask is False.
     """
+    if connectivity not in (1, 2):
+        raise UserError(
+            f"connectivity needs 1 (sides) or 2 (corners too), got {connectivity}."
+        )
+    mask = np.asarray(checks.as_mask("mask", mask))
     structure = scipy.ndimage.generate_binary_structure(2, connectivity)
     ids = np.zeros(mask.shape, np.int32)
     for image, where in zip(ids, mask, strict=True):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 from segjax.metrics import common, overlap
 from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -45,11 +45,20 @@ class ImageConfusion(RowMetric):
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
-        chex.assert_equal_shape([predicted, labels, valid])
-        num_classes = len(classes)
+        checks.shapes(
+            predicted=(predicted, "B H W"),
+            labels=(labels, "B H W"),
+            valid=(valid, "B H W"),
+        )
+        num_classes, (_, height, width) = len(classes), valid.shape
+        valid = checks.as_mask("valid", valid)
+        predicted, labels = (
+            checks.as_class_ids(name, ids, num_classes=num_classes, valid=valid)
+            for name, ids in (("predicted", predicted), ("labels", labels))
+        )
 
         def count(x, where):
-            x = jnp.where(where, x.astype(jnp.int32), num_classes).reshape(len(x), -1)
+            x = jnp.where(where, x, num_classes).reshape(len(x), height * width)
             return jax.vmap(lambda r: jnp.bincount(r, length=num_classes + 1)[:-1])(x)
 
         hits = {
@@ -77,7 +86,8 @@ class ImageConfusion(RowMetric):
         for name, values in overlap.class_scores(**one_image).items():
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
-        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(scores | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -105,7 +115,7 @@ def semantic_per_image(classes: Sequence[str]) -> MetricFn:
     classes = common.check_distinct(classes)
 
     def metric(logits: Logits, batch: Batch) -> ImageConfusion:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
         return ImageConfusion.from_batch(

@@ -86,7 +86,8 @@ class Matching(RowMetric):
             place = THRESHOLDS.index(threshold)
             for name, values in whole.items():
                 scores[f"{name}@{threshold:.2f}"] = float(values[place])
-        return scores | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(scores | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""

@@ -8,8 +8,10 @@ import numpy as np
 
 from segjax.errors import UserError
 from segjax.metrics.combine import Combined, on_host
-from segjax.metrics.common import check_one_size
+from segjax.metrics.common import check_one_size, wrong_pixels
 from segjax.metrics.contingency import connected_components
+from segjax.metrics.rows import WRONG
+from segjax.ops import checks
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
 ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
@@ -85,13 +87,18 @@ def _objects(
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
         check_one_size(logits, batch["valid"])
         truth(batch)
-        return {"predicted": jnp.argmax(logits, axis=-1) == foreground}
+        valid = checks.as_mask("valid", batch["valid"])
+        return {
+            "predicted": jnp.argmax(logits, axis=-1) == foreground,
+            WRONG: wrong_pixels(logits, None, valid),
+        }
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> Combined:
         # Padding rows are dropped before the slow part.
         kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
-        rows = {k: np.asarray(v)[kept] for k, v in batch.items()}
-        valid = rows["valid"]
+        rows: dict[str, Any] = {k: np.asarray(v)[kept] for k, v in batch.items()}
+        rows[WRONG] = {k: np.asarray(v)[kept] for k, v in arrays[WRONG].items()}
+        valid = np.asarray(checks.as_mask("valid", rows["valid"]))
         predicted = np.asarray(arrays["predicted"])[kept] & valid
         predicted = connected_components(predicted, connectivity=connectivity)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)

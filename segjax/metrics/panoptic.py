@@ -6,9 +6,10 @@ from typing import Any
 import flax.struct
 import numpy as np
 
-from segjax.metrics.contingency import Ids, contingency
+from segjax.metrics.contingency import Ids, as_ids, contingency
 from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch
 
 _SUMS = ("tp", "fp", "fn", "iou")
@@ -56,6 +57,7 @@ class Panoptic(RowMetric):
             batch: Has `index` and `weight`, both [B].
             classes: C names.
         """
+        valid = np.asarray(checks.as_mask("valid", valid))
         values = {k: np.zeros((len(valid), len(classes))) for k in _SUMS}
         for i, where in enumerate(valid):
             a, b = ([x[i] for x in side] for side in (predicted, truth))
@@ -95,7 +97,8 @@ class Panoptic(RowMetric):
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
                 found[f"{name}/{label}"] = float(value)
-        return found | {k: nanmean(v) for k, v in self.per_image().items()}
+        means = {k: nanmean(v) for k, v in self.per_image().items()}
+        return self.checked(found | means)
 
     def per_image(self) -> dict[str, np.ndarray]:
         """The `_per_image` scores as [N] float64, images in the order of `index`."""
@@ -115,10 +118,9 @@ def _scores(tp: Any, fp: Any, fn: Any, iou: Any) -> dict[str, Any]:
 
 def _image(predicted, truth, valid, num_classes: int):
     """tp, fp, fn and summed IoU of one image, each [C]."""
-    base = 1 + max(int(predicted[1].max(initial=0)), int(truth[1].max(initial=0)))
-    # Encodes a segment as one number above 0; truth is 0 where invalid.
-    p, t = (np.asarray(c, np.int64) * base + ids + 1 for c, ids in (predicted, truth))
-    table = contingency(p, np.where(valid, t, 0), np.ones_like(valid))
+    p, p_classes = _segments("predicted", predicted, np.ones_like(valid))
+    t, t_classes = _segments("truth", truth, valid)
+    table = contingency(p, t, np.ones_like(valid))
     void = table.truth == 0
     ignored = dict(
         zip(table.predicted[void].tolist(), table.pixels[void].tolist(), strict=True)
@@ -128,8 +130,8 @@ def _image(predicted, truth, valid, num_classes: int):
     for t, p, shared, union in zip(
         *(x.tolist() for x in table.overlaps()), strict=True
     ):
-        c, iou = (t - 1) // base, shared / (union - ignored.get(p, 0))
-        if c == (p - 1) // base < num_classes and iou > 0.5:
+        c, iou = t_classes[t - 1], shared / (union - ignored.get(p, 0))
+        if c == p_classes[p - 1] < num_classes and iou > 0.5:
             total[c] += iou
             found.append(t)
             del unmatched_truth[t], unmatched_predicted[p]
@@ -137,8 +139,28 @@ def _image(predicted, truth, valid, num_classes: int):
         p for p, size in unmatched_predicted.items() if 2 * ignored.get(p, 0) <= size
     ]
 
-    def count(segments):
-        c = (np.array(list(segments), np.int64) - 1) // base
+    def count(classes, segments):
+        c = classes[np.array(list(segments), np.int64) - 1]
         return np.bincount(c[c < num_classes], minlength=num_classes)
 
-    return count(found), count(unmatched_predicted), count(unmatched_truth), total
+    return (
+        count(t_classes, found),
+        count(p_classes, unmatched_predicted),
+        count(t_classes, unmatched_truth),
+        total,
+    )
+
+
+def _segments(name, side, where) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers segments from 1: [H, W], 0 outside `where`; and the class of each."""
+    classes, ids = map(np.asarray, side)
+    numbers = np.zeros(where.shape, np.int64)
+    sides = as_ids(f"{name} classes", classes[where]), as_ids(name, ids[where])
+    (class_ids, c), (segment_ids, s) = (
+        np.unique(x, return_inverse=True) for x in sides
+    )
+    # Numbered from 0, because class and id in one number overflow for large ids.
+    base = max(len(segment_ids), 1)
+    pairs, place = np.unique(c * base + s, return_inverse=True)
+    numbers[where] = place + 1
+    return numbers, class_ids[pairs // base]

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.metrics.combine import on_host
-from segjax.metrics.common import check_one_size
+from segjax.metrics.common import check_one_size, wrong_pixels
 from segjax.metrics.contingency import Ids, connected_components, contingency
 from segjax.metrics.reduce import nanmean
-from segjax.metrics.rows import PerImage, RowMetric, Rows
+from segjax.metrics.rows import WRONG, PerImage, RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch, Logits, MetricFn
 
 _SCORES = ("v_rand", "v_rand_split", "v_rand_merge")
@@ -49,7 +50,8 @@ def v_rand(
         challenge uses the best threshold of the probability map, as
         `best_threshold_rand` does; it also thins boundaries, which this does not.
     """
-    table = contingency(predicted, truth, valid & (np.asarray(truth) > 0))
+    valid = np.asarray(checks.as_mask("valid", valid))
+    table = contingency(predicted, truth, valid & (np.asarray(truth) != 0))
     if not len(table.pixels):
         return dict.fromkeys(_SCORES, float("nan"))
     joined = table.predicted > 0
@@ -110,9 +112,8 @@ class RandCurve(RowMetric):
         best = int(np.argmax(np.nan_to_num(means["v_rand"], nan=-1.0)))
         known = not np.isnan(means["v_rand"][best])
         scores = {f"best_{k}_per_image": means[k][best] for k in _SCORES}
-        return scores | {
-            "best_v_rand_threshold": self.thresholds[best] if known else float("nan")
-        }
+        threshold = self.thresholds[best] if known else float("nan")
+        return self.checked(scores | {"best_v_rand_threshold": threshold})
 
 
 def best_threshold_rand(
@@ -137,10 +138,14 @@ def best_threshold_rand(
     def gather(logits: Logits, batch: Batch) -> Mapping[str, Any]:
         check_one_size(logits, batch["label"])
         probs = jax.nn.softmax(logits)[..., foreground]
-        return {"above": jnp.stack([probs > t for t in thresholds], axis=1)}
+        valid = checks.as_mask("valid", batch["valid"])
+        return {
+            "above": jnp.stack([probs > t for t in thresholds], axis=1),
+            WRONG: wrong_pixels(logits, None, valid),
+        }
 
     def make(arrays: Mapping[str, Any], batch: Batch) -> RandCurve:
-        valid = np.asarray(batch["valid"])
+        valid = np.asarray(checks.as_mask("valid", batch["valid"]))
         truth = (np.asarray(batch["label"]) == foreground) & valid
         truth = connected_components(truth, connectivity=connectivity)
         columns = []
@@ -149,6 +154,7 @@ def best_threshold_rand(
             images = zip(predicted, truth, valid, strict=True)
             columns.append([v_rand(*image) for image in images])
         values = {k: np.array([[s[k] for s in c] for c in columns]).T for k in _SCORES}
+        batch = {**batch, WRONG: arrays[WRONG]}
         return RandCurve(Rows.from_batch(values, batch), thresholds)
 
     return on_host(gather, make)

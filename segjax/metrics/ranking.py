@@ -1,5 +1,6 @@
 """Pixel-wise AUC-ROC and average precision of each class, by binned scores."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.reduce import nanmean, ratio
+from segjax.metrics.rows import add_wrong, check_wrong, summed_wrong
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Labels, Logits, MetricFn, Valid
 
 
@@ -38,10 +41,12 @@ class Ranking:
         histogram: [C, 2, bins]; `histogram[c, 1]` counts the pixels of class c. int32
             on the device, int64 once merged, so that merging is exact.
         classes: C names.
+        wrong: Pixels without a meaning, by name; see `common.wrong_pixels`.
     """
 
     histogram: Any
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    wrong: Any = flax.struct.field(default_factory=dict)
 
     @classmethod
     def from_batch(
@@ -65,7 +70,16 @@ class Ranking:
             limit: The bins cover -limit to limit; values outside fall in the outermost
                 bins. 16 is a probability of 1e-7.
         """
+        checks.whole_number("ranking", "num_bins", num_bins, least=1)
+        checks.number("ranking", "limit", limit, least=0, above=True)
+        checks.shapes(
+            logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
+        )
         num_classes = len(classes)
+        valid = checks.as_mask("valid", valid)
+        labels = checks.as_class_ids(
+            "labels", labels, num_classes=num_classes, valid=valid
+        )
         place = (log_odds(logits) + limit) * (num_bins / (2 * limit))
         place = jnp.clip(place, 0, num_bins - 1).astype(jnp.int32)
         c = jnp.arange(num_classes)[None, None, None]
@@ -93,7 +107,7 @@ class Ranking:
                 f"{a.shape[-1]} and {other.classes} in {b.shape[-1]}. Evaluate both "
                 f"with the same options."
             )
-        return Ranking(a + b, self.classes)
+        return Ranking(a + b, self.classes, add_wrong(self.wrong, other.wrong))
 
     def compute(self) -> dict[str, float]:
         """Computes scores in [0, 1] over all pixels.
@@ -112,7 +126,7 @@ class Ranking:
             "auc_roc": [_auc(n, p) for n, p in self._falling()],
             "pixel_average_precision": [_ap(n, p)[1] for n, p in self._falling()],
         }
-        return self._named(values)
+        return check_wrong(self._named(values), self.wrong)
 
     def bin_error(self) -> dict[str, float]:
         """Computes upper bounds on the error due to binning, by the keys of `compute`.
@@ -192,9 +206,10 @@ def ranking(
         )
 
     def metric(logits: Logits, batch: Batch) -> Ranking:
-        labels, valid = common.masked_labels(logits, batch, classes=classes)
-        return Ranking.from_batch(
+        labels, valid, batch = common.masked_labels(logits, batch, classes=classes)
+        made = Ranking.from_batch(
             logits, labels, valid, classes=classes, num_bins=num_bins, limit=limit
         )
+        return dataclasses.replace(made, wrong=summed_wrong(batch))
 
     return metric

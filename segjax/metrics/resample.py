@@ -21,7 +21,10 @@ def metric_intervals(
     """Computes bootstrap confidence intervals (percentile) of the scores of a metric.
 
     Images are drawn with replacement, and the scores are recomputed from their rows. It
-    is meant for scores that are not means over images, such as the IoU over all pixels.
+    is meant for scores that are not means over images, such as the IoU over all pixels;
+    for means, `mean_interval` needs no resampling. Percentile intervals are too narrow
+    with few images: of 95 % intervals of a mean, 90 % contain it with 10 images, 72 %
+    with 3. `n` of the interval says how many there are.
 
     Args:
         metric: Has `num_images`, `take(positions)` and `compute()`, as all subclasses
@@ -32,7 +35,7 @@ def metric_intervals(
 
     Returns:
         An interval for each score, by its key. Resamples with a NaN are left out of the
-        interval of that score.
+        interval of that score. Both ends are NaN with a single image.
 
     Raises:
         ValueError: If confidence_level is not between 0 and 1, or there are no images.
@@ -42,7 +45,7 @@ def metric_intervals(
         metric.take(positions).compute()
         for positions in _positions(metric.num_images, num_resamples, seed)
     ]
-    return _intervals(metric.compute(), draws, confidence_level)
+    return _intervals(metric.compute(), draws, confidence_level, n=metric.num_images)
 
 
 def metric_differences(
@@ -91,7 +94,8 @@ def metric_differences(
         differ(lambda metric, at=positions: metric.take(at))
         for positions in _positions(a.num_images, num_resamples, seed)
     ]
-    return _intervals(differ(lambda metric: metric), draws, confidence_level)
+    scores = differ(lambda metric: metric)
+    return _intervals(scores, draws, confidence_level, n=a.num_images)
 
 
 def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -102,14 +106,15 @@ def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray
 
 
 def _intervals(
-    scores: Scores, draws: list[Scores], confidence_level: float
+    scores: Scores, draws: list[Scores], confidence_level: float, *, n: int
 ) -> dict[str, Interval]:
     tail = 50 * (1 - confidence_level)
     intervals = {}
     for key, value in scores.items():
         drawn = np.array([draw[key] for draw in draws], np.float64)
         drawn = drawn[~np.isnan(drawn)]
-        ends = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else [np.nan] * 2
+        some = drawn.size and n > 1  # One image resampled is always itself.
+        ends = np.percentile(drawn, [tail, 100 - tail]) if some else [np.nan] * 2
         low, high = map(float, ends)
-        intervals[key] = Interval(value=value, low=low, high=high)
+        intervals[key] = Interval(value=value, low=low, high=high, n=n)
     return intervals

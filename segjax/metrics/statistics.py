@@ -20,14 +20,16 @@ class Interval:
         value: The score.
         low: Lower end of the interval.
         high: Upper end.
+        n: Number of images or seeds that it is computed from.
     """
 
     value: float
     low: float
     high: float
+    n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n = {self.n}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,31 +60,30 @@ class Comparison:
         )
 
 
-def mean_interval(
-    values: ArrayLike,
-    *,
-    confidence_level: float = 0.95,
-    num_resamples: int = 9_999,
-    seed: int = 0,
-) -> Interval:
-    """Computes the mean over images with its bootstrap confidence interval (BCa).
+def mean_interval(values: ArrayLike, *, confidence_level: float = 0.95) -> Interval:
+    """Computes the mean over seeds or images with its interval by Student's t.
+
+    For normally distributed values the interval has its confidence level for any number
+    of values; a bootstrap interval of 3 values at 95 % contains the mean in 71 % of
+    cases. For very skewed values (log-normal) it is 84 % for 3 and 90 % for 50; the
+    bootstrap has 65 % and 92 %.
 
     Args:
-        values: [N] scores, one an image, such as `per_image()["mean_iou_per_image"]`;
-            NaN (images without the score) are left out.
+        values: [N] scores, one a seed or an image, such as
+            `per_image()["mean_iou_per_image"]`; NaN (images without the score) are left
+            out.
         confidence_level: Fraction of such intervals that contain the true mean.
-        num_resamples: Number of resamples of the images, with replacement.
-        seed: Seed of the resampling; results are deterministic.
 
     Returns:
-        The interval; both ends are NaN with fewer than two scores, and equal the mean
-        if all scores are equal.
+        The interval, and N without the NaN. Both ends are NaN with fewer than two
+        scores, and equal the mean if all scores are equal. Ends are not cut to the
+        range of the score: with few values they may be below 0 or above 1.
 
     Raises:
         ValueError: If values are not [N], or confidence_level is not between 0 and 1.
 
     Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3.
+        Student, The Probable Error of a Mean, Biometrika 6(1), 1908.
     """
     import scipy.stats  # Imported here because it takes half a second.
 
@@ -90,21 +91,16 @@ def mean_interval(
     seen = _vector(values)
     seen = seen[~np.isnan(seen)]
     if seen.size == 0:
-        return Interval(value=math.nan, low=math.nan, high=math.nan)
+        return Interval(value=math.nan, low=math.nan, high=math.nan, n=0)
     value = float(seen.mean())
     if seen.size == 1:
-        return Interval(value=value, low=math.nan, high=math.nan)
-    if np.ptp(seen) == 0:  # SciPy would warn and return NaN.
-        return Interval(value=value, low=value, high=value)
-    found = scipy.stats.bootstrap(
-        (seen,),
-        np.mean,
-        confidence_level=confidence_level,
-        n_resamples=num_resamples,
-        batch=max(1, 2**22 // seen.size),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(value=value, low=float(found.low), high=float(found.high))
+        return Interval(value=value, low=math.nan, high=math.nan, n=1)
+    if np.ptp(seen) == 0:  # Their mean may be rounded.
+        value = float(seen[0])
+        return Interval(value=value, low=value, high=value, n=seen.size)
+    quantile = scipy.stats.t.ppf((1 + confidence_level) / 2, seen.size - 1)
+    half = float(quantile * seen.std(ddof=1) / math.sqrt(seen.size))
+    return Interval(value=value, low=value - half, high=value + half, n=seen.size)
 
 
 def compare(
@@ -129,9 +125,9 @@ def compare(
     Args:
         a: [N] scores by image or seed; NaN where there is no score.
         b: [N] scores of the same images or seeds.
-        confidence_level: Of the bootstrap interval (BCa) of the differences.
-        num_resamples: Number of random sign patterns, and of bootstrap resamples.
-        seed: Seed of the resampling; results are deterministic.
+        confidence_level: Of the interval of the mean difference, as `mean_interval`.
+        num_resamples: Number of random sign patterns.
+        seed: Seed of the sign patterns; results are deterministic.
 
     Returns:
         The comparison; all NaN if no pair has both scores.
@@ -149,9 +145,7 @@ def compare(
             f"compare needs pairs, got {a.size} and {b.size} scores. Score both "
             f"systems on the same images, in the order of index."
         )
-    mean = mean_interval(
-        a - b, confidence_level=confidence_level, num_resamples=num_resamples, seed=seed
-    )
+    mean = mean_interval(a - b, confidence_level=confidence_level)
     differences = (a - b)[~np.isnan(a - b)]
     pairs = differences.size
     exact = pairs <= _MAX_EXACT_PAIRS

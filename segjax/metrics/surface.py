@@ -1,8 +1,8 @@
 """Surface distances between truth and prediction, per image and class."""
 
+import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +11,7 @@ from segjax.errors import UserError
 from segjax.metrics import common
 from segjax.metrics.common import Masks
 from segjax.metrics.rows import PerImage
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Logits, MetricFn
 
 
@@ -26,7 +27,7 @@ def outline(mask: Masks) -> Masks:
         [..., H, W]; empty for an empty mask, the edge of the image if all pixels are
         True.
     """
-    mask = jnp.asarray(mask) != 0  # `~` does not negate integer masks.
+    mask = jnp.asarray(checks.as_mask("mask", mask))
     padded = jnp.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
     inner = padded[..., :-2, 1:-1] & padded[..., 2:, 1:-1]
     inner &= padded[..., 1:-1, :-2] & padded[..., 1:-1, 2:]
@@ -76,8 +77,8 @@ def surface_scores(
         the larger of the percentiles of the two directions, not one percentile of both
         together.
     """
-    chex.assert_equal_shape([predicted, truth])
-    if tolerance < 0:
+    checks.shapes(predicted=(predicted, "... H W"), truth=(truth, "... H W"))
+    if not 0 <= tolerance < math.inf:
         raise UserError(
             f"tolerance needs a distance of at least 0, in the unit of spacing, got "
             f"{tolerance}. Try 1.0."
@@ -118,7 +119,7 @@ def _scores(edges, far, count, tolerance) -> dict[str, jax.Array]:
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def _percentile(values: jax.Array, where: jax.Array, q: float) -> jax.Array:
@@ -167,7 +168,7 @@ def surface(
     kept = common.scored_classes(classes, ignore_background=ignore_background)
 
     def metric(logits: Logits, batch: Batch) -> PerImage:
-        predicted, labels, valid = common.predicted_and_masked_labels(
+        predicted, labels, valid, batch = common.predicted_and_masked_labels(
             logits, batch, classes=classes
         )
         extent = common.diagonal(valid, spacing=spacing)

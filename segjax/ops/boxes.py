@@ -7,25 +7,33 @@ with x1 <= x0 or y1 <= y0 has no area.
 import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Integer, Num
 
+from segjax.ops import checks
 from segjax.typing import Array
+
+Boxes = Float[Array, "*batch 4"] | Integer[Array, "*batch 4"]
+"""Integers become float32, and so do float16 and bfloat16: areas need the range."""
+Masks = Bool[Array, "n h w"] | Integer[Array, "n h w"]
+"""True, or not 0, on the object."""
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """Limit of the log of the growth of a decoded box in width or height."""
 
 
-def box_area(boxes: Float[Array, "*batch 4"]) -> Float[Array, "*batch"]:
-    """Computes areas in square pixels; 0 for a box without area."""
+def box_area(boxes: Boxes) -> Float[Array, "*batch"]:
+    """Computes areas in square pixels, in at least float32; 0 without area."""
+    checks.shapes(boxes=(boxes, "... 4"))
+    boxes = checks.as_floats("boxes", boxes)
     size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return size[..., 0] * size[..., 1]
 
 
 def box_iou(
-    boxes: Float[Array, "n 4"], others: Float[Array, "m 4"]
+    boxes: Float[Array, "n 4"] | Integer[Array, "n 4"],
+    others: Float[Array, "m 4"] | Integer[Array, "m 4"],
 ) -> Float[Array, "n m"]:
     """Computes the IoU (intersection over union) of all pairs of boxes.
 
@@ -34,9 +42,11 @@ def box_iou(
         others: [M, 4] in pixels.
 
     Returns:
-        [N, M] in [0, 1]; 0, not NaN, where a box has no area.
+        [N, M] in [0, 1], in at least float32; 0, not NaN, where a box has no area.
     """
-    corners, other = jnp.asarray(boxes).T, jnp.asarray(others).T
+    checks.shapes(boxes=(boxes, "N 4"), others=(others, "M 4"))
+    corners = checks.as_floats("boxes", boxes).T
+    other = checks.as_floats("others", others).T
     return iou_of_corners(corners[:, :, None], other[:, None, :])
 
 
@@ -63,20 +73,22 @@ def iou_of_corners(
 
 
 def mask_iou(
-    masks: Bool[Array, "n h w"], others: Bool[Array, "m h w"]
+    masks: Masks, others: Bool[Array, "m h w"] | Integer[Array, "m h w"]
 ) -> Float[Array, "n m"]:
     """Computes the IoU of all pairs of masks.
 
     Args:
-        masks: [N, H, W] True on the object.
+        masks: [N, H, W] True, or not 0, on the object.
         others: [M, H, W].
 
     Returns:
         [N, M] float32 in [0, 1]; 0 where both are empty. Exact up to 2**24 pixels.
     """
-    chex.assert_equal_shape_suffix([masks, others], 2)
+    checks.shapes(masks=(masks, "N H W"), others=(others, "M H W"))
+    masks, others = checks.as_mask("masks", masks), checks.as_mask("others", others)
+    pixels = masks.shape[1] * masks.shape[2]
     flat, other = (
-        jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (masks, others)
+        jnp.asarray(x, jnp.float32).reshape(x.shape[0], pixels) for x in (masks, others)
     )
     # 0 and 1 are exact at any matmul precision; sums are float32.
     shared = flat @ other.T
@@ -85,7 +97,7 @@ def mask_iou(
 
 
 def clip_boxes(
-    boxes: Float[Array, "*batch 4"], size: Num[Array, "2"] | Sequence[int]
+    boxes: Boxes, size: Num[Array, "2"] | Sequence[int]
 ) -> Float[Array, "*batch 4"]:
     """Clips boxes to an image.
 
@@ -97,14 +109,18 @@ def clip_boxes(
         [..., 4], x in [0, width] and y in [0, height]. A box outside the image has no
         area afterwards.
     """
+    checks.shapes(boxes=(boxes, "... 4"))
+    boxes = jnp.asarray(boxes)
+    if not jnp.issubdtype(boxes.dtype, jnp.floating):
+        boxes = checks.as_floats("boxes", boxes)
     height, width = size[0], size[1]
     limit = jnp.stack([jnp.asarray(x, boxes.dtype) for x in (width, height) * 2])
     return jnp.clip(boxes, 0, limit.reshape((1,) * (boxes.ndim - 1) + (4,)))
 
 
 def encode_boxes(
-    targets: Float[Array, "*batch 4"],
-    boxes: Float[Array, "*batch 4"],
+    targets: Boxes,
+    boxes: Boxes,
     *,
     weights: Sequence[float],
 ) -> Float[Array, "*batch 4"]:
@@ -127,7 +143,9 @@ def encode_boxes(
         Girshick et al., R-CNN, CVPR 2014, arXiv:1311.2524, appendix C. The weights
         are those of Fast R-CNN's code.
     """
-    targets, boxes = jnp.asarray(targets), jnp.asarray(boxes)
+    checks.shapes(targets=(targets, "... 4"), boxes=(boxes, "... 4"))
+    targets = checks.as_floats("targets", targets)
+    boxes = checks.as_floats("boxes", boxes)
     full = (box_area(targets) > 0) & (box_area(boxes) > 0)
     unit = jnp.asarray([0, 0, 1, 1], boxes.dtype)
     unit = jnp.broadcast_to(unit, boxes.shape)
@@ -140,7 +158,7 @@ def encode_boxes(
 
 def decode_boxes(
     deltas: Float[Array, "*batch 4"],
-    boxes: Float[Array, "*#batch 4"],
+    boxes: Float[Array, "*#batch 4"] | Integer[Array, "*#batch 4"],
     *,
     weights: Sequence[float],
 ) -> Float[Array, "*batch 4"]:
@@ -156,8 +174,9 @@ def decode_boxes(
         [..., 4] in pixels, as float32 (float64 is kept). Width and height grow by at
         most 1000 / 16.
     """
-    dtype = jnp.promote_types(deltas.dtype, jnp.float32)
-    deltas, boxes = jnp.asarray(deltas, dtype), jnp.asarray(boxes, dtype)
+    checks.shapes(deltas=(deltas, "... 4"), boxes=(boxes, "... 4"))
+    deltas = checks.as_floats("deltas", deltas)
+    boxes = checks.as_floats("boxes", boxes).astype(deltas.dtype)
     deltas = deltas / _last(weights, deltas)
     center, size = _center_and_size(boxes)
     center = deltas[..., :2] * size + center
@@ -165,18 +184,19 @@ def decode_boxes(
     return jnp.concatenate([center - half, center + half], axis=-1)
 
 
-def masks_to_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
+def masks_to_boxes(masks: Masks) -> Float[Array, "n 4"]:
     """Computes the bounding box of each mask.
 
     Args:
-        masks: [N, H, W] True on the object.
+        masks: [N, H, W] True, or not 0, on the object.
 
     Returns:
         [N, 4] float32 in pixels, including the last pixels: the box of a single pixel
         has area 1, as in COCO. (torchvision's `masks_to_boxes` returns the indices of
         the last pixels, one less.) The box of an empty mask is 0, 0, 0, 0.
     """
-    masks = jnp.asarray(masks)
+    checks.shapes(masks=(masks, "N H W"))
+    masks = jnp.asarray(checks.as_mask("masks", masks))
     spans = []
     for axis in (1, 2):  # Over rows: which columns have True pixels; then over columns.
         hit = jnp.any(masks, axis=axis)

@@ -1,14 +1,15 @@
 """Exact Euclidean distances on the pixel grid."""
 
 import functools
+import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array
 
 # Columns that are compared one by one; 4 to 16 are equally fast.
@@ -16,7 +17,9 @@ _BLOCK = 8
 
 
 def distance_transform(
-    mask: Bool[Array, "*batch h w"], *, spacing: Sequence[float] = (1.0, 1.0)
+    mask: Bool[Array, "*batch h w"] | Integer[Array, "*batch h w"],
+    *,
+    spacing: Sequence[float] = (1.0, 1.0),
 ) -> Float[Array, "*batch h w"]:
     """Computes the distance of each True pixel to the nearest False pixel of its image.
 
@@ -36,7 +39,7 @@ def distance_transform(
     No gradient flows through it, because masks are boolean.
 
     Args:
-        mask: [..., H, W] with any leading axes.
+        mask: [..., H, W] with any leading axes; integers are True where not 0.
         spacing: (height, width) of a pixel, in any unit, above 0.
 
     Returns:
@@ -53,14 +56,15 @@ def distance_transform(
         Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions,
         2012, section 3. The paper builds the envelope column by column.
     """
-    chex.assert_axis_dimension_gt(mask, -2, 0)
-    chex.assert_axis_dimension_gt(mask, -1, 0)
-    if len(spacing) != 2 or not all(side > 0 for side in spacing):
+    checks.shapes(mask=(mask, "... H W"))
+    if 0 in mask.shape[-2:]:
+        raise UserError(f"mask needs pixels, got shape {list(mask.shape)}.")
+    if len(spacing) != 2 or not all(0 < side < math.inf for side in spacing):
         raise UserError(
             f"spacing needs (height, width) of a pixel, both above 0, got "
             f"{tuple(spacing)}. Use (1.0, 1.0) for distances in pixels."
         )
-    mask = jnp.asarray(mask)
+    mask = jnp.asarray(checks.as_mask("mask", mask))
     height, width = spacing
     column = _down_columns(mask) * jnp.float32(height)
     # The branch keeps XLA from fusing the rows with later operations, which would

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Integer, Num
 
+from segjax.ops import checks
 from segjax.ops.roi_adaptive import averaging_matrices
 from segjax.typing import Array
 
@@ -16,9 +16,9 @@ _AT_ONCE = 16  # Masks that `crop_masks` converts to floats at a time.
 
 
 def crop_masks(
-    masks: Bool[Array, "n h w"],
+    masks: Bool[Array, "n h w"] | Integer[Array, "n h w"],
     index: Int[Array, " r"],
-    boxes: Float[Array, "r 4"],
+    boxes: Float[Array, "r 4"] | Integer[Array, "r 4"],
     *,
     size: int,
     aligned: bool = False,
@@ -27,7 +27,7 @@ def crop_masks(
     """Crops a mask to each box and resizes it to a fixed size.
 
     Args:
-        masks: [N, H, W] True on the object.
+        masks: [N, H, W] True, or not 0, on the object.
         index: [R] index of the mask of each box.
         boxes: [R, 4] (x0, y0, x1, y1) in pixels, no larger than the image.
         size: M, the side of the result.
@@ -45,7 +45,7 @@ def crop_masks(
         samples that depends on the size of the box. See `roi_align_adaptive`. If
         aligned, detectron2's `BitMasks.crop_and_resize`.
     """
-    chex.assert_equal_shape_prefix([index, boxes], 1)
+    checks.shapes(masks=(masks, "N H W"), index=(index, "R"), boxes=(boxes, "R 4"))
     height, width = masks.shape[1:]
     boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
     far = (None, None) if image_size is None else (image_size[0], image_size[1])
@@ -60,7 +60,7 @@ def crop_masks(
         )
         for axis, length, limit in ((1, height, far[0]), (0, width, far[1]))
     )
-    masks = jnp.asarray(masks)
+    masks = jnp.asarray(checks.as_mask("masks", masks))
 
     def crop(one):
         which, row, column = one

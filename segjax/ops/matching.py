@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import chex
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.ops.select import argsort
 from segjax.typing import Array
 
@@ -57,7 +57,10 @@ def match(
             f"match needs low_threshold of at most high_threshold, got {low_threshold} "
             f"and {high_threshold}. Swap them, or use the same number for both."
         )
+    checks.number("match", "high_threshold", high_threshold)
+    checks.number("match", "low_threshold", low_threshold)
     iou = _masked_iou(iou, object_mask, valid)
+    valid = checks.as_mask("valid", valid)
     best = jnp.max(iou, axis=0)
     return Matches(
         jnp.argmax(iou, axis=0).astype(jnp.int32),
@@ -105,7 +108,7 @@ def match_every_object(
         low_threshold=low_threshold,
     )
     iou = _masked_iou(iou, object_mask, valid)
-    most = jnp.max(iou, axis=1, keepdims=True)
+    most = jnp.max(iou, axis=1, keepdims=True, initial=-1)
     tied = jnp.any((iou == most) & (most > 0), axis=0)
     return Matches(matches.index, matches.positive | tied, matches.negative & ~tied)
 
@@ -141,8 +144,14 @@ def sample_balanced(
     Reference:
         torchvision's `BalancedPositiveNegativeSampler`.
     """
-    chex.assert_equal_shape([rank, positive, negative])
+    checks.shapes(rank=(rank, "A"), positive=(positive, "A"), negative=(negative, "A"))
+    checks.whole_number("sample_balanced", "num_samples", num_samples, least=1)
+    checks.number(
+        "sample_balanced", "positive_fraction", positive_fraction, least=0, most=1
+    )
     size = positive.shape[0]
+    if not size:
+        return jnp.zeros(num_samples, jnp.int32), jnp.zeros(num_samples, bool)
     # Random order: positive boxes, then negative ones, then the rest.
     order = argsort(jnp.where(positive, rank, jnp.where(negative, 1 + rank, 3)))
     positives = jnp.sum(positive, dtype=jnp.int32)
@@ -188,5 +197,9 @@ def sample_balanced_masks(
 
 def _masked_iou(iou, object_mask, valid):
     """Sets the IoU of empty slots and padding boxes to -1."""
-    chex.assert_equal_shape_prefix([iou, object_mask], 1)
+    checks.shapes(iou=(iou, "N A"), object_mask=(object_mask, "N"), valid=(valid, "A"))
+    object_mask = checks.as_mask("object_mask", object_mask)
+    valid = checks.as_mask("valid", valid)
+    if not iou.shape[0]:  # No slots are as one that is empty.
+        iou, object_mask = jnp.zeros((1, *iou.shape[1:])), jnp.zeros(1, bool)
     return jnp.where(object_mask[:, None] & valid[None, :], iou, -1)

@@ -11,11 +11,11 @@ chain of boxes that suppress each other. This has not been measured.
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.ops import checks
 from segjax.ops.boxes import iou_of_corners
 from segjax.ops.select import argsort
 from segjax.typing import Array
@@ -24,9 +24,9 @@ _ALL_PAIRS = 4096
 
 
 def nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Float[Array, "n 4"] | Integer[Array, "n 4"],
     scores: Float[Array, " n"],
-    valid: Bool[Array, " n"],
+    valid: Bool[Array, " n"] | Integer[Array, " n"],
     *,
     iou_threshold: float | Float[Array, ""],
     max_outputs: int,
@@ -35,16 +35,20 @@ def nms(
 
     Args:
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
-        scores: [N]; of equal scores the box of the lower index is first.
+        scores: [N]; of equal scores the box of the lower index is first. NaN is the
+            lowest: a box without a score suppresses none that has one.
         valid: [N] False for padding, whose boxes and scores are ignored.
         iou_threshold: In [0, 1]; a box is suppressed if its IoU with a kept box is
-            above it, both rounded to the dtype of the boxes. May be traced.
+            above it, both in float32 (float64 if the boxes have it). May be traced.
         max_outputs: M, the largest number of boxes kept.
 
     Returns:
         index: int32 [M] of the kept boxes, best first; 0 in empty slots.
         slot_mask: bool [M], False for empty slots.
         No gradient flows through either.
+
+    Raises:
+        ValueError: If a shape or dtype, the threshold or max_outputs is wrong.
     """
     classes = jnp.zeros(scores.shape, jnp.int32)
     return multiclass_nms(
@@ -58,10 +62,10 @@ def nms(
 
 
 def multiclass_nms(
-    boxes: Float[Array, "n 4"],
+    boxes: Float[Array, "n 4"] | Integer[Array, "n 4"],
     scores: Float[Array, " n"],
-    classes: Int[Array, " n"],
-    valid: Bool[Array, " n"],
+    classes: Integer[Array, " n"],
+    valid: Bool[Array, " n"] | Integer[Array, " n"],
     *,
     iou_threshold: float | Float[Array, ""],
     max_outputs: int,
@@ -74,11 +78,12 @@ def multiclass_nms(
 
     Args:
         boxes: [N, 4] (x0, y0, x1, y1) in pixels.
-        scores: [N]; of equal scores the box of the lower index is first.
+        scores: [N]; of equal scores the box of the lower index is first. NaN is the
+            lowest: a box without a score suppresses none that has one.
         classes: [N] any integers, such as class ids or pyramid levels.
         valid: [N] False for padding, whose boxes and scores are ignored.
         iou_threshold: In [0, 1]; a box is suppressed if its IoU with a kept box is
-            above it, both rounded to the dtype of the boxes. May be traced.
+            above it, both in float32 (float64 if the boxes have it). May be traced.
         max_outputs: M, the largest number of boxes kept over all classes.
 
     Returns:
@@ -86,9 +91,21 @@ def multiclass_nms(
         slot_mask: bool [M], False for empty slots.
         No gradient flows through either.
     """
-    chex.assert_equal_shape_prefix([boxes, scores, classes, valid], 1)
-    boxes, scores = jax.lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
-    order = argsort(jnp.where(valid, -scores, jnp.inf))
+    checks.shapes(
+        boxes=(boxes, "N 4"),
+        scores=(scores, "N"),
+        classes=(classes, "N"),
+        valid=(valid, "N"),
+    )
+    checks.number("nms", "iou_threshold", iou_threshold, least=0, most=1)
+    checks.whole_number("nms", "max_outputs", max_outputs, least=0)
+    boxes, scores = checks.as_floats("boxes", boxes), checks.as_floats("scores", scores)
+    valid = checks.as_mask("valid", valid)
+    if not boxes.shape[0] or not max_outputs:
+        return jnp.zeros(max_outputs, jnp.int32), jnp.zeros(max_outputs, bool)
+    boxes, scores = jax.lax.stop_gradient((boxes, scores))
+    # Empty slots last; NaN before them, where no score is lower.
+    order = argsort(jnp.where(valid & ~jnp.isnan(scores), -scores, jnp.inf))
     corners = jnp.where(valid[:, None], boxes, 0)[order].T
     classes, valid = jnp.asarray(classes)[order], jnp.asarray(valid)[order]
     arguments = (corners, classes, valid, jnp.asarray(iou_threshold, corners.dtype))

@@ -2,15 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
+from segjax.ops import checks
 from segjax.ops.roi_cells import cell_entries
 from segjax.typing import Array
 
 
 def roi_align_adaptive(
     features: Float[Array, "h w c"],
-    boxes: Float[Array, "r 4"],
+    boxes: Float[Array, "r 4"] | Integer[Array, "r 4"],
     *,
     output_size: tuple[int, int],
     spatial_scale: float,
@@ -39,7 +40,8 @@ def roi_align_adaptive(
         whole map.
     """
     height, width, _ = features.shape
-    boxes = jax.lax.stop_gradient(jnp.asarray(boxes)) * spatial_scale
+    checks.shapes(features=(features, "H W C"), boxes=(boxes, "R 4"))
+    boxes = jax.lax.stop_gradient(checks.as_floats("boxes", boxes)) * spatial_scale
     rows, columns = (
         averaging_matrices(
             boxes[:, axis], boxes[:, axis + 2], size, cells=cells, aligned=aligned

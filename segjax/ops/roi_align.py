@@ -9,19 +9,19 @@ the last bits, is not fixed unless XLA's deterministic operations are enabled.
 import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.ops.roi_cells import cell_entries
 from segjax.typing import Array
 
 
 def roi_align(
     features: Float[Array, "h w c"],
-    boxes: Float[Array, "r 4"],
+    boxes: Float[Array, "r 4"] | Integer[Array, "r 4"],
     *,
     output_size: tuple[int, int],
     spatial_scale: float,
@@ -46,7 +46,8 @@ def roi_align(
 
     Returns:
         [R, P, Q, C] in the dtype of the features. Gradients flow to the features only,
-        as in torchvision.
+        as in torchvision. They are in reverse mode: `jax.grad`, also of a gradient, and
+        `jax.hessian` work, `jax.jvp` of this function raises a TypeError.
 
     Raises:
         ValueError: If sampling_ratio is below 1.
@@ -68,7 +69,7 @@ def roi_align(
 
 def multilevel_roi_align(
     pyramid: Sequence[Float[Array, "_ _ c"]],
-    boxes: Float[Array, "r 4"],
+    boxes: Float[Array, "r 4"] | Integer[Array, "r 4"],
     *,
     output_size: tuple[int, int],
     spatial_scales: Sequence[float],
@@ -100,8 +101,13 @@ def multilevel_roi_align(
         equals torchvision's `MultiScaleRoIAlign`.
     """
     _check_sampling_ratio(sampling_ratio)
-    chex.assert_equal(len(pyramid), len(spatial_scales))
-    boxes = jax.lax.stop_gradient(jnp.asarray(boxes))
+    if len(pyramid) != len(spatial_scales):
+        raise UserError(
+            f"roi_align needs one of spatial_scales for each map, got "
+            f"{len(spatial_scales)} for {len(pyramid)}."
+        )
+    checks.shapes(boxes=(boxes, "R 4"), features=(pyramid[0], "H W C"))
+    boxes = jax.lax.stop_gradient(checks.as_floats("boxes", boxes))
     level = roi_levels(boxes, spatial_scales=spatial_scales)
     shapes = jnp.asarray([x.shape[:2] for x in pyramid], jnp.int32)
     starts = jnp.asarray(_starts(pyramid), jnp.int32)
@@ -157,6 +163,10 @@ def roi_levels(
 @jax.custom_vjp
 def _gather(table, rows, columns, start, width):
     """Interpolates features at every pair of a row and a column: [R, P, Q, C]."""
+    return _interpolate(table, rows, columns, start, width)
+
+
+def _interpolate(table, rows, columns, start, width):
     (rows, down), (columns, across) = rows, columns
     rows = start[:, None, None] + rows * width[:, None, None]
     mix = jnp.zeros((), table.dtype)
@@ -170,7 +180,8 @@ def _gather(table, rows, columns, start, width):
 
 
 def _gather_forward(table, *places):
-    return _gather(table, *places), (table[:, :0], places)
+    # Not `_gather`, so that the gradient can be differentiated in forward mode.
+    return _interpolate(table, *places), (table[:, :0], places)
 
 
 def _scatter(residual, gradient):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from segjax.ops import checks
 from segjax.typing import Array
 
 
@@ -29,7 +30,9 @@ def soft_skeleton(
         Shit et al., clDice, 2021, algorithm 1. arXiv:2003.07311. As in the authors'
         code, minima are over the four neighbors, maxima over all eight.
     """
-    x = jnp.asarray(x)
+    checks.shapes(x=(x, "B H W C"))
+    checks.whole_number("soft_skeleton", "iterations", iterations, least=0)
+    x = checks.as_floats("x", x)
 
     def thin(carry, _):
         x, skeleton = carry
@@ -43,7 +46,7 @@ def soft_skeleton(
     return carry[1]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _largest(x: jax.Array, axes: Sequence[int]) -> jax.Array:
     """Maximum over a pixel and its neighbors along each of the axes.
 
@@ -54,27 +57,19 @@ def _largest(x: jax.Array, axes: Sequence[int]) -> jax.Array:
     return x
 
 
-def _largest_fwd(x, axes):
+@_largest.defjvp
+def _largest_jvp(axes, primals, tangents):
+    (x,), (tangent,) = primals, tangents
     largest = _largest(x, axes)
-    return largest, (x, largest)
-
-
-def _largest_bwd(axes, saved, grad):
-    x, largest = saved
-    ties = (x == largest).astype(grad.dtype)
-    for neighbor in _neighbors(x, axes, -jnp.inf):
-        ties = ties + (neighbor == largest)
-    grad = grad / ties
-    total = jnp.where(x == largest, grad, 0)
+    own = x == largest
+    ties, total = own.astype(x.dtype), jnp.where(own, tangent, 0)
     pairs = zip(
-        _neighbors(largest, axes, jnp.inf), _neighbors(grad, axes, 0), strict=True
+        _neighbors(x, axes, -jnp.inf), _neighbors(tangent, axes, 0), strict=True
     )
-    for value, share in pairs:
-        total = total + jnp.where(x == value, share, 0)
-    return (total,)
-
-
-_largest.defvjp(_largest_fwd, _largest_bwd)
+    for neighbor, share in pairs:
+        ties = ties + (neighbor == largest)
+        total = total + jnp.where(neighbor == largest, share, 0)
+    return largest, total / ties
 
 
 def _neighbors(x, axes, fill):

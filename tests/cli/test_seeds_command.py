@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 from rich.console import Console
 
-from segjax import metrics
 from segjax.cli import seeds_table
 from tests.cli.conftest import expect_one_error_line
 
@@ -78,10 +78,11 @@ def test_statistics_equal_numpys(trained, folder):
         assert one["values"] == values
         assert one["mean"] == pytest.approx(np.mean(values), rel=1e-12)
         assert one["std"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
-        interval = metrics.mean_interval(values)
-        assert (one["low"], one["high"]) == (interval.low, interval.high)
-        assert min(values) - 1e-9 < one["low"] <= one["mean"] + 1e-9
-        assert one["mean"] - 1e-9 < one["high"] < max(values) + 1e-9
+        half = scipy.stats.t.ppf(0.975, 2) * one["std"] / math.sqrt(3)
+        assert one["low"] == pytest.approx(one["mean"] - half, rel=1e-9)
+        assert one["high"] == pytest.approx(one["mean"] + half, rel=1e-9)
+        assert one["n"] == 3
+    assert written["interval"] == "95 % of the mean over n seeds, Student's t"
     values = written["metrics"]["mean_iou"]["values"]
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in trained
     for seed, value in zip(SEEDS, values, strict=True):

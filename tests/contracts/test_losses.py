@@ -232,6 +232,72 @@ def test_huge_logits_stay_finite(case, batch, rng, dtype):
     _assert_finite(*_value_and_grad(case, logits, labels, valid))
 
 
+def test_nan_logits_are_nan(case, batch):
+    logits, labels, valid = batch
+    valid[0, 0, 0] = True
+    want = _value_and_grad(case, logits, labels, valid)
+    for channel in range(case.classes):
+        broken = logits.copy()
+        broken[0, 0, 0, channel] = np.nan
+        values, grad = _value_and_grad(case, broken, labels, valid)
+        assert np.isnan(values[0])
+        np.testing.assert_array_equal(values[1:], want[0][1:])
+        np.testing.assert_array_equal(grad[1:], want[1][1:])
+
+
+def test_a_class_masked_by_minus_infinity_is_no_class(case, batch):
+    """As -1e4, whose softmax is 0 too; torch and optax give the same finite numbers."""
+    if "label_smoothing" in case.options:
+        pytest.skip("some of the target is on every class")
+    logits, labels, valid = batch
+    last = case.classes - 1
+    labels = np.minimum(labels, last - 1)
+    logits[..., last] = -1e4
+    want = _value_and_grad(case, logits, labels, valid)
+    logits[..., last] = -np.inf
+    got = _value_and_grad(case, logits, labels, valid)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_integer_valid_is_a_mask(case, batch, dtype):
+    logits, labels, valid = batch
+    want = _value_and_grad(case, *batch)
+    for value in (1, 2, 255):
+        mask = valid.astype(dtype) * np.dtype(dtype).type(value)
+        got = _value_and_grad(case, logits, labels, mask)
+        np.testing.assert_array_equal(got[0], want[0])
+        np.testing.assert_array_equal(got[1], want[1])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int16"])
+def test_labels_of_any_integer_dtype(case, batch, dtype):
+    logits, labels, valid = batch
+    values = case(logits, labels, valid)
+    got = case(logits, labels.astype(dtype), valid)
+    np.testing.assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("wrong", [-1, C, 255])
+def test_known_labels_out_of_range_are_refused(case, batch, wrong):
+    if case.one_hot:
+        pytest.skip("takes no labels")
+    logits, labels, valid = batch
+    valid[0, 0, 0] = True
+    labels[0, 0, 0] = wrong
+    with pytest.raises(ValueError, match=rf"labels needs class ids in .* got {wrong} "):
+        case(logits, labels, valid)
+
+
+def test_dtypes_under_x64(case, batch):
+    with jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            shaped = jax.ShapeDtypeStruct(batch[0].shape, dtype)
+            values = jax.eval_shape(lambda x: case(x, *batch[1:]), shaped)
+            assert values.dtype == dtype
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_absent_class_stays_finite(case, batch, scale):
     logits, labels, valid = batch
@@ -342,10 +408,44 @@ def test_jit_vmap_and_grad_trace_once(case, batch):
         np.testing.assert_allclose(grads[i], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_wrong_shapes_are_errors(case, batch):
+def test_wrong_shapes_and_dtypes_are_errors_by_name(case, batch, untyped):
     logits, labels, valid = batch
-    with pytest.raises(Exception, match=r"(?i)shape|valid"):
-        case(logits, labels, valid[:, 1:])
+    for wrong in (valid[:, 1:], valid[..., None]):
+        with pytest.raises(ValueError, match=r"valid needs shape \[B, H, W\]"):
+            case(logits, labels, wrong)
+    with pytest.raises(ValueError, match=r"valid needs a mask of bool"):
+        case(logits, labels, valid.astype(np.float32))
+
+
+def test_no_images_are_no_values(case):
+    logits = np.zeros((0, H, W, case.classes), np.float32)
+    values = case(logits, np.zeros((0, H, W), np.int32), np.zeros((0, H, W), bool))
+    assert values.shape == (0,)
+
+
+def test_no_classes_are_refused(case):
+    if case.loss is losses.lovasz_hinge:
+        pytest.skip("needs two")
+    none = dataclasses.replace(case, classes=0)
+    valid = np.ones((B, H, W), bool)
+    with pytest.raises(ValueError, match="logits needs a channel for each class"):
+        none(np.zeros((B, H, W, 0), np.float32), np.zeros((B, H, W), np.int32), valid)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_numbers_out_of_range_are_refused(case, batch, value):
+    for name, parameter in inspect.signature(case.loss).parameters.items():
+        if isinstance(parameter.default, float):
+            with pytest.raises(ValueError, match=rf"{name}.*(got|=).*{value}"):
+                case(*batch, **{name: value})
+
+
+def test_weights_below_zero_are_refused(case, batch):
+    if "class_weights" not in inspect.signature(case.loss).parameters:
+        pytest.skip("takes no class weights")
+    for weights in ((1.0, -1.0, 1.0), (1.0, np.nan, 1.0)):
+        with pytest.raises(ValueError, match="class_weights needs numbers of at least"):
+            case(*batch, class_weights=weights)
 
 
 def test_one_weight_per_class(case, batch):

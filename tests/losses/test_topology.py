@@ -76,7 +76,7 @@ def test_absent_class_contributes_0():
     assert soft_cldice(logits, labels, valid) == 0
 
 
-def test_messages():
+def test_messages(untyped):
     batch = (
         np.zeros((1, 4, 4, 2), np.float32),
         np.zeros((1, 4, 4), np.int32),
@@ -84,5 +84,7 @@ def test_messages():
     )
     with pytest.raises(ValueError, match="iterations of at least 1, got 0"):
         losses.soft_cldice(*batch, iterations=0)
+    with pytest.raises(ValueError, match=r"whole number for iterations, got 2\.5"):
+        losses.soft_cldice(*batch, iterations=2.5)
     with pytest.raises(ValueError, match="soft_cldice needs smooth above 0, got 0"):
         losses.soft_cldice(*batch, smooth=0.0)

@@ -94,6 +94,37 @@ def test_invalid_pixels_and_padding_are_ignored(metric):
     assert metric(turned, other).compute() == pytest.approx(want, nan_ok=True)
 
 
+def test_nan_logits_are_nan(metric):
+    logits, batch = _scene(0)
+    whole = metric(logits, batch)
+    logits = logits.copy()
+    where = tuple(np.argwhere(batch["valid"])[0])
+    for channel in range(len(NAMES)):
+        broken = logits.copy()
+        broken[(*where, channel)] = np.nan
+        made = metric(broken, batch)
+        for scores in (made.compute(), whole.merge(made).compute()):
+            assert np.isnan(list(scores.values())).all()
+    logits[~batch["valid"]] = np.nan  # Nobody looks there.
+    want = whole.compute()
+    assert metric(logits, batch).compute() == pytest.approx(want, nan_ok=True)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 255])
+def test_labels_out_of_range_are_refused(metric, wrong, request):
+    name = request.node.callspec.params["metric"]
+    if name in ("objects", "regions", "best_threshold_rand"):
+        pytest.skip("knows one class, or ids")
+    logits, batch = _scene(0)
+    where = tuple(np.argwhere(batch["valid"])[0])
+    label = batch["label"].copy()
+    label[where] = wrong
+    with pytest.raises(ValueError, match=r"class ids in \[0, C\).*others at 1 pixels"):
+        metric(logits, {**batch, "label": label}).compute()
+    with pytest.raises(ValueError, match=rf"label needs class ids.* got {wrong} at 1 "):
+        METRICS[name](logits, {**batch, "label": label})
+
+
 def test_nan_or_zero_counts_without_valid_pixels(metric):
     logits, batch = _scene(0)
     for name in ("valid", "weight"):

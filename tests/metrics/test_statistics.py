@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 
 import numpy as np
@@ -13,30 +12,31 @@ from tests.metrics import scenes
 def test_mean_interval_equals_scipy(rng):
     values = rng.beta(8, 2, 40)
     with_gaps = np.insert(values, [3, 20], np.nan)
-    got = statistics.mean_interval(with_gaps, num_resamples=999, seed=5)
-    want = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=999, rng=np.random.default_rng(5)
-    ).confidence_interval
+    got = statistics.mean_interval(with_gaps, confidence_level=0.9)
+    want = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
     assert (got.low, got.high) == pytest.approx((want.low, want.high))
     assert got.value == pytest.approx(values.mean())
-    assert got == statistics.mean_interval(with_gaps, num_resamples=999, seed=5)
+    assert got.n == 40
+    assert str(got).endswith("], n = 40")
 
 
-def test_mean_interval_has_its_confidence_level(rng):
-    held = 0
-    for i in range(200):
-        got = statistics.mean_interval(rng.normal(size=50), num_resamples=500, seed=i)
-        held += got.low <= 0 <= got.high
-    assert 0.88 <= held / 200 <= 0.99
+@pytest.mark.parametrize("seeds", [2, 3, 5, 53])
+def test_mean_interval_has_its_confidence_level(rng, seeds):
+    found = [statistics.mean_interval(x) for x in rng.normal(size=(2000, seeds))]
+    held = np.mean([x.low <= 0 <= x.high for x in found])
+    assert 0.93 <= held <= 0.97
 
 
 def test_mean_interval_of_few_values():
-    assert np.isnan(dataclasses.astuple(statistics.mean_interval([np.nan]))).all()
+    none = statistics.mean_interval([np.nan])
+    assert np.isnan([none.value, none.low, none.high]).all()
+    assert none.n == 0
     one = statistics.mean_interval([0.5, np.nan])
     assert one.value == 0.5
     assert np.isnan([one.low, one.high]).all()
     same = statistics.mean_interval([0.5, 0.5, 0.5])
     assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
+    assert (one.n, same.n) == (1, 3)
 
 
 def test_metric_intervals_resample_images(rng):
@@ -56,6 +56,14 @@ def test_metric_intervals_resample_images(rng):
     found = got["mean_iou"]
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.low < found.value < found.high
+    assert {x.n for x in got.values()} == {12}
+    (one,) = {
+        (x.low, x.high, x.n)
+        for k, x in metrics.metric_intervals(metric.take([3]), num_resamples=5).items()
+        if k == "mean_iou"
+    }
+    assert np.isnan(one[:2]).all()
+    assert one[2] == 1
     # The interval of a mean over images is close to that of `mean_interval`.
     values = metric.per_image()["mean_iou_per_image"]
     other, mean = statistics.mean_interval(values), got["mean_iou_per_image"]
