@@ -3,7 +3,6 @@
 import ctypes
 import os
 import pathlib
-import sys
 
 import jax
 
@@ -45,21 +44,6 @@ def run_one_program_at_a_time() -> None:
     step (docs/speed.md). Other devices are not affected.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
-def silence_failed_writers() -> None:
-    """Silences TensorStore's threads after a failed save, which is reported once.
-
-    Orbax closes its event loop when the first array cannot be written. The threads of
-    the other arrays then fail to use that loop, and each would print a traceback.
-    """
-    before = sys.unraisablehook
-
-    def receive(unraisable: "sys.UnraisableHookArgs") -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = receive
 
 
 def use_deterministic_operations() -> None:

@@ -1,6 +1,7 @@
 """Loads experiment scripts, and parses and restores their flags."""
 
 import dataclasses
+import datetime
 import functools
 import importlib.util
 import inspect
@@ -98,6 +99,11 @@ def parse(
     command.__doc__ = inspect.getdoc(sys.modules[build.__module__]) or ""
     parsed = flag_reader.read(command, args, prog=prog)
     return parsed.experiment, parsed.options
+
+
+def new_run(name: str) -> pathlib.Path:
+    """Returns the default run folder, runs/NAME-TIME."""
+    return pathlib.Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def construct(build: Build, keywords: Mapping[str, Any]) -> Experiment:

@@ -1,7 +1,6 @@
 """`segjax seeds EXPERIMENT.py --seeds 0 1 2 3 [--flag value ...] [--run DIR]`."""
 
 import dataclasses
-import datetime
 import functools
 import inspect
 import pathlib
@@ -69,15 +68,10 @@ def main(args: Sequence[str]) -> None:
         raise UserError("--resume needs to know which run. Give its --run DIR.")
     if options.deterministic:
         process.use_deterministic_operations()
-    run = options.run or _new_run(script)
+    run = options.run or scripts.new_run(f"{script.stem}-seeds")
     experiments = [_built(build, keywords, seed) for seed in options.seeds]
     results = _train(experiments, run, options, keywords, script)
     _report(run, results, experiments[0].config.monitor)
-
-
-def _new_run(script: pathlib.Path) -> pathlib.Path:
-    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{script.stem}-seeds-{time}"
 
 
 def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:

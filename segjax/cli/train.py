@@ -1,7 +1,6 @@
 """`segjax train EXPERIMENT.py [--flag value ...] [--run DIR] [--resume]`."""
 
 import dataclasses
-import datetime
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -90,7 +89,7 @@ def train(
         return
     # All processes of a run, or the one: the first draws, prints and names the folder.
     run = pathlib.Path(
-        multihost.broadcast_from_first(str(options.run or _new_run(script)))
+        multihost.broadcast_from_first(str(options.run or scripts.new_run(script.stem)))
     )
     first = jax.process_index() == 0
     if options.resume and first:
@@ -138,11 +137,6 @@ def _with_options(
         )
         experiment = dataclasses.replace(experiment, data=pipeline)
     return experiment
-
-
-def _new_run(script: pathlib.Path) -> pathlib.Path:
-    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{script.stem}-{time}"
 
 
 def _print_changed_flags(

@@ -7,7 +7,8 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
 """Paths that TensorStore reads literally."""
@@ -17,22 +18,15 @@ _PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
 def quiet() -> Iterator[None]:
     """Keeps Orbax's own reports of a failed save, pages long, out of the terminal.
 
-    After the first array that fails Orbax closes its event loop. TensorStore reports
-    the arrays that fail later to that closed loop, and Python warns of those that were
-    never started when it collects them.
+    Python also warns of arrays whose writing was never started when it collects them.
     """
 
     def not_orbax(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    def report(unraisable) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
     logger = logging.getLogger("absl")
-    before = sys.unraisablehook
+    before = silence_failed_writers()
     logger.addFilter(not_orbax)
-    sys.unraisablehook = report
     try:
         yield
     except Exception:
@@ -41,6 +35,25 @@ def quiet() -> Iterator[None]:
     finally:
         sys.unraisablehook = before
         logger.removeFilter(not_orbax)
+
+
+def silence_failed_writers() -> Callable[["sys.UnraisableHookArgs"], Any]:
+    """Silences TensorStore's threads after a failed save, which is reported once.
+
+    Orbax closes its event loop when the first array cannot be written. The threads of
+    the other arrays then fail to use that loop, and each would print a traceback.
+
+    Returns:
+        The `sys.unraisablehook` of before.
+    """
+    before = sys.unraisablehook
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = report
+    return before
 
 
 def is_plain(name: str) -> bool:

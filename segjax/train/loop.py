@@ -161,9 +161,9 @@ def _train_all(
     if console is None or jax.process_index() > 0:
         console = Console(highlight=False, quiet=jax.process_index() > 0)
     # A kill while the first files were written leaves some seeds without a run.
-    several = len(folders) > 1
+    of_seeds = more is not None  # Also if there is only one.
     resumes = [
-        resume and not (several and manifest.was_killed_at_start(folder))
+        resume and not (of_seeds and manifest.was_killed_at_start(folder))
         for folder in folders
     ]
     runs = [
@@ -180,7 +180,7 @@ def _train_all(
                     functools.partial(run.check, first, allow_changes=allow_changes)
                 )
         evaluate = evaluator(experiments[0])
-        logs = _logs(stack, experiments, folders, console, first_step=first or 0)
+        logs = _logs(stack, runs, console, first_step=first or 0, with_seed=of_seeds)
         recorders = [
             run.recorder(evaluate, log, resumed_at=first, more=more)
             for run, log in zip(runs, logs, strict=True)
@@ -276,30 +276,27 @@ class _Run:
 
 def _logs(
     stack: contextlib.ExitStack,
-    experiments: Sequence[Experiment],
-    folders: Sequence[pathlib.Path],
+    runs: Sequence[_Run],
     console: Console,
     *,
     first_step: int,
+    with_seed: bool,
 ) -> list[MetricWriter]:
-    """A metric writer for each seed, closed by the stack; the first shows the bar."""
+    """A metric writer for each run, closed by the stack; the first shows the bar."""
     if jax.process_index() > 0:
-        return [NullWriter() for _ in experiments]
-    several = len(experiments) > 1
+        return [NullWriter() for _ in runs]
     return [
         stack.enter_context(
             MetricWriter(
-                folder,
-                config=experiment.config,
+                run.folder,
+                config=run.experiment.config,
                 first_step=first_step,
                 console=console if number == 0 else line_console(console),
-                name=f"Seed {experiment.config.seed}" if several else "",
+                name=f"Seed {run.experiment.config.seed}" if with_seed else "",
                 heartbeat=30.0 if number == 0 else 0.0,
             )
         )
-        for number, (experiment, folder) in enumerate(
-            zip(experiments, folders, strict=True)
-        )
+        for number, run in enumerate(runs)
     ]
 
 

@@ -13,7 +13,9 @@ import time
 
 import pytest
 
+from tests.cli.conftest import SCRIPT as CLI_SCRIPT
 from tests.cli.conftest import write_scenes
+from tests.disks import small_disk
 from tests.docs.blocks import definitions
 from tests.faults.tally import pytest_runtest_makereport as pytest_runtest_makereport
 from tests.faults.tally import pytest_terminal_summary as pytest_terminal_summary
@@ -248,13 +250,20 @@ def start(folder):
 @pytest.fixture
 def disk(tmp_path):
     """A file system of eight megabytes, where this process may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "8m") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def small_place(folder):
+    """Twelve images and a script that logs each step; data and keys of its own."""
+    script = CLI_SCRIPT.replace("log_every=5, samples=2", "log_every=1, samples=1")
+    (folder / "scenes.py").write_text(script)
+    write_scenes(folder / "source", count=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGJAX_DATA_DIR", str(folder / "prepared"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "home"))
+        yield
 
 
 def fill(path, *, leave=0):

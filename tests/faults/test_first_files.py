@@ -87,6 +87,14 @@ def test_seeds_go_on_where_a_kill_left_one_of_them_without_a_run(
     assert_same(run, seeds)
 
 
+def test_one_seed_resumes_where_a_kill_left_its_first_files(segjax, flags, tmp_path):
+    run = tmp_path / "run"
+    leave(run / "seed-0", ["lock"])
+    got = segjax("seeds", *flags, "--seeds", 0, "--run", run, "--resume")
+    assert got.code == 0, got.err
+    assert "Seed 0  Test" in got.out
+
+
 def test_a_seed_that_never_was_is_not_gone_on_with(segjax, flags, seeds, tmp_path):
     run = shutil.copytree(seeds, tmp_path / "run")
     call = ("seeds", *flags, "--seeds", 0, 1, 2, "--run", run, "--resume")

@@ -18,8 +18,8 @@ from PIL import Image
 
 from segjax import cli, data, interop, model_file
 from segjax.cli import scripts
-from tests.cli.conftest import SCRIPT, write_scenes
-from tests.faults.conftest import lines
+from tests.cli.conftest import write_scenes
+from tests.faults.conftest import lines, small_place
 from tests.faults.killing import INT, WAYS, Command, contents
 from tests.faults.tally import CASES, otherwise
 from tests.faults.test_kills import bits, state_of
@@ -33,12 +33,7 @@ STEPS = ("--steps", "6", "--batch-size", "4", "--width", "4")
 def place(tmp_path_factory):
     """Images, a script, prepared data and a run; `env` of processes that use them."""
     folder = tmp_path_factory.mktemp("killed")
-    script = SCRIPT.replace("log_every=5, samples=2", "log_every=1, samples=1")
-    (folder / "scenes.py").write_text(script)
-    write_scenes(folder / "source", count=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGJAX_DATA_DIR", str(folder / "prepared"))
-        patch.setenv("XDG_DATA_HOME", str(folder / "home"))
+    with small_place(folder):
         args = ["train", str(folder / "scenes.py"), "--source", str(folder / "source")]
         with pytest.raises(SystemExit) as exit_:
             cli.main([*args, *STEPS, "--run", str(folder / "run")])

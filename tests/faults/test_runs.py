@@ -14,7 +14,7 @@ import shutil
 import pytest
 
 from segjax import cli
-from tests.cli.conftest import SCRIPT, write_scenes
+from tests.faults.conftest import small_place
 from tests.faults.tally import CASES, otherwise
 
 STEPS = 6
@@ -25,12 +25,7 @@ pytestmark = pytest.mark.timeout(max(600, 5 * CASES))
 def original(tmp_path_factory):
     """A finished run of one seed and one of two, whose best step is their last."""
     folder = tmp_path_factory.mktemp("runs")
-    script = SCRIPT.replace("log_every=5, samples=2", "log_every=1, samples=1")
-    (folder / "scenes.py").write_text(script)
-    write_scenes(folder / "source", count=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGJAX_DATA_DIR", str(folder / "prepared"))
-        patch.setenv("XDG_DATA_HOME", str(folder / "home"))
+    with small_place(folder):
         flags = [folder / "scenes.py", "--source", folder / "source"]
         flags += ["--steps", STEPS, "--batch-size", 4, "--width", 4]
         for subcommand, more in (("train", []), ("seeds", ["--seeds", 0, 1])):

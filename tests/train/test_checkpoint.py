@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 
@@ -20,6 +19,7 @@ from segjax import train
 from segjax.run_folder import arrays, integrity
 from segjax.run_folder.errors import saving
 from segjax.train import sharding
+from tests import disks
 
 
 def state_of(width=3, step=0, optimizer=None):
@@ -303,14 +303,9 @@ def test_a_failed_save_is_raised_by_the_next_call_and_changes_nothing(
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of half a megabyte; skips the test if mounting is not allowed."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    """A file system of half a megabyte."""
+    with disks.small_disk(tmp_path / "disk", "512k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_a_one_line_error(small_disk):
