@@ -13,11 +13,12 @@ PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
     "errors": set(),
+    "compiler": set(),
     "optional": {"errors"},
     "files": {"typing"},
     "multihost": {"typing"},
     "signals": set(),
-    "run_folder": {"typing", "files"},
+    "run_folder": {"typing", "files", "compiler"},
     "ops": {"typing"},
     "forward": {"typing", "ops"},
     "model_file": {"typing", "files", "ops", "forward", "models"},
@@ -27,9 +28,12 @@ LAYERS = {
     "data": {"typing", "ops", "files", "optional"},
     "train": {
         *("typing", "files", "ops", "forward", "model_file", "run_folder"),
-        *("multihost", "signals", "metrics.mean", "metrics.combine"),
+        *("multihost", "signals", "compiler", "metrics.mean", "metrics.combine"),
     },
-    "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
+    "inference": {
+        *("typing", "files", "ops", "forward", "model_file", "models", "viz"),
+        "compiler",
+    },
     "interop": {"typing", "ops", "files"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }

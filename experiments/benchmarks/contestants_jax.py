@@ -11,6 +11,7 @@ import plain_flax
 from bench import Run
 
 from segjax import losses, models, train
+from segjax.compiler import compiler_options
 
 
 def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
@@ -49,7 +50,12 @@ def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
     shape = (task.size, task.size, 3)
     state = train.init_state(model, optimizer, seed=0, image_shape=shape)
     if task.mode == "infer":
-        return _jax_inference(model, train.variables(state), batch["image"])
+        return _jax_inference(
+            model,
+            train.variables(state),
+            batch["image"],
+            compiler_options=compiler_options(),
+        )
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
     step = train.make_train_step(train.make_forward(model), objective, optimizer)
     return _jax_training(train.jit_step(step, mesh), state, (batch,))
@@ -95,12 +101,12 @@ def _jax_training(step, state, arguments) -> tuple[Run, dict[str, Any]]:
     return run, facts
 
 
-def _jax_inference(model, variables, image) -> tuple[Run, dict[str, Any]]:
+def _jax_inference(model, variables, image, **options) -> tuple[Run, dict[str, Any]]:
     def infer(variables, image):
         x = image / jnp.float32(255)
         return jnp.argmax(model.apply(variables, x, train=False), axis=-1)
 
-    compiled, facts = _compile(jax.jit(infer), variables, image)
+    compiled, facts = _compile(jax.jit(infer, **options), variables, image)
 
     def run(steps: int) -> None:
         for _ in range(steps):  # One after another: JAX would begin several at once.

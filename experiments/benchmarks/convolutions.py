@@ -4,9 +4,9 @@
     python experiments/benchmarks/convolutions.py     (2 CPU cores: 20 s)
 
 Forward, input gradient and weight gradient of each size that the U-Net of throughput.py
-has, by XLA and by PyTorch (channels last), in processes that take turns. Next to the
-time, how many cores were at work. Prints a table and writes it, with date and hardware,
-into experiments/benchmarks/results/.
+has, by XLA's own settings, by segjax's, and by PyTorch (channels last), in processes
+that take turns. Next to the time, how many cores were at work. Prints a table and
+writes it, with date and hardware, into experiments/benchmarks/results/.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ LAYERS = (
     (8, 256, 256),
 )
 """Side, channels in, channels out."""
-SYSTEMS = ("XLA", "PyTorch")
+SYSTEMS = ("XLA", "segjax", "PyTorch")
 PARTS = ("forward", "input gradient", "weight gradient")
 
 
@@ -44,7 +44,8 @@ class Task:
     """What a process is asked for.
 
     Attributes:
-        system: XLA or PyTorch.
+        system: XLA, by its own settings; segjax, XLA with `compiler_options`; or
+            PyTorch.
     """
 
     system: str
@@ -62,7 +63,9 @@ def arrays(layer: tuple[int, int, int]) -> list[np.ndarray]:
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def xla_works(layer: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
+def xla_works(
+    layer: tuple[int, int, int], options: dict[str, str]
+) -> dict[str, Callable[[], Any]]:
     """One call each, by part."""
     import jax
 
@@ -82,7 +85,10 @@ def xla_works(layer: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
     def call(form):
         return lambda: jax.block_until_ready(form(x, kernel, back))
 
-    return {name: call(jax.jit(form)) for name, form in forms.items()}
+    return {
+        name: call(jax.jit(form, compiler_options=options))
+        for name, form in forms.items()
+    }
 
 
 def torch_works(layer: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
@@ -114,9 +120,13 @@ def answer() -> None:
     from segjax.cli import process
 
     process.keep_freed_memory()
-    make = {"XLA": xla_works, "PyTorch": torch_works}[
-        Task(**json.loads(sys.argv[1])).system
-    ]
+    from segjax.compiler import compiler_options
+
+    make = {
+        "XLA": functools.partial(xla_works, options={}),
+        "segjax": functools.partial(xla_works, options=compiler_options()),
+        "PyTorch": torch_works,
+    }[Task(**json.loads(sys.argv[1])).system]
     works = [make(layer) for layer in LAYERS]
     for parts in works:
         for call in parts.values():
@@ -169,17 +179,21 @@ def main(*, rounds: int = 7, calls: int = 5, output: bench.Output) -> None:
     from rich.table import Table
 
     results = measure(rounds, calls)
-    table = Table(title=f"3x3 convolutions, batch {BATCH}, float32: ms, XLA / PyTorch")
+    names = " / ".join(SYSTEMS)
+    table = Table(
+        title=f"3x3 convolutions, batch {BATCH}, float32: ms, {names} (cores)"
+    )
     table.add_column("side, in, out")
-    for name in (*PARTS, "cores at work"):
+    for name in PARTS:
         table.add_column(name.replace(" gradient", "\ngradient"))
     for rows in zip(*[iter(results)] * len(PARTS), strict=True):
         cells = [
             " / ".join(f"{row[name]['milliseconds']:.1f}" for name in SYSTEMS)
+            + "\n("
+            + " / ".join(f"{row[name]['cores']:.1f}" for name in SYSTEMS)
+            + ")"
             for row in rows
         ]
-        # Of the weight gradient, which takes the most time.
-        cells.append(" / ".join(f"{rows[-1][name]['cores']:.1f}" for name in SYSTEMS))
         table.add_row(", ".join(map(str, rows[0]["layer"])), *cells)
     Console().print(table)
     output.write("convolutions", {"results": results})

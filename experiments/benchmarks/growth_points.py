@@ -15,6 +15,7 @@ from losses import step_of
 from mask_rcnn_work import CLASSES, Task, scene
 
 from segjax import losses, metrics, models, train
+from segjax.compiler import compiler_options
 
 
 def unet_step(small: Small) -> Point:
@@ -155,7 +156,11 @@ def _training(objective: Any, batch: Any, forward: train.Forward) -> Point:
 
 def _compiled(function: Callable, *arguments: Any) -> Point:
     arguments = jax.device_put(arguments)
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = (
+        jax.jit(function, compiler_options=compiler_options())
+        .lower(*arguments)
+        .compile()
+    )
     return Point(
         lambda: jax.block_until_ready(jax.tree.leaves(compiled(*arguments))),
         _bytes(compiled),

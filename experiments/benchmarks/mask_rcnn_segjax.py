@@ -29,6 +29,7 @@ from mask_rcnn_work import (
 )
 
 from segjax import interop, losses, models, ops, train
+from segjax.compiler import compiler_options
 
 
 def network(task: Task) -> Any:
@@ -98,7 +99,7 @@ def infer_work(task: Task) -> Work:
         image = ops.to_float(batch["image"])
         return model.apply(variables, image, size=batch["size"], train=False)
 
-    compiled, facts = _compile(jax.jit(detect), variables, batch)
+    compiled, facts = _compile(jitted(detect), variables, batch)
 
     def run_and_paste(steps: int) -> None:
         for _ in range(steps):
@@ -117,6 +118,9 @@ def infer_work(task: Task) -> Work:
         measured,
     )
 
+
+jitted = functools.partial(jax.jit, compiler_options=compiler_options())
+"""As `segjax predict` compiles."""
 
 roi_align = functools.partial(
     ops.roi_align,
@@ -142,7 +146,7 @@ def operations_work(task: Task) -> Work:
 
     def add(name: str, function: Callable, *arguments: Any) -> None:
         arguments = jax.device_put(arguments)
-        compiled = jax.jit(function).lower(*arguments).compile()
+        compiled = jitted(function).lower(*arguments).compile()
         runs[name] = _repeated(compiled, *arguments)
         last = jax.tree.leaves(compiled(*arguments))[-1]  # Of NMS, what is object_mask.
         values[name] = float(jnp.sum(jnp.abs(last.astype(jnp.float32))))

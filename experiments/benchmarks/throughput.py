@@ -65,9 +65,9 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
         bench.Contestant(dataclasses.replace(task, system=s), "contestants.py")
         for s in systems
     ]
-    times: dict[str, list[float]] = {s: [] for s in systems}
+    times: dict[str, list[list[float]]] = {s: [] for s in systems}
     try:
-        counts = {c.system: max(1, round(seconds / c.ask(1))) for c in all_of_them}
+        counts = {c.system: max(1, round(seconds / c.ask(1)[0])) for c in all_of_them}
         for _ in range(rounds):
             for one in all_of_them:
                 times[one.system].append(one.ask(counts[one.system]))
@@ -96,12 +96,14 @@ def measure(task: Task, systems: tuple[str, ...], rounds: int, seconds: float) -
             one.close()
 
 
-def _summary(times: list[float], task: Task, flops: float) -> dict[str, Any]:
+def _summary(turns: list[list[float]], task: Task, flops: float) -> dict[str, Any]:
+    times, cores = ([turn[i] for turn in turns] for i in range(2))
     median = statistics.median(times)
     return {
         "seconds_a_step": median,
         "images_a_second": task.batch / median,
         "flops_a_second": flops / median,
+        "cores": statistics.median(cores),
         "times": times,
     }
 
@@ -114,7 +116,14 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"{task['size']}x{task['size']}, {task['dtype']}"
     )
     table.add_column("system")
-    for name in ("images/s", "segjax is", "of ceiling", "memory GB", "compile s"):
+    for name in (
+        "images/s",
+        "segjax is",
+        "of ceiling",
+        "cores",
+        "memory GB",
+        "compile s",
+    ):
         table.add_column(name, justify="right")
     ours = result["systems"]["segjax"]["images_a_second"]
     for name, found in result["systems"].items():
@@ -124,6 +133,7 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{found['images_a_second']:.1f}",
             f"{ours / found['images_a_second']:.2f}x",
             f"{found['flops_a_second'] / result['ceilings']['flops']:.0%}",
+            f"{found['cores']:.2f}",
             f"{peak / 1e9:.2f}" if peak else "",
             f"{found['compile_seconds']:.1f}",
         )

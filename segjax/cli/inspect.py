@@ -20,6 +20,7 @@ from segjax import data as datasets
 from segjax import inference, optional, viz
 from segjax import train as training
 from segjax.cli import pictures, runs
+from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.files import writing
 from segjax.typing import Batch, Data
@@ -92,7 +93,9 @@ def _scores(run: runs.Run) -> dict[str, np.ndarray]:
     total = -(-data.num_examples(options.split) // size)
     batches = data.eval_batches(options.split, batch_size=size)
     batches = track(batches, "Scoring", total, transient=True)
-    return inference.score_examples(jax.jit(score), variables, batches)
+    return inference.score_examples(
+        jax.jit(score, compiler_options=compiler_options()), variables, batches
+    )
 
 
 def _score_names(scores: Columns) -> list[str]:

@@ -1,5 +1,6 @@
 """Running a network on images of any size with few compiled programs."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from segjax import models, ops
+from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.forward import Forward
 from segjax.typing import Array, PyTree
@@ -88,7 +90,7 @@ class Predictor:
         self._sizes: list[Size] = []  # The compiled sizes, in order.
         self._largest = (0, 0)
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=compiler_options())
         def program(variables: PyTree, image: Array, size: Array) -> Any:
             outputs, _ = forward(variables, {"image": image, "size": size})
             if isinstance(outputs, models.Detections):

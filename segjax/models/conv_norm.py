@@ -40,17 +40,25 @@ class ConvNorm(nn.Module):
             train: Passed to the norm.
             pixel_mask: bool [B, H, W, 1], False in padding; None for no padding.
         """
-        if self.kernel_size > 1:
+        bias = self.norm is layers.no_norm
+        init = self.kernel_init
+        if self.kernel_size == 1:  # XLA's gradients of such a convolution are slow.
+            x = x[:, :: self.strides, :: self.strides]
+            conv = layers.Conv(
+                self.features, 1, use_bias=bias, kernel_init=init, name="conv"
+            )
+        else:
             x = region.zero_outside(x, pixel_mask)
-        x = nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            strides=self.strides,
-            padding=self.kernel_size // 2,
-            use_bias=self.norm is layers.no_norm,
-            dtype=x.dtype,
-            kernel_init=self.kernel_init,
-            name="conv",
-        )(x)
+            conv = nn.Conv(
+                self.features,
+                (self.kernel_size, self.kernel_size),
+                strides=self.strides,
+                padding=self.kernel_size // 2,
+                use_bias=bias,
+                dtype=x.dtype,
+                kernel_init=init,
+                name="conv",
+            )
+        x = conv(x)
         mask = region.stride(pixel_mask, self.strides)
         return self.norm(x, train=train, axis_name=self.axis_name, mask=mask)

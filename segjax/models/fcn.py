@@ -102,15 +102,8 @@ class FCN(nn.Module):
 
     def _head(self, x: Array, *, train: bool) -> Array:
         """The hidden layers of the classifier, as convolutions."""
-        for name, kernel_size in (("fc6", (7, 7)), ("fc7", (1, 1))):
-            x = nn.Conv(
-                self.head_width,
-                kernel_size,
-                dtype=x.dtype,
-                kernel_init=layers.he_normal,
-                conv_general_dilated=_conv_same,
-                name=name,
-            )(x)
+        for name, kernel_size in (("fc6", 7), ("fc7", 1)):
+            x = layers.Conv(self.head_width, kernel_size, name=name)(x)
             x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=not train)
         return x
 
@@ -120,14 +113,8 @@ class FCN(nn.Module):
         name: str,
         kernel_init: Any = _RANDOM,
     ) -> Array:
-        conv = nn.Conv(
-            self.num_classes,
-            (1, 1),
-            dtype=jnp.float32,
-            kernel_init=kernel_init,
-            name=name,
-        )
-        return conv(x)
+        conv = layers.Conv(self.num_classes, 1, kernel_init=kernel_init, name=name)
+        return conv(x.astype(jnp.float32))
 
     def _check(self) -> None:
         if len(self.widths) != len(self.convs):
@@ -141,9 +128,3 @@ class FCN(nn.Module):
                 f"FCN with {len(self.widths)} stages needs a stride in {strides}, "
                 f"got {self.stride}. Choose one of these."
             )
-
-
-def _conv_same(x: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
-    """Replaces the convolution of `nn.Conv`, for stride 1 and SAME padding only."""
-    del args, kwargs
-    return ops.conv_same(x, kernel)

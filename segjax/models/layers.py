@@ -16,6 +16,7 @@ from typing import Any
 
 import chex
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from segjax import ops
@@ -44,10 +45,7 @@ def group_norm(
         Wu and He, Group Normalization, 2018. arXiv:1803.08494, with 8 groups.
     """
     del train, axis_name
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, x.shape)
-    norm = nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]), dtype=x.dtype)
-    return norm(x, mask=mask)
+    return GroupNorm(math.gcd(8, x.shape[-1]))(x, mask)
 
 
 def batch_norm(
@@ -67,16 +65,7 @@ def batch_norm(
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.
     """
-    norm = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        # E[x**2] - E[x]**2 loses digits for nearly constant channels, and is no faster.
-        use_fast_variance=False,
-        dtype=x.dtype,
-        axis_name=axis_name,
-    )
-    return norm(x, mask=None if mask is None else jnp.asarray(mask))
+    return BatchNorm(axis_name)(x, mask, train=train)
 
 
 def frozen_norm(
@@ -106,6 +95,61 @@ def no_norm(
     return x
 
 
+class GroupNorm(nn.Module):
+    """`ops.normalize_groups` with its parameters, as `nn.GroupNorm` has them.
+
+    Attributes:
+        groups: Number of groups; divides the channels.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array | None) -> Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        scale, bias = _scale_and_bias(self, x.shape[-1])
+        return ops.normalize_groups(x, scale, bias, groups=self.groups, mask=mask)
+
+
+class BatchNorm(nn.Module):
+    """`ops.normalize_batch` with its parameters and averages, as in `nn.BatchNorm`.
+
+    Attributes:
+        axis_name: Mapped axis of more images, or None.
+    """
+
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array | None, *, train: bool) -> Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        shape, epsilon, momentum = (x.shape[-1],), 1e-5, 0.9
+        scale, bias = _scale_and_bias(self, x.shape[-1])
+        means = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variances = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            factor = jax.lax.rsqrt(variances.value + epsilon) * scale
+            mean, factor, bias = (
+                v[None, None, None] for v in (means.value, factor, bias)
+            )
+            return ((x - mean) * factor + bias).astype(x.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, *found = ops.normalize_batch(
+            x, scale, bias, mask=mask, axis_name=axis_name, epsilon=epsilon
+        )
+        if not self.is_initializing():
+            for average, new in zip((means, variances), found, strict=True):
+                average.value = momentum * average.value + (1 - momentum) * new
+        return y
+
+
+def _scale_and_bias(module: nn.Module, channels: int) -> tuple[Array, Array]:
+    return (
+        module.param("scale", nn.initializers.ones, (channels,)),
+        module.param("bias", nn.initializers.zeros, (channels,)),
+    )
+
+
 class FrozenNorm(nn.Module):
     """A fixed scale and bias per channel, in the collection `frozen`."""
 
@@ -118,6 +162,37 @@ class FrozenNorm(nn.Module):
         per_channel = (1,) * (x.ndim - 1) + shape
         scale, bias = (v.astype(x.dtype).reshape(per_channel) for v in (scale, bias))
         return x * scale + bias
+
+
+class Conv(nn.Module):
+    """`ops.conv_same` and a bias, with the parameters of `nn.Conv`.
+
+    Attributes:
+        features: Channels of the result.
+        kernel_size: Height and width of the kernel, odd.
+        padding: "SAME", or "VALID", which leaves out the pixels that read padding.
+        use_bias: Adds a bias.
+        kernel_init: Initializer of the kernel.
+    """
+
+    features: int
+    kernel_size: int = 3
+    padding: str = "SAME"
+    use_bias: bool = True
+    kernel_init: Any = he_normal
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, I] -> [B, H, W, features] in the dtype of `x`."""
+        size = self.kernel_size
+        shape = (size, size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        convolve = ops.conv_same if self.padding == "SAME" else ops.conv_valid
+        x = convolve(x, kernel)
+        if not self.use_bias:
+            return x
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return ops.add_bias(x, bias)
 
 
 class ConvBlock(nn.Module):
@@ -142,13 +217,8 @@ class ConvBlock(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """[B, H, W, *] -> [B, H, W, features], smaller by 2 * convs if VALID."""
         for _ in range(self.convs):
-            x = nn.Conv(
-                self.features,
-                (3, 3),
-                padding=self.padding,
-                use_bias=self.norm is no_norm,
-                dtype=x.dtype,
-                kernel_init=he_normal,
+            x = Conv(
+                self.features, padding=self.padding, use_bias=self.norm is no_norm
             )(x)
             x = nn.relu(self.norm(x, train=train, axis_name=self.axis_name))
         return x
@@ -174,8 +244,7 @@ class TransposedConv(nn.Module):
         )
         kernel = self.param("kernel", init, (2, 2, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = ops.transposed_conv_2x2(x, kernel.astype(x.dtype))
-        return x + bias.astype(x.dtype)[None, None, None, :]
+        return ops.add_bias(ops.transposed_conv_2x2(x, kernel.astype(x.dtype)), bias)
 
 
 class BilinearConv(nn.Module):
@@ -218,15 +287,15 @@ def bilinear(x: Array, features: int, *, name: str) -> Array:
 
     The two commute, and in this order the convolution sees a quarter of the pixels.
     """
-    conv = nn.Conv(features, (1, 1), dtype=x.dtype, kernel_init=he_normal, name=name)
-    x = conv(x)
+    x = Conv(features, 1, name=name)(x)
     return ops.resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]))
 
 
 def head(x: Array, num_classes: int, *, kernel_size: int = 1) -> Array:
     """The last convolution, in float32 for any dtype of `x`."""
-    size = (kernel_size, kernel_size)
-    return nn.Conv(num_classes, size, dtype=jnp.float32, name="head")(x)
+    init = nn.linear.default_kernel_init
+    conv = Conv(num_classes, kernel_size, kernel_init=init, name="head")
+    return conv(x.astype(jnp.float32))
 
 
 def check_image(image: Array) -> None:

@@ -32,11 +32,5 @@ class SimpleCNN(nn.Module):
         del train  # Neither dropout nor batch statistics.
         layers.check_image(image)
         x = image.astype(self.dtype)
-        conv = nn.Conv(
-            self.width,
-            (3, 3),
-            dtype=self.dtype,
-            kernel_init=layers.he_normal,
-            name="conv",
-        )
+        conv = layers.Conv(self.width, name="conv")
         return layers.head(nn.relu(conv(x)), self.num_classes, kernel_size=3)

@@ -11,7 +11,8 @@ from segjax.ops.boxes import (
     masks_to_boxes,
 )
 from segjax.ops.buckets import bucket_sizes
-from segjax.ops.conv import conv_same
+from segjax.ops.channels import add_bias, normalize_batch, normalize_groups
+from segjax.ops.conv import conv_same, conv_valid
 from segjax.ops.crop import center_crop
 from segjax.ops.digest import digest
 from segjax.ops.distance import distance_transform
@@ -58,6 +59,7 @@ __all__ = [
     "Matches",
     "Normalize",
     "UnitRange",
+    "add_bias",
     "argsort",
     "bilinear_kernel",
     "box_area",
@@ -68,6 +70,7 @@ __all__ = [
     "clip_boxes",
     "clip_window",
     "conv_same",
+    "conv_valid",
     "crop_masks",
     "decode_boxes",
     "depth_to_space",
@@ -87,6 +90,8 @@ __all__ = [
     "multilevel_roi_align",
     "nms",
     "normalize",
+    "normalize_batch",
+    "normalize_groups",
     "pack_fields",
     "paste_masks",
     "paste_masks_on_host",

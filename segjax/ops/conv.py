@@ -14,10 +14,10 @@ def conv_same(
 ) -> Float[Array, "b h w o"]:
     """Convolution with stride 1 and SAME zero padding.
 
-    On CPUs, large kernels on maps of at most 256 pixels (such as the 7x7 of an FCN's
-    head) use a matrix product of patches, because XLA's convolution is slow there.
-    Larger maps use XLA, because patches take K * L times the memory of the map. See
-    docs/speed.md.
+    A 1x1 kernel is a matrix product. On CPUs, large kernels on maps of at most 256
+    pixels (such as the 7x7 of an FCN's head) use a matrix product of patches, because
+    XLA's convolution is slow there. Larger maps use XLA, because patches take K * L
+    times the memory of the map. See docs/speed.md.
 
     Args:
         x: [B, H, W, I].
@@ -26,20 +26,50 @@ def conv_same(
     Returns:
         [B, H, W, O].
     """
+    rows, columns = kernel.shape[:2]
+    if rows * columns == 1:
+        return conv_1x1(x, kernel)
     small = x.shape[1] * x.shape[2] <= _MAX_PIXELS
-    large_kernel = kernel.shape[0] * kernel.shape[1] > 9
-    if jax.default_backend() == "cpu" and small and large_kernel:
+    if jax.default_backend() == "cpu" and small and rows * columns > 9:
         return conv_by_patches(x, kernel)
     return conv_by_xla(x, kernel)
+
+
+def conv_1x1(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "1 1 i o"]
+) -> Float[Array, "b h w o"]:
+    """Computes `conv_same` of a 1x1 kernel as a matrix product."""
+    inputs, outputs = kernel.shape[2:]
+    flat = jnp.reshape(x, (-1, inputs)) @ kernel[0, 0]
+    return flat.reshape(*x.shape[:3], outputs)
 
 
 def conv_by_xla(
     x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"]
 ) -> Float[Array, "b h w o"]:
     """Computes `conv_same` as one XLA convolution."""
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    return _conv(x, kernel, "SAME")
+
+
+def conv_valid(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"]
+) -> Float[Array, "b h2 w2 o"]:
+    """Convolution with stride 1 and without padding.
+
+    Args:
+        x: [B, H, W, I].
+        kernel: [K, L, I, O].
+
+    Returns:
+        [B, H - K + 1, W - L + 1, O].
+    """
+    return _conv(x, kernel, "VALID")
+
+
+def _conv(x: Array, kernel: Array, padding: str) -> jax.Array:
+    x, kernel, layouts = jnp.asarray(x), jnp.asarray(kernel), ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (1, 1), padding, dimension_numbers=layouts
     )
 
 

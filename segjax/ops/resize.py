@@ -59,7 +59,10 @@ def transposed_conv_2x2(
     """
     inputs, outputs = kernel.shape[2:]
     matrix = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(inputs, 4 * outputs)
-    return depth_to_space(x @ matrix, 2)
+    blocks = x.reshape(-1, inputs) @ matrix
+    # A pixel's gradient is then rearranged once, for both matrix products that read it.
+    blocks = jax.lax.optimization_barrier(blocks)
+    return depth_to_space(blocks.reshape(*x.shape[:3], 4 * outputs), 2)
 
 
 def transposed_conv_4x4(

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from segjax.compiler import compiler_options
+
 _PACKAGES = (
     "segjax jax jaxlib flax optax chex orbax-checkpoint grain array-record "
     "tensorflow-datasets numpy scipy pillow scikit-image"
@@ -31,6 +33,7 @@ def run_environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": _cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler_options(),
         "jax": {name: getattr(jax.config, name) for name in _jax_options()},
     }
 

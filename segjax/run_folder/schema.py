@@ -82,6 +82,7 @@ class Manifest(TypedDict):
     versions: dict[str, str]
     devices: list[str]
     xla_flags: str
+    compiler_options: NotRequired[dict[str, str]]
     processes: NotRequired[Count]
     jax: NotRequired[dict[str, Any]]
     seeds_together: NotRequired[list[int]]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from segjax import multihost
+from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
@@ -104,7 +105,12 @@ def make_evaluator(
             outputs = jax.eval_shape(eval_step, evaluated, batch, step)
             out = _shardings(outputs, same, split)
             programs.append(
-                jax.jit(eval_step, in_shardings=(same, split, same), out_shardings=out)
+                jax.jit(
+                    eval_step,
+                    in_shardings=(same, split, same),
+                    out_shardings=out,
+                    compiler_options=compiler_options(),
+                )
             )
         return programs[0](evaluated, batch, step)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.typing import Batch, PyTree
 
@@ -81,6 +82,7 @@ def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
         donate_argnums=0,
         in_shardings=(replicated(mesh), split_over(mesh)),
         out_shardings=replicated(mesh),
+        compiler_options=compiler_options(),
     )
 
 

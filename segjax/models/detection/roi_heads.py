@@ -253,8 +253,18 @@ class RoIHeads(nn.Module):
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,
         )
-        return jax.vmap(lambda maps, boxes, sizes: read(maps, boxes, sizes=sizes))(
-            list(pyramid), boxes, sizes
+        align = jax.vmap(lambda maps, boxes, sizes: read(maps, boxes, sizes=sizes))
+        maps = list(pyramid)
+        if jax.default_backend() != "cpu":
+            return align(maps, boxes, sizes)
+        # A branch that is always taken, which XLA cannot know: it would gather again,
+        # in a slow order, inside the weight gradient of the first convolution.
+        shape = jax.eval_shape(align, maps, boxes, sizes)
+        return jax.lax.cond(
+            jnp.any(extent > 0),
+            align,
+            lambda *_: jnp.zeros(shape.shape, shape.dtype),
+            *(maps, boxes, sizes),
         )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.models import region
+from segjax.models import layers, region
 from segjax.models.detection import sampling
 from segjax.models.detection.anchors import Anchors, grid_anchors
 from segjax.typing import Array, Key
@@ -86,8 +86,8 @@ class RPN(nn.Module):
             nn.Conv(features, (3, 3), dtype=dtype, kernel_init=_init, name=f"conv{i}")
             for i in range(self.convs)
         ]
-        score = nn.Conv(cell, (1, 1), dtype=dtype, kernel_init=_init, name="score")
-        delta = nn.Conv(4 * cell, (1, 1), dtype=dtype, kernel_init=_init, name="delta")
+        score = layers.Conv(cell, 1, kernel_init=_init, name="score")
+        delta = layers.Conv(4 * cell, 1, kernel_init=_init, name="delta")
         logits, deltas = [], []
         for x, inside in zip(pyramid, pixel_masks, strict=True):
             for conv in convs:
