@@ -39,7 +39,7 @@ def speed(axes: Any, results: list[Result]) -> None:
         bars = axes.barh(places, shares, 0.9 * thick, color=color, label=label)
         for text in axes.bar_label(bars, texts, padding=4, fontsize=8, color=INK):
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.axvline(1, color=INK, linewidth=0.6)
+    axes.axvline(1, color=INK, linewidth=0.6, zorder=0.5)
     axes.set_yticks(range(len(results)), [_task(r["task"]) for r in results])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.32 * max(bar.get_width() for bar in axes.patches))

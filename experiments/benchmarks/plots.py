@@ -35,7 +35,7 @@ def load(folder: pathlib.Path, kind: str) -> dict[str, Result]:
         folder: With KIND-MACHINE.json.
         kind: throughput or growth.
     """
-    paths = sorted(folder.glob(f"{kind}-*.json"))
+    paths = sorted(folder.glob(f"{kind}-*.json"), reverse=True)
     if not paths:
         sys.exit(
             f"error: plots need {kind}-MACHINE.json in {folder}, got none. Run "
@@ -119,7 +119,8 @@ def _hardware(found: Result) -> str:
     """Such as `2 cores of AMD EPYC, 2026-11-22, JAX 0.10.2`."""
     device = found["devices"][0].split(maxsplit=1)[-1]
     if device == "cpu":
-        device = f"{found['cores']} cores of {found['cpu']}"
+        cores = "1 core" if found["cores"] == 1 else f"{found['cores']} cores"
+        device = f"{cores} of {found['cpu']}"
     elif (count := len(found["devices"])) > 1:
         device = f"{count} x {device}"
     return f"{device}, {found['date']}, JAX {found['versions']['jax']}"
