@@ -147,24 +147,28 @@ class _Rows:
     """
 
     def __init__(self, shape: tuple[int, ...]):
-        self._shape = shape
+        self.shape = shape
         batch, height, width, channels = shape
         pixels = height * width
         self._on_cpu = jax.default_backend() == "cpu"
-        self._each, run = 1, pixels
-        if self._on_cpu:
+        self._each, self._inner = 1, 1  # Pixels of a row, parts of an image.
+        # Sizes of an exported program may be symbols.
+        if self._on_cpu and isinstance(pixels, int) and pixels:
             self._each = math.gcd(pixels, _power_of_2(_ROW // channels))
-            run = math.gcd(pixels // self._each, _RUN)
-        self._parts = batch * pixels // (self._each * run)
+            rows = pixels // self._each
+            self._inner = rows // math.gcd(rows, _RUN)
+        self._parts = batch * self._inner
 
     def split(self, x: Array) -> jax.Array:
         """[B, H, W, C] -> [S, R, P * C]."""
-        return jnp.reshape(x, (self._parts, -1, self._each * self._shape[-1]))
+        _, height, width, channels = self.shape
+        rows = height * width // (self._inner * self._each)
+        return jnp.reshape(x, (self._parts, rows, self._each * channels))
 
     def spread(self, values: Array) -> jax.Array:
         """[B or 1, C] -> [S, 1, P * C]."""
-        batch, channels = self._shape[0], self._shape[-1]
-        inner = self._parts // batch * self._each
+        batch, channels = self.shape[0], self.shape[-1]
+        inner = self._inner * self._each
         values = jnp.broadcast_to(values[:, None], (batch, inner, channels))
         return jnp.reshape(values, (self._parts, 1, self._each * channels))
 
@@ -173,7 +177,9 @@ class _Rows:
         sums = jnp.sum(rows, axis=1)
         if self._on_cpu:  # Without it, XLA would make one sum of the two.
             sums = jax.lax.optimization_barrier(sums)
-        return jnp.sum(sums.reshape(self._shape[0], -1, self._shape[-1]), axis=1)
+        inner = self._inner * self._each
+        split = (self.shape[0], inner, self.shape[-1])
+        return jnp.sum(sums.reshape(split), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +197,9 @@ class _Average:
 
     def __call__(self, rows: _Rows, values: Array, mask: Array | None) -> jax.Array:
         """[S, R, P * C] -> [B, C] in groups, else [1, C]."""
-        shape = rows._shape
+        shape = rows.shape
         if mask is None:
-            sums, counts = rows.sum(values), jnp.float32(shape[1] * shape[2])
+            sums, counts = rows.sum(values), jnp.asarray(shape[1] * shape[2])
         else:
             weights = rows.split(jnp.broadcast_to(mask, shape))
             sums = rows.sum(jnp.where(weights, values, 0))
@@ -209,7 +215,7 @@ class _Average:
             sums, counts = (jnp.sum(v, axis=0, keepdims=True) for v in (sums, counts))
         if self.axis_name:
             sums, counts = jax.lax.psum((sums, counts), self.axis_name)
-        return sums / jnp.maximum(counts, 1)
+        return sums / jnp.maximum(counts.astype(jnp.float32), 1)
 
 
 def _power_of_2(limit: int) -> int:

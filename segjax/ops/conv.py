@@ -17,7 +17,8 @@ def conv_same(
     A 1x1 kernel is a matrix product. On CPUs, large kernels on maps of at most 256
     pixels (such as the 7x7 of an FCN's head) use a matrix product of patches, because
     XLA's convolution is slow there. Larger maps use XLA, because patches take K * L
-    times the memory of the map. See docs/speed.md.
+    times the memory of the map, and so do maps of symbolic size, as in
+    `segjax.export`. See docs/speed.md.
 
     Args:
         x: [B, H, W, I].
@@ -29,7 +30,8 @@ def conv_same(
     rows, columns = kernel.shape[:2]
     if rows * columns == 1:
         return conv_1x1(x, kernel)
-    small = x.shape[1] * x.shape[2] <= _MAX_PIXELS
+    pixels = x.shape[1] * x.shape[2]
+    small = isinstance(pixels, int) and pixels <= _MAX_PIXELS
     if jax.default_backend() == "cpu" and small and rows * columns > 9:
         return conv_by_patches(x, kernel)
     return conv_by_xla(x, kernel)
