@@ -30,6 +30,11 @@ LAYERS = {
         *("multihost", "signals", "metrics.mean", "metrics.combine"),
     },
     "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
+    "export": {
+        *("typing", "files", "ops", "forward", "models", "inference", "optional"),
+        "__version__",
+    },
+    "serve": {"files", "ops", "viz", "inference", "export", "optional"},
     "interop": {"typing", "ops", "files"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }

@@ -16,8 +16,8 @@ def conv_same(
 
     On CPUs, large kernels on maps of at most 256 pixels (such as the 7x7 of an FCN's
     head) use a matrix product of patches, because XLA's convolution is slow there.
-    Larger maps use XLA, because patches take K * L times the memory of the map. See
-    docs/speed.md.
+    Larger maps use XLA, because patches take K * L times the memory of the map, and so
+    do maps of symbolic size, as in `segjax.export`. See docs/speed.md.
 
     Args:
         x: [B, H, W, I].
@@ -26,7 +26,8 @@ def conv_same(
     Returns:
         [B, H, W, O].
     """
-    small = x.shape[1] * x.shape[2] <= _MAX_PIXELS
+    known = isinstance(x.shape[1], int) and isinstance(x.shape[2], int)
+    small = known and x.shape[1] * x.shape[2] <= _MAX_PIXELS
     large_kernel = kernel.shape[0] * kernel.shape[1] > 9
     if jax.default_backend() == "cpu" and small and large_kernel:
         return conv_by_patches(x, kernel)
