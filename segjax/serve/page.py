@@ -22,14 +22,16 @@ _WAITING = 32
 _KEEP_SECONDS = 3600
 """How long uploads and results are kept."""
 _CSS = """
-.segjax-stack { position: relative; display: inline-block; max-width: 100%; }
-.segjax-stack img { display: block; width: auto; height: auto; max-width: 100%;
-  min-width: min(100%, 384px); }
-.segjax-stack img + img { position: absolute; inset: 0; width: 100%; height: 100%; }
+.segjax-stack { position: relative; max-width: 100%; }
+.segjax-stack img { display: block; width: 100% !important; max-width: none !important;
+  height: auto; margin: 0 !important; }
+.segjax-stack img + img { position: absolute; inset: 0; height: 100%; }
 .segjax-stack img[data-rendering="pixelated"] { image-rendering: pixelated; }
 .segjax-swatch { display: inline-block; width: 0.9em; height: 0.9em; margin-right:
   0.5em; border-radius: 2px; border: 1px solid #8888; vertical-align: middle; }
-.segjax-table td, .segjax-table th { padding: 2px 12px 2px 0; text-align: left; }
+.segjax-table td, .segjax-table th { padding: 3px 14px 3px 0 !important;
+  text-align: left; border: 0 !important; border-bottom: 1px solid #8884 !important; }
+.segjax-table, .segjax-table tr { border: 0 !important; }
 .segjax-error { border-left: 4px solid #d33; padding: 8px 12px; }
 footer { display: none !important; }
 """
@@ -142,16 +144,20 @@ def _page(
         )
         with gradio.Row():
             with gradio.Column(scale=1):
-                image = _image_file(gradio)(
+                image = gradio.Image(
                     type="filepath",
                     image_mode=None,
                     sources=["upload", "clipboard"],
                     label="Image: drop, paste or choose",
+                    height=260,
                     buttons=[],
                     elem_id="segjax-input",
                 )
+                image.preprocess = _path_of
                 if samples:
-                    gradio.Examples([[str(path)] for path in samples], [image])
+                    gradio.Examples(
+                        [[str(path)] for path in samples], [image], label="Samples"
+                    )
                 opacity = gradio.Slider(0, 1, _OPACITY, step=0.01, label="Opacity")
                 message, table = gradio.HTML(), gradio.HTML()
                 download = gradio.DownloadButton("Download", interactive=False)
@@ -172,16 +178,9 @@ def _page(
     return page
 
 
-def _image_file(gradio: Any) -> type:
-    """An upload whose file is passed on as it is, unopened."""
-
-    class ImageFile(gradio.Image):
-        is_template = True  # The page knows it as gradio's.
-
-        def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None else payload.path
-
-    return ImageFile
+def _path_of(payload: Any) -> str | None:
+    """The uploaded file as it is: gradio's own form would open it."""
+    return None if payload is None else payload.path
 
 
 def _segment(

@@ -13,8 +13,8 @@ from segjax import inference, ops, viz
 
 MAX_SIDE = 1600
 """Longer side of a picture on the page, in pixels; larger ones are shrunk to it."""
-MIN_SIDE = 320
-"""Small pictures are enlarged to this by the browser."""
+MIN_WIDTH = 512
+"""Narrower pictures are enlarged to this by the browser, without smoothing."""
 _MAX_OBJECTS = 200
 """Rows of the table of objects."""
 
@@ -36,7 +36,7 @@ class Result:
     table: str
 
 
-def describe(prediction: inference.Prediction, *, opacity: float) -> Result:
+def describe(prediction: inference.Prediction, *, opacity: float | int) -> Result:
     """Describes a prediction.
 
     Args:
@@ -45,17 +45,16 @@ def describe(prediction: inference.Prediction, *, opacity: float) -> Result:
     """
     color, tinted = _colored(prediction)
     alpha = np.where(tinted, 255, 0).astype(np.uint8)
-    mask = _image(np.concatenate([color, alpha[..., None]], axis=-1), "segjax-mask")
-    photo = _image(viz.to_rgb(prediction.image), "segjax-image")
+    photo = _image(viz.to_rgb(prediction.image), "image")
+    layer = np.concatenate([color, alpha[..., None]], axis=-1)
+    mask = _image(layer, "mask", style=f"opacity:{opacity}")
     shown = np.where(tinted[..., None], color, 0).astype(np.uint8)
     unsure = np.round(255 * uncertainty(prediction)).astype(np.uint8)
     tables = _classes if prediction.objects is None else _objects
     return Result(
-        overlay=_stack(
-            photo, mask.replace("<img ", f'<img style="opacity:{opacity}" ')
-        ),
-        mask=_stack(_image(shown, "segjax-labels")),
-        uncertainty=_stack(_image(unsure, "segjax-uncertainty")),
+        overlay=_stack(unsure.shape, photo, mask),
+        mask=_stack(unsure.shape, _image(shown, "labels")),
+        uncertainty=_stack(unsure.shape, _image(unsure, "uncertainty")),
         table=tables(prediction),
     )
 
@@ -157,26 +156,25 @@ def _table(names: Sequence[str], rows: Sequence[tuple]) -> str:
     return f'<table class="segjax-table"><tr>{head}</tr>{"".join(body)}</table>'
 
 
-def _stack(*images: str) -> str:
-    return f'<div class="segjax-stack">{"".join(images)}</div>'
+def _stack(size: Sequence[int], *images: str) -> str:
+    """Pictures of one size [H, W] on top of each other."""
+    width = min(max(size[1], MIN_WIDTH), MAX_SIDE)
+    return f'<div class="segjax-stack" style="width:{width}px">{"".join(images)}</div>'
 
 
-def _image(pixels: np.ndarray, name: str) -> str:
+def _image(pixels: np.ndarray, name: str, *, style: str = "") -> str:
     """An <img> whose PNG is in the page itself."""
     picture = Image.fromarray(pixels)
-    longer, shorter = max(picture.size), min(picture.size)
-    if longer > MAX_SIDE:
-        side = [max(1, round(n * MAX_SIDE / longer)) for n in picture.size]
-        method = Image.Resampling.BOX if picture.mode != "RGBA" else None
-        picture = picture.resize(side, method or Image.Resampling.NEAREST)
+    if max(picture.size) > MAX_SIDE:
+        side = [max(1, round(n * MAX_SIDE / max(picture.size))) for n in picture.size]
+        is_photo = name == "image"
+        method = Image.Resampling.BOX if is_photo else Image.Resampling.NEAREST
+        picture = picture.resize((side[0], side[1]), method)
     file = io.BytesIO()
     picture.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    smooth = "pixelated" if shorter < MIN_SIDE else "auto"
+    rendering = "pixelated" if picture.width < MIN_WIDTH else "auto"
     return (
-        f'<img class="{name}" alt="{name.removeprefix("segjax-")}" '
-        f'data-size="{pixels.shape[1]}x{pixels.shape[0]}" '
-        f'src="data:image/png;base64,{data}" '
-        f'width="{picture.width}" height="{picture.height}" '
-        f'data-rendering="{smooth}">'
+        f'<img class="segjax-{name}" alt="{name}" style="{style}" '
+        f'data-rendering="{rendering}" src="data:image/png;base64,{data}">'
     )
