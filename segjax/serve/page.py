@@ -140,7 +140,7 @@ def _page(
         gradio.HTML(
             f"<h2>{html.escape(name)}</h2><p>Images with {about['channels']} channels "
             f"of dtype {about['dtype']}, up to {limits.max_pixels:,} pixels and "
-            f"{limits.max_bytes / 1e6:,.0f} MB. They stay on this machine.</p>"
+            f"{limits.max_bytes:,} bytes. They stay on this machine.</p>"
         )
         with gradio.Row():
             with gradio.Column(scale=1):

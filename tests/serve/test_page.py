@@ -79,10 +79,10 @@ def page(folder):
 
 def upload(page, path):
     """Replaces the image of the page."""
-    clear = page.locator("#segjax-input button[aria-label='Clear']")
-    if clear.count():
-        clear.click()
-        page.wait_for_selector(".segjax-mask, [role=alert]", state="detached")
+    remove = page.locator("#segjax-input button[aria-label='Remove Image']")
+    if remove.count():
+        remove.click()
+        page.wait_for_selector(".segjax-mask, .segjax-error", state="detached")
     page.set_input_files("#segjax-input input[type=file]", str(path))
 
 
@@ -116,12 +116,14 @@ def test_page(page, folder, tmp_path):
         ("tall.png", "tall.png is 10x400 pixels: needed at most 3,000 pixels"),
     ):
         upload(page, folder / name)
-        alert = page.locator("[role=alert]")
+        alert = page.locator(".segjax-error").filter(has_text=words)
         alert.wait_for()
         assert alert.inner_text().startswith(words)
         assert str(folder) not in alert.inner_text()
     upload(page, folder / "heavy.png")
-    page.get_by_text(re.compile("exceed|too large|at most", re.I)).first.wait_for()
+    page.get_by_text(
+        'exceed the maximum allowed size of 19.5 Kb: "heavy.png"'
+    ).wait_for()
     upload(page, folder / "photo.png")  # It goes on.
     page.locator(".segjax-uncertainty").wait_for()
     outside = [x for x in requests if not x.startswith((url, "data:", "blob:"))]
