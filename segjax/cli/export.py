@@ -16,8 +16,8 @@ class ExportOptions:
 
     Attributes:
         out: The file to write.
-        format: stablehlo runs with JAX; onnx is for semantic models, needs --size, and is
-            compared with onnxruntime before it is written.
+        format: stablehlo runs with JAX; onnx is for semantic models, needs --size, and
+            is compared with onnxruntime before it is written.
         size: HEIGHT WIDTH of the images, for models that cannot be exported for all
             sizes.
         batch_size: Images per call; any number unless given.

@@ -1,5 +1,7 @@
 """Writing a semantic model as an ONNX file, checked against onnxruntime."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -55,13 +57,18 @@ def save_onnx(
     shape = _shape(model, size, batch_size)
     program, about = _program(model), model.description
     try:
-        made = jax2onnx.to_onnx(
-            program,
-            [jax.ShapeDtypeStruct(shape, about["image"]["dtype"])],
-            model_name="segjax",
-            input_names=["image"],
-            output_names=list(_OUTPUTS),
-        )
+        # jax2onnx prints, and its convolutions promote ranks.
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            jax.numpy_rank_promotion("allow"),
+        ):
+            made = jax2onnx.to_onnx(
+                program,
+                [jax.ShapeDtypeStruct(shape, about["image"]["dtype"])],
+                model_name="segjax",
+                input_names=["image"],
+                output_names=list(_OUTPUTS),
+            )
         content = _with_metadata(made, model)
         session = runtime.InferenceSession(content)
     except Exception as error:  # Of jax2onnx, onnx and onnxruntime.
