@@ -34,6 +34,11 @@ LAYERS = {
         *("typing", "files", "ops", "forward", "model_file", "models", "viz"),
         "compiler",
     },
+    "export": {
+        *("typing", "files", "ops", "forward", "models", "inference", "optional"),
+        "__version__",
+    },
+    "serve": {"files", "ops", "viz", "inference", "export", "optional"},
     "interop": {"typing", "ops", "files"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }

@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["projec
 EXTRAS = {
     "pycocotools": "coco",
     "equinox": "equinox",
+    "flatbuffers": "export",
     "matplotlib": "report",
     "jinja2": "report",
     "skimage": "skeleton",

@@ -21,6 +21,8 @@ _SUBCOMMANDS = {
     "verify": "replay a run's first updates: do they repeat bit for bit?",
     "inspect": "rank a split's images by loss or gradient: which look mislabeled?",
     "predict": "images in, label maps and overlays out",
+    "export": "a run's model in, one file that runs without segjax out",
+    "serve": "a page on this machine to try a run or an exported file on",
     "data": "list the data sets, or prepare one",
     "import": "torchvision's weights in, a folder to start from out",
 }

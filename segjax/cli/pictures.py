@@ -21,8 +21,9 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
     """Writes RUN/samples/*.png, and the same images for TensorBoard.
 
     They show image, truth and prediction of the best checkpoint side by side, for the
-    first images of the final split. Of several processes all read the checkpoint, and
-    the first one draws.
+    first images of the final split. The images alone are written to RUN/samples_input/,
+    for `segjax serve`, if a PNG can hold them as stored. Of several processes all read
+    the checkpoint, and the first one draws.
 
     Args:
         experiment: The experiment.
@@ -44,7 +45,18 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
             picture = paint(batch)
             with writing.atomic(folder / f"{number:02d}.png") as temporary:
                 Image.fromarray(picture).save(temporary, "PNG")
+            _write_input(run / "samples_input", number, unpadded(batch, 0)[0])
             tensorboard.add_image(f"samples/{number:02d}", picture, step)
+
+
+def _write_input(folder: pathlib.Path, number: int, image: np.ndarray) -> None:
+    """Writes an image as stored, if a PNG that `inference.read_image` reads can."""
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    if image.shape[-1] not in (1, 3) or pixels.dtype != np.uint8:
+        return
+    folder.mkdir(exist_ok=True)
+    with writing.atomic(folder / f"{number:02d}.png") as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
 
 
 def _painter(

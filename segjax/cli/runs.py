@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import tyro
 
-from segjax import models
+import segjax
+from segjax import inference, models
 from segjax import train as training
 from segjax.cli import flags, scripts
 from segjax.errors import UserError
@@ -148,6 +149,27 @@ def experiment_of(folder: pathlib.Path) -> training.Experiment:
     manifest = manifest_of(folder)
     build = _load_script(folder, manifest)
     return scripts.construct(build, scripts.from_json(build, manifest["flags"]))
+
+
+def load_model(folder: pathlib.Path, *, trust: bool) -> inference.Model:
+    """Loads a run's model; executes its script only if the model needs it.
+
+    Args:
+        folder: The run folder.
+        trust: Whether the script may be executed.
+
+    Raises:
+        inference.NeedsCodeError: If it must be, and `trust` is False.
+        ValueError: See `segjax.load`.
+    """
+    try:
+        return segjax.load(folder)
+    except inference.NeedsCodeError:
+        if not trust:
+            raise
+    script = folder / inference.SCRIPT
+    print(f"note: executing {script}, whose code the model needs.", file=sys.stderr)
+    return segjax.load(folder, trust=True)
 
 
 def manifest_of(folder: pathlib.Path) -> dict[str, Any]:

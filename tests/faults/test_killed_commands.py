@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjax import cli, data, interop, model_file
+import segjax
+from segjax import cli, data, export, interop, model_file
 from segjax.cli import scripts
 from tests.cli.conftest import write_scenes
 from tests.faults.conftest import lines, small_place
@@ -170,6 +171,40 @@ def test_preparing_is_killed(place, tmp_path, tally):
     kill_again_and_again(command, tally, "data prepare", check, finish)
     assert command.run().code == 0  # Which sweeps what those that were killed left.
     assert not list(root.glob(".preparing-*"))
+
+
+def test_export_is_killed(place, tmp_path, tally):
+    run, out = place / "run", tmp_path / "out"
+    inputs = contents(run)
+    target, earlier = out / "scenes.segjax", tmp_path / "earlier"
+    whole = {}
+
+    def put_back():
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+        if earlier.exists():  # A file of another size, which is replaced.
+            shutil.copy(earlier, target)
+
+    def check():
+        with otherwise("lost"):
+            assert contents(run) == inputs
+            assert (out / "notes.txt").read_text() == "mine"
+        if earlier.exists():
+            with otherwise("half-written"):
+                made = target.read_bytes()
+                assert made in (earlier.read_bytes(), whole["scenes.segjax"])
+
+    def finish(first):
+        if first:
+            whole.update(contents(out))
+            export.save(segjax.load(run), earlier, size=(8, 8))
+        assert contents(out) == whole
+        put_back()
+
+    put_back()
+    command = Command(["export", run, "--out", target], out, {})
+    kill_again_and_again(command, tally, "export", check, finish)
 
 
 def test_import_is_killed(tmp_path, tally):

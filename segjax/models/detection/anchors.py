@@ -57,10 +57,13 @@ def grid_anchors(
             f"RPN needs anchor_sizes for {len(shapes)} levels, got {len(sizes)}. Give "
             f"one group of sizes per level, such as ((32,), (64,), ...)."
         )
+    # Symbolic shapes, as in `segjax.export`, are known to JAX only.
+    known = all(isinstance(n, int) for shape in shapes for n in shape)
+    xp = np if known else jnp
     cells = [ops.cell_anchors([float(x) for x in s], aspect_ratios) for s in sizes]
     boxes, valid, ids = zip(
         *(
-            _level(cell, shape, i, extent)
+            _level(cell, shape, i, extent, xp)
             for i, (cell, shape) in enumerate(zip(cells, shapes, strict=True))
         ),
         strict=True,
@@ -68,29 +71,30 @@ def grid_anchors(
     return Anchors(
         jnp.concatenate(boxes, axis=1),
         jnp.concatenate(valid, axis=1),
-        np.concatenate(ids),
-        num_anchors=tuple(len(x) for x in ids),
+        xp.concatenate(ids),
+        num_anchors=tuple(x.shape[0] for x in ids),
     )
 
 
 def _level(
-    cell: np.ndarray, shape: Sequence[int], level: int, extent: Array
+    cell: np.ndarray, shape: Sequence[int], level: int, extent: Array, xp: Any
 ) -> tuple[Array, Array, Array]:
     """Boxes [B, h * w * a, 4], valid [B, h * w * a], ids [h * w * a] of a level."""
-    height, width = shape
+    batch, (height, width) = extent.shape[0], shape
     stride = 4 * 2**level
     cells = -(-extent // stride)  # [B, 2], rounded up.
     step = extent // cells
     y = jnp.arange(height, dtype=jnp.int32)[None, :]
     x = jnp.arange(width, dtype=jnp.int32)[None, :]
-    corner_y = jnp.broadcast_to((y * step[:, :1])[:, :, None], (len(extent), *shape))
-    corner_x = jnp.broadcast_to((x * step[:, 1:])[:, None, :], (len(extent), *shape))
+    corner_y = jnp.broadcast_to((y * step[:, :1])[:, :, None], (batch, *shape))
+    corner_x = jnp.broadcast_to((x * step[:, 1:])[:, None, :], (batch, *shape))
     corner = jnp.stack([corner_x, corner_y, corner_x, corner_y], axis=-1)
     boxes = corner[..., None, :].astype(jnp.float32) + cell[None, None, None]
     inside = (y < cells[:, :1])[:, :, None] & (x < cells[:, 1:])[:, None, :]
     valid = jnp.broadcast_to(inside[..., None], boxes.shape[:-1])
     # Unique for up to 2**13 rows and columns, 2**3 levels and 2**3 anchors per cell.
-    row, column, kind = np.mgrid[:height, :width, : len(cell)].astype(np.uint32)
+    row = xp.arange(height, dtype=xp.uint32)[:, None, None]
+    column = xp.arange(width, dtype=xp.uint32)[None, :, None]
+    kind = xp.arange(len(cell), dtype=xp.uint32)[None, None, :]
     ids = ((row * 2**13 + column) * 2**3 + kind) * 2**3 + level
-    batch = len(extent)
     return boxes.reshape(batch, -1, 4), valid.reshape(batch, -1), ids.ravel()

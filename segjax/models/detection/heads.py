@@ -70,7 +70,7 @@ class BoxHead(nn.Module):
         x = x.astype(jnp.float32)  # The predictions are float32.
         logits = nn.Dense(classes, kernel_init=_linear, name="score")(x)
         deltas = nn.Dense(4 * classes, kernel_init=_linear, name="delta")(x)
-        return logits, deltas.reshape(len(x), classes, 4)
+        return logits, deltas.reshape(-1, classes, 4)
 
 
 class MaskHead(nn.Module):

@@ -117,14 +117,15 @@ class MaskRCNN(nn.Module):
         shape = image.shape[1:3]
         padded = size is not None
         if size is None:
-            size = jnp.full((len(image), 2), jnp.asarray(shape), jnp.int32)
+            size = jnp.full((image.shape[0], 2), jnp.asarray(shape), jnp.int32)
         size = jnp.asarray(size, jnp.int32)
         extent = (size + 31) // 32 * 32
         x = self._normalized(image, size)
         pixel_masks = [None] * 6
         if padded:
             full = region.top_left(extent, x.shape[1], x.shape[2])
-            pixel_masks = [full, *(region.stride(full, 4 * 2**i) for i in range(5))]
+            masks = [region.stride(full, 4 * 2**i) for i in range(4)]
+            pixel_masks = [full, *masks, region.stride(masks[-1], 2)]
         maps = self.body(x, train=train, pixel_mask=pixel_masks[0])
         pyramid = self.fpn(maps, train=train, pixel_masks=pixel_masks[1:5])
         objectness, deltas = self.rpn(pyramid, pixel_masks[1:])

@@ -92,8 +92,8 @@ class RPN(nn.Module):
         for x, inside in zip(pyramid, pixel_masks, strict=True):
             for conv in convs:
                 x = nn.relu(conv(region.zero_outside(x, inside)))
-            logits.append(score(x).reshape(len(x), -1))
-            deltas.append(delta(x).reshape(len(x), -1, 4))
+            logits.append(score(x).reshape(x.shape[0], -1))
+            deltas.append(delta(x).reshape(x.shape[0], -1, 4))
         return (
             jnp.concatenate(logits, axis=1).astype(jnp.float32),
             jnp.concatenate(deltas, axis=1).astype(jnp.float32),
@@ -230,11 +230,14 @@ class RPN(nn.Module):
 
 def _top_n_per_level(scores: Array, num_anchors: Sequence[int], number: int) -> Array:
     """Indices [L, K] of the best scores of each level, best first; padded with -1."""
-    widest = min(number, max(num_anchors))
+    known = all(isinstance(count, int) for count in num_anchors)
+    widest = min(number, max(num_anchors)) if known else number
     result, start = [], 0
     for count in num_anchors:
         level = scores[start : start + count]
-        best, index = jax.lax.top_k(level, min(number, count))
+        if not known:  # A symbolic count may be less than `number`.
+            level = jnp.concatenate([level, jnp.full(number, -jnp.inf, level.dtype)])
+        best, index = jax.lax.top_k(level, min(number, count) if known else number)
         index = jnp.where(jnp.isfinite(best), index + start, -1)
         padding = jnp.full(widest - len(index), -1, index.dtype)
         result.append(jnp.concatenate([index, padding]))
