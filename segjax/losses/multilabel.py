@@ -11,7 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
 from segjax.errors import UserError
-from segjax.losses.common import Weights, check_smooth, mean_over_classes
+from segjax.losses.common import (
+    Weights,
+    binary_cross_entropy,
+    check_smooth,
+    mean_over_classes,
+)
 from segjax.ops import checks
 from segjax.typing import Array, Logits, PerExample, Valid
 
@@ -50,7 +55,7 @@ def sigmoid_cross_entropy(
         The mean of `optax.sigmoid_binary_cross_entropy`.
     """
     logits, targets, pixel_mask = _prepare(logits, targets, valid)
-    return _mean(_binary_cross_entropy(logits, targets), pixel_mask, class_weights)
+    return _mean(binary_cross_entropy(logits, targets), pixel_mask, class_weights)
 
 
 def sigmoid_focal(
@@ -98,7 +103,7 @@ def sigmoid_focal(
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
         )
     logits, targets, pixel_mask = _prepare(logits, targets, valid)
-    cost = _binary_cross_entropy(logits, targets)
+    cost = binary_cross_entropy(logits, targets)
     # Above 0, because a power below 1 has no finite gradient at 0.
     wrong = jnp.maximum(1 - jnp.exp(-cost), jnp.finfo(cost.dtype).tiny)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
@@ -161,18 +166,11 @@ def _prepare(
         raise UserError("logits needs a channel for each class, got none.")
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         targets = checks.as_mask("targets", targets)
+    checks.in_range("targets", targets, least=0, most=1, where=valid[..., None])
     pixel_mask = jnp.asarray(valid)[..., None]
     logits = jnp.where(pixel_mask, logits, 0)
     targets = jnp.where(pixel_mask, jnp.asarray(targets, logits.dtype), 0)
     return logits, targets, jnp.asarray(valid, logits.dtype)
-
-
-def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    # softplus(x) - x would lose all digits for large logits of the right sign.
-    rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    # Not a bare product, because 0 * -inf of a class that is masked out is NaN.
-    own = jnp.where(targets == 0, 0, targets * logits)
-    return jnp.maximum(logits, 0) - own + rest
 
 
 def _mean(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segjax.errors import UserError
+from segjax.ops import checks
 
 _MAX_EXACT_PAIRS = 16
 """Number of pairs up to which all 2**n sign patterns are enumerated."""
@@ -139,6 +140,7 @@ def compare(
         Fisher's randomization test; Smucker et al., CIKM 2007, compare it with other
         tests.
     """
+    checks.whole_number("compare", "num_resamples", num_resamples, least=1)
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
         raise UserError(
