@@ -16,6 +16,9 @@ OBJECTS = (
     metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
+    metrics.LesionDetection.from_batch,
+    metrics.partition_scores,
+    metrics.betti_scores,
 )
 METRICS = {
     "semantic": metrics.semantic(NAMES),
@@ -154,6 +157,7 @@ DISTANCES = ("hd", "hd95", "assd")
 OVERLAPS = (
     *("iou", "dice", "precision", "recall", "boundary_iou", "nsd", "boundary_f1"),
     *("cl_dice", "f1", "dsb2018_score", "pq", "sq", "rq", "aji"),
+    *("volume_similarity", "lesion_f1", "lesion_precision", "lesion_recall"),
 )
 
 
