@@ -6,6 +6,10 @@ from segjax.metrics.betti import betti_numbers, betti_scores
 from segjax.metrics.boundary_iou import BoundaryIoU, boundary_iou, mask_to_boundary
 from segjax.metrics.calibration import Calibration, calibration
 from segjax.metrics.cl_dice import centerline_dice, cl_dice
+from segjax.metrics.classwise_calibration import (
+    ClasswiseCalibration,
+    classwise_calibration,
+)
 from segjax.metrics.combine import Combined, OnHost, combine, on_host, with_batch
 from segjax.metrics.confusion import Confusion, f_beta, semantic
 from segjax.metrics.contingency import connected_components
@@ -35,6 +39,7 @@ __all__ = [
     "AveragePrecision",
     "BoundaryIoU",
     "Calibration",
+    "ClasswiseCalibration",
     "Combined",
     "Comparison",
     "Confusion",
@@ -56,6 +61,7 @@ __all__ = [
     "calibration",
     "centerline_dice",
     "cl_dice",
+    "classwise_calibration",
     "combine",
     "compare",
     "connected_components",

@@ -54,11 +54,7 @@ class Calibration(RowMetric):
             ValueError: If an image has more than 2**23 pixels.
         """
         examples, height, width, num_classes = logits.shape
-        if height * width > _MAX_PIXELS:
-            raise UserError(
-                f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
-                f"{height}x{width}. Evaluate them in tiles."
-            )
+        check_num_pixels(logits)
         checks.whole_number("calibration", "num_bins", num_bins, least=1)
         checks.shapes(
             logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
@@ -85,10 +81,10 @@ class Calibration(RowMetric):
             )
             return total(x, where)[:, :-1]
 
-        high, low = _bytes(confidence)
+        high, low = to_bytes(confidence)
         brier = jnp.sum((probs - target) ** 2, axis=-1) / 2
         brier_high, brier_low = (
-            jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in _bytes(brier)
+            jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in to_bytes(brier)
         )
         nll = -jnp.sum(jax.nn.log_softmax(logits), axis=-1, where=target > 0)
         sums = {
@@ -140,17 +136,28 @@ class Calibration(RowMetric):
         return {
             "count": whole["count"],
             "accuracy": ratio(whole["correct"], whole["count"]),
-            "confidence": ratio(_value(whole, "confidence"), whole["count"]),
+            "confidence": ratio(of_bytes(whole, "confidence"), whole["count"]),
         }
 
 
-def _bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def check_num_pixels(logits: Logits) -> None:
+    """Checks that the sums over an image fit in int32."""
+    height, width = logits.shape[1:3]
+    if height * width > _MAX_PIXELS:
+        raise UserError(
+            f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
+            f"{height}x{width}. Evaluate them in tiles."
+        )
+
+
+def to_bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Splits a 16-bit value of a number in [0, 1] into its high and low byte."""
     whole = jnp.round(jnp.clip(x, 0, 1) * _UNIT).astype(jnp.int32)
     return whole >> 8, whole & 255
 
 
-def _value(sums: dict[str, Any], name: str) -> Any:
+def of_bytes(sums: dict[str, Any], name: str) -> Any:
+    """The sum of the values whose bytes were summed separately."""
     high = np.asarray(sums[f"{name}_high"], np.int64)
     return (256 * high + np.asarray(sums[f"{name}_low"])) / _UNIT
 
@@ -162,14 +169,14 @@ def _whole(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(sums: dict[str, Any]) -> dict[str, Any]:
-    gaps = np.abs(sums["correct"] - _value(sums, "confidence"))
+    gaps = np.abs(sums["correct"] - of_bytes(sums, "confidence"))
     pixels = sums["count"].sum(-1)
     largest = np.nan_to_num(ratio(gaps, sums["count"])).max(-1)
     return {
         "ece": ratio(gaps.sum(-1), pixels),
         "mce": np.where(pixels > 0, largest, np.nan),
         "nll": ratio(sums["nll"], pixels),
-        "brier": ratio(2 * _value(sums, "brier"), pixels),
+        "brier": ratio(2 * of_bytes(sums, "brier"), pixels),
     }
 
 

@@ -126,3 +126,33 @@ def test_a_class_masked_by_minus_infinity_has_a_likelihood(rng):
     want = sklearn.metrics.log_loss(batch["label"][valid], probs[:, :2])
     assert got["nll"] == pytest.approx(want, rel=1e-5)
     assert np.isfinite(list(got.values())).all()
+
+
+def test_classwise_error_equals_the_formula(rng):
+    logits, batch = scenes.batch(rng, examples=3, size=(30, 33))
+    made = jax.jit(metrics.classwise_calibration(NAMES))(3 * logits, batch)
+    scores, per_image = made.compute(), made.per_image()
+    probs = scipy.special.softmax(3 * logits.astype(np.float64), axis=-1)
+
+    def errors(where):
+        found = []
+        for c in range(3):
+            p, hit = probs[where][:, c], batch["label"][where] == c
+            bins = np.ceil(p * 15)
+            found.append(
+                sum(
+                    (bins == b).mean()
+                    * abs(hit[bins == b].mean() - p[bins == b].mean())
+                    for b in set(bins)
+                )
+            )
+        return found
+
+    want = errors(batch["valid"])
+    assert min(want) > 0.01
+    for name, value in zip(NAMES, want, strict=True):
+        assert scores[f"classwise_ece/{name}"] == pytest.approx(value, abs=8e-6)
+    assert scores["mean_classwise_ece"] == pytest.approx(np.mean(want), abs=8e-6)
+    alone = batch["valid"] & (np.arange(3) == 1)[:, None, None]
+    got = per_image["mean_classwise_ece_per_image"][1]
+    assert got == pytest.approx(np.mean(errors(alone)), abs=8e-6)
