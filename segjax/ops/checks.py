@@ -137,11 +137,13 @@ def as_floats(name: str, values: Array) -> jax.Array:
 
 
 def floating(name: str, values: Array) -> jax.Array:
-    """Converts integers to float32; floats of any width stay.
+    """Converts integers and bools to float32; floats of any width stay.
 
     Raises:
-        ValueError: If they are neither integers nor floats.
+        ValueError: If they are something else.
     """
+    if jnp.issubdtype(jnp.result_type(values), jnp.bool_):
+        return jnp.asarray(values, jnp.float32)
     if jnp.issubdtype(jnp.result_type(values), jnp.floating):
         return jnp.asarray(values)
     return as_floats(name, values)

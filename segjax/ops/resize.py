@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from segjax.errors import UserError
 from segjax.ops import checks
@@ -13,7 +13,8 @@ from segjax.typing import Array
 
 
 def resize_bilinear(
-    x: Float[Array, "b h w c"] | Integer[Array, "b h w c"], size: Sequence[int]
+    x: Float[Array, "b h w c"] | Integer[Array, "b h w c"] | Bool[Array, "b h w c"],
+    size: Sequence[int],
 ) -> jax.Array:
     """Bilinear interpolation between pixel centers, without antialiasing.
 
@@ -25,11 +26,11 @@ def resize_bilinear(
         size: (height, width) of the result, in pixels.
 
     Returns:
-        [B, height, width, C] in the dtype of `x`; float32 for integers.
+        [B, height, width, C] in the dtype of `x`; float32 for integers and bools.
 
     Raises:
-        ValueError: If x has bools, another number of axes or no pixels, or size is not
-            two whole numbers above 0.
+        ValueError: If x has another number of axes or no pixels, or size is not two
+            whole numbers above 0.
     """
     checks.shapes(x=(x, "B H W C"))
     _check_pixels(x)

@@ -24,7 +24,7 @@ def inside(
 
 
 def sample_bilinear(
-    image: Float[Array, "h w c"] | Integer[Array, "h w c"],
+    image: Float[Array, "h w c"] | Integer[Array, "h w c"] | Bool[Array, "h w c"],
     rows: Num[Array, "i j"],
     columns: Num[Array, "i j"],
 ) -> Float[Array, "i j c"]:
@@ -40,7 +40,7 @@ def sample_bilinear(
         the outermost pixels and the edge, the value of the outermost pixel.
 
     Raises:
-        ValueError: If a shape is wrong, or the image has bools or no pixels.
+        ValueError: If a shape is wrong, or the image has no pixels.
     """
     checks.shapes(image=(image, "H W C"))
     image = checks.floating("image", image)

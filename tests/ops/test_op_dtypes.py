@@ -159,6 +159,15 @@ def test_integer_images_are_interpolated_in_float32(dtype, rng):
     np.testing.assert_array_equal(ops.sample_bilinear(image[0], *whole), want)
 
 
+def test_bools_are_interpolated_as_0_and_1(rng):
+    mask, grid = rng.random((1, 6, 7, 1)) < 0.5, np.float32([[0.5, 2.25]])
+    for function in (
+        lambda x: ops.resize_bilinear(x, (4, 5)),
+        lambda x: ops.sample_bilinear(x[0], grid, grid),
+    ):
+        np.testing.assert_array_equal(function(mask), function(mask.astype(np.float32)))
+
+
 def test_half_precision_images_keep_their_dtype():
     image = jnp.ones((1, 4, 4, 1), jnp.bfloat16)
     for function in (lambda x: ops.resize_bilinear(x, (3, 3)), ops.max_pool_3x3):
@@ -189,7 +198,6 @@ def test_messages_of_images(untyped):
     image, grid = np.ones((1, 4, 4, 3), np.float32), np.ones((2, 3), np.float32)
     for call, message in (
         (lambda: ops.resize_bilinear(image[0], (2, 2)), r"x needs shape \[B, H, W, C"),
-        (lambda: ops.resize_bilinear(image > 0, (2, 2)), "x needs numbers, got bool"),
         (lambda: ops.resize_bilinear(image, (2.5, 2)), r"size \(height, width\)"),
         (lambda: ops.resize_nearest(image, (0, 2)), r"whole numbers above 0, got \(0,"),
         (lambda: ops.resize_nearest(image[:, :0], (2, 2)), "at least one pixel"),
