@@ -55,8 +55,9 @@ INSTALL_CUDA = @if nvidia-smi --list-gpus >/dev/null 2>&1; then \
 	$(PIP_INSTALL) -c requirements.txt --no-build-isolation --editable ".[report]"
 	touch $@
 
-.venv/.installed-parity: third_party/requirements.txt .venv/.installed
+.venv/.installed-parity: third_party/requirements.txt third_party/peers.txt .venv/.installed
 	$(PIP_INSTALL) -r third_party/requirements.txt
+	$(PIP_INSTALL) --no-deps -r third_party/peers.txt
 	touch $@
 
 clean:

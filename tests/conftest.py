@@ -36,7 +36,7 @@ def _parity(request):
     """Tests marked `parity` need PyTorch: they fail without it in CI, never skip."""
     if request.node.get_closest_marker("parity") and not os.environ.get("CI"):
         if importlib.util.find_spec("torch") is None:
-            pytest.skip("needs the parity extra: pip install torch==2.13.0")
+            pytest.skip("needs what `make test PARITY=1` installs")
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ PIXELWISE_OR_REGIONAL = [
     losses.sigmoid_cross_entropy,
     losses.sigmoid_focal,
     losses.sigmoid_dice,
+    losses.sigmoid_tversky,
+    losses.poly_cross_entropy,
+    losses.symmetric_cross_entropy,
 ]
 SORTED_OR_SPATIAL = [
     losses.lovasz_softmax,

@@ -71,9 +71,9 @@ def tversky(
         has two classes and no smooth.
     """
     check_smooth("tversky", smooth)
-    _check_alpha_beta(alpha, beta)
+    check_alpha_beta(alpha, beta)
     soft_counts = region_counts(logits, labels, valid)
-    loss = _tversky(*soft_counts, alpha, beta, smooth)
+    loss = tversky_of_counts(*soft_counts, alpha, beta, smooth)
     return mean_over_classes(loss, class_weights)
 
 
@@ -118,13 +118,13 @@ def focal_tversky(
         the weight of false negatives, our beta.
     """
     check_smooth("focal_tversky", smooth)
-    _check_alpha_beta(alpha, beta)
+    check_alpha_beta(alpha, beta)
     if not 0 < gamma < math.inf:
         raise UserError(
             f"focal_tversky needs gamma above 0, got {gamma}. Use 1 for tversky."
         )
     soft_counts = region_counts(logits, labels, valid)
-    loss = _tversky(*soft_counts, alpha, beta, smooth)
+    loss = tversky_of_counts(*soft_counts, alpha, beta, smooth)
     return mean_over_classes(_power(loss, 1 / gamma), class_weights)
 
 
@@ -183,7 +183,7 @@ def asymmetric_unified_focal(
     target = one_hot(labels, pixel_mask, num_classes)
     probs, log_p = softmax_and_log_p(logits, target)
     cost = _asymmetric_cost(log_p, jnp.take(is_rare, labels), delta, gamma)
-    loss = _tversky(*soft_counts(probs, target), 1 - delta, delta, smooth)
+    loss = tversky_of_counts(*soft_counts(probs, target), 1 - delta, delta, smooth)
     loss = jnp.where(is_rare[None, :], _power(loss, 1 - gamma), loss)
     pixels = mean_over_valid(jnp.asarray(cost), pixel_mask)
     return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
@@ -216,7 +216,7 @@ def _asymmetric_cost_jvp(delta, gamma, primals, tangents):
     return cost, slope * tangents[0]
 
 
-def _tversky(hits, extra, missed, alpha, beta, smooth):
+def tversky_of_counts(hits, extra, missed, alpha, beta, smooth):
     """[B, C]: one minus the Tversky index of each class."""
     errors = alpha * extra + beta * missed
     return errors / (hits + errors + smooth)
@@ -230,7 +230,8 @@ def _power(x: jax.Array, exponent: float) -> jax.Array:
     return jnp.where(x <= tiny, 0, power)  # NaN stays NaN.
 
 
-def _check_alpha_beta(alpha: float, beta: float) -> None:
+def check_alpha_beta(alpha: float, beta: float) -> None:
+    """Checks the weights of false positives and false negatives."""
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
         raise UserError(
             f"tversky needs alpha and beta of at least 0, got alpha={alpha} and "

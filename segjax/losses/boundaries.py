@@ -139,6 +139,44 @@ def hausdorff(
     )
 
 
+def log_hausdorff(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    alpha: float = 2.0,
+    class_weights: Weights | None = None,
+    spacing: Sequence[float] = (1.0, 1.0),
+) -> PerExample:
+    """log(1 + Hausdorff loss), whose value is of the size of other losses.
+
+    Args:
+        logits: [B, H, W, C] unnormalized scores.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        alpha: As in `hausdorff`, above 0.
+        class_weights: [C] weights of the mean over classes inside the logarithm, at
+            least 0 and not all 0; None for equal weights.
+        spacing: (height, width) of a pixel, above 0, in the unit of the distance.
+
+    Returns:
+        [B] at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: As for `hausdorff`.
+
+    Reference:
+        MONAI's `LogHausdorffDTLoss`.
+    """
+    loss = hausdorff(
+        *(logits, labels, valid),
+        alpha=alpha,
+        class_weights=class_weights,
+        spacing=spacing,
+    )
+    return jnp.log1p(loss)
+
+
 def _distances_to_boundary(
     inside: jax.Array, pixel_mask: jax.Array, spacing: Sequence[float]
 ) -> tuple[jax.Array, jax.Array]:

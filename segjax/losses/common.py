@@ -147,6 +147,18 @@ def softmax_and_log_p(
     return exps / total[..., None], log_p
 
 
+def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy of sigmoid probabilities, for targets in [0, 1] of any one shape.
+
+    A logit of -inf where the target is 0 costs 0.
+    """
+    # softplus(x) - x would lose all digits for large logits of the right sign.
+    rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # Not a bare product, because 0 * -inf of a class that is masked out is NaN.
+    own = jnp.where(targets == 0, 0, targets * logits)
+    return jnp.maximum(logits, 0) - own + rest
+
+
 def one_hot(labels: Array, pixel_mask: jax.Array, num_classes: int) -> jax.Array:
     """[B, H, W, C] one-hot labels, all 0 where `pixel_mask` [B, H, W] is 0."""
     target = jax.nn.one_hot(labels, num_classes, dtype=pixel_mask.dtype)

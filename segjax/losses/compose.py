@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from segjax import ops
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array, Batch, Labels, Logits, Objective, PerExample, Valid
 
 
@@ -162,3 +163,5 @@ def _check_terms(name: str, terms: dict) -> None:
             f"{name} needs at least one term, got none. "
             f"Try ce=(1.0, losses.cross_entropy)."
         )
+    for term, (weight, _) in terms.items():
+        checks.number(name, f"weight of {term}", weight)

@@ -39,11 +39,10 @@ def lovasz_softmax(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
         `per_image=True`), not over all pixels of the batch.
     """
     logits, labels, pixel_mask = prepare(logits, labels, valid)
-    target = _pixels_last(one_hot(labels, pixel_mask, logits.shape[-1]))
-    errors = jnp.abs(target - _pixels_last(jax.nn.softmax(logits)))
-    pixel_mask = _pixels_last(pixel_mask[..., None])
-    loss = jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=-1)
-    in_labels = jnp.any(target > 0, axis=-1)
+    target = one_hot(labels, pixel_mask, logits.shape[-1])
+    errors = jnp.abs(target - jax.nn.softmax(logits))
+    loss = lovasz_of_errors(errors, target, pixel_mask)
+    in_labels = jnp.any(target > 0, axis=(1, 2))
     return jnp.sum(jnp.where(in_labels, loss, 0), axis=-1) / jnp.maximum(
         jnp.sum(in_labels, axis=-1), 1
     )
@@ -79,11 +78,25 @@ def lovasz_hinge(logits: Logits, labels: Labels, valid: Valid) -> PerExample:
             f"Use lovasz_softmax for other numbers of classes."
         )
     logits, labels, pixel_mask = prepare(logits, labels, valid)
-    target = _pixels_last((labels * pixel_mask)[..., None])
-    margin = _pixels_last(logits[..., 1:] - logits[..., :1])
+    target = (labels * pixel_mask)[..., None]
+    margin = logits[..., 1:] - logits[..., :1]
+    errors = jax.nn.relu(1 - (2 * target - 1) * margin) * pixel_mask[..., None]
+    return lovasz_of_errors(errors, target, pixel_mask)[:, 0]
+
+
+def lovasz_of_errors(
+    errors: jax.Array, target: jax.Array, pixel_mask: jax.Array
+) -> jax.Array:
+    """The extension for each class, [B, C].
+
+    Args:
+        errors: [B, H, W, C] at least 0.
+        target: [B, H, W, C] 1 where a pixel is of the class, else 0.
+        pixel_mask: [B, H, W] 1 where a pixel is valid, else 0.
+    """
+    errors, target = _pixels_last(errors), _pixels_last(target)
     pixel_mask = _pixels_last(pixel_mask[..., None])
-    errors = jax.nn.relu(1 - (2 * target - 1) * margin) * pixel_mask
-    return jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=(1, 2))
+    return jnp.sum(errors * _lovasz_gradient(errors, target, pixel_mask), axis=-1)
 
 
 def _pixels_last(x: jax.Array) -> jax.Array:

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
 from segjax.errors import UserError
-from segjax.losses.common import Weights, check_smooth, mean_over_classes
+from segjax.losses.common import (
+    Weights,
+    binary_cross_entropy,
+    mean_over_classes,
+)
 from segjax.ops import checks
 from segjax.typing import Array, Logits, PerExample, Valid
 
@@ -49,8 +53,8 @@ def sigmoid_cross_entropy(
     Reference:
         The mean of `optax.sigmoid_binary_cross_entropy`.
     """
-    logits, targets, pixel_mask = _prepare(logits, targets, valid)
-    return _mean(_binary_cross_entropy(logits, targets), pixel_mask, class_weights)
+    logits, targets, pixel_mask = prepare_targets(logits, targets, valid)
+    return _mean(binary_cross_entropy(logits, targets), pixel_mask, class_weights)
 
 
 def sigmoid_focal(
@@ -97,60 +101,23 @@ def sigmoid_focal(
             f"sigmoid_focal needs gamma of at least 0 and alpha in [0, 1], got "
             f"{gamma} and {alpha}. The paper's are 2 and 0.25."
         )
-    logits, targets, pixel_mask = _prepare(logits, targets, valid)
-    cost = _binary_cross_entropy(logits, targets)
+    logits, targets, pixel_mask = prepare_targets(logits, targets, valid)
+    cost = binary_cross_entropy(logits, targets)
     # Above 0, because a power below 1 has no finite gradient at 0.
     wrong = jnp.maximum(1 - jnp.exp(-cost), jnp.finfo(cost.dtype).tiny)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
     return _mean(weight * wrong**gamma * cost, pixel_mask, class_weights)
 
 
-def sigmoid_dice(
-    logits: Logits,
-    targets: Targets,
-    valid: Valid,
-    *,
-    smooth: float = 1.0,
-    class_weights: Weights | None = None,
-) -> PerExample:
-    """One minus the soft Dice overlap of sigmoid probabilities, over classes.
-
-    The loss of one class is
-
-        1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
-
-    Args:
-        logits: [B, H, W, C] unnormalized scores.
-        targets: [B, H, W, C] in [0, 1]; ignored where not valid.
-        valid: [B, H, W] True where a pixel contributes to the loss.
-        smooth: Added to numerator and denominator, in pixels; above 0. A class
-            that is absent from labels and prediction has a loss of exactly 0.
-        class_weights: [C] weights of the mean over classes, at least 0 and not
-            all 0; None for equal weights.
-
-    Returns:
-        [B] loss in [0, 1); 0 when every pixel is invalid.
-
-    Raises:
-        ValueError: If class_weights does not have C entries, or smooth is not above 0.
-
-    Reference:
-        Milletari et al., V-Net, 2016, section 3. arXiv:1606.04797. The paper squares p
-        and t in the denominator; this does not.
-    """
-    check_smooth("sigmoid_dice", smooth)
-    logits, targets, pixel_mask = _prepare(logits, targets, valid)
-    probs = jax.nn.sigmoid(logits) * pixel_mask[..., None]
-    overlap = jnp.sum(probs * targets, axis=(1, 2))
-    total = jnp.sum(probs + targets, axis=(1, 2))
-    loss = (total - 2 * overlap) / (total + smooth)
-    return mean_over_classes(loss, class_weights)
-
-
-def _prepare(
+def prepare_targets(
     logits: Logits, targets: Targets, valid: Valid
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Converts to at least float32 and sets invalid pixels to 0."""
+    """Converts to at least float32 and sets invalid pixels to 0.
+
+    Raises:
+        ValueError: If a shape or dtype is wrong; outside `jit`, also if a target is not
+            in [0, 1] at a valid pixel.
+    """
     checks.shapes(
         logits=(logits, "B H W C"),
         targets=(targets, "B H W C"),
@@ -161,18 +128,11 @@ def _prepare(
         raise UserError("logits needs a channel for each class, got none.")
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         targets = checks.as_mask("targets", targets)
+    checks.in_range("targets", targets, least=0, most=1, where=valid[..., None])
     pixel_mask = jnp.asarray(valid)[..., None]
     logits = jnp.where(pixel_mask, logits, 0)
     targets = jnp.where(pixel_mask, jnp.asarray(targets, logits.dtype), 0)
     return logits, targets, jnp.asarray(valid, logits.dtype)
-
-
-def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    # softplus(x) - x would lose all digits for large logits of the right sign.
-    rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    # Not a bare product, because 0 * -inf of a class that is masked out is NaN.
-    own = jnp.where(targets == 0, 0, targets * logits)
-    return jnp.maximum(logits, 0) - own + rest
 
 
 def _mean(

@@ -213,6 +213,26 @@ def matthews(
     check_smooth("matthews", smooth)
     hits, extra, missed = region_counts(logits, labels, valid)
     total = jnp.sum(hits + missed, axis=-1, keepdims=True)
+    loss = matthews_of_counts(hits, extra, missed, total, smooth)
+    return mean_over_classes(loss, class_weights)
+
+
+def matthews_of_counts(
+    hits: jax.Array,
+    extra: jax.Array,
+    missed: jax.Array,
+    total: jax.Array,
+    smooth: float,
+) -> jax.Array:
+    """One minus Matthews' correlation of each class, [B, C].
+
+    Args:
+        hits: [B, C] TP.
+        extra: [B, C] FP.
+        missed: [B, C] FN.
+        total: [B, 1] valid pixels.
+        smooth: In pixels.
+    """
     rest = total - hits - extra - missed + smooth
     hits = hits + smooth
     # Fractions of the pixels, because the product of four counts may overflow.
@@ -221,4 +241,4 @@ def matthews(
     )
     spread = (hits + extra) * (hits + missed) * (rest + extra) * (rest + missed)
     correlation = (hits * rest - extra * missed) / jnp.sqrt(spread)
-    return mean_over_classes(1 - correlation, class_weights)
+    return 1 - correlation

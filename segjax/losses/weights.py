@@ -5,15 +5,16 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 from segjax import ops
 from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array, Labels, Valid
 
 
 def border_weights(
-    instances: Integer[Array, "b h w"],
+    instances: Integer[Array, "b h w"] | Bool[Array, "b h w"],
     *,
     w0: float = 10.0,
     sigma: float = 5.0,
@@ -48,7 +49,8 @@ def border_weights(
         border term is 0 in an image with fewer than two instances.
 
     Raises:
-        ValueError: If sigma is not above 0.
+        ValueError: If sigma is not above 0, another number is negative, or ids are no
+            integers.
 
     Reference:
         Ronneberger et al., U-Net, 2015, equation 2. arXiv:1505.04597. The paper adds
@@ -60,11 +62,15 @@ def border_weights(
         raise UserError(
             f"border_weights needs sigma above 0, got {sigma}. The paper's is 5."
         )
-    instances = jnp.asarray(instances, jnp.int32)
+    numbers = {"w0": w0, "background": background, "foreground": foreground}
+    for name, value in numbers.items():
+        checks.number("border_weights", name, value, least=0)
+    checks.shapes(instances=(instances, "B H W"))
     # Beyond 6 sigma a border term of height 10 is below float32's rounding of 1.
     first, second = ops.two_nearest(instances, max_distance=7 * sigma)
     border = w0 * jnp.exp(-((first + second) ** 2) / (2 * sigma**2))
-    return jnp.where(instances == 0, background + border, jnp.float32(foreground))
+    outside = jnp.logical_not(checks.as_mask("instances", instances))
+    return jnp.where(outside, background + border, jnp.float32(foreground))
 
 
 def pixel_counts(
@@ -79,7 +85,15 @@ def pixel_counts(
 
     Returns:
         [B, C] int32. Add over images on the host, in int64.
+
+    Raises:
+        ValueError: If a shape or dtype is wrong; outside `jit`, also if a label is not
+            in [0, C) at a valid pixel. Under `jit` such labels are not counted.
     """
+    checks.whole_number("pixel_counts", "num_classes", num_classes, least=1)
+    checks.shapes(labels=(labels, "B H W"), valid=(valid, "B H W"))
+    valid = checks.as_mask("valid", valid)
+    labels = checks.as_class_ids("labels", labels, num_classes=num_classes, valid=valid)
     labels = jnp.where(valid, labels, num_classes)  # All 0 in the one-hot.
     return jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=(1, 2))
 
@@ -101,7 +115,7 @@ def inverse_frequency(class_counts: Int[Array, " c"]) -> Float[np.ndarray, " c"]
         scikit-learn's `class_weight="balanced"`; King and Zeng, Logistic Regression
         in Rare Events Data, 2001.
     """
-    class_counts = _check_counts(class_counts)
+    class_counts = _check_counts(class_counts, "C")
     return _inverse(class_counts / class_counts.sum()) / class_counts.size
 
 
@@ -125,7 +139,7 @@ def median_frequency(class_counts: Int[Array, "n c"]) -> Float[np.ndarray, " c"]
         a Common Multi-Scale Convolutional Architecture, 2015, section 6.3.2.
         arXiv:1411.4734.
     """
-    class_counts = _check_counts(class_counts)
+    class_counts = _check_counts(class_counts, "N C")
     pixels = np.sum((class_counts > 0) * class_counts.sum(axis=1)[:, None], axis=0)
     frequency = class_counts.sum(axis=0) / np.maximum(pixels, 1)
     return np.median(frequency[frequency > 0]) * _inverse(frequency)
@@ -158,15 +172,16 @@ def effective_number(
         raise UserError(
             f"effective_number needs beta in [0, 1), got {beta}. Try 0.999."
         )
-    class_counts = _check_counts(class_counts)
+    class_counts = _check_counts(class_counts, "C")
     # log1p and expm1 are accurate for beta close to 1.
     number = -np.expm1(class_counts * np.log1p(beta - 1)) if beta else class_counts > 0
     weights = _inverse(np.asarray(number, np.float64))
     return weights / weights[class_counts > 0].mean()
 
 
-def _check_counts(class_counts: Array) -> np.ndarray:
+def _check_counts(class_counts: Array, axes: str) -> np.ndarray:
     class_counts = np.asarray(class_counts, np.float64)
+    checks.shapes(class_counts=(class_counts, axes))
     if not (class_counts >= 0).all() or not class_counts.any():
         raise UserError(
             "class weights need counts of at least 0 that are not all 0, got a "

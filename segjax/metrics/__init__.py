@@ -2,23 +2,36 @@
 
 from segjax.metrics.aggregated_jaccard import AggregatedJaccard
 from segjax.metrics.average_precision import AveragePrecision
+from segjax.metrics.betti import betti_numbers, betti_scores
 from segjax.metrics.boundary_iou import BoundaryIoU, boundary_iou, mask_to_boundary
 from segjax.metrics.calibration import Calibration, calibration
 from segjax.metrics.cl_dice import centerline_dice, cl_dice
+from segjax.metrics.classwise_calibration import (
+    ClasswiseCalibration,
+    classwise_calibration,
+)
 from segjax.metrics.combine import Combined, OnHost, combine, on_host, with_batch
-from segjax.metrics.confusion import Confusion, semantic
+from segjax.metrics.confusion import Confusion, f_beta, semantic
 from segjax.metrics.contingency import connected_components
 from segjax.metrics.detections import detections
 from segjax.metrics.image_confusion import ImageConfusion, semantic_per_image
+from segjax.metrics.lesions import LesionDetection
 from segjax.metrics.matching import Matching
 from segjax.metrics.mean import Mean
 from segjax.metrics.objects import objects, regions
 from segjax.metrics.panoptic import Panoptic
+from segjax.metrics.partition import partition_errors, partition_scores
 from segjax.metrics.rand import RandCurve, best_threshold_rand, rand_scores, v_rand
 from segjax.metrics.ranking import Ranking, ranking
 from segjax.metrics.resample import metric_differences, metric_intervals
 from segjax.metrics.rows import PerImage, Rows
-from segjax.metrics.statistics import Comparison, Interval, compare, mean_interval
+from segjax.metrics.statistics import (
+    Comparison,
+    Interval,
+    compare,
+    holm,
+    mean_interval,
+)
 from segjax.metrics.surface import outline, surface, surface_scores
 
 __all__ = [
@@ -26,11 +39,13 @@ __all__ = [
     "AveragePrecision",
     "BoundaryIoU",
     "Calibration",
+    "ClasswiseCalibration",
     "Combined",
     "Comparison",
     "Confusion",
     "ImageConfusion",
     "Interval",
+    "LesionDetection",
     "Matching",
     "Mean",
     "OnHost",
@@ -40,14 +55,19 @@ __all__ = [
     "Ranking",
     "Rows",
     "best_threshold_rand",
+    "betti_numbers",
+    "betti_scores",
     "boundary_iou",
     "calibration",
     "centerline_dice",
     "cl_dice",
+    "classwise_calibration",
     "combine",
     "compare",
     "connected_components",
     "detections",
+    "f_beta",
+    "holm",
     "mask_to_boundary",
     "mean_interval",
     "metric_differences",
@@ -55,6 +75,8 @@ __all__ = [
     "objects",
     "on_host",
     "outline",
+    "partition_errors",
+    "partition_scores",
     "rand_scores",
     "ranking",
     "regions",

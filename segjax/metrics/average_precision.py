@@ -11,12 +11,10 @@ import numpy as np
 from segjax import optional
 from segjax.errors import UserError
 from segjax.metrics.rows import RowMetric, Rows
+from segjax.ops import checks
 from segjax.typing import Batch
 
-_SUMMARY = (
-    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
-    *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
-)  # The order of COCOeval.stats.
+_AREAS = ("all", "_small", "_medium", "_large")  # The order of COCOeval's parameters.
 _KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}
 
 
@@ -30,6 +28,8 @@ class AveragePrecision(RowMetric):
     Attributes:
         classes: K names; class 1 is the first, 0 is background and not scored.
         iou_types: What is scored: "box", or "box" and "mask".
+        max_detections: Numbers of detections per image for which recall is computed;
+            the last, COCO's 100, is for average precision too.
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as implemented in
@@ -38,6 +38,9 @@ class AveragePrecision(RowMetric):
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
     iou_types: tuple[str, ...] = flax.struct.field(pytree_node=False, default=("box",))
+    max_detections: tuple[int, ...] = flax.struct.field(
+        pytree_node=False, default=(1, 10, 100)
+    )
 
     @classmethod
     def from_batch(
@@ -47,6 +50,7 @@ class AveragePrecision(RowMetric):
         batch: Batch,
         *,
         classes: Sequence[str],
+        max_detections: Sequence[int] = (1, 10, 100),
     ) -> "AveragePrecision":
         """Encodes one batch, on the host.
 
@@ -60,10 +64,14 @@ class AveragePrecision(RowMetric):
                 large (default: area of the mask, or of the box without masks).
             batch: Has `index` and `weight`, both [B].
             classes: K names.
+            max_detections: Ascending numbers of detections per image, as in the
+                attribute.
 
         Raises:
-            ValueError: If only one of detections and truth has masks.
+            ValueError: If only one of detections and truth has masks, or max_detections
+                are not ascending whole numbers.
         """
+        max_detections = check_max_detections(max_detections)
         sides = [{k: np.asarray(v) for k, v in x.items()} for x in (detections, truth)]
         masks = ["masks" in side for side in sides]
         if masks[0] != masks[1]:
@@ -82,7 +90,8 @@ class AveragePrecision(RowMetric):
             np.asarray(batch["index"])[kept],
             np.asarray(batch["weight"])[kept],
         )
-        return cls(rows, tuple(classes), ("box", "mask") if masks[0] else ("box",))
+        iou_types = ("box", "mask") if masks[0] else ("box",)
+        return cls(rows, tuple(classes), iou_types, max_detections)
 
     def compute(self) -> dict[str, float]:
         """Scores in [0, 1] over the detections of the data set.
@@ -91,8 +100,10 @@ class AveragePrecision(RowMetric):
             For boxes `box_ap` (mean over classes and IoU thresholds .5 to .95),
             `box_ap50`, `box_ap75`, `box_ap_small`, `_medium`, `_large` (areas up to
             32**2, 96**2 and above), `box_ar1`, `_ar10`, `_ar100` (recall with at most
-            so many detections per image), `box_ar_small`, `_medium`, `_large`, and
-            `box_ap/<name>`; with masks also `mask_ap` and so on.
+            so many detections per image, from `max_detections`), `box_ar_small`,
+            `_medium`, `_large`, and `box_ap/<name>`, `box_ap50/<name>`,
+            `box_ap75/<name>` and `box_ar100/<name>`; with masks also `mask_ap` and so
+            on.
             As in COCO, a class without true objects has no score (NaN) and is left out
             of means, even if it was detected; a class with true objects but no
             detections scores 0. Images without true objects and detections have no
@@ -101,13 +112,11 @@ class AveragePrecision(RowMetric):
         rows = self.rows.without_padding().values
         scores: dict[str, float] = {}
         for kind in self.iou_types:
-            stats, per_class = _evaluate(
-                rows["truth"], rows["detections"], kind, len(self.classes)
+            found = _evaluate(
+                *(rows["truth"], rows["detections"], kind, self.classes),
+                max_detections=self.max_detections,
             )
-            for name, value in zip(_SUMMARY, stats, strict=True):
-                scores[f"{kind}_{name}"] = value
-            for name, value in zip(self.classes, per_class, strict=True):
-                scores[f"{kind}_ap/{name}"] = value
+            scores |= {f"{kind}_{key}": value for key, value in found.items()}
         return scores
 
 
@@ -144,19 +153,59 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
     return found
 
 
-def _evaluate(truth: np.ndarray, detections: np.ndarray, kind: str, num_classes: int):
-    """The twelve COCO scores and the AP of each class; NaN where COCO has -1."""
+def check_max_detections(max_detections: Sequence[int]) -> tuple[int, ...]:
+    """Returns the numbers as a tuple.
+
+    Raises:
+        ValueError: If they are not ascending whole numbers above 0, or none.
+    """
+    numbers = tuple(max_detections)
+    for number in numbers:
+        checks.whole_number("average precision", "max_detections", number, least=1)
+    if not numbers or list(numbers) != sorted(set(numbers)):
+        raise UserError(
+            f"average precision needs ascending max_detections, got {numbers}. COCO "
+            f"has (1, 10, 100)."
+        )
+    return numbers
+
+
+def _evaluate(
+    truth: np.ndarray,
+    detections: np.ndarray,
+    kind: str,
+    classes: Sequence[str],
+    *,
+    max_detections: Sequence[int],
+) -> dict[str, float]:
+    """The COCO scores, of all classes and of each; NaN where COCO has -1."""
     evaluation = pycocotools("cocoeval")
     with contextlib.redirect_stdout(io.StringIO()):
-        true, found = (_coco(x, kind, num_classes) for x in (truth, detections))
+        true, found = (_coco(x, kind, len(classes)) for x in (truth, detections))
         coco = evaluation.COCOeval(true, found, _KINDS[kind])
+        coco.params.maxDets = list(max_detections)
         coco.evaluate()
         coco.accumulate()
-        coco.summarize()
-    # [thresholds, recalls, classes, areas, most detections]: all areas, up to 100.
-    precision = coco.eval["precision"][:, :, :, 0, 2]
-    per_class = [_mean_of_defined(precision[:, :, k]) for k in range(num_classes)]
-    return [_mean_of_defined(np.array([x])) for x in coco.stats], per_class
+    # [thresholds, recalls, classes, areas, most detections], and without recalls.
+    precision, recall = coco.eval["precision"], coco.eval["recall"]
+    # COCOeval's own summary has its numbers of detections written out.
+    scores = _of_classes(precision[..., 0, -1], "")
+    for i, area in enumerate(_AREAS[1:], 1):
+        scores[f"ap{area}"] = _mean_of_defined(precision[..., i, -1])
+        scores[f"ar{area}"] = _mean_of_defined(recall[..., i, -1])
+    for i, most in enumerate(max_detections):
+        scores[f"ar{most}"] = _mean_of_defined(recall[:, :, 0, i])
+    for k, name in enumerate(classes):
+        scores |= _of_classes(precision[:, :, k, 0, -1], f"/{name}")
+        most = _mean_of_defined(recall[:, k, 0, -1])
+        scores[f"ar{max_detections[-1]}/{name}"] = most
+    return scores
+
+
+def _of_classes(precision: np.ndarray, suffix: str) -> dict[str, float]:
+    """Means over all IoU thresholds, and at 0.5 and 0.75."""
+    parts = {"ap": precision, "ap50": precision[0], "ap75": precision[5]}
+    return {f"{k}{suffix}": _mean_of_defined(v) for k, v in parts.items()}
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

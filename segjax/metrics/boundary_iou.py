@@ -79,6 +79,7 @@ class BoundaryIoU(RowMetric):
             classes: (id, name) of the classes to score.
             width: Width of the band, in pixels.
         """
+        valid = checks.as_mask("valid", valid)
         intersection, union = [], []
         for c, _ in classes:
             a = mask_to_boundary((predicted == c) & valid, width=width)

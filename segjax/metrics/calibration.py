@@ -1,5 +1,6 @@
-"""Calibration of probabilities: expected calibration error and Brier score."""
+"""Calibration of probabilities: calibration errors, Brier score, likelihood."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class Calibration(RowMetric):
 
     Values in [0, 1] are rounded to multiples of 1 / 65535, and their high and low bytes
     are summed separately. `rows.values` has `count`, `correct`, `confidence_high`,
-    `confidence_low`, each [N, bins], and `brier_high`, `brier_low`, each [N].
+    `confidence_low`, each [N, bins], and `brier_high`, `brier_low`, each [N]; and `nll`
+    [N] float32.
     """
 
     @classmethod
@@ -52,11 +54,7 @@ class Calibration(RowMetric):
             ValueError: If an image has more than 2**23 pixels.
         """
         examples, height, width, num_classes = logits.shape
-        if height * width > _MAX_PIXELS:
-            raise UserError(
-                f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
-                f"{height}x{width}. Evaluate them in tiles."
-            )
+        check_num_pixels(logits)
         checks.whole_number("calibration", "num_bins", num_bins, least=1)
         checks.shapes(
             logits=(logits, "B H W C"), labels=(labels, "B H W"), valid=(valid, "B H W")
@@ -83,12 +81,14 @@ class Calibration(RowMetric):
             )
             return total(x, where)[:, :-1]
 
-        high, low = _bytes(confidence)
+        high, low = to_bytes(confidence)
         brier = jnp.sum((probs - target) ** 2, axis=-1) / 2
         brier_high, brier_low = (
-            jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in _bytes(brier)
+            jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in to_bytes(brier)
         )
+        nll = -jnp.sum(jax.nn.log_softmax(logits), axis=-1, where=target > 0)
         sums = {
+            "nll": jnp.sum(jnp.where(valid, nll, 0), axis=(1, 2)),
             "count": per_bin(valid),
             "correct": per_bin(correct),
             "confidence_high": per_bin(high),
@@ -107,12 +107,15 @@ class Calibration(RowMetric):
             the largest probability; accurate to 8e-6.
             `brier`: mean over pixels of the squared distance between probabilities
             and one-hot truth, summed over classes, in [0, 2], accurate to 2e-5.
-            `ece_per_image`, `brier_per_image`: means over images of the score of each
-            image. NaN without valid pixels; such images are left out of means.
+            `mce`: maximum calibration error in [0, 1], the largest difference of
+            accuracy and mean confidence of a bin that has pixels.
+            `nll`: negative log-likelihood, mean over pixels of minus the logarithm of
+            the label's probability; in nats, at least 0.
+            `ece_per_image` and so on: means over images of the score of each image.
+            NaN without valid pixels; such images are left out of means.
         """
         rows = self.rows.without_padding().values
-        whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
-        scores = {k: float(v) for k, v in _scores(whole).items()}
+        scores = {k: float(v) for k, v in _scores(_whole(rows)).items()}
         means = {k: nanmean(v) for k, v in self.per_image().items()}
         return self.checked(scores | means)
 
@@ -129,31 +132,51 @@ class Calibration(RowMetric):
             in an empty bin.
         """
         rows = self.rows.without_padding().values
-        whole = {k: v.sum(0, dtype=np.int64) for k, v in rows.items()}
+        whole = _whole(rows)
         return {
             "count": whole["count"],
             "accuracy": ratio(whole["correct"], whole["count"]),
-            "confidence": ratio(_value(whole, "confidence"), whole["count"]),
+            "confidence": ratio(of_bytes(whole, "confidence"), whole["count"]),
         }
 
 
-def _bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def check_num_pixels(logits: Logits) -> None:
+    """Checks that the sums over an image fit in int32."""
+    height, width = logits.shape[1:3]
+    if height * width > _MAX_PIXELS:
+        raise UserError(
+            f"calibration needs images of at most {_MAX_PIXELS} pixels, got "
+            f"{height}x{width}. Evaluate them in tiles."
+        )
+
+
+def to_bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Splits a 16-bit value of a number in [0, 1] into its high and low byte."""
     whole = jnp.round(jnp.clip(x, 0, 1) * _UNIT).astype(jnp.int32)
     return whole >> 8, whole & 255
 
 
-def _value(sums: dict[str, Any], name: str) -> Any:
+def of_bytes(sums: dict[str, Any], name: str) -> Any:
+    """The sum of the values whose bytes were summed separately."""
     high = np.asarray(sums[f"{name}_high"], np.int64)
     return (256 * high + np.asarray(sums[f"{name}_low"])) / _UNIT
 
 
+def _whole(rows: dict[str, Any]) -> dict[str, Any]:
+    """Sums over the images, which do not depend on their order."""
+    nll = np.array(math.fsum(rows["nll"]))
+    return {k: nll if k == "nll" else v.sum(0, dtype=np.int64) for k, v in rows.items()}
+
+
 def _scores(sums: dict[str, Any]) -> dict[str, Any]:
-    gaps = np.abs(sums["correct"] - _value(sums, "confidence")).sum(-1)
+    gaps = np.abs(sums["correct"] - of_bytes(sums, "confidence"))
     pixels = sums["count"].sum(-1)
+    largest = np.nan_to_num(ratio(gaps, sums["count"])).max(-1)
     return {
-        "ece": ratio(gaps, pixels),
-        "brier": ratio(2 * _value(sums, "brier"), pixels),
+        "ece": ratio(gaps.sum(-1), pixels),
+        "mce": np.where(pixels > 0, largest, np.nan),
+        "nll": ratio(sums["nll"], pixels),
+        "brier": ratio(2 * of_bytes(sums, "brier"), pixels),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from segjax.errors import UserError
 from segjax.metrics import common, overlap
+from segjax.metrics.reduce import nanmean
 from segjax.metrics.rows import add_wrong, check_wrong, summed_wrong
 from segjax.ops import checks
 from segjax.typing import Batch, Labels, Logits, MetricFn, Valid
@@ -99,14 +100,16 @@ class Confusion:
 
         Returns:
             `mean_iou`, `mean_dice`, `mean_precision`, `mean_recall`,
-            `mean_specificity`, `mean_binary_accuracy`: over classes in truth or
-            prediction, in [0, 1].
+            `mean_specificity`, `mean_binary_accuracy`, `mean_volume_similarity`: over
+            classes in truth or prediction, in [0, 1]; `mean_matthews`, in [-1, 1].
             `mean_accuracy`: recall, over classes in truth.
             `pixel_accuracy`: over pixels.
-            `kappa`: Cohen's, in [-1, 1].
+            `kappa`: Cohen's, in [-1, 1]. `matthews`: Matthews' correlation of all
+            classes, in [-1, 1].
             `frequency_weighted_iou`: over classes, weighted by frequency in truth.
-            `iou/<name>`, and `dice`, `precision`, `recall`, `specificity` and
-            `binary_accuracy` likewise: of one class against the rest.
+            `iou/<name>`, and `dice`, `precision`, `recall`, `specificity`,
+            `binary_accuracy`, `matthews` and `volume_similarity` likewise: of one class
+            against the rest; see `overlap.class_scores`.
             All are NaN without valid pixels.
         """
         matrix = np.asarray(self.matrix, np.float64)
@@ -116,6 +119,41 @@ class Confusion:
             for label, value in zip(self.classes, values, strict=True):
                 scores[f"{name}/{label}"] = float(value)
         return check_wrong(scores, self.wrong)
+
+
+def f_beta(scores: dict[str, float], *, beta: float) -> dict[str, float]:
+    """Computes F-beta from the precision and recall of scores.
+
+        (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+
+    Args:
+        scores: Of `Confusion.compute` or `ImageConfusion.compute`, with keys that have
+            `precision` and `recall`.
+        beta: Weight of recall against precision, above 0; 1 is Dice.
+
+    Returns:
+        `f<beta>/<name>` for each `precision/<name>`, such as `f2/cat`, and
+        `mean_f<beta>`, their mean; 0 where precision and recall are 0, NaN where they
+        are NaN.
+
+    Raises:
+        ValueError: If beta is not above 0, or there is no precision in the scores.
+    """
+    checks.number("f_beta", "beta", beta, least=0, above=True)
+    name, found = f"f{beta:g}", {}
+    for key, precision in scores.items():
+        score, _, label = key.partition("/")
+        if score == "precision":
+            recall = scores[f"recall/{label}"]
+            weighted = beta**2 * precision + recall
+            part = (1 + beta**2) * precision * recall
+            found[f"{name}/{label}"] = part / weighted if weighted else 0.0
+    if not found:
+        raise UserError(
+            f"f_beta needs scores with precision/<class>, got {', '.join(scores)}. "
+            f"Give it those of metrics.semantic."
+        )
+    return {f"mean_{name}": nanmean(list(found.values())), **found}
 
 
 def semantic(classes: Sequence[str]) -> MetricFn:

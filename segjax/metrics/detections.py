@@ -8,7 +8,11 @@ import numpy as np
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.metrics.average_precision import AveragePrecision, pycocotools
+from segjax.metrics.average_precision import (
+    AveragePrecision,
+    check_max_detections,
+    pycocotools,
+)
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
 from segjax.typing import Batch, MetricFn
@@ -18,7 +22,12 @@ _TRUE = ("boxes", "classes", "object_mask", "masks", "crowd")
 _OBJECT = 0.5  # Pixels of a pasted mask with at least this probability are object.
 
 
-def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> MetricFn:
+def detections(
+    classes: Sequence[str],
+    *,
+    score_threshold: float = 0.5,
+    max_detections: Sequence[int] = (1, 10, 100),
+) -> MetricFn:
     """Builds COCO's average precision and `Matching` of detections.
 
     Masks are pasted and compared on the host, once per batch, outside the step.
@@ -27,6 +36,8 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         classes: Names of all classes, background first.
         score_threshold: Detections with lower scores are left out of matching. Average
             precision includes them.
+        max_detections: Ascending numbers of detections per image, for average
+            precision and recall.
 
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
@@ -42,6 +53,7 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         ValueError: If there is no class besides the background, or pycocotools is not
             installed.
     """
+    max_detections = check_max_detections(max_detections)
     pycocotools("cocoeval")  # Missing before training, not after it.
     names = tuple(classes)[1:]
     if not names:
@@ -68,7 +80,9 @@ def detections(classes: Sequence[str], *, score_threshold: float = 0.5) -> Metri
         true = {k: np.asarray(batch[k])[kept] for k in _TRUE if k in batch}
         rows = {k: np.asarray(batch[k])[kept] for k in ("valid", "index", "weight")}
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
-        precision = AveragePrecision.from_batch(found, true, rows, classes=names)
+        precision = AveragePrecision.from_batch(
+            found, true, rows, classes=names, max_detections=max_detections
+        )
         crowd = true.get("crowd", np.zeros(true["object_mask"].shape, bool))
         real = true["object_mask"] & ~crowd
         sure = found["object_mask"] & (found["scores"] >= score_threshold)

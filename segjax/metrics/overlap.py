@@ -27,6 +27,11 @@ def class_scores(
         prediction.
         `specificity`, `binary_accuracy`: of the class against the rest; specificity is
         NaN if every pixel has the class in truth.
+        `matthews`: Matthews' correlation of the class against the rest, in [-1, 1]; 0
+        if every pixel or none is predicted as the class, NaN if every pixel has it in
+        truth.
+        `volume_similarity`: 1 - |predicted - truth| / (predicted + truth), which
+        ignores where the pixels are.
         All are [..., C], and NaN for a class absent from truth and prediction.
     """
     intersection, truth, predicted = _float64(intersection, truth, predicted)
@@ -38,6 +43,9 @@ def class_scores(
 
     specificity = ratio(pixels - union, pixels - truth)
     accuracy = ratio(pixels - union + intersection, pixels)
+    covariance = intersection * pixels - truth * predicted
+    spread = np.sqrt(truth * (pixels - truth) * predicted * (pixels - predicted))
+    matthews = np.where(truth < pixels, or_zero(ratio(covariance, spread)), np.nan)
     return {
         "iou": ratio(intersection, union),
         "dice": ratio(2 * intersection, truth + predicted),
@@ -45,6 +53,8 @@ def class_scores(
         "recall": or_zero(ratio(intersection, truth)),
         "specificity": np.where(union > 0, specificity, np.nan),
         "binary_accuracy": np.where(union > 0, accuracy, np.nan),
+        "matthews": matthews,
+        "volume_similarity": 1 - ratio(np.abs(truth - predicted), truth + predicted),
     }
 
 
@@ -59,6 +69,8 @@ def image_scores(
         `pixel_accuracy`: over pixels.
         `kappa`: Cohen's, in [-1, 1]; NaN if truth and prediction consist of the same
         single class.
+        `matthews`: Matthews' correlation of all classes (Gorodkin's R_K), in [-1, 1]; 0
+        if a single class is predicted, NaN if truth consists of a single class.
         `frequency_weighted_iou`: IoU weighted by the frequency of the class in truth.
         All are [...], and NaN without valid pixels.
     """
@@ -68,11 +80,15 @@ def image_scores(
     pixels = truth.sum(-1)
     agreed = ratio(intersection.sum(-1), pixels)
     chance = ratio((truth * predicted).sum(-1), pixels**2)
+    squares = [pixels**2 - (x**2).sum(-1) for x in (truth, predicted)]
+    covariance = intersection.sum(-1) * pixels - (truth * predicted).sum(-1)
+    matthews = np.nan_to_num(ratio(covariance, np.sqrt(squares[0] * squares[1])))
     weighted = np.nan_to_num(scores["iou"], nan=0.0) * truth
     return means | {
         "mean_accuracy": mean_over_classes(ratio(intersection, truth)),
         "pixel_accuracy": agreed,
         "kappa": ratio(agreed - chance, 1 - chance),
+        "matthews": np.where(squares[0] > 0, matthews, np.nan),
         "frequency_weighted_iou": ratio(weighted.sum(-1), pixels),
     }
 

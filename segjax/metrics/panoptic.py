@@ -1,11 +1,13 @@
 """Panoptic quality."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import numpy as np
 
+from segjax.errors import UserError
 from segjax.metrics.contingency import Ids, as_ids, contingency
 from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
@@ -28,6 +30,7 @@ class Panoptic(RowMetric):
 
     Attributes:
         classes: C names.
+        things: Names of the classes that are things; empty if it is not known.
 
     Reference:
         Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868, section 4,
@@ -36,6 +39,7 @@ class Panoptic(RowMetric):
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    things: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
     @classmethod
     def from_batch(
@@ -46,6 +50,7 @@ class Panoptic(RowMetric):
         batch: Batch,
         *,
         classes: tuple[str, ...],
+        things: Sequence[str] = (),
     ) -> "Panoptic":
         """Matches one batch on the host.
 
@@ -56,7 +61,16 @@ class Panoptic(RowMetric):
             valid: [B, H, W] True where a pixel is evaluated.
             batch: Has `index` and `weight`, both [B].
             classes: C names.
+            things: Those of things, for separate means; other classes are stuff.
+
+        Raises:
+            ValueError: If a dtype is wrong, an id is negative, or a thing is no class.
         """
+        if unknown := sorted(set(things) - set(classes)):
+            raise UserError(
+                f"things needs names from classes, got {', '.join(unknown)} besides "
+                f"{', '.join(classes)}. Correct them."
+            )
         valid = np.asarray(checks.as_mask("valid", valid))
         values = {k: np.zeros((len(valid), len(classes))) for k in _SUMS}
         for i, where in enumerate(valid):
@@ -64,7 +78,7 @@ class Panoptic(RowMetric):
             image = _image(a, b, where, len(classes))
             for name, sums in zip(_SUMS, image, strict=True):
                 values[name][i] = sums
-        return cls(Rows.from_batch(values, batch), classes)
+        return cls(Rows.from_batch(values, batch), classes, tuple(things))
 
     @classmethod
     def from_objects(
@@ -83,6 +97,8 @@ class Panoptic(RowMetric):
         Returns:
             `pq`, `sq`, `rq`: means over classes in truth or prediction.
             `pq/<name>` and so on: of each class.
+            `pq_things` and `pq_stuff` and so on, if `things` is given: means over the
+            classes of each.
             `pq_per_image` and so on: means over images of the mean over the classes in
             that image.
             A class absent from truth and prediction has no score (NaN). A class without
@@ -97,6 +113,10 @@ class Panoptic(RowMetric):
         for name in _SCORES:
             for label, value in zip(self.classes, scores[name], strict=True):
                 found[f"{name}/{label}"] = float(value)
+            if self.things:
+                thing = np.isin(self.classes, self.things)
+                found[f"{name}_things"] = nanmean(scores[name][thing])
+                found[f"{name}_stuff"] = nanmean(scores[name][~thing])
         means = {k: nanmean(v) for k, v in self.per_image().items()}
         return self.checked(found | means)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from segjax.errors import UserError
 from segjax.metrics.statistics import Interval, check_confidence_level
+from segjax.ops import checks
 
 Scores = dict[str, float]
 
@@ -101,6 +102,7 @@ def metric_differences(
 def _positions(count: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     if count < 1:
         raise UserError("Resampling needs at least one image, got none.")
+    checks.whole_number("Resampling", "num_resamples", num_resamples, least=1)
     rng = np.random.default_rng(seed)
     return (rng.integers(0, count, count) for _ in range(num_resamples))
 

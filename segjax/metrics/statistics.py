@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segjax.errors import UserError
+from segjax.ops import checks
 
 _MAX_EXACT_PAIRS = 16
 """Number of pairs up to which all 2**n sign patterns are enumerated."""
@@ -139,6 +140,7 @@ def compare(
         Fisher's randomization test; Smucker et al., CIKM 2007, compare it with other
         tests.
     """
+    checks.whole_number("compare", "num_resamples", num_resamples, least=1)
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
         raise UserError(
@@ -158,6 +160,35 @@ def compare(
         pairs=pairs,
         min_p_value=least if pairs else math.nan,
     )
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Adjusts the p-values of several comparisons, by Holm's method.
+
+    The chance that any comparison without a difference is below the level is then at
+    most that level. Of m p-values in ascending order, the i-th (from 0) becomes the
+    largest of (m - j) * p_j over j <= i, at most 1.
+
+    Args:
+        p_values: [N] in [0, 1]; NaN is no comparison.
+
+    Returns:
+        [N] adjusted p-values, NaN where they were NaN.
+
+    Raises:
+        ValueError: If a p-value is not in [0, 1].
+
+    Reference:
+        Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    p = _vector(p_values)
+    checks.in_range("p_values", p, least=0, most=1)
+    seen = np.flatnonzero(~np.isnan(p))
+    order = seen[np.argsort(p[seen], kind="stable")]
+    adjusted = p.copy()
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1)
+    return adjusted
 
 
 def _sign_test(differences: np.ndarray, num_resamples: int, seed: int) -> float:

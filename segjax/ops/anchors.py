@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from segjax.errors import UserError
+from segjax.ops import checks
 
 
 def cell_anchors(
@@ -21,9 +22,15 @@ def cell_anchors(
         [A, 4] float32 (x0, y0, x1, y1) in whole pixels: all sizes of the first aspect
         ratio, then of the next.
 
+    Raises:
+        ValueError: If a size or an aspect ratio is not a finite number above 0.
+
     Reference:
         Equals torchvision's `AnchorGenerator` exactly.
     """
+    for name, numbers in (("size", sizes), ("aspect ratio", aspect_ratios)):
+        for number in numbers:
+            checks.number("cell_anchors", name, number, least=0, above=True)
     high = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     size = np.asarray(sizes, np.float32)[None, :]
     width, height = ((1 / high) * size).ravel(), (high * size).ravel()
@@ -51,7 +58,8 @@ def pyramid_anchors(
         The stride of the cells is the image size over the level size, rounded down.
 
     Raises:
-        ValueError: If sizes and level_sizes differ in length.
+        ValueError: If sizes and level_sizes differ in length, or a level has no cells
+            or more cells than the image has pixels along a side.
 
     Reference:
         Lin et al., Feature Pyramid Networks, CVPR 2017, arXiv:1612.03144, section
@@ -62,6 +70,14 @@ def pyramid_anchors(
             f"anchors need one group of sizes per level, got {len(sizes)} groups for "
             f"{len(level_sizes)} levels. Give sizes=((32,), (64,), ...)."
         )
+    for level in level_sizes:
+        checks.size("pyramid_anchors", level)
+        if level[0] > image_size[0] or level[1] > image_size[1]:
+            raise UserError(
+                f"pyramid_anchors needs levels no larger than the image, got "
+                f"{tuple(level)} for {tuple(image_size)}. Check their order: (height, "
+                f"width)."
+            )
     return [
         _grid(cell_anchors(group, aspect_ratios), image_size, level)
         for group, level in zip(sizes, level_sizes, strict=True)

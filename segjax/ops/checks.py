@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -107,8 +108,8 @@ def _check_range(name: str, ids: Array, num_classes: int, valid: Array | None) -
     if wrong.size:
         raise UserError(
             f"{name} needs class ids in [0, {num_classes}) where valid, got "
-            f"{wrong[0]} at {wrong.size} of {known.size} pixels. Set `valid` to False "
-            f"at pixels to ignore: valid = {name} != {wrong[0]}."
+            f"{wrong[0]} at {wrong.size} of {known.size} pixels. To ignore them: "
+            f"{name}, valid = ops.split_ignored({name}, ignore_index={wrong[0]})."
         )
 
 
@@ -133,6 +134,63 @@ def as_floats(name: str, values: Array) -> jax.Array:
     floating = jnp.issubdtype(dtype, jnp.floating)
     wide = jnp.promote_types(dtype, jnp.float32) if floating else jnp.float32
     return jnp.asarray(values, wide)
+
+
+def floating(name: str, values: Array) -> jax.Array:
+    """Converts integers and bools to float32; floats of any width stay.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    if jnp.issubdtype(jnp.result_type(values), jnp.bool_):
+        return jnp.asarray(values, jnp.float32)
+    if jnp.issubdtype(jnp.result_type(values), jnp.floating):
+        return jnp.asarray(values)
+    return as_floats(name, values)
+
+
+def in_range(
+    name: str,
+    values: Array,
+    *,
+    least: int | float,
+    most: int | float,
+    where: Array | None = None,
+) -> None:
+    """Checks that numbers are in [least, most] or NaN, where they are known.
+
+    Raises:
+        ValueError: If one of them, in places where `where` is True, is not.
+    """
+    if not all(map(is_known, (values, where))):
+        return
+    known = np.asarray(values, np.float64)
+    wrong = (known < least) | (known > most)
+    if where is not None:
+        wrong &= np.broadcast_to(where, known.shape)
+    if wrong.any():
+        raise UserError(
+            f"{name} needs numbers in [{least}, {most}], got {known[wrong][0]:g} at "
+            f"{np.count_nonzero(wrong)} of {known.size} places. Rescale them."
+        )
+
+
+def size(function: str, size: Any) -> None:
+    """Checks (height, width): two whole numbers above 0, or symbols of `jax.export`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    whole = (int, np.integer)
+    fits = np.ndim(size) == 1 and len(size) == 2
+    if not fits or not all(
+        jax.export.is_symbolic_dim(side) or (isinstance(side, whole) and side > 0)
+        for side in size
+    ):
+        raise UserError(
+            f"{function} needs a size (height, width) of whole numbers above 0, got "
+            f"{size}. Give two integers."
+        )
 
 
 def number(

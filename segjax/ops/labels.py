@@ -21,16 +21,41 @@ def ignore_index(dtype: np.typing.DTypeLike) -> int:
     return int(np.iinfo(dtype).max)
 
 
-def split_ignored(label: Array) -> tuple[Array, Array]:
+def split_ignored(
+    label: Array, *, ignore_index: int | None = None
+) -> tuple[Array, Array]:
     """Splits a stored label map into class ids and `valid`.
 
+    Losses and metrics take `valid` in place of an `ignore_index`, since it can be any
+    mask. For labels with an ignored id:
+
+        losses.soft_dice(logits, *ops.split_ignored(labels, ignore_index=-1))
+
     Args:
-        label: [..., H, W] uint8 or uint16, with `ignore_index` of its dtype for ignored
-            pixels.
+        label: [..., H, W] class ids of an integer dtype.
+        ignore_index: The id of ignored pixels; None for 255 in uint8 labels and 65535
+            in uint16.
 
     Returns:
         `label` int32, 0 where ignored, so that it is a valid index; and `valid` bool,
         False where ignored.
+
+    Raises:
+        ValueError: If the dtype is no integer type, or cannot have the id; without
+            `ignore_index`, if it is not uint8 or uint16.
     """
-    valid = label != ignore_index(label.dtype)
+    if ignore_index is None:
+        ignore_index = _ignore_index(label.dtype)
+    elif not jnp.issubdtype(label.dtype, jnp.integer):
+        raise UserError(f"label needs an integer dtype, got {label.dtype}.")
+    limits = np.iinfo(label.dtype)
+    if not limits.min <= ignore_index <= limits.max:
+        raise UserError(
+            f"ignore_index needs an id of {label.dtype}, got {ignore_index}. Use the "
+            f"id that the labels have: -1 in uint8 is 255."
+        )
+    valid = label != ignore_index
     return jnp.where(valid, label, 0).astype(jnp.int32), valid
+
+
+_ignore_index = ignore_index  # `split_ignored` has an argument of this name.

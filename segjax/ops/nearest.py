@@ -4,8 +4,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Bool, Float, Integer
 
+from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array
 
 # (squared distance, instance) of the nearest, and of the nearest other instance.
@@ -13,7 +16,9 @@ _Two = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def two_nearest(
-    instances: Int[Array, "*batch h w"], *, max_distance: float = math.inf
+    instances: Integer[Array, "*batch h w"] | Bool[Array, "*batch h w"],
+    *,
+    max_distance: float = math.inf,
 ) -> tuple[Float[Array, "*batch h w"], Float[Array, "*batch h w"]]:
     """Computes the distances of each pixel to the nearest and second nearest instance.
 
@@ -22,16 +27,38 @@ def two_nearest(
     time does not depend on the number of instances.
 
     Args:
-        instances: [..., H, W] instance ids, 0 for background.
+        instances: [..., H, W] instance ids of any integer dtype, 0 for background.
         max_distance: Largest exact distance, in pixels. Larger distances may be
             overestimated, up to inf, because the search along rows ends there.
 
     Returns:
         Two [..., H, W] float32, in pixels between centers: 0 in the first at pixels of
         an instance; inf if the image has no (second) instance.
+
+    Raises:
+        ValueError: If ids are no integers, there are no pixels, or max_distance is
+            below 0.
     """
-    found = _along_rows(_down_columns(jnp.asarray(instances)), max_distance)
+    checks.shapes(instances=(instances, "... H W"))
+    if 0 in instances.shape[-2:]:
+        raise UserError(f"instances needs pixels, got {list(instances.shape)}.")
+    if not max_distance >= 0:
+        raise UserError(
+            f"two_nearest needs max_distance of at least 0, got {max_distance}. Leave "
+            f"it out for no limit."
+        )
+    found = _along_rows(_down_columns(_ids(instances)), max_distance)
     return jnp.sqrt(found[0]), jnp.sqrt(found[2])
+
+
+def _ids(instances: Array) -> jax.Array:
+    """int32 ids; NumPy's wider ones are numbered, because JAX would cut their bits."""
+    if isinstance(instances, np.ndarray) and instances.dtype.itemsize > 4:
+        if instances.dtype.kind in "iu":
+            place = np.unique(instances, return_inverse=True)[1]
+            place = place.reshape(instances.shape) + 1
+            instances = np.where(instances == 0, 0, place)
+    return checks.as_class_ids("instances", instances, num_classes=0)
 
 
 def _down_columns(instances: jax.Array) -> _Two:

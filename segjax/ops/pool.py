@@ -2,12 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
+from segjax.ops import checks
 from segjax.typing import Array
 
 
-def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def max_pool_2x2(
+    x: Float[Array, "b h w c"] | Integer[Array, "b h w c"],
+) -> Float[Array, "b h2 w2 c"]:
     """Maximum over 2x2 windows with stride 2.
 
     Equals `nn.max_pool(x, (2, 2), strides=(2, 2))` in value and in gradient: in a tie,
@@ -19,8 +22,10 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         x: [B, H, W, C]. An odd last row or column is dropped.
 
     Returns:
-        [B, H // 2, W // 2, C].
+        [B, H // 2, W // 2, C]; integers become float32.
     """
+    checks.shapes(x=(x, "B H W C"))
+    x = checks.floating("x", x)
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return _max_of_blocks(x[:, :height, :width])
 
@@ -50,7 +55,9 @@ def _max_of_blocks_jvp(primals, tangents):
     return best, tangent.astype(best.dtype)
 
 
-def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def max_pool_3x3(
+    x: Float[Array, "b h w c"] | Integer[Array, "b h w c"],
+) -> Float[Array, "b h2 w2 c"]:
     """Maximum over 3x3 windows with stride 2 and padding 1, as in ResNets.
 
     Equals `nn.max_pool(x, (3, 3), strides=(2, 2), padding=1)`, and its gradient except
@@ -60,8 +67,10 @@ def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         x: [B, H, W, C]. Padding pixels are ignored.
 
     Returns:
-        [B, H / 2, W / 2, C], sizes rounded up.
+        [B, H / 2, W / 2, C], sizes rounded up; integers become float32.
     """
+    checks.shapes(x=(x, "B H W C"))
+    x = checks.floating("x", x)
     for axis in (1, 2):
         length = x.shape[axis]
         pad = [(0, 0)] * 4

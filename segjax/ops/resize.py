@@ -4,24 +4,38 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Bool, Float, Integer
 
+from segjax.errors import UserError
+from segjax.ops import checks
 from segjax.typing import Array
 
 
-def resize_bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> jax.Array:
+def resize_bilinear(
+    x: Float[Array, "b h w c"] | Integer[Array, "b h w c"] | Bool[Array, "b h w c"],
+    size: Sequence[int],
+) -> jax.Array:
     """Bilinear interpolation between pixel centers, without antialiasing.
 
     Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)`: pixel i is
     centered at i + 1/2, and edge pixels extend beyond the border.
 
     Args:
-        x: [B, H, W, C] floats.
+        x: [B, H, W, C].
         size: (height, width) of the result, in pixels.
 
     Returns:
-        [B, height, width, C] in the dtype of `x`.
+        [B, height, width, C] in the dtype of `x`; float32 for integers and bools.
+
+    Raises:
+        ValueError: If x has another number of axes or no pixels, or size is not two
+            whole numbers above 0.
     """
+    checks.shapes(x=(x, "B H W C"))
+    _check_pixels(x)
+    checks.size("resize_bilinear", size)
+    x = checks.floating("x", x)
     shape = (x.shape[0], *size, x.shape[3])
     return jax.image.resize(x, shape, method="linear", antialias=False)
 
@@ -37,7 +51,13 @@ def resize_nearest(x: Array, size: Sequence[int]) -> jax.Array:
 
     Returns:
         [B, height, width, ...] in the dtype of `x`.
+
+    Raises:
+        ValueError: If x has fewer axes or no pixels, or size is not two whole numbers
+            above 0.
     """
+    _check_pixels(x)
+    checks.size("resize_nearest", size)
     return jax.image.resize(x, (x.shape[0], *size, *x.shape[3:]), method="nearest")
 
 
@@ -102,7 +122,17 @@ def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b y
 
     Returns:
         [B, factor * H, factor * W, O].
+
+    Raises:
+        ValueError: If factor * factor does not divide the channels.
     """
+    checks.shapes(x=(x, "B H W C"))
+    checks.whole_number("depth_to_space", "factor", factor, least=1)
+    if x.shape[3] % factor**2:
+        raise UserError(
+            f"depth_to_space needs channels divisible by factor**2 = {factor**2}, got "
+            f"{x.shape[3]}. Use another factor."
+        )
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, factor, factor, c // factor**2)
     x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -117,7 +147,23 @@ def bilinear_kernel(factor: int) -> jax.Array:
 
     Returns:
         [2 * factor, 2 * factor] float32, symmetric; sums to factor**2.
+
+    Raises:
+        ValueError: If factor is not an even number above 0.
     """
+    checks.whole_number("bilinear_kernel", "factor", factor, least=1)
+    if factor % 2:
+        raise UserError(
+            f"bilinear_kernel needs an even factor, got {factor}. Use {factor + 1}."
+        )
     steps = jnp.arange(2 * factor, dtype=jnp.float32) + 0.5
     ramp = 1 - jnp.abs(steps / factor - 1)
     return ramp[:, None] * ramp[None, :]
+
+
+def _check_pixels(x: Array) -> None:
+    if np.ndim(x) < 3 or 0 in np.shape(x)[1:3]:
+        raise UserError(
+            f"x needs shape [B, H, W, ...] with at least one pixel, got "
+            f"{list(np.shape(x))}. Add the batch axis."
+        )

@@ -63,6 +63,7 @@ def _least_boundary(labels, valid):
 
 
 WEIGHTS = {"class_weights": (0.5, 1.0, 4.0)}
+DISTANCES = ((0.0, 1.0, 1.0), (1.0, 0.0, 0.4), (1.0, 0.4, 0.0))
 
 LOSSES = [
     Case(losses.cross_entropy),
@@ -91,6 +92,16 @@ LOSSES = [
     Case(losses.sigmoid_cross_entropy, WEIGHTS, one_hot=True),
     Case(losses.sigmoid_focal, one_hot=True),
     Case(losses.sigmoid_dice, one_hot=True),
+    Case(losses.sigmoid_jaccard, WEIGHTS, one_hot=True),
+    Case(losses.sigmoid_tversky, one_hot=True),
+    Case(losses.sigmoid_matthews, one_hot=True),
+    Case(losses.sigmoid_lovasz_hinge, one_hot=True),
+    Case(losses.poly_cross_entropy),
+    Case(losses.symmetric_cross_entropy),
+    Case(losses.soft_label_cross_entropy, one_hot=True),
+    Case(losses.soft_label_dice, WEIGHTS, one_hot=True),
+    Case(losses.wasserstein_dice, {"distances": DISTANCES}, symmetric=False),
+    Case(losses.log_hausdorff, anywhere=False),
 ]
 
 

@@ -83,3 +83,53 @@ def test_messages(batch):
         losses.sigmoid_focal(*batch, alpha=3.0)
     with pytest.raises(ValueError, match="sigmoid_dice needs smooth above 0"):
         losses.sigmoid_dice(*batch, smooth=0.0)
+
+
+SIGMOID_FORMS = {
+    losses.sigmoid_jaccard: losses.jaccard,
+    losses.sigmoid_tversky: losses.tversky,
+    losses.sigmoid_matthews: losses.matthews,
+    losses.sigmoid_dice: losses.soft_dice,
+}
+
+
+@pytest.mark.parametrize("sigmoid", SIGMOID_FORMS)
+def test_each_class_is_the_foreground_of_a_softmax_of_two(batch, sigmoid):
+    """The softmax of (0, x) is the sigmoid of x."""
+    logits, targets, valid = batch
+    of_class = []
+    for x, t in zip(
+        np.moveaxis(logits, -1, 0), np.moveaxis(targets, -1, 0), strict=True
+    ):
+        pair, labels = np.stack([0 * x, x], -1), t.astype(np.int32)
+        softmax = SIGMOID_FORMS[sigmoid]
+        of_class.append(softmax(pair, labels, valid, class_weights=(0.0, 1.0)))
+    got = sigmoid(*batch, class_weights=WEIGHTS)
+    want = np.stack(of_class, -1) @ WEIGHTS / WEIGHTS.sum()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_lovasz_hinge_of_each_class_has_its_logit_as_margin(batch):
+    logits, targets, valid = batch
+    of_class = [
+        losses.lovasz_hinge(np.stack([0 * x, x], -1), t.astype(np.int32), valid)
+        for x, t in zip(
+            np.moveaxis(logits, -1, 0), np.moveaxis(targets, -1, 0), strict=True
+        )
+    ]
+    got = losses.sigmoid_lovasz_hinge(*batch, class_weights=WEIGHTS)
+    want = np.stack(of_class, -1) @ WEIGHTS / WEIGHTS.sum()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_soft_targets_of_region_losses_equal_the_formula(batch, rng):
+    logits, _, valid = batch
+    targets = rng.random(logits.shape).astype(np.float32)
+    got = losses.sigmoid_tversky(
+        logits, targets, valid, alpha=0.2, beta=0.5, smooth=0.1
+    )
+    for value, x, t, v in zip(got, np.float64(logits), targets, valid, strict=True):
+        p, t = 1 / (1 + np.exp(-x[v])), t[v]
+        hits, extra, missed = (y.sum(0) for y in (p * t, p * (1 - t), (1 - p) * t))
+        index = (hits + 0.1) / (hits + 0.2 * extra + 0.5 * missed + 0.1)
+        np.testing.assert_allclose(value, np.mean(1 - index), rtol=1e-5)

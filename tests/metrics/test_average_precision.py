@@ -63,7 +63,7 @@ def _ellipses(boxes, size):
     ) <= 1
 
 
-def oracle(detections, truth, kind, ids):
+def oracle(detections, truth, kind, ids, max_detections=(1, 10, 100)):
     """pycocotools as in its documentation: a data set, then `loadRes`."""
 
     def one(side, i, n):
@@ -106,10 +106,10 @@ def oracle(detections, truth, kind, ids):
     }
     data.createIndex()
     evaluation = COCOeval(data, data.loadRes(results), kind)
+    evaluation.params.maxDets = list(max_detections)
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.stats
+    return evaluation
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -125,7 +125,9 @@ def test_equals_pycocotools(seed, capsys):
     assert scores["box_ap"] == pytest.approx(mean, abs=1e-12)
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         want = oracle(detections, truth, kind, [3, 11, 12, 20, 31, 40, 55])
-        for key, value in zip(SUMMARY, want, strict=True):
+        want.summarize()
+        capsys.readouterr()
+        for key, value in zip(SUMMARY, want.stats, strict=True):
             value = np.nan if value == -1 else value
             assert scores[f"{name}_{key}"] == pytest.approx(
                 value, abs=1e-12, nan_ok=True
@@ -199,3 +201,36 @@ def test_message(rng):
     del truth["masks"]
     with pytest.raises(ValueError, match="got them in detections only"):
         metrics.AveragePrecision.from_batch(detections, truth, batch, classes=NAMES)
+
+
+def test_numbers_of_detections_and_scores_of_classes(rng):
+    detections, truth, batch = scene(rng)
+    scores = metrics.AveragePrecision.from_batch(
+        detections, truth, batch, classes=NAMES, max_detections=(2, 5)
+    ).compute()
+    ids = [3, 11, 12, 20, 31, 40, 55]
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        want = oracle(detections, truth, kind, ids, max_detections=[2, 5]).eval
+        recall, precision = want["recall"], want["precision"]
+        known = {
+            "ar2": recall[:, :2, 0, 0],
+            "ar5": recall[:, :2, 0, 1],
+            "ap": precision[:, :, :2, 0, 1],
+            "ap50/cat": precision[0, :, 0, 0, 1],
+            "ap75/dog": precision[5, :, 1, 0, 1],
+            "ar5/dog": recall[:, 1, 0, 1],
+        }
+        for key, values in known.items():
+            assert scores[f"{name}_{key}"] == pytest.approx(values.mean()), key
+        assert np.isnan(scores[f"{name}_ar5/tree"])
+        assert scores[f"{name}_ar2"] < scores[f"{name}_ar5"]
+
+
+@pytest.mark.parametrize("wrong", [(), (10, 1), (1, 1), (0,), (1.5,)])
+def test_numbers_of_detections_ascend(wrong, rng, untyped):
+    with pytest.raises(ValueError, match="max_detections"):
+        metrics.AveragePrecision.from_batch(
+            *scene(rng, images=1), classes=NAMES, max_detections=wrong
+        )
+    with pytest.raises(ValueError, match="max_detections"):
+        metrics.detections(("ground", *NAMES), max_detections=wrong)

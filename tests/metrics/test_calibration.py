@@ -43,6 +43,13 @@ def test_equals_the_formulas(rng):
     ]
     np.testing.assert_allclose(per_image["ece_per_image"], images, atol=8e-6)
     assert scores["ece_per_image"] == pytest.approx(np.mean(images), abs=8e-6)
+    labels = batch["label"][valid]
+    nll = sklearn.metrics.log_loss(labels, probs[valid], labels=range(3))
+    assert scores["nll"] == pytest.approx(nll, rel=1e-5)
+    confidence, correct = probs[valid].max(-1), probs[valid].argmax(-1) == labels
+    bins = np.ceil(confidence * 15)
+    gaps = [abs((correct[bins == b] - confidence[bins == b]).mean()) for b in set(bins)]
+    assert scores["mce"] == pytest.approx(max(gaps), abs=2e-5)
 
 
 def test_binary_brier_is_twice_sklearn(rng):
@@ -65,6 +72,9 @@ def test_confident_and_right_or_wrong():
     metric = metrics.calibration(("a", "b"))
     assert metric(logits, batch).compute()["ece"] == 0
     assert metric(logits, batch).compute()["brier"] == 0
+    assert metric(logits, batch).compute()["nll"] == 0
+    assert metric(-logits, batch).compute()["nll"] == 100
+    assert metric(-logits, batch).compute()["mce"] == 1
     assert metric(-logits, batch).compute()["ece"] == 1
     assert metric(-logits, batch).compute()["brier"] == 2
     diagram = metric(logits, batch).reliability_diagram()
@@ -104,3 +114,45 @@ def test_too_large_images_message():
     )
     with pytest.raises(ValueError, match="at most 8388608 pixels, got 4096x4096"):
         jax.eval_shape(metrics.calibration(("a", "b")), *shapes)
+
+
+def test_a_class_masked_by_minus_infinity_has_a_likelihood(rng):
+    logits, batch = scenes.batch(rng)
+    batch["label"] = np.minimum(batch["label"], 1)
+    logits[..., 2] = -np.inf
+    got = metrics.calibration(NAMES)(logits, batch).compute()
+    valid = batch["valid"]
+    probs = scipy.special.softmax(logits.astype(np.float64), axis=-1)[valid]
+    want = sklearn.metrics.log_loss(batch["label"][valid], probs[:, :2])
+    assert got["nll"] == pytest.approx(want, rel=1e-5)
+    assert np.isfinite(list(got.values())).all()
+
+
+def test_classwise_error_equals_the_formula(rng):
+    logits, batch = scenes.batch(rng, examples=3, size=(30, 33))
+    made = jax.jit(metrics.classwise_calibration(NAMES))(3 * logits, batch)
+    scores, per_image = made.compute(), made.per_image()
+    probs = scipy.special.softmax(3 * logits.astype(np.float64), axis=-1)
+
+    def errors(where):
+        found = []
+        for c in range(3):
+            p, hit = probs[where][:, c], batch["label"][where] == c
+            bins = np.ceil(p * 15)
+            found.append(
+                sum(
+                    (bins == b).mean()
+                    * abs(hit[bins == b].mean() - p[bins == b].mean())
+                    for b in set(bins)
+                )
+            )
+        return found
+
+    want = errors(batch["valid"])
+    assert min(want) > 0.01
+    for name, value in zip(NAMES, want, strict=True):
+        assert scores[f"classwise_ece/{name}"] == pytest.approx(value, abs=8e-6)
+    assert scores["mean_classwise_ece"] == pytest.approx(np.mean(want), abs=8e-6)
+    alone = batch["valid"] & (np.arange(3) == 1)[:, None, None]
+    got = per_image["mean_classwise_ece_per_image"][1]
+    assert got == pytest.approx(np.mean(errors(alone)), abs=8e-6)

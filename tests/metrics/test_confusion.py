@@ -52,6 +52,14 @@ def test_scores_by_hand():
             "mean_binary_accuracy": 4 / 6,
             # Chance: (4/6 * 4/6 + 2/6 * 2/6) = 5/9, so (2/3 - 5/9) / (4/9).
             "kappa": 1 / 4,
+            # (1 * 3 - 1 * 1) / sqrt(2 * 2 * 4 * 4), the same for both of two classes.
+            "matthews/sky": 1 / 4,
+            "matthews/cat": 1 / 4,
+            "mean_matthews": 1 / 4,
+            "matthews": 1 / 4,
+            "volume_similarity/sky": 1.0,
+            "volume_similarity/cat": 1.0,
+            "mean_volume_similarity": 1.0,
             "frequency_weighted_iou": 4 / 6 * 3 / 5 + 2 / 6 * 1 / 3,
         }
     )
@@ -102,6 +110,19 @@ def test_scores_equal_sklearn(rng):
         assert scores[f"specificity/{name}"] == pytest.approx(tn / (tn + fp))
         share = (tp + tn) / (tp + tn + fp + fn)
         assert scores[f"binary_accuracy/{name}"] == pytest.approx(share)
+        one = [x == i for x in arguments]
+        matthews = sklearn.metrics.matthews_corrcoef(*one)
+        assert scores[f"matthews/{name}"] == pytest.approx(matthews)
+        volume = 1 - abs(one[0].sum() - one[1].sum()) / (one[0].sum() + one[1].sum())
+        assert scores[f"volume_similarity/{name}"] == pytest.approx(volume)
+    matthews = sklearn.metrics.matthews_corrcoef(*arguments)
+    assert scores["matthews"] == pytest.approx(matthews)
+    for beta in (0.5, 1.0, 2.0):
+        want = sklearn.metrics.fbeta_score(*arguments, beta=beta, **options)
+        got = metrics.f_beta(scores, beta=beta)
+        for i, name in enumerate(NAMES):
+            assert got[f"f{beta:g}/{name}"] == pytest.approx(want[i])
+        assert got[f"mean_f{beta:g}"] == pytest.approx(want.mean())
     assert scores["mean_recall"] == pytest.approx(recall.mean())
     assert scores["kappa"] == pytest.approx(kappa)
     assert scores["frequency_weighted_iou"] == pytest.approx((frequency * iou).sum())
@@ -119,11 +140,15 @@ def test_class_in_only_truth_or_prediction_scores_zero():
     # b is never predicted, c only predicted, d absent from both.
     matrix = np.array([[4, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     scores = metrics.Confusion(matrix, ("a", "b", "c", "d")).compute()
-    for score in ("iou", "dice", "precision", "recall"):
+    for score in ("iou", "dice", "precision", "recall", "matthews"):
         assert scores[f"{score}/b"] == scores[f"{score}/c"] == 0
         assert np.isnan(scores[f"{score}/d"])
     assert scores["specificity/b"] == 1
     assert np.isnan(scores["specificity/d"])
+    assert scores["volume_similarity/b"] == scores["volume_similarity/c"] == 0
+    beta = metrics.f_beta(scores, beta=2.0)
+    assert beta["f2/b"] == beta["f2/c"] == 0
+    assert np.isnan(beta["f2/d"])
     assert scores["mean_recall"] == pytest.approx((4 / 5 + 0 + 0) / 3)
     assert scores["mean_accuracy"] == pytest.approx((4 / 5 + 0) / 2)
 
@@ -239,3 +264,21 @@ def test_messages(rng):
         metrics.semantic(["cat", "dog", "cat"])
     with pytest.raises(ValueError, match="logits of 2 channels, one per class, got 4"):
         metrics.semantic(["cat", "dog"])(logits, batch)
+
+
+def test_matthews_of_a_single_class_is_undefined_or_0():
+    # First truth is all a, then the prediction is.
+    scores = metrics.Confusion(np.array([[5, 2], [0, 0]]), ("a", "b")).compute()
+    assert np.isnan(scores["matthews"])
+    assert np.isnan(scores["matthews/a"])
+    assert scores["matthews/b"] == 0
+    scores = metrics.Confusion(np.array([[5, 0], [2, 0]]), ("a", "b")).compute()
+    assert scores["matthews"] == scores["matthews/a"] == scores["matthews/b"] == 0
+
+
+def test_f_beta_messages():
+    scores = metrics.Confusion(np.eye(2, dtype=int), ("a", "b")).compute()
+    with pytest.raises(ValueError, match=r"finite beta in \(0, inf.* got 0"):
+        metrics.f_beta(scores, beta=0.0)
+    with pytest.raises(ValueError, match="needs scores with precision"):
+        metrics.f_beta({"ece": 0.1}, beta=1.0)

@@ -16,6 +16,9 @@ OBJECTS = (
     metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
+    metrics.LesionDetection.from_batch,
+    metrics.partition_scores,
+    metrics.betti_scores,
 )
 METRICS = {
     "semantic": metrics.semantic(NAMES),
@@ -25,6 +28,7 @@ METRICS = {
     "boundary_iou": metrics.boundary_iou(NAMES),
     "ranking": metrics.ranking(NAMES),
     "calibration": metrics.calibration(NAMES),
+    "classwise_calibration": metrics.classwise_calibration(NAMES),
     "centerline_dice": metrics.centerline_dice(NAMES),
     "objects": metrics.objects(*OBJECTS),
     "regions": metrics.regions(*OBJECTS),
@@ -154,6 +158,7 @@ DISTANCES = ("hd", "hd95", "assd")
 OVERLAPS = (
     *("iou", "dice", "precision", "recall", "boundary_iou", "nsd", "boundary_f1"),
     *("cl_dice", "f1", "dsb2018_score", "pq", "sq", "rq", "aji"),
+    *("volume_similarity", "lesion_f1", "lesion_precision", "lesion_recall"),
 )
 
 
@@ -184,6 +189,7 @@ def test_empty_truth_or_prediction_scores_alike_in_all_metrics(metric, predicted
 
 def test_every_metric_is_covered_by_the_test_above():
     without = {"ranking", "calibration", "best_threshold_rand"}
+    without.add("classwise_calibration")
     for name, compiled in COMPILED.items():
         scores = compiled(*_one_side(True, True)).compute()
         assert bool(list(_of_class_one(scores))) == (name not in without), name

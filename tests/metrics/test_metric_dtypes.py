@@ -45,6 +45,9 @@ OBJECTS = (
     metrics.Panoptic.from_objects,
     metrics.AggregatedJaccard.from_batch,
     metrics.rand_scores,
+    metrics.LesionDetection.from_batch,
+    metrics.partition_scores,
+    metrics.betti_scores,
 )
 
 
@@ -98,7 +101,7 @@ def test_huge_ids_count_as_small_ones(metric, huge, ids, rows):
     far = [np.where(x > 0, huge * x.astype(np.int64), 0) for x in ids]
     assert metric(*far, valid, rows).compute() == pytest.approx(want, abs=0)
     perfect = metric(far[0], far[0], valid, rows).compute()
-    for key in ("pq", "aji", "v_rand_per_image", "f1@0.50"):
+    for key in ("pq", "aji", "v_rand_per_image", "f1@0.50", "lesion_f1"):
         assert perfect.get(key, 1.0) == 1.0
 
 

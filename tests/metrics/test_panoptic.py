@@ -90,6 +90,23 @@ def test_a_prediction_mostly_in_void_is_not_a_false_positive():
         np.testing.assert_equal(got.compute()["pq"], want)
 
 
+def test_things_and_stuff_are_means_of_their_classes(rng):
+    predicted, truth, valid = panoptic(rng)
+    batch = {"index": np.arange(6), "weight": np.ones(6)}
+    made = metrics.Panoptic.from_batch(
+        predicted, truth, valid, batch, classes=NAMES, things=("cat", "dog")
+    )
+    scores = made.merge(made).compute()
+    for score in ("pq", "sq", "rq"):
+        cat, dog = scores[f"{score}/cat"], scores[f"{score}/dog"]
+        assert scores[f"{score}_things"] == pytest.approx((cat + dog) / 2)
+        assert scores[f"{score}_stuff"] == scores[f"{score}/sky"]
+    with pytest.raises(ValueError, match="things needs names from classes, got cow"):
+        metrics.Panoptic.from_batch(
+            predicted, truth, valid, batch, classes=NAMES, things=("cow",)
+        )
+
+
 def test_empty_sides():
     ids = np.zeros((3, 4, 4), np.int32)
     predicted, truth = ids.copy(), ids.copy()

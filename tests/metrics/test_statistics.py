@@ -157,3 +157,25 @@ def test_messages():
     empty = metrics.PerImage.from_batch({}, {"index": np.zeros(0), "weight": []})
     with pytest.raises(ValueError, match="at least one image"):
         metrics.metric_intervals(empty)
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04, times 4 3 2 1, then the running maximum.
+    got = metrics.holm([0.04, 0.01, np.nan, 0.03, 0.02])
+    np.testing.assert_allclose(got, [0.06, 0.04, np.nan, 0.06, 0.06])
+    assert metrics.holm([]).shape == (0,)
+    assert metrics.holm([0.7, 0.9]).tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"p_values needs numbers in \[0, 1\], got 2"):
+        metrics.holm([0.5, 2.0])
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects(rng):
+    for _ in range(200):
+        p = rng.random(6) ** 3
+        level = rng.uniform(0.01, 0.3)
+        rejected = np.zeros(6, bool)
+        for i, place in enumerate(np.argsort(p)):
+            if p[place] > level / (6 - i):
+                break
+            rejected[place] = True
+        np.testing.assert_array_equal(metrics.holm(p) <= level, rejected)
