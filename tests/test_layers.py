@@ -30,7 +30,7 @@ LAYERS = {
         *("multihost", "signals", "metrics.mean", "metrics.combine"),
     },
     "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
-    "interop": {"typing", "ops", "files"},
+    "interop": {"typing", "ops", "files", "optional"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }
 ONLY = {
@@ -38,7 +38,7 @@ ONLY = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "tensorflow": set(),
-    "torch": {"interop"},
+    "torch": set(),
 }
 ACROSS = {"cli", "__init__", "__main__"}
 """What may import everything."""

@@ -12,10 +12,12 @@ import numpy as np
 
 from segjax import forward, models, ops
 from segjax.errors import UserError
-from segjax.models import layers
+from segjax.models import encoders, layers
 
 # Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
+    "ConvEncoder": encoders.ConvEncoder,
+    "EfficientNetLite": encoders.EfficientNetLite,
     "FCN": models.FCN,
     "FPN": models.FPN,
     "MaskRCNN": models.MaskRCNN,
@@ -24,9 +26,11 @@ _CLASSES: dict[str, type] = {
     "RoIHeads": models.RoIHeads,
     "SimpleCNN": models.SimpleCNN,
     "UNet": models.UNet,
+    "VGG": encoders.VGG,
     "layers.ConvBlock": layers.ConvBlock,
     "BasicBlock": models.BasicBlock,
     "Bottleneck": models.Bottleneck,
+    "InvertedBottleneck": encoders.InvertedBottleneck,
     "ops.ClipWindow": ops.ClipWindow,
     "ops.Normalize": ops.Normalize,
     "ops.UnitRange": ops.UnitRange,
@@ -189,7 +193,12 @@ def _attributes(ours: type) -> list[dataclasses.Field]:
 
 
 def _blocks() -> tuple[type, ...]:
-    return layers.ConvBlock, models.BasicBlock, models.Bottleneck
+    return (
+        layers.ConvBlock,
+        models.BasicBlock,
+        models.Bottleneck,
+        encoders.InvertedBottleneck,
+    )
 
 
 def _dtype_name(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Segmentation networks, as Flax linen modules."""
 
-from segjax.models import layers
+from segjax.models import encoders, layers
 from segjax.models.adapters import from_equinox, from_nnx
+from segjax.models.classifier import Classifier
 from segjax.models.decoders.fpn import FPN
 from segjax.models.detection.mask_rcnn import (
     MaskRCNN,
@@ -34,6 +35,7 @@ __all__ = [
     "RPN",
     "BasicBlock",
     "Bottleneck",
+    "Classifier",
     "Detections",
     "MaskRCNN",
     "MaskRCNNTraining",
@@ -42,6 +44,7 @@ __all__ = [
     "SimpleCNN",
     "Summary",
     "UNet",
+    "encoders",
     "from_equinox",
     "from_nnx",
     "instances",

@@ -51,7 +51,12 @@ def group_norm(
 
 
 def batch_norm(
-    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+    x: Array,
+    *,
+    train: bool,
+    axis_name: str | None,
+    mask: Array | None = None,
+    epsilon: float = 1e-5,
 ) -> Array:
     """Normalizes channels over the batch, with running averages in `batch_stats`.
 
@@ -63,6 +68,7 @@ def batch_norm(
             over the whole batch (with a mask, only if devices have equal numbers of
             True pixels).
         mask: True where a pixel is included in the statistics.
+        epsilon: Added to the variance.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.
@@ -70,7 +76,7 @@ def batch_norm(
     norm = nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         # E[x**2] - E[x]**2 loses digits for nearly constant channels, and is no faster.
         use_fast_variance=False,
         dtype=x.dtype,
