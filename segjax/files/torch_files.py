@@ -64,9 +64,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
     """
     read = _read_zip if content[:4] == b"PK\x03\x04" else _read_stream
     value, load = read(content)
-    if not isinstance(value, Mapping) or not all(
-        isinstance(name, str) and isinstance(x, _Tensor) for name, x in value.items()
-    ):
+    if not _is_state(value):
         found = type(value).__name__
         if isinstance(value, Mapping):
             found = f"a dictionary of {', '.join(map(str, list(value)[:5]))}"
@@ -121,11 +119,13 @@ def _read_stream(content: bytes) -> tuple[Any, Load]:
     if head[:2] != [_MAGIC, _STREAM_VERSION] or not little:
         raise UserError("it was not written by torch.save on a little-endian machine")
     value = pickled.read(file, known, persistent)
-    keys = pickled.read(file, none, persistent)
-    if not isinstance(keys, list) or not isinstance(value, Mapping):
+    if not _is_state(value):
         return value, lambda storage: _numbers(b"", storage)
+    keys = pickled.read(file, none, persistent)
+    if not isinstance(keys, list):
+        raise UserError("it has no list of its storages")
     # Numbers follow each other in the order of the keys, each after its count.
-    storages = {x.storage.key: x.storage for x in value.values() if _is_tensor(x)}
+    storages = {x.storage.key: x.storage for x in value.values()}
     data = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little")
@@ -137,8 +137,10 @@ def _read_stream(content: bytes) -> tuple[Any, Load]:
     return value, lambda storage: _numbers(data.get(storage.key, b""), storage)
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, _Tensor)
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(x, _Tensor) for name, x in value.items()
+    )
 
 
 def _numbers(data: bytes, storage: _Storage) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from segjax.interop.efficientnet_lite import (
     efficientnet_lite0_imagenet,
+    efficientnet_lite_ignored_keys,
     from_efficientnet_lite,
 )
 from segjax.interop.files import read_tensors
@@ -11,6 +12,7 @@ from segjax.interop.torchvision import from_torchvision, ignored_keys
 
 __all__ = [
     "efficientnet_lite0_imagenet",
+    "efficientnet_lite_ignored_keys",
     "from_efficientnet_lite",
     "from_torchvision",
     "ignored_keys",

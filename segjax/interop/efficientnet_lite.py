@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ _STEM = "_conv_stem.weight"
 _NAMES = (
     (r"^(?:encoder/)?stem/conv$", r"_conv_stem"),
     (r"^(?:encoder/)?stem/norm$", r"_bn0"),
-    (r"^(?:encoder/)?block(\d+)/(expand|depthwise|project)/conv$", r"_blocks.\1._\2_conv"),
+    (
+        r"^(?:encoder/)?block(\d+)/(expand|depthwise|project)/conv$",
+        r"_blocks.\1._\2_conv",
+    ),
     (r"^(?:encoder/)?block(\d+)/expand/norm$", r"_blocks.\1._bn0"),
     (r"^(?:encoder/)?block(\d+)/depthwise/norm$", r"_blocks.\1._bn1"),
     (r"^(?:encoder/)?block(\d+)/project/norm$", r"_blocks.\1._bn2"),
@@ -30,6 +33,8 @@ _NAMES = (
     (r"^classifier$", r"_fc"),
 )
 _HEAD = ("_conv_head.", "_bn1.", "_fc.")
+_TIMM_HEAD = ("conv_head.", "bn2.", "classifier.")
+_COUNTER = "num_batches_tracked"
 
 # timm's names within a block, with and without expansion.
 _EXPANDED = {
@@ -76,7 +81,7 @@ def from_efficientnet_lite(
             message names it.
     """
     tensors = _plain_names(state_dict)
-    ignored = [x for x in tensors if x.startswith(_HEAD)]
+    ignored = efficientnet_lite_ignored_keys(tensors)
     params = shapes["params"]
     stem = params.get("encoder", params)["stem"]["conv"]["kernel"]
     if _STEM in tensors:
@@ -86,9 +91,18 @@ def from_efficientnet_lite(
     )
 
 
-def efficientnet_lite0_imagenet(
-    *, into: str = "encoder"
-) -> Callable[[PyTree], PyTree]:
+def efficientnet_lite_ignored_keys(state_dict: Iterable[str]) -> list[str]:
+    """Lists the keys that need not be imported: counters, head and classifier.
+
+    Args:
+        state_dict: Keys of a state dict.
+    """
+    names = list(state_dict)
+    head = _TIMM_HEAD if "conv_stem.weight" in names else _HEAD
+    return [x for x in names if x.endswith(_COUNTER) or x.startswith(head)]
+
+
+def efficientnet_lite0_imagenet(*, into: str = "encoder") -> Callable[[PyTree], PyTree]:
     """Makes a function that initializes an EfficientNet-Lite0 with ImageNet's weights.
 
         train.Experiment(
@@ -151,9 +165,7 @@ def _weights_file() -> pathlib.Path:
 
 def _plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Names as in efficientnet_lite_pytorch, without counters."""
-    tensors = {
-        k: x for k, x in state_dict.items() if not k.endswith("num_batches_tracked")
-    }
+    tensors = {k: x for k, x in state_dict.items() if not k.endswith(_COUNTER)}
     if "conv_stem.weight" not in tensors:
         return tensors
     found = [re.match(r"(blocks\.(\d+)\.(\d+))\.", k) for k in tensors]

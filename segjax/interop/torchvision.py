@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from segjax.interop import conversion
-from segjax.interop.vgg import vgg_names
+from segjax.interop import conversion, vgg
 from segjax.typing import PyTree
 
 _COUNTER = "num_batches_tracked"  # Not used in inference.
@@ -18,15 +17,30 @@ _VGG_CLASSIFIER = ("classifier.",)
 _MODULES = (
     (r"^((?:body|encoder)/)?conv1/conv$", r"{body}conv1"),
     (r"^((?:body|encoder)/)?conv1/norm$", r"{body}bn1"),
-    (r"^((?:body|encoder)/)?layer(\d)_(\d+)/conv(\d)/conv$", r"{body}layer\2.\3.conv\4"),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/conv(\d)/conv$",
+        r"{body}layer\2.\3.conv\4",
+    ),
     (r"^((?:body|encoder)/)?layer(\d)_(\d+)/conv(\d)/norm$", r"{body}layer\2.\3.bn\4"),
-    (r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/conv$", r"{body}layer\2.\3.downsample.0"),
-    (r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/norm$", r"{body}layer\2.\3.downsample.1"),
-    (r"^(?:encoder/)?stage(\d)/Conv_(\d)$", r"stage\1.\2.conv"),
-    (r"^(?:encoder/)?stage(\d)/norm$", r"stage\1.0.norm"),
-    (r"^(?:encoder/)?stage(\d)/norm(\d)$", r"stage\1.\2.norm"),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/conv$",
+        r"{body}layer\2.\3.downsample.0",
+    ),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/norm$",
+        r"{body}layer\2.\3.downsample.1",
+    ),
     (r"^fc6$", r"classifier.0"),  # Of VGG-16, for `models.FCN`.
     (r"^fc7$", r"classifier.3"),
+    (r"^aspp/branch(\d)/conv$", r"classifier.0.convs.\1.0"),
+    (r"^aspp/branch(\d)/norm$", r"classifier.0.convs.\1.1"),
+    (r"^aspp/pool/conv$", r"classifier.0.convs.4.1"),
+    (r"^aspp/pool/norm$", r"classifier.0.convs.4.2"),
+    (r"^aspp/project/conv$", r"classifier.0.project.0"),
+    (r"^aspp/project/norm$", r"classifier.0.project.1"),
+    (r"^conv/conv$", r"classifier.{conv}"),
+    (r"^conv/norm$", r"classifier.{conv_norm}"),
+    (r"^head$", r"classifier.4"),
     (r"^fpn/(inner|layer)(\d)/conv$", r"backbone.fpn.\1_blocks.\2.0"),
     (r"^fpn/(inner|layer)(\d)/norm$", r"backbone.fpn.\1_blocks.\2.1"),
     (r"^rpn/conv(\d)$", r"rpn.head.conv.\1.0"),
@@ -75,11 +89,15 @@ def from_torchvision(
     """
     tensors = {_current_name(name): x for name, x in state_dict.items()}
     ignored = ignored_keys(tensors)
-    tensors = vgg_names(tensors)
-    names = [(ours, theirs.format(**_parts(tensors))) for ours, theirs in _MODULES]
-    return conversion.convert(
-        tensors, shapes, names, epsilon=epsilon, ignored=ignored
-    )
+    normed = "features.1.running_mean" in tensors
+    if normed:
+        tensors = vgg.fold_biases(tensors)
+    parts = _parts(tensors)
+    names = [
+        *vgg.vgg_names(normed=normed),
+        *((ours, theirs.format(**parts)) for ours, theirs in _MODULES),
+    ]
+    return conversion.convert(tensors, shapes, names, epsilon=epsilon, ignored=ignored)
 
 
 def ignored_keys(state_dict: Iterable[str]) -> list[str]:
@@ -89,7 +107,8 @@ def ignored_keys(state_dict: Iterable[str]) -> list[str]:
         state_dict: Keys of a state dict.
     """
     names = list(state_dict)
-    classifier = _VGG_CLASSIFIER if "features.0.weight" in names else _CLASSIFIER
+    is_vgg = any(x.startswith("features.") for x in names)
+    classifier = _VGG_CLASSIFIER if is_vgg else _CLASSIFIER
     return [x for x in names if x.endswith(_COUNTER) or x.startswith(classifier)]
 
 
@@ -100,7 +119,13 @@ def _parts(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
     body = "backbone.body." if detector else "backbone." if segmenter else ""
     # In version 2, it follows four convolutions and a flattening.
     version2 = "roi_heads.box_head.5.weight" in tensors
-    return {"body": body, "dense0": "5" if version2 else "fc6"}
+    first = 1 if "classifier.0.project.0.weight" in tensors else 0  # After an ASPP.
+    return {
+        "body": body,
+        "dense0": "5" if version2 else "fc6",
+        "conv": str(first),
+        "conv_norm": str(first + 1),
+    }
 
 
 def _current_name(name: str) -> str:

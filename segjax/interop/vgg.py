@@ -1,44 +1,48 @@
-"""Names of a VGG-16's tensors by stage, which torchvision numbers by layer."""
+"""Names of a VGG-16's tensors, which torchvision numbers by layer."""
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
+from segjax.interop.conversion import Names
+
 _CONVS = (2, 2, 3, 3, 3)
-_LAYER = re.compile(r"features\.(\d+)\.(\w+)$")
 
 
-def vgg_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames `features.*` to `stage1.0.conv.*`, `stage1.0.norm.*` and so on.
-
-    A bias that a batch norm follows is subtracted from the norm's mean, since segjax's
-    convolutions have no bias there. Evaluation is the same.
+def vgg_names(*, normed: bool) -> Names:
+    """Names of torchvision's layers by those of `VGG` and `FCN`.
 
     Args:
-        tensors: Arrays by name; others than `features.*` stay. A layer beyond those of
-            a VGG-16 keeps its name.
+        normed: Whether batch norms follow the convolutions.
     """
-    found = {name: m for name in tensors if (m := _LAYER.match(name))}
-    convs = sorted(
-        int(m[1]) for name, m in found.items() if np.ndim(tensors[name]) == 4
-    )
-    places = [(s + 1, i) for s, count in enumerate(_CONVS) for i in range(count)]
-    layers = {}
-    for conv, (stage, i) in zip(convs, places, strict=False):
-        layers[conv] = f"stage{stage}.{i}.conv"
-        layers[conv + 1] = f"stage{stage}.{i}.norm"
-    renamed = dict(tensors)
-    for name, m in found.items():
-        if int(m[1]) in layers:
-            renamed[f"{layers[int(m[1])]}.{m[2]}"] = renamed.pop(name)
-    for conv in convs:
-        prefix = layers.get(conv, "").removesuffix(".conv")
-        mean, bias = f"{prefix}.norm.running_mean", f"{prefix}.conv.bias"
-        if mean in renamed and bias in renamed:
-            renamed[mean] = renamed[mean] - renamed.pop(bias)
-    return {k: x for k, x in renamed.items() if not _is_counter(k)}
+    names = []
+    for stage, i, layer in _layers(normed=normed):
+        path = rf"^(?:encoder/)?stage{stage}"
+        norm = "norm" if i == 0 else f"norm{i}"
+        names.append((rf"{path}/Conv_{i}$", f"features.{layer}"))
+        names.append((rf"{path}/{norm}$", f"features.{layer + 1}"))
+    return names
 
 
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
+def fold_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Subtracts a convolution's bias from the mean of the batch norm after it.
+
+    segjax's convolutions have no bias there. Evaluation is the same.
+    """
+    folded = dict(tensors)
+    for _, _, layer in _layers(normed=True):
+        bias, mean = f"features.{layer}.bias", f"features.{layer + 1}.running_mean"
+        if bias in folded and mean in folded:
+            folded[mean] = folded[mean] - folded.pop(bias)
+    return folded
+
+
+def _layers(*, normed: bool) -> list[tuple[int, int, int]]:
+    """Stage, convolution of the stage, and torchvision's number of its layer."""
+    layers, number = [], 0
+    for stage, convs in enumerate(_CONVS):
+        for i in range(convs):
+            layers.append((stage + 1, i, number))
+            number += 3 if normed else 2  # A norm, and a ReLU.
+        number += 1  # Pooling.
+    return layers

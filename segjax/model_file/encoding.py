@@ -16,7 +16,11 @@ from segjax.models import encoders, layers
 
 # Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
+    "Classifier": models.Classifier,
     "ConvEncoder": encoders.ConvEncoder,
+    "DeepLabV3": models.DeepLabV3,
+    "DeepLabV3Plus": models.DeepLabV3Plus,
+    "DilatedFCN": models.DilatedFCN,
     "EfficientNetLite": encoders.EfficientNetLite,
     "FCN": models.FCN,
     "FPN": models.FPN,

@@ -3,7 +3,9 @@
 from segjax.models import encoders, layers
 from segjax.models.adapters import from_equinox, from_nnx
 from segjax.models.classifier import Classifier
+from segjax.models.decoders.aspp import ASPP
 from segjax.models.decoders.fpn import FPN
+from segjax.models.deeplab import DeepLabV3, DeepLabV3Plus, DilatedFCN
 from segjax.models.detection.mask_rcnn import (
     MaskRCNN,
     instances,
@@ -30,13 +32,17 @@ from segjax.models.summary import Summary, summarize
 from segjax.models.unet import UNet
 
 __all__ = [
+    "ASPP",
     "FCN",
     "FPN",
     "RPN",
     "BasicBlock",
     "Bottleneck",
     "Classifier",
+    "DeepLabV3",
+    "DeepLabV3Plus",
     "Detections",
+    "DilatedFCN",
     "MaskRCNN",
     "MaskRCNNTraining",
     "ResNet",

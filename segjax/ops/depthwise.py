@@ -111,9 +111,7 @@ def _input_gradient(
 ) -> jax.Array:
     """Convolves the gradient, zeros between its pixels, with the flipped kernel."""
     gaps = (0, 0, strides - 1)
-    spread = jax.lax.pad(
-        g, jnp.zeros((), g.dtype), ((0, 0, 0), gaps, gaps, (0, 0, 0))
-    )
+    spread = jax.lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), gaps, gaps, (0, 0, 0)))
     around = []
     for axis in range(2):
         before = pads[axis][0]
@@ -167,7 +165,9 @@ def _view(
 ) -> jax.Array:
     """Rows and columns of `x` from `at`, `strides` apart."""
     (top, left), (_, height, width, _) = at, shape
-    bottom, right = (n + strides * (m - 1) + 1 for n, m in zip(at, (height, width), strict=True))
+    bottom, right = (
+        n + strides * (m - 1) + 1 for n, m in zip(at, (height, width), strict=True)
+    )
     return x[:, top:bottom:strides, left:right:strides]
 
 

@@ -46,7 +46,9 @@ def test_parameters_of_efficientnet_lite(name, shapes):
     assert maps[-1].shape[-1] == width
 
 
-@pytest.mark.parametrize(("name", "total"), [("vgg16", VGG_16), ("vgg16_bn", VGG_16_BN)])
+@pytest.mark.parametrize(
+    ("name", "total"), [("vgg16", VGG_16), ("vgg16_bn", VGG_16_BN)]
+)
 def test_parameters_of_vgg(name, total, shapes):
     variables, maps = shapes(getattr(encoders, name)(), 64, 96)
     # torchvision's convolutions have a bias also with batch norm.
@@ -136,7 +138,9 @@ def test_unet_messages(shapes):
         shapes(models.UNet(2, encoder=TINY["resnet"](), padding="valid"), 32, 32)
     with pytest.raises(ValueError, match="VGG does not support padded images"):
         TINY["vgg"]().init(
-            jax.random.key(0), jnp.zeros((1, 8, 8, 3)), pixel_mask=jnp.ones((1, 8, 8, 1))
+            jax.random.key(0),
+            jnp.zeros((1, 8, 8, 3)),
+            pixel_mask=jnp.ones((1, 8, 8, 1)),
         )
 
 

@@ -31,7 +31,9 @@ def test_sizes_and_numbers_of_parameters(name):
     maps = jax.eval_shape(model.apply, variables, image)
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert numbers == PARAMETERS[name]
-    assert [x.shape[1:3] for x in maps] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
+    assert [x.shape[1:3] for x in maps] == [
+        (64 // s, 96 // s) for s in (2, 4, 8, 16, 32)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,7 @@ def test_equals_the_grouped_convolution(case, rng):
     batch, height, width, size, strides, dilation = case
     x = rng.normal(size=(batch, height, width, 6)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 1, 6)).astype(np.float32)
-    run = functools.partial(
-        ops.depthwise_conv, strides=strides, dilation=dilation
-    )
+    run = functools.partial(ops.depthwise_conv, strides=strides, dilation=dilation)
     want, back = jax.vjp(lambda x, k: plain(x, k, strides, dilation), x, kernel)
     got, our_back = jax.vjp(run, x, kernel)
     np.testing.assert_allclose(got, want, atol=1e-5)

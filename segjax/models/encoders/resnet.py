@@ -38,9 +38,7 @@ class BasicBlock(nn.Module):
         """[B, H, W, *] -> [B, H / strides, W / strides, width]."""
         conv = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
         after = region.stride(pixel_mask, self.strides)
-        y = conv(
-            self.width, strides=self.strides, dilation=self.dilation, name="conv1"
-        )
+        y = conv(self.width, strides=self.strides, dilation=self.dilation, name="conv1")
         y = nn.relu(y(x, train=train, pixel_mask=pixel_mask))
         y = conv(self.width, dilation=self.dilation, name="conv2")(
             y, train=train, pixel_mask=after
