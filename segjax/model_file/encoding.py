@@ -13,6 +13,7 @@ import numpy as np
 from segjax import forward, models, ops
 from segjax.errors import UserError
 from segjax.models import encoders, layers
+from segjax.models.encoders import efficientnet_lite
 
 # Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
@@ -40,6 +41,12 @@ _CLASSES: dict[str, type] = {
     "ops.UnitRange": ops.UnitRange,
 }
 _NAMED: dict[str, Any] = _CLASSES | {
+    "efficientnet_lite.batch_norm": efficientnet_lite.batch_norm,
+    "efficientnet_lite0": encoders.efficientnet_lite0,
+    "efficientnet_lite1": encoders.efficientnet_lite1,
+    "efficientnet_lite2": encoders.efficientnet_lite2,
+    "efficientnet_lite3": encoders.efficientnet_lite3,
+    "efficientnet_lite4": encoders.efficientnet_lite4,
     "image_only": forward.image_only,
     "layers.batch_norm": layers.batch_norm,
     "layers.bilinear": layers.bilinear,
@@ -56,6 +63,8 @@ _NAMED: dict[str, Any] = _CLASSES | {
     "resnet18": models.resnet18,
     "resnet34": models.resnet34,
     "resnet50": models.resnet50,
+    "vgg16": encoders.vgg16,
+    "vgg16_bn": encoders.vgg16_bn,
 }
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
 

@@ -51,7 +51,7 @@ def depthwise_conv(
     rows, columns = jax.lax.padtype_to_pads(
         x.shape[1:3], spread, (strides, strides), "SAME"
     )
-    pads: Pads = (tuple(rows), tuple(columns))
+    pads: Pads = ((rows[0], rows[1]), (columns[0], columns[1]))
     form = by_shifts if jax.default_backend() == "cpu" else by_xla
     return form(x, kernel, strides, dilation, pads)
 
@@ -61,8 +61,8 @@ def by_xla(
 ) -> jax.Array:
     """Computes `depthwise_conv` as one grouped XLA convolution."""
     return jax.lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
+        jnp.asarray(x),
+        jnp.asarray(kernel, x.dtype),
         (strides, strides),
         pads,
         rhs_dilation=(dilation, dilation),
@@ -168,7 +168,7 @@ def _view(
     bottom, right = (
         n + strides * (m - 1) + 1 for n, m in zip(at, (height, width), strict=True)
     )
-    return x[:, top:bottom:strides, left:right:strides]
+    return jnp.asarray(x)[:, top:bottom:strides, left:right:strides]
 
 
 def _output_shape(

@@ -1,6 +1,6 @@
 """Freezing parameters and learning rates by layer, as optax transformations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,10 @@ def freeze(
             )
         return labels
 
-    parts = {_LABELS[False]: optimizer, _LABELS[True]: optax.set_to_zero()}
+    parts: dict[Hashable, optax.GradientTransformation] = {
+        _LABELS[False]: optimizer,
+        _LABELS[True]: optax.set_to_zero(),
+    }
     return optax.multi_transform(parts, label)
 
 

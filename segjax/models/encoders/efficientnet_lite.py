@@ -56,7 +56,7 @@ class DepthwiseConv(nn.Module):
     strides: int = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H / strides, W / strides, C]."""
         size = self.kernel_size
         # Every output depends on one channel.
@@ -178,7 +178,7 @@ class EfficientNetLite(nn.Module):
         stem = _Conv(_STEM, 3, 2, self.norm, self.axis_name, name="stem")
         x = _relu6(stem(x, train=train, pixel_mask=pixel_mask))
         pixel_mask = region.stride(pixel_mask, 2)
-        maps = [x]
+        maps: list[Array] = [x]
         for i, (width, kernel_size, strides, expansion) in enumerate(self._blocks()):
             if strides > 1 and i > 1:
                 maps.append(x)

@@ -145,7 +145,7 @@ class ResNet(nn.Module):
             self.width, 7, 2, norm=self.norm, axis_name=self.axis_name, name="conv1"
         )
         x = nn.relu(stem(x, train=train, pixel_mask=pixel_mask))
-        maps = [x]
+        maps: list[Array] = [x]
         pixel_mask = region.stride(pixel_mask, 2)
         x = ops.max_pool_3x3(
             region.zero_outside(x, pixel_mask)
