@@ -48,12 +48,15 @@ def of_jax(conv, x, kernel, g):
     """Compiled forward pass, and with gradients."""
 
     @jax.jit
-    def both(x, kernel):
+    def both(x, kernel, g):
         y, back = jax.vjp(conv, x, kernel)
         return y, back(g)
 
     forward = jax.jit(conv)
-    return [lambda f=f: jax.block_until_ready(f(x, kernel)) for f in (forward, both)]
+    return [
+        lambda: jax.block_until_ready(forward(x, kernel)),
+        lambda: jax.block_until_ready(both(x, kernel, g)),
+    ]
 
 
 def of_torch(x, kernel, g, strides):
@@ -99,8 +102,8 @@ def main() -> None:
         ours = functools.partial(ops.depthwise_conv, strides=strides)
         theirs = functools.partial(grouped, strides=strides)
         functions = [
-            *of_jax(ours, jnp.asarray(x), jnp.asarray(kernel), g),
-            *of_jax(theirs, jnp.asarray(x), jnp.asarray(kernel), g),
+            *of_jax(ours, *map(jnp.asarray, (x, kernel, g))),
+            *of_jax(theirs, *map(jnp.asarray, (x, kernel, g))),
             *of_torch(x, kernel, g, strides),
         ]
         ms = fastest(functions)

@@ -1,5 +1,6 @@
 """Import of pretrained weights from other libraries."""
 
+from segjax.interop.channels import with_channels
 from segjax.interop.efficientnet_lite import (
     efficientnet_lite0_imagenet,
     efficientnet_lite_ignored_keys,
@@ -21,4 +22,5 @@ __all__ = [
     "load",
     "read_tensors",
     "save",
+    "with_channels",
 ]

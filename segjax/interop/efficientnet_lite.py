@@ -11,6 +11,7 @@ import numpy as np
 from segjax import optional
 from segjax.errors import UserError
 from segjax.interop import conversion
+from segjax.interop.channels import repeat_channels
 from segjax.interop.files import read_tensors
 from segjax.typing import PyTree
 
@@ -70,8 +71,7 @@ def from_efficientnet_lite(
             timm. Counters are skipped, and so is the head unless the model has it.
         shapes: Result of `jax.eval_shape(model.init, key, image)`, of the encoder or of
             a `models.Classifier` with it. If images have K channels instead of 3, the
-            first convolution is summed over channels for K = 1, else it repeats
-            channels 0, 1, 2, 0, 1, ..., times 3 / K.
+            first convolution is adapted as in `with_channels`.
 
     Returns:
         Collections of float32 NumPy arrays with the names and shapes of `shapes`.
@@ -84,8 +84,10 @@ def from_efficientnet_lite(
     ignored = efficientnet_lite_ignored_keys(tensors)
     params = shapes["params"]
     stem = params.get("encoder", params)["stem"]["conv"]["kernel"]
-    if _STEM in tensors:
-        tensors[_STEM] = _repeat_channels(tensors[_STEM], stem.shape[2])
+    weight = tensors.get(_STEM)
+    if weight is not None and weight.ndim == 4 and weight.shape[1] == 3:
+        kernel = repeat_channels(weight.transpose(2, 3, 1, 0), stem.shape[2])
+        tensors[_STEM] = kernel.transpose(3, 2, 0, 1)
     return conversion.convert(
         tensors, shapes, _NAMES, epsilon=_EPSILON, ignored=ignored
     )
@@ -182,12 +184,3 @@ def _plain_name(name: str, blocks: Mapping[str, str], tensors: Mapping) -> str:
         return f"{blocks[match[1]]}.{layer}.{match[3]}"
     top, _, leaf = name.rpartition(".")
     return f"{_TOP.get(top, top)}.{leaf}"
-
-
-def _repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """[O, 3, H, W] -> [O, channels, H, W]."""
-    if kernel.ndim != 4 or kernel.shape[1] != 3 or channels == 3:
-        return kernel
-    if channels == 1:
-        return kernel.sum(axis=1, keepdims=True)
-    return kernel[:, np.arange(channels) % 3] * np.float32(3 / channels)

@@ -3,7 +3,6 @@
 from segjax.models import encoders, layers
 from segjax.models.adapters import from_equinox, from_nnx
 from segjax.models.classifier import Classifier
-from segjax.models.decoders.aspp import ASPP
 from segjax.models.decoders.fpn import FPN
 from segjax.models.deeplab import DeepLabV3, DeepLabV3Plus, DilatedFCN
 from segjax.models.detection.mask_rcnn import (
@@ -32,7 +31,6 @@ from segjax.models.summary import Summary, summarize
 from segjax.models.unet import UNet
 
 __all__ = [
-    "ASPP",
     "FCN",
     "FPN",
     "RPN",

@@ -234,6 +234,29 @@ def test_init_matching():
         interop.init_matching(loaded, into="encoder")(tree(0, 3))
 
 
+def test_with_channels(state):
+    variables = interop.from_torchvision(state, shapes_of(tiny()), epsilon=1e-5)
+    path = "params/conv1/conv/kernel"
+    before = variables["params"]["conv1"]["conv"]["kernel"]
+    gray = interop.with_channels(variables, path, channels=1)
+    kernel = gray["params"]["conv1"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel[:, :, 0], before.sum(axis=2), rtol=1e-6)
+    five = interop.with_channels(variables, path, channels=5)
+    kernel = five["params"]["conv1"]["conv"]["kernel"]
+    want = before[:, :, [0, 1, 2, 0, 1]] * 0.6
+    np.testing.assert_allclose(kernel, want, rtol=1e-6)
+    assert variables["params"]["conv1"]["conv"]["kernel"] is before
+    assert five["frozen"] is variables["frozen"]
+    for wrong, has in (
+        ("params/stem/kernel", "nothing"),
+        ("params/fc/bias", "nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"{wrong} needs .* have {has} there"):
+            interop.with_channels(variables, wrong, channels=1)
+    with pytest.raises(ValueError, match=r"have \[7, 7, 5, 4\] there"):
+        interop.with_channels(five, path, channels=1)
+
+
 @pytest.fixture
 def torchvision():
     sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "third_party"))
