@@ -26,7 +26,7 @@ def experiment(
     *,
     source: pathlib.Path,
     pretrained: bool = True,
-    steps: int = 2_000,
+    steps: int = 1_600,
     batch_size: int = 8,
     size: tuple[int, int] = (288, 384),
     width: int = 16,
