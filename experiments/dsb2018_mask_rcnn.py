@@ -138,8 +138,7 @@ def mask_rcnn(
 
 def init_backbone(weights: pathlib.Path) -> train.InitFrom:
     """Initializes the backbone with an imported ResNet."""
-    loaded = interop.load(weights)
-    return interop.init_from({name: {"body": tree} for name, tree in loaded.items()})
+    return interop.init_from(interop.load(weights), into="body")
 
 
 if __name__ == "__main__":

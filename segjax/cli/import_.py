@@ -14,18 +14,29 @@ from rich.console import Console
 from segjax import interop, models
 from segjax.cli import flags
 from segjax.errors import UserError
+from segjax.models import encoders
 
-_DETECTORS: dict[str, Callable[[int], models.MaskRCNN]] = {
+_WITH_CLASSES: dict[str, Callable[[int], Any]] = {
     "maskrcnn_resnet50_fpn": models.mask_rcnn_resnet50_fpn,
     "maskrcnn_resnet50_fpn_v2": models.mask_rcnn_resnet50_fpn_v2,
+    "fcn_resnet50": models.DilatedFCN,
+    "deeplabv3_resnet50": models.DeepLabV3,
 }
-_BODIES: dict[str, Callable[[], models.ResNet]] = {
+_ENCODERS: dict[str, Callable[[], encoders.Encoder]] = {
     "resnet18": models.resnet18,
     "resnet34": models.resnet34,
     "resnet50": models.resnet50,
     "resnet101": models.resnet101,
+    "vgg16": encoders.vgg16,
+    "vgg16_bn": encoders.vgg16_bn,
+    "efficientnet_lite0": encoders.efficientnet_lite0,
+    "efficientnet_lite1": encoders.efficientnet_lite1,
+    "efficientnet_lite2": encoders.efficientnet_lite2,
+    "efficientnet_lite3": encoders.efficientnet_lite3,
+    "efficientnet_lite4": encoders.efficientnet_lite4,
 }
-_CLASSES = "roi_heads.box_predictor.cls_score.bias"
+_DETECTOR_CLASSES = "roi_heads.box_predictor.cls_score.bias"
+_SEGMENTER_CLASSES = "classifier.4.bias"
 _COUNTER = "num_batches_tracked"
 
 
@@ -34,8 +45,8 @@ class ImportOptions:
     """Flags of `segjax import`.
 
     Attributes:
-        checkpoint: A state dict of torchvision: .safetensors, or .pth, which needs
-            PyTorch.
+        checkpoint: A state dict of torchvision, or of an EfficientNet-Lite by timm or
+            efficientnet_lite_pytorch: .safetensors or .pth. PyTorch is not needed.
         model: The network of the checkpoint.
         out: The folder to create, for interop.load.
         epsilon: The epsilon of frozen batch norms. By default 1e-5, but 0 for
@@ -46,26 +57,39 @@ class ImportOptions:
     model: Literal[
         "maskrcnn_resnet50_fpn",
         "maskrcnn_resnet50_fpn_v2",
+        "fcn_resnet50",
+        "deeplabv3_resnet50",
         "resnet18",
         "resnet34",
         "resnet50",
         "resnet101",
+        "vgg16",
+        "vgg16_bn",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "efficientnet_lite3",
+        "efficientnet_lite4",
     ]
     out: pathlib.Path
     epsilon: float | None = None
 
 
 def main(args: Sequence[str]) -> None:
-    """Converts a checkpoint of torchvision into a folder of variables."""
+    """Converts a checkpoint of PyTorch into a folder of variables."""
     options: ImportOptions = flags.read(ImportOptions, args, prog="segjax import")
     state = interop.read_tensors(options.checkpoint)
     epsilon = options.epsilon
     if epsilon is None:
         epsilon = 0.0 if _is_coco_v1(options.model, state) else 1e-5
     model = _model(options.model, state)
-    variables = interop.from_torchvision(state, _shapes(model), epsilon=epsilon)
+    if options.model.startswith("efficientnet_lite"):
+        variables = interop.from_efficientnet_lite(state, _shapes(model))
+        ignored = interop.efficientnet_lite_ignored_keys(state)
+    else:
+        variables = interop.from_torchvision(state, _shapes(model), epsilon=epsilon)
+        ignored = interop.ignored_keys(state)
     interop.save(options.out, variables)
-    ignored = interop.ignored_keys(state)
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
@@ -85,14 +109,16 @@ def main(args: Sequence[str]) -> None:
 
 def _model(name: str, state: Mapping[str, np.ndarray]) -> Any:
     """Builds the network, with as many classes as the checkpoint has."""
-    if name in _BODIES:
-        return _BODIES[name]()
-    if _CLASSES not in state:
+    if name in _ENCODERS:
+        return _ENCODERS[name]()
+    detector = name.startswith("maskrcnn")
+    classes = _DETECTOR_CLASSES if detector else _SEGMENTER_CLASSES
+    if classes not in state:
         raise UserError(
-            f"the checkpoint lacks {_CLASSES}, so it is none of {name}. Name the model "
+            f"the checkpoint lacks {classes}, so it is none of {name}. Name the model "
             f"that it was saved from."
         )
-    return _DETECTORS[name](len(state[_CLASSES]))
+    return _WITH_CLASSES[name](len(state[classes]))
 
 
 def _shapes(model: Any) -> Any:
@@ -104,5 +130,5 @@ def _shapes(model: Any) -> Any:
 def _is_coco_v1(name: str, state: Mapping[str, np.ndarray]) -> bool:
     """Whether a checkpoint has frozen batch norms and the classes of COCO."""
     frozen = not any(key.endswith(_COUNTER) for key in state)
-    classes = state.get(_CLASSES, np.empty(0))
+    classes = state.get(_DETECTOR_CLASSES, np.empty(0))
     return name == "maskrcnn_resnet50_fpn" and frozen and len(classes) == 91

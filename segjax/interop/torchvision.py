@@ -1,26 +1,46 @@
-"""Conversion of torchvision's ResNets and Mask R-CNNs to segjax's variables."""
+"""Conversion of torchvision's networks to segjax's variables."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from segjax.errors import UserError
+from segjax.interop import conversion, vgg
 from segjax.typing import PyTree
 
 _COUNTER = "num_batches_tracked"  # Not used in inference.
-_CLASSIFIER = ("fc.weight", "fc.bias")  # A ResNet's ImageNet classifier.
+_CLASSIFIER = ("fc.", "aux_classifier.")  # ImageNet's; a loss of intermediate maps.
+_VGG_CLASSIFIER = ("classifier.",)
 
 # Paths of segjax's modules, and torchvision's. The path of a norm ends in `norm`.
 _MODULES = (
-    (r"^(body/)?conv1/conv$", r"{body}conv1"),
-    (r"^(body/)?conv1/norm$", r"{body}bn1"),
-    (r"^(body/)?layer(\d)_(\d+)/conv(\d)/conv$", r"{body}layer\2.\3.conv\4"),
-    (r"^(body/)?layer(\d)_(\d+)/conv(\d)/norm$", r"{body}layer\2.\3.bn\4"),
-    (r"^(body/)?layer(\d)_(\d+)/downsample/conv$", r"{body}layer\2.\3.downsample.0"),
-    (r"^(body/)?layer(\d)_(\d+)/downsample/norm$", r"{body}layer\2.\3.downsample.1"),
+    (r"^((?:body|encoder)/)?conv1/conv$", r"{body}conv1"),
+    (r"^((?:body|encoder)/)?conv1/norm$", r"{body}bn1"),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/conv(\d)/conv$",
+        r"{body}layer\2.\3.conv\4",
+    ),
+    (r"^((?:body|encoder)/)?layer(\d)_(\d+)/conv(\d)/norm$", r"{body}layer\2.\3.bn\4"),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/conv$",
+        r"{body}layer\2.\3.downsample.0",
+    ),
+    (
+        r"^((?:body|encoder)/)?layer(\d)_(\d+)/downsample/norm$",
+        r"{body}layer\2.\3.downsample.1",
+    ),
+    (r"^fc6$", r"classifier.0"),  # Of VGG-16, for `models.FCN`.
+    (r"^fc7$", r"classifier.3"),
+    (r"^aspp/branch(\d)/conv$", r"classifier.0.convs.\1.0"),
+    (r"^aspp/branch(\d)/norm$", r"classifier.0.convs.\1.1"),
+    (r"^aspp/pool/conv$", r"classifier.0.convs.4.1"),
+    (r"^aspp/pool/norm$", r"classifier.0.convs.4.2"),
+    (r"^aspp/project/conv$", r"classifier.0.project.0"),
+    (r"^aspp/project/norm$", r"classifier.0.project.1"),
+    (r"^conv/conv$", r"classifier.{conv}"),
+    (r"^conv/norm$", r"classifier.{conv_norm}"),
+    (r"^head$", r"classifier.4"),
     (r"^fpn/(inner|layer)(\d)/conv$", r"backbone.fpn.\1_blocks.\2.0"),
     (r"^fpn/(inner|layer)(\d)/norm$", r"backbone.fpn.\1_blocks.\2.1"),
     (r"^rpn/conv(\d)$", r"rpn.head.conv.\1.0"),
@@ -67,136 +87,45 @@ def from_torchvision(
         ValueError: If a key is missing or unexpected, or a tensor has another shape;
             the message names it.
     """
-    ignored = ignored_keys(state_dict)
-    tensors = {
-        _current_name(name): x for name, x in state_dict.items() if name not in ignored
-    }
-    source = _Source(tensors)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    variables = [
-        _leaf([k.key for k in path], leaf.shape, source, epsilon)
-        for path, leaf in leaves
+    tensors = {_current_name(name): x for name, x in state_dict.items()}
+    ignored = ignored_keys(tensors)
+    normed = "features.1.running_mean" in tensors
+    if normed:
+        tensors = vgg.fold_biases(tensors)
+    parts = _parts(tensors)
+    names = [
+        *vgg.vgg_names(normed=normed),
+        *((ours, theirs.format(**parts)) for ours, theirs in _MODULES),
     ]
-    unexpected = sorted(source.unread())
-    if unexpected:
-        first = unexpected[0]
-        raise UserError(
-            f"the checkpoint has {first} {list(tensors[first].shape)}, which the model "
-            f"does not have{_more(unexpected)}. Name the model that it was saved from."
-        )
-    return jax.tree.unflatten(structure, variables)
+    return conversion.convert(tensors, shapes, names, epsilon=epsilon, ignored=ignored)
 
 
 def ignored_keys(state_dict: Iterable[str]) -> list[str]:
-    """Lists the keys that are not imported: counters, and a ResNet's classifier.
+    """Lists the keys that need not be imported: counters, classifiers of ImageNet.
 
     Args:
         state_dict: Keys of a state dict.
     """
-    return [x for x in state_dict if x.endswith(_COUNTER) or x in _CLASSIFIER]
+    names = list(state_dict)
+    is_vgg = any(x.startswith("features.") for x in names)
+    classifier = _VGG_CLASSIFIER if is_vgg else _CLASSIFIER
+    return [x for x in names if x.endswith(_COUNTER) or x.startswith(classifier)]
 
 
-class _Source:
-    """Tensors by name; records which ones were read."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray]):
-        self._tensors = tensors
-        self._read: set[str] = set()
-        self.parts = {
-            "body": "backbone.body." if _is_detector(tensors) else "",
-            # In version 2, it follows four convolutions and a flattening.
-            "dense0": "5" if "roi_heads.box_head.5.weight" in tensors else "fc6",
-        }
-
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns a tensor as float32."""
-        if name not in self._tensors:
-            raise UserError(
-                f"the checkpoint lacks {name} {list(shape)}. Name the model that it "
-                f"was saved from, or save its complete state dict."
-            )
-        x = self._tensors[name]
-        if x.shape != shape:
-            raise UserError(
-                f"{name} needs the shape {list(shape)}, the checkpoint has "
-                f"{list(x.shape)}. Name the model of the checkpoint, with its number "
-                f"of classes."
-            )
-        self._read.add(name)
-        return np.asarray(x, np.float32)
-
-    def unread(self) -> set[str]:
-        """Returns the names that were not read."""
-        return self._tensors.keys() - self._read
-
-
-def _is_detector(tensors: Mapping[str, np.ndarray]) -> bool:
-    return any(name.startswith("backbone.") for name in tensors)
-
-
-def _leaf(
-    path: list[str], shape: tuple[int, ...], source: _Source, epsilon: float
-) -> np.ndarray:
-    """Returns the value of the variable at a path: collection, modules, name."""
-    collection, *modules, leaf = path
-    modules = "/".join(
-        "norm" if re.match(r"(FrozenNorm|BatchNorm)_0$", m) else m for m in modules
-    )
-    theirs = _module(modules, source.parts)
-    if collection == "frozen":
-        return _frozen(leaf, theirs, shape, source, epsilon)
-    if leaf == "kernel":
-        their_shape, convert = _kernel(modules, shape)
-        return convert(source.read(f"{theirs}.weight", their_shape))
-    name = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
-    return source.read(f"{theirs}.{name.get(leaf, leaf)}", shape)
-
-
-def _module(modules: str, parts: Mapping[str, str]) -> str:
-    """Translates the path of a segjax module to torchvision's name."""
-    for ours, theirs in _MODULES:
-        match = re.match(ours, modules)
-        if match:
-            return match.expand(theirs.format(**parts))
-    raise UserError(
-        f"torchvision's networks have no counterpart of {modules}. Use a model with "
-        f"frozen or batch norms, such as models.mask_rcnn_resnet50_fpn or "
-        f"models.resnet50."
-    )
-
-
-def _frozen(
-    leaf: str, theirs: str, shape: tuple[int, ...], source: _Source, epsilon: float
-) -> np.ndarray:
-    """Folds (x - mean) / sqrt(var + epsilon) * weight + bias into scale and bias."""
-    weight, bias, mean, var = (
-        source.read(f"{theirs}.{name}", shape)
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = weight / np.sqrt(var + np.float32(epsilon))
-    return scale if leaf == "scale" else bias - mean * scale
-
-
-Convert = Callable[[np.ndarray], np.ndarray]
-
-
-def _kernel(modules: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Convert]:
-    """Returns torchvision's shape of a kernel, and its conversion to ours."""
-    if modules.endswith("mask/deconv"):  # Theirs is (I, O, H, W), and not flipped.
-        height, width, inputs, outputs = shape
-        theirs = (inputs, outputs, height, width)
-        return theirs, lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1].copy()
-    if modules.endswith("mask/logits"):  # A 1x1 convolution.
-        inputs, outputs = shape
-        return (outputs, inputs, 1, 1), lambda x: x[:, :, 0, 0].T.copy()
-    if len(shape) == 2:
-        return shape[::-1], lambda x: x.T.copy()
-    height, width, inputs, outputs = shape
-    whole = (outputs, inputs, height, width)
-    if "/dense" in modules:  # A dense layer over flattened features, channels first.
-        flat = (outputs, inputs * height * width)
-        return flat, lambda x: x.reshape(whole).transpose(2, 3, 1, 0).copy()
-    return whole, lambda x: x.transpose(2, 3, 1, 0).copy()
+def _parts(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What depends on the network in torchvision's names."""
+    detector = any(name.startswith("backbone.body.") for name in tensors)
+    segmenter = any(name.startswith("backbone.conv1.") for name in tensors)
+    body = "backbone.body." if detector else "backbone." if segmenter else ""
+    # In version 2, it follows four convolutions and a flattening.
+    version2 = "roi_heads.box_head.5.weight" in tensors
+    first = 1 if "classifier.0.project.0.weight" in tensors else 0  # After an ASPP.
+    return {
+        "body": body,
+        "dense0": "5" if version2 else "fc6",
+        "conv": str(first),
+        "conv_norm": str(first + 1),
+    }
 
 
 def _current_name(name: str) -> str:
@@ -207,7 +136,3 @@ def _current_name(name: str) -> str:
     for old, new in _OLD_NAMES:
         name = re.sub(old, new, name)
     return name
-
-
-def _more(names: list[str]) -> str:
-    return f", and {len(names) - 1} more" if len(names) > 1 else ""

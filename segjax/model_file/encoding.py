@@ -12,10 +12,17 @@ import numpy as np
 
 from segjax import forward, models, ops
 from segjax.errors import UserError
-from segjax.models import layers
+from segjax.models import encoders, layers
+from segjax.models.encoders import efficientnet_lite
 
 # Saved files contain these names: never change the meaning of one.
 _CLASSES: dict[str, type] = {
+    "Classifier": models.Classifier,
+    "ConvEncoder": encoders.ConvEncoder,
+    "DeepLabV3": models.DeepLabV3,
+    "DeepLabV3Plus": models.DeepLabV3Plus,
+    "DilatedFCN": models.DilatedFCN,
+    "EfficientNetLite": encoders.EfficientNetLite,
     "FCN": models.FCN,
     "FPN": models.FPN,
     "MaskRCNN": models.MaskRCNN,
@@ -24,14 +31,22 @@ _CLASSES: dict[str, type] = {
     "RoIHeads": models.RoIHeads,
     "SimpleCNN": models.SimpleCNN,
     "UNet": models.UNet,
+    "VGG": encoders.VGG,
     "layers.ConvBlock": layers.ConvBlock,
     "BasicBlock": models.BasicBlock,
     "Bottleneck": models.Bottleneck,
+    "InvertedBottleneck": encoders.InvertedBottleneck,
     "ops.ClipWindow": ops.ClipWindow,
     "ops.Normalize": ops.Normalize,
     "ops.UnitRange": ops.UnitRange,
 }
 _NAMED: dict[str, Any] = _CLASSES | {
+    "efficientnet_lite.batch_norm": efficientnet_lite.batch_norm,
+    "efficientnet_lite0": encoders.efficientnet_lite0,
+    "efficientnet_lite1": encoders.efficientnet_lite1,
+    "efficientnet_lite2": encoders.efficientnet_lite2,
+    "efficientnet_lite3": encoders.efficientnet_lite3,
+    "efficientnet_lite4": encoders.efficientnet_lite4,
     "image_only": forward.image_only,
     "layers.batch_norm": layers.batch_norm,
     "layers.bilinear": layers.bilinear,
@@ -48,6 +63,8 @@ _NAMED: dict[str, Any] = _CLASSES | {
     "resnet18": models.resnet18,
     "resnet34": models.resnet34,
     "resnet50": models.resnet50,
+    "vgg16": encoders.vgg16,
+    "vgg16_bn": encoders.vgg16_bn,
 }
 _DTYPES = ("float16", "float32", "float64", "bfloat16")
 
@@ -189,7 +206,12 @@ def _attributes(ours: type) -> list[dataclasses.Field]:
 
 
 def _blocks() -> tuple[type, ...]:
-    return layers.ConvBlock, models.BasicBlock, models.Bottleneck
+    return (
+        layers.ConvBlock,
+        models.BasicBlock,
+        models.Bottleneck,
+        encoders.InvertedBottleneck,
+    )
 
 
 def _dtype_name(value: Any) -> str:

@@ -1,8 +1,10 @@
 """Segmentation networks, as Flax linen modules."""
 
-from segjax.models import layers
+from segjax.models import encoders, layers
 from segjax.models.adapters import from_equinox, from_nnx
+from segjax.models.classifier import Classifier
 from segjax.models.decoders.fpn import FPN
+from segjax.models.deeplab import DeepLabV3, DeepLabV3Plus, DilatedFCN
 from segjax.models.detection.mask_rcnn import (
     MaskRCNN,
     instances,
@@ -34,7 +36,11 @@ __all__ = [
     "RPN",
     "BasicBlock",
     "Bottleneck",
+    "Classifier",
+    "DeepLabV3",
+    "DeepLabV3Plus",
     "Detections",
+    "DilatedFCN",
     "MaskRCNN",
     "MaskRCNNTraining",
     "ResNet",
@@ -42,6 +48,7 @@ __all__ = [
     "SimpleCNN",
     "Summary",
     "UNet",
+    "encoders",
     "from_equinox",
     "from_nnx",
     "instances",

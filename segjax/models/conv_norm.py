@@ -15,11 +15,13 @@ class ConvNorm(nn.Module):
 
     Attributes:
         features: Channels of the result.
-        kernel_size: Odd; kernel_size // 2 zeros are padded at every border.
+        kernel_size: Odd; dilation * (kernel_size // 2) zeros are padded at every
+            border.
         strides: Pixels between outputs.
         norm: One of the norms in `layers`; the convolution has a bias with `no_norm`.
         axis_name: Passed to the norm.
         kernel_init: Initializer of the kernel.
+        dilation: Pixels between entries of the kernel.
     """
 
     features: int
@@ -28,6 +30,7 @@ class ConvNorm(nn.Module):
     norm: layers.Norm = layers.frozen_norm
     axis_name: str | None = None
     kernel_init: Any = _fan_out
+    dilation: int = 1
 
     @nn.compact
     def __call__(
@@ -53,7 +56,8 @@ class ConvNorm(nn.Module):
                 self.features,
                 (self.kernel_size, self.kernel_size),
                 strides=self.strides,
-                padding=self.kernel_size // 2,
+                padding=self.dilation * (self.kernel_size // 2),
+                kernel_dilation=self.dilation,
                 use_bias=bias,
                 dtype=x.dtype,
                 kernel_init=init,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from segjax import ops
 from segjax.errors import UserError
 from segjax.models import layers
+from segjax.models.encoders.encoder import Encoder
 from segjax.typing import Array, Image, Logits
 
 _RANDOM = nn.initializers.lecun_normal()
@@ -44,6 +45,10 @@ class FCN(nn.Module):
         axis_name: Mapped axis over which batch norm averages, in pmap.
         dtype: Dtype of the computation of backbone and head; parameters, scores and
             logits are float32.
+        encoder: One of `models.encoders` in place of the backbone of `widths`, `convs`,
+            `norm` and `block`, with variables under `encoder`. Scores are computed from
+            its maps; those of a `VGG` are the maps before each pooling, unlike those of
+            the default backbone.
     """
 
     num_classes: int
@@ -56,6 +61,7 @@ class FCN(nn.Module):
     dropout: float = 0.5
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    encoder: Encoder | None = None
 
     @nn.compact
     def __call__(self, image: Image, *, train: bool = False) -> Logits:
@@ -67,7 +73,7 @@ class FCN(nn.Module):
         layers.check_image(image)
         self._check()
         height, width = image.shape[1:3]
-        coarsest = 2 ** len(self.widths)
+        coarsest = self._strides()[-1]
         size = ops.round_up(height, coarsest), ops.round_up(width, coarsest)
         x = ops.reflect_pad(image, size).astype(self.dtype)
         pools = self._body(x, train=train)
@@ -86,7 +92,10 @@ class FCN(nn.Module):
         return ops.resize_bilinear(scores, size)[:, :height, :width]
 
     def _body(self, x: Array, *, train: bool) -> list[Array]:
-        """The pooled features of every stage, finest first."""
+        """The features of every stage, of strides 2, 4, ..."""
+        if self.encoder is not None:
+            maps = zip(self.encoder(x, train=train), self.encoder.strides, strict=True)
+            return [x for x, stride in maps if stride > 1]
         pools = []
         for i, (width, convs) in enumerate(zip(self.widths, self.convs, strict=True)):
             stage = self.block(
@@ -116,15 +125,26 @@ class FCN(nn.Module):
         conv = layers.Conv(self.num_classes, 1, kernel_init=kernel_init, name=name)
         return conv(x.astype(jnp.float32))
 
+    def _strides(self) -> tuple[int, ...]:
+        """The strides of the stages."""
+        if self.encoder is None:
+            return tuple(2**i for i in range(1, len(self.widths) + 1))
+        return tuple(stride for stride in self.encoder.strides if stride > 1)
+
     def _check(self) -> None:
         if len(self.widths) != len(self.convs):
             raise UserError(
                 f"FCN needs equally many widths and convs, got {len(self.widths)} and "
                 f"{len(self.convs)}. Give one number per stage for both."
             )
-        strides = [2**i for i in range(1, len(self.widths) + 1)]
+        strides = self._strides()
+        if strides != tuple(2**i for i in range(1, len(strides) + 1)):
+            raise UserError(
+                f"FCN needs an encoder whose strides double, got {strides}. Use "
+                f"output_stride=32."
+            )
         if self.stride not in strides:
             raise UserError(
-                f"FCN with {len(self.widths)} stages needs a stride in {strides}, "
+                f"FCN with {len(strides)} stages needs a stride in {list(strides)}, "
                 f"got {self.stride}. Choose one of these."
             )

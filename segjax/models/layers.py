@@ -49,7 +49,12 @@ def group_norm(
 
 
 def batch_norm(
-    x: Array, *, train: bool, axis_name: str | None, mask: Array | None = None
+    x: Array,
+    *,
+    train: bool,
+    axis_name: str | None,
+    mask: Array | None = None,
+    epsilon: float = 1e-5,
 ) -> Array:
     """Normalizes channels over the batch, with running averages in `batch_stats`.
 
@@ -61,11 +66,12 @@ def batch_norm(
             over the whole batch (with a mask, only if devices have equal numbers of
             True pixels).
         mask: True where a pixel is included in the statistics.
+        epsilon: Added to the variance.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, 2015. arXiv:1502.03167.
     """
-    return BatchNorm(axis_name)(x, mask, train=train)
+    return BatchNorm(axis_name, epsilon)(x, mask, train=train)
 
 
 def frozen_norm(
@@ -116,14 +122,16 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis_name: Mapped axis of more images, or None.
+        epsilon: Added to the variance.
     """
 
     axis_name: str | None
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None, *, train: bool) -> Array:
         """[B, H, W, C] -> [B, H, W, C]."""
-        shape, epsilon, momentum = (x.shape[-1],), 1e-5, 0.9
+        shape, epsilon, momentum = (x.shape[-1],), self.epsilon, 0.9
         scale, bias = _scale_and_bias(self, x.shape[-1])
         means = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variances = self.variable("batch_stats", "var", jnp.ones, shape)

@@ -14,6 +14,7 @@ from segjax.ops.buckets import bucket_sizes
 from segjax.ops.channels import add_bias, normalize_batch, normalize_groups
 from segjax.ops.conv import conv_same, conv_valid
 from segjax.ops.crop import center_crop
+from segjax.ops.depthwise import depthwise_conv
 from segjax.ops.digest import digest
 from segjax.ops.distance import distance_transform
 from segjax.ops.fields import pack_fields, unpack_fields
@@ -74,6 +75,7 @@ __all__ = [
     "crop_masks",
     "decode_boxes",
     "depth_to_space",
+    "depthwise_conv",
     "digest",
     "distance_transform",
     "encode_boxes",

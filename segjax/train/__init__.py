@@ -26,6 +26,7 @@ from segjax.train.experiment import (
     initializer,
     open_checkpoints,
 )
+from segjax.train.fine_tuning import freeze, scale_updates
 from segjax.train.loop import train, train_seeds
 from segjax.train.metric_writer import TensorBoardWriter
 from segjax.train.multi_seed import seed_folder
@@ -108,6 +109,7 @@ __all__ = [
     "fields_of",
     "file_digest",
     "final_split",
+    "freeze",
     "global_sum",
     "image_only",
     "init_state",
@@ -131,6 +133,7 @@ __all__ = [
     "replay",
     "rng_streams",
     "run_environment",
+    "scale_updates",
     "seed_folder",
     "skip_nonfinite",
     "split_for_pmap",

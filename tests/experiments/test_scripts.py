@@ -74,8 +74,15 @@ CASES = [
     pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 64}),
     pytest.param("camvid_unet", streets, {"size": (32, 32)}),
     pytest.param("camvid_fcn", streets, {"size": (64, 64)}),
+    pytest.param("camvid_unet_efficientnet", streets, {"size": (32, 32)}),
+    pytest.param(
+        "camvid_unet_efficientnet", streets, {"size": (64, 32), "pretrained": False}
+    ),
     pytest.param("isbi2012_unet", membranes, {}),
     pytest.param("folder_unet", own("masks"), {"size": 32}),
+    pytest.param(
+        "folder_unet", own("masks"), {"size": 32, "encoder": "efficientnet-lite0"}
+    ),
     pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "small": True}),
     pytest.param("folder_mask_rcnn", own("instances"), {"size": 64, "upscale": 2}),
 ]

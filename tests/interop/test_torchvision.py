@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from segjax import interop, models
+from segjax.cli import scripts
 from segjax.cli.main import main
 from segjax.models import layers
+from tests.data import sources
 
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 KINDS = {"F32": np.float32, "I64": np.int64, "F16": np.float16}
 
 
@@ -149,11 +152,10 @@ def test_damaged_safetensors(state, tmp_path, cut):
         interop.read_tensors(path)
 
 
-def test_without_torch(tmp_path, monkeypatch):
+def test_damaged_pth(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match="needs PyTorch to be read: pip install torch"):
+    with pytest.raises(ValueError, match=r"weights.pth cannot be read: it is not a"):
         interop.read_tensors(path)
 
 
@@ -196,6 +198,63 @@ def test_init_from():
         interop.init_from(other)(fresh)
     with pytest.raises(ValueError, match="the model has nothing there"):
         interop.init_from({"params": {"neck": np.zeros(4)}})(fresh)
+    nested = {"params": {"kernel": np.ones((2, 2), np.float32)}}
+    into = interop.init_from(nested, into="body")(fresh)
+    jax.tree.map(np.testing.assert_array_equal, into, got)
+
+
+def test_init_from_names_all_that_does_not_fit():
+    fresh = {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
+    loaded = {"params": {"head": {"kernel": np.ones((3, 4)), "bias": np.ones(4)}}}
+    reason = r"and 1 more do not fit.*exclude=\['params/head'\]"
+    with pytest.raises(ValueError, match=reason):
+        interop.init_from(loaded)(fresh)
+
+
+def test_init_matching():
+    def tree(body, head):
+        return {
+            "params": {
+                "body": {"kernel": np.full((2, 2), body, np.float32)},
+                # The bias fits by chance; the layer is new as a whole.
+                "head": {
+                    "kernel": np.full((2, head), head, np.float32),
+                    "bias": np.full(3, head, np.float32),
+                },
+            }
+        }
+
+    lines = []
+    loaded = tree(1, 5)
+    loaded["params"]["aux"] = {"bias": np.ones(7)}
+    got = interop.init_matching(loaded, report=lines.append)(tree(0, 3))
+    jax.tree.map(np.testing.assert_array_equal, got, tree(1, 3))
+    assert lines == ["Initialized 1 arrays. New: params/head. Not taken: params/aux."]
+    with pytest.raises(ValueError, match="nothing of the loaded variables fits"):
+        interop.init_matching(loaded, into="encoder")(tree(0, 3))
+
+
+def test_with_channels(state):
+    variables = interop.from_torchvision(state, shapes_of(tiny()), epsilon=1e-5)
+    path = "params/conv1/conv/kernel"
+    before = variables["params"]["conv1"]["conv"]["kernel"]
+    gray = interop.with_channels(variables, path, channels=1)
+    kernel = gray["params"]["conv1"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel[:, :, 0], before.sum(axis=2), rtol=1e-6)
+    five = interop.with_channels(variables, path, channels=5)
+    kernel = five["params"]["conv1"]["conv"]["kernel"]
+    want = before[:, :, [0, 1, 2, 0, 1]] * 0.6
+    np.testing.assert_allclose(kernel, want, rtol=1e-6)
+    assert variables["params"]["conv1"]["conv"]["kernel"] is before
+    assert five["frozen"] is variables["frozen"]
+    for wrong, has in (
+        ("params/stem/kernel", "nothing"),
+        ("params/fc/bias", "nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"{wrong} needs .* have {has} there"):
+            interop.with_channels(variables, wrong, channels=1)
+    with pytest.raises(ValueError, match=r"have \[7, 7, 5, 4\] there"):
+        interop.with_channels(five, path, channels=1)
 
 
 @pytest.fixture
@@ -270,3 +329,54 @@ def test_import_command(torchvision, tmp_path, capsys):
         main([*args[:-1], str(tmp_path / "other"), "--model", "resnet34"])
     assert end.value.code == 2
     assert "error: the checkpoint lacks layer" in capsys.readouterr().err
+
+
+@pytest.mark.parity
+@pytest.mark.slow
+def test_fine_tuning_mask_rcnn(torchvision, rng, tmp_path):
+    """The commands of docs/finetuning.md, with random weights of 91 classes."""
+    import torch
+
+    with torch.device("meta"):
+        network = torchvision.models.detection.maskrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, num_classes=91
+        )
+    state = {
+        name: rng.uniform(0.5, 1.5, tuple(x.shape)).astype(np.float32)
+        for name, x in network.state_dict().items()
+    }
+    path, folder = tmp_path / "coco.safetensors", tmp_path / "coco"
+    write_safetensors(path, state)
+    name = "maskrcnn_resnet50_fpn"
+    with pytest.raises(SystemExit) as end:
+        main(["import", str(path), "--model", name, "--out", str(folder)])
+    assert end.value.code == 0
+    build = scripts.load(EXPERIMENTS / "folder_mask_rcnn.py")
+    source = tmp_path / "mine"
+    ids = np.zeros((40, 40), np.uint8)
+    ids[8:20, 8:20] = 1
+    files = {}
+    for i in range(10):
+        files[f"images/{i}.png"] = sources.png(sources.image(rng, 40, 40))
+        files[f"instances/{i}.png"] = sources.png(ids)
+    experiment = build(source=sources.write(source, files), weights=folder, size=64)
+    assert experiment.model.roi_heads.num_classes == 2
+    shapes = shapes_of(experiment.model)
+    fresh = jax.tree.map(lambda x: np.full(x.shape, 9, x.dtype), shapes)
+    got = experiment.init_from(fresh)
+    loaded = interop.load(folder)
+    want = jax.tree.leaves_with_path(loaded)
+    new = set()
+    for path, x in want:
+        ours = got
+        for key in path:
+            ours = ours[key.key]
+        if np.array_equal(ours, x):
+            continue
+        new.add("/".join(key.key for key in path[1:-1]))
+        assert np.all(ours == 9)
+    assert new == {
+        "roi_heads/box/score",
+        "roi_heads/box/delta",
+        "roi_heads/mask/logits",
+    }

@@ -10,7 +10,7 @@ import pytest
 
 from segjax import forward, model_file, models, ops
 from segjax.model_file import encoding
-from segjax.models import layers
+from segjax.models import encoders, layers
 
 
 def small_mask_rcnn():
@@ -49,6 +49,22 @@ OURS = {
     "mask_rcnn_remat": models.MaskRCNN(
         body=models.resnet50(block=models.remat(models.Bottleneck), frozen_stages=2)
     ),
+    "unet_resnet34": models.UNet(2, encoder=encoders.resnet34()),
+    "unet_efficientnet": models.UNet(
+        11, (4,) * 5, encoder=encoders.efficientnet_lite2(), norm=layers.batch_norm
+    ),
+    "unet_efficientnet_remat": models.UNet(
+        11,
+        encoder=encoders.efficientnet_lite0(
+            block=models.remat(encoders.InvertedBottleneck), norm=layers.frozen_norm
+        ),
+    ),
+    "fcn_vgg": models.FCN(3, encoder=encoders.vgg16_bn()),
+    "deeplabv3": models.DeepLabV3(21),
+    "deeplabv3_plus": models.DeepLabV3Plus(2, encoders.resnet18(output_stride=16)),
+    "dilated_fcn": models.DilatedFCN(21),
+    "classifier": models.Classifier(encoders.efficientnet_lite0()),
+    "unet_conv": models.UNet(2, (4,), encoder=encoders.ConvEncoder((4, 8))),
     "unit_range": ops.UnitRange(),
     "normalize": ops.normalize((0.485, 0.456), (0.229, 0.224)),
     "clip_window": ops.clip_window(200.0, 4000.0),

@@ -18,7 +18,8 @@ from segjax.models.decoders.fpn import FPN
 from segjax.models.detection.outputs import Detections, MaskRCNNTraining
 from segjax.models.detection.roi_heads import RoIHeads
 from segjax.models.detection.rpn import RPN
-from segjax.models.encoders.resnet import ResNet, resnet50
+from segjax.models.encoders.encoder import Encoder
+from segjax.models.encoders.resnet import resnet50
 from segjax.typing import Array, Batch, Image, Key
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,7 +41,8 @@ class MaskRCNN(nn.Module):
     torchvision's `maskrcnn_resnet50_fpn`.
 
     Attributes:
-        body: Computes feature maps at strides 4, 8, 16 and 32 from normalized images.
+        body: Any encoder of `models.encoders` with strides 4, 8, 16 and 32, which sees
+            normalized images.
         fpn: Computes a feature pyramid with one more level from these.
         rpn: Computes proposals from the pyramid.
         roi_heads: Computes detections from proposals; has the number of classes.
@@ -57,7 +59,7 @@ class MaskRCNN(nn.Module):
     task: ClassVar[str] = "instance"
 
     roi_heads: RoIHeads = RoIHeads(num_classes=91)
-    body: ResNet = resnet50()
+    body: Encoder = resnet50()
     fpn: FPN = FPN()
     rpn: RPN = RPN()
     mean: Sequence[float] = MEAN
@@ -127,6 +129,7 @@ class MaskRCNN(nn.Module):
             masks = [region.stride(full, 4 * 2**i) for i in range(4)]
             pixel_masks = [full, *masks, region.stride(masks[-1], 2)]
         maps = self.body(x, train=train, pixel_mask=pixel_masks[0])
+        maps = [m for m, s in zip(maps, self.body.strides, strict=True) if s >= 4]
         pyramid = self.fpn(maps, train=train, pixel_masks=pixel_masks[1:5])
         objectness, deltas = self.rpn(pyramid, pixel_masks[1:])
         anchors = self.rpn.anchors(pyramid, extent)
