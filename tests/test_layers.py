@@ -29,7 +29,18 @@ LAYERS = {
         *("typing", "files", "ops", "forward", "model_file", "run_folder"),
         *("multihost", "signals", "metrics.mean", "metrics.combine"),
     },
-    "inference": {"typing", "files", "ops", "forward", "model_file", "models", "viz"},
+    "inference": {
+        *(
+            "typing",
+            "files",
+            "ops",
+            "forward",
+            "model_file",
+            "models",
+            "viz",
+            "optional",
+        ),
+    },
     "interop": {"typing", "ops", "files"},
     "viz": {"typing", "ops", "run_folder.schema", "optional"},
 }

@@ -1,5 +1,13 @@
 """Inference with trained models."""
 
+from segjax.inference.detection import (
+    DetectFn,
+    ensemble_objects,
+    merge_objects,
+    sliding_window_objects,
+    tiled_objects,
+    tta_objects,
+)
 from segjax.inference.example_scores import (
     has_batch_statistics,
     make_example_losses,
@@ -7,26 +15,66 @@ from segjax.inference.example_scores import (
     ranked,
     score_examples,
 )
+from segjax.inference.members import model_ensemble
 from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
+from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
 from segjax.inference.predictor import Predictor, labels, make_predictor
 from segjax.inference.reading import SUFFIXES, read_image
+from segjax.inference.transforms import (
+    DIHEDRAL,
+    FLIPS,
+    Dihedral,
+    PredictFn,
+    disagreement,
+    ensemble,
+    entropy,
+    temperature,
+    tta,
+)
+from segjax.inference.windows import (
+    bands,
+    constant_window,
+    gaussian_window,
+    sliding_window,
+)
 
 __all__ = [
+    "DIHEDRAL",
+    "FLIPS",
     "SCRIPT",
     "SUFFIXES",
+    "DetectFn",
+    "Dihedral",
     "Model",
     "NeedsCodeError",
+    "Objects",
+    "PredictFn",
     "Prediction",
     "Predictor",
+    "bands",
     "confident_objects",
+    "constant_window",
+    "disagreement",
+    "ensemble",
+    "ensemble_objects",
+    "entropy",
+    "gaussian_window",
     "has_batch_statistics",
     "labels",
     "load",
     "make_example_losses",
     "make_example_scores",
     "make_predictor",
+    "merge_objects",
+    "model_ensemble",
     "ranked",
     "read_image",
     "score_examples",
+    "sliding_window",
+    "sliding_window_objects",
+    "temperature",
+    "tiled_objects",
+    "tta",
+    "tta_objects",
 ]
