@@ -20,7 +20,7 @@ from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
 from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
 from segjax.inference.predictor import Predictor, labels, make_predictor
-from segjax.inference.reading import SUFFIXES, read_image
+from segjax.inference.reading import SUFFIXES, Page, pages_of, read_image
 from segjax.inference.transforms import (
     DIHEDRAL,
     FLIPS,
@@ -32,6 +32,7 @@ from segjax.inference.transforms import (
     temperature,
     tta,
 )
+from segjax.inference.watershed import Watershed, best_settings, instances
 from segjax.inference.windows import (
     bands,
     constant_window,
@@ -49,10 +50,13 @@ __all__ = [
     "Model",
     "NeedsCodeError",
     "Objects",
+    "Page",
     "PredictFn",
     "Prediction",
     "Predictor",
+    "Watershed",
     "bands",
+    "best_settings",
     "confident_objects",
     "constant_window",
     "disagreement",
@@ -61,6 +65,7 @@ __all__ = [
     "entropy",
     "gaussian_window",
     "has_batch_statistics",
+    "instances",
     "labels",
     "load",
     "make_example_losses",
@@ -68,6 +73,7 @@ __all__ = [
     "make_predictor",
     "merge_objects",
     "model_ensemble",
+    "pages_of",
     "ranked",
     "read_image",
     "score_examples",
