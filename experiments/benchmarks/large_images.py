@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from rich.progress import Progress
 
-from segjax import inference, models
+from segjax import inference, models, ops
 from segjax.files.tiff_windows import TiffWindows
 from segjax.forward import make_forward
 
@@ -86,7 +86,7 @@ def write_sparse(path: pathlib.Path, side: int) -> None:
     """Writes a tiled BigTIFF in which one tile in a hundred was written."""
     tifffile.imwrite(
         path,
-        sparse_tiles(-((-side // TILE) ** 2)),
+        sparse_tiles(ops.round_up(side, TILE) ** 2 // TILE**2),
         shape=(side, side),
         dtype=np.uint8,
         tile=(TILE, TILE),

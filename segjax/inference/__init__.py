@@ -15,12 +15,18 @@ from segjax.inference.example_scores import (
     ranked,
     score_examples,
 )
-from segjax.inference.members import model_ensemble
+from segjax.inference.members import PlannedFn, model_ensemble
 from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
 from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
 from segjax.inference.predictor import Predictor, labels, make_predictor
-from segjax.inference.reading import SUFFIXES, Page, pages_of, read_image
+from segjax.inference.reading import (
+    SUFFIXES,
+    Page,
+    image_size,
+    pages_of,
+    read_image,
+)
 from segjax.inference.transforms import (
     DIHEDRAL,
     FLIPS,
@@ -51,6 +57,7 @@ __all__ = [
     "NeedsCodeError",
     "Objects",
     "Page",
+    "PlannedFn",
     "PredictFn",
     "Prediction",
     "Predictor",
@@ -65,6 +72,7 @@ __all__ = [
     "entropy",
     "gaussian_window",
     "has_batch_statistics",
+    "image_size",
     "instances",
     "labels",
     "load",

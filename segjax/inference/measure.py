@@ -72,7 +72,7 @@ def perimeter(mask: np.ndarray) -> float:
         2000.
     """
     padded = np.pad(mask, 1)
-    border = padded & ~scipy.ndimage.binary_erosion(padded)
+    border = padded & ~np.asarray(scipy.ndimage.binary_erosion(padded), bool)
     codes = scipy.ndimage.convolve(border.astype(np.int32), _KERNEL, mode="constant")
     return float(np.bincount(codes.ravel(), minlength=50)[:50] @ _LENGTHS)
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.ndimage
 
 from segjax.inference.transforms import Dihedral
 
@@ -125,8 +126,6 @@ def from_ids(
         classes: Class of each id; 1 if absent.
         scores: Score of each id; 1 if absent.
     """
-    import scipy.ndimage
-
     found = np.unique(ids)
     found = found[found > 0]
     # Numbered densely, since the search takes memory for every number.
@@ -168,6 +167,17 @@ def concatenate(parts: Sequence[Objects]) -> Objects:
         masks=tuple(mask for x in parts for mask in x.masks),
         corners=np.concatenate([x.corners for x in parts]),
     )
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Labels the pixels [H, W] that are connected by their sides, from 1.
+
+    Returns:
+        (int32 [H, W], 0 where the mask is False; the number of components).
+    """
+    ids = np.zeros(mask.shape, np.int32)
+    count = scipy.ndimage.label(mask, output=ids)
+    return ids, int(count)  # pyright: ignore
 
 
 def cropped(

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.ndimage
+
+from segjax.inference.objects import components
 
 Ring = list[list[int]]
 """Closed: the last point [x, y] is the first one."""
@@ -53,7 +54,7 @@ def polygons(mask: np.ndarray, corner: Sequence[int] | np.ndarray) -> list[list[
         row + 1].
     """
     y, x = (int(n) for n in corner)
-    pieces, count = scipy.ndimage.label(mask)
+    pieces, count = components(mask)
     made: list[list[Ring]] = [[] for _ in range(count)]
     for ring, piece in _rings(mask, pieces):
         shifted = [[px + x, py + y] for px, py in ring]

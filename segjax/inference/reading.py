@@ -4,6 +4,7 @@ import io
 import mmap
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -77,15 +78,17 @@ def fit_integers(
     Returns:
         (the pixels, what was done to them; "" if nothing).
     """
-    kinds = (str(pixels.dtype), dtype)
+    kinds, made = (str(pixels.dtype), dtype), pixels
+    if channels == 3 and pixels.shape[-1] == 1:
+        made = made.repeat(3, axis=-1)
+    if made.shape[-1] != channels:
+        return pixels, ""
     if kinds == ("uint16", "uint8"):
-        made, how = np.round(pixels / 257).astype(np.uint8), "divided by 257"
+        made, how = np.round(made / 257).astype(np.uint8), "divided by 257"
     elif kinds == ("uint8", "uint16"):
-        made, how = pixels.astype(np.uint16) * 257, "multiplied by 257"
+        made, how = made.astype(np.uint16) * 257, "multiplied by 257"
     else:
         return pixels, ""
-    if channels == 3 and made.shape[-1] in (1, 2):
-        made = made[..., :1].repeat(3, axis=-1)
     largest = f"; its largest value is {int(pixels.max())}" if pixels.size else ""
     return made, f"{where} is {kinds[0]}, {how} to the model's {dtype}{largest}."
 
@@ -192,7 +195,7 @@ def _tiff(
         if number is None:
             series, page = file.series[0], file.pages.first
         else:
-            page = file.pages[number]
+            page: Any = file.pages[int(number)]
             series = tifffile.TiffPageSeries([page])
         count = len(file.series) if number is None else 1
     except Exception as error:

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.ndimage
 
 from segjax import optional
 from segjax.errors import UserError
+from segjax.inference.objects import components
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def instances(
         package="scikit-image",
     )
     mask = foreground > settings.foreground_threshold
-    seeds, _ = scipy.ndimage.label((interior > settings.seed_threshold) & mask)
+    seeds, _ = components((interior > settings.seed_threshold) & mask)
     seeds = _without_small(seeds, settings.min_seed_area)
     # float32, since scikit-image has no 16-bit floats.
     ids = segmentation.watershed(-interior.astype(np.float32), seeds, mask=mask)
