@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
     "verify": "replay a run's first updates: do they repeat bit for bit?",
     "inspect": "rank a split's images by loss or gradient: which look mislabeled?",
     "predict": "images in, label maps and overlays out",
+    "calibrate": "fit a temperature, so that probabilities mean what they say",
     "data": "list the data sets, or prepare one",
     "import": "torchvision's weights in, a folder to start from out",
 }

@@ -1,5 +1,6 @@
 """Inference with trained models."""
 
+from segjax.inference.calibration import fit_temperature
 from segjax.inference.detection import (
     DetectFn,
     ensemble_objects,
@@ -70,6 +71,7 @@ __all__ = [
     "ensemble",
     "ensemble_objects",
     "entropy",
+    "fit_temperature",
     "gaussian_window",
     "has_batch_statistics",
     "image_size",
