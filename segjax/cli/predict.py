@@ -14,6 +14,7 @@ from segjax.cli import (
     predict_files,
     predict_inputs,
     predict_loop,
+    predict_run_files,
     predict_work,
     runs,
 )
@@ -146,7 +147,7 @@ def _make_work(models: Sequence[inference.Model], options: PredictOptions) -> Wo
     folders = [model.folder for model in models]
     values = None
     if options.calibrated:
-        values = [predict_work.temperature_of(folder) for folder in folders]
+        values = [predict_run_files.temperature_of(folder) for folder in folders]
     return predict_work.make_work(models, settings, temperatures=values)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from segjax.cli import tables
 from segjax.cli.predict_inputs import Job
-from segjax.cli.predict_work import Result, Work, overlay
+from segjax.cli.predict_overlay import overlay
+from segjax.cli.predict_work import Result, Work
 from segjax.errors import UserError
 from segjax.files import writing
 from segjax.inference import measure

@@ -1,22 +1,16 @@
 """What `segjax predict` computes for one image."""
 
 import dataclasses
-import functools
-import json
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from segjax import inference, viz
+from segjax import inference
+from segjax.cli import predict_run_files as run_files
 from segjax.errors import UserError
-from segjax.files import reading
 from segjax.inference import detection, regions, transforms, windows
 from segjax.inference.objects import Objects
-
-INSTANCES = "instances.json"
-"""Settings of a run's watershed, chosen on validation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,7 +221,7 @@ def make_work(
                 plans = [predict.predictor.plan]
         predict = inference.tta(predict) if settings.tta else predict
         if settings.objects:
-            watershed = _watershed(models[0])
+            watershed = run_files.watershed_of(models[0])
 
     def plan(sizes: Sequence[tuple[int, int]]) -> None:
         turned = [(w, h) for h, w in sizes] if settings.tta else []
@@ -242,86 +236,3 @@ def make_work(
         plan=plan,
         watershed=watershed,
     )
-
-
-def _watershed(model: inference.Model) -> dict[str, Any] | None:
-    """Reads RUN/instances.json, if there is one."""
-    path = model.folder / INSTANCES
-    if not path.exists():
-        return None
-    need = "interior, foreground, class and settings"
-    content = reading.parse_json(
-        reading.read_bytes(path), str(path), need=need, fix="remove it, or make it anew"
-    )
-    try:
-        count = len(model.classes)
-        inference.Watershed(**content["settings"])
-        chosen = [*content["interior"], *content["foreground"], content["class"]]
-        if not all(type(k) is int and 0 <= k < count for k in chosen):
-            raise ValueError("a class is out of range")
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({' '.join(str(error).split())}): needed {need}; "
-            f"remove it, or make it anew."
-        ) from error
-    return content
-
-
-@functools.cache
-def _palette(count: int) -> np.ndarray:
-    return viz.palette(count)
-
-
-def overlay(
-    work: Work, image: np.ndarray, result: Result, *, max_pixels: int = 2**24
-) -> np.ndarray:
-    """Draws a result on its image, reduced in size beyond `max_pixels`."""
-    model, labels = work.models[0], result.labels
-    step = 1
-    while labels.size > max_pixels * step**2:
-        step += 1
-    if work.detect is None:
-        return inference.Prediction(
-            image=image[::step, ::step],
-            classes=model.classes,
-            palette=model.palette,
-            labels=labels[::step, ::step],
-            multilabel=work.multilabel,
-        ).overlay()
-    assert result.objects is not None
-    found = result.objects.take(np.flatnonzero(result.objects.scores >= 0.5))
-    if step == 1 and len(found) * labels.size <= 2**28:
-        return viz.instances(image, dense(found), classes=model.classes)
-    # Too many masks of the image's size: colors by number, without boxes.
-    shown = np.where(labels > 0, labels % 12 + 1, 0)
-    return viz.overlay(image[::step, ::step], shown[::step, ::step], _palette(13))
-
-
-def dense(found: Objects) -> dict[str, np.ndarray]:
-    """Converts objects to a result of `models.instances`, with masks of full size."""
-    masks = np.zeros((len(found), *found.size), np.float32)
-    for whole, mask, (y, x) in zip(masks, found.masks, found.corners, strict=True):
-        whole[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-    return {
-        "boxes": found.boxes,
-        "scores": found.scores,
-        "classes": found.classes,
-        "masks": masks,
-    }
-
-
-def temperature_of(folder: pathlib.Path) -> float:
-    """Reads the temperature of RUN/calibration.json."""
-    path = folder / "calibration.json"
-    if not path.exists():
-        raise UserError(
-            f"{path} is missing: needed the run's temperature; fit it by segjax "
-            f"calibrate {folder}."
-        )
-    try:
-        value = json.loads(reading.read_bytes(path))["temperature"]
-        return float(value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is damaged: needed a temperature; run segjax calibrate {folder}."
-        ) from error

@@ -45,7 +45,7 @@ def fit_temperature(logits: Array, labels: Array, *, multilabel: bool = False) -
     low, high = np.log(1 / _HIGH), np.log(1 / _LOW)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float(slope(z, jnp.asarray(labels), jnp.float32(np.exp(middle)))) < 0:
+        if float(slope(z, jnp.asarray(labels), jnp.float32(np.exp(middle)))) <= 0:
             low = middle
         else:
             high = middle

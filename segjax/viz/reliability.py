@@ -27,10 +27,10 @@ def reliability(splits: Mapping[str, Mapping[str, Diagram]]) -> bytes:
     Raises:
         ValueError: If matplotlib is not installed.
     """
-    figures = optional.require(
+    module = optional.require(
         "matplotlib.figure", extra="report", purpose="reliability diagrams"
     )
-    figure = figures.Figure(figsize=(4.2 * len(splits), 4.2), layout="constrained")
+    figure = module.Figure(figsize=(4.2 * len(splits), 4.2), layout="constrained")
     for place, (split, diagrams) in enumerate(splits.items(), start=1):
         axes = figure.add_subplot(1, len(splits), place)
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, zorder=0)
