@@ -32,7 +32,7 @@ LAYERS = {
     },
     "inference": {
         *("typing", "files", "ops", "forward", "model_file", "models", "viz"),
-        "compiler",
+        *("compiler", "optional"),
     },
     "export": {
         *("typing", "files", "ops", "forward", "models", "inference", "optional"),

@@ -26,6 +26,8 @@ EXTRAS = {
     "jinja2": "report",
     "skimage": "skeleton",
 }
+SHARED = {"instances": "skimage"}
+"""Extras whose module another extra has too."""
 """Modules of packages that training can do without, and the extra that has each."""
 
 
@@ -56,7 +58,10 @@ def test_extras_have_their_packages_and_the_base_does_not():
         assert needed & names_of(PROJECT["optional-dependencies"][extra])
         assert not needed & names_of(PROJECT["dependencies"])
     (everything,) = PROJECT["optional-dependencies"]["all"]
-    assert everything == f"segjax[{','.join(sorted(set(EXTRAS.values())))}]"
+    assert everything == f"segjax[{','.join(sorted({*EXTRAS.values(), *SHARED}))}]"
+    for extra, module in SHARED.items():
+        needed = names_of(owners[module])
+        assert needed & names_of(PROJECT["optional-dependencies"][extra])
 
 
 def test_every_module_imports_without_the_extras():

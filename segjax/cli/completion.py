@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from segjax.cli import (
+    calibrate,
     evaluate,
     flags,
     import_,
@@ -28,6 +29,7 @@ _FLAGS = {
     "verify": ("run", verify.VerifyOptions, runs.TrustOptions),
     "inspect": ("run", inspect.InspectOptions, runs.TrustOptions),
     "predict": ("run", predict.PredictOptions),
+    "calibrate": ("run", calibrate.CalibrateOptions, runs.TrustOptions),
     "import": ("checkpoint", import_.ImportOptions),
     "data": ("action",),
 }

@@ -19,7 +19,7 @@ from rich.table import Table
 from segjax import data as datasets
 from segjax import inference, optional, viz
 from segjax import train as training
-from segjax.cli import pictures, runs
+from segjax.cli import pictures, runs, tables
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.files import writing
@@ -31,7 +31,6 @@ Columns = Mapping[str, Any]
 
 _COLUMN = {"loss": "loss", "gradient": "gradient_norm"}
 _PRINTED = 10
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,17 +114,10 @@ def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
 def _write_csv(path: pathlib.Path, columns: Columns) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["rank", *map(_cell, columns)])
+    writer.writerow(["rank", *map(tables.cell, columns)])
     for rank, row in enumerate(zip(*columns.values(), strict=True), start=1):
-        writer.writerow([rank, *(_cell(value) for value in row)])
+        writer.writerow([rank, *(tables.cell(value) for value in row)])
     writing.write_bytes(path, text.getvalue().encode())
-
-
-def _cell(value: object) -> object:
-    """Prefixes text that a spreadsheet would execute with a quote, as OWASP advises."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def _draw(run: runs.Run, columns: Columns, stem: pathlib.Path) -> None:

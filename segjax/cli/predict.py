@@ -1,20 +1,34 @@
 """`segjax predict RUN INPUT... --out DIR`."""
 
 import dataclasses
-import glob
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from PIL import Image
-from rich.progress import track
+import jax
 
 import segjax
 from segjax import inference
 from segjax.cli import flags as cli_flags
-from segjax.cli import runs
+from segjax.cli import (
+    predict_files,
+    predict_inputs,
+    predict_loop,
+    predict_run_files,
+    predict_work,
+    runs,
+)
+from segjax.cli.predict_work import Work
 from segjax.errors import UserError
-from segjax.files import limits, writing
+from segjax.files import limits
+
+_NOTES = 5
+
+_USAGE = """\
+usage: segjax predict RUN INPUT... --out DIR [--flag value ...]
+
+INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders or globs.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,54 +36,119 @@ class PredictOptions:
     """Flags of `segjax predict`.
 
     Attributes:
-        out: The folder to write: NAME.png with class ids, NAME_overlay.png to look at.
-            For a detector: NAME.png with numbered objects, NAME.json with their boxes,
-            classes and scores.
+        out: The folder to write: NAME.png with class ids (numbers of objects, for a
+            detector), NAME_color.png and NAME_overlay.png to look at.
+        resume: Skip images whose results are in --out.
+        tile: Predict in tiles of this many pixels, whose memory does not grow with the
+            image; 0 for whole images. TIFF files beyond --max-pixels are then read in
+            windows, and only NAME.tif is written for them (objects, for a detector).
+        overlap: Smallest fraction of a tile that neighbors share.
+        tta: Average predictions over the eight flips and quarter turns.
+        ensemble: Further runs, whose probabilities are averaged with those of RUN.
+        classes: Names of the classes to keep; the others become background.
+        min_area: Regions and objects of fewer pixels are removed.
+        objects: Write the objects of each image, NAME.json (COCO) and NAME.geojson, and
+            of all images, objects.json and objects.csv. Detectors always do. Objects
+            are connected components, or made by the watershed of RUN/instances.json.
+        probabilities: Write NAME_probabilities.npz, float16.
+        uncertainty: Write NAME_uncertainty.npz, float16: entropy, and the disagreement
+            of an ensemble.
+        calibrated: Use the temperatures fitted by `segjax calibrate`.
         trust: Execute the run's experiment.py if the model needs its code. Models made
             of segjax's own parts need none.
         max_pixels: The largest height times width of an image. A network reads it as a
-            whole, and a small file can contain a huge image.
+            whole, unless --tile is given, and a small file can contain a huge image.
     """
 
     out: pathlib.Path
+    resume: bool = False
+    tile: int = 0
+    overlap: float = 0.25
+    tta: bool = False
+    ensemble: tuple[pathlib.Path, ...] = ()
+    classes: tuple[str, ...] = ()
+    min_area: int = 0
+    objects: bool = False
+    probabilities: bool = False
+    uncertainty: bool = False
+    calibrated: bool = False
     trust: bool = False
     max_pixels: int = limits.PREDICT_PIXELS
+
+    def __post_init__(self):
+        for name, least in (("max_pixels", 1), ("tile", 0), ("min_area", 0)):
+            if getattr(self, name) < least:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} must be at least {least}, got {getattr(self, name)}."
+                )
 
 
 def main(args: Sequence[str]) -> None:
     """Segments images of any size; exits with 1 if some failed."""
+    if args and args[0] in ("-h", "--help"):
+        print(_USAGE)
+        cli_flags.read(PredictOptions, ["--help"], prog="segjax predict RUN INPUT...")
+        return
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."
     options: PredictOptions = cli_flags.read(PredictOptions, flags, prog=prog)
-    if options.max_pixels < 1:
-        raise UserError(f"--max-pixels must be at least 1, got {options.max_pixels}.")
-    images = list(dict.fromkeys(_images(names)))
-    model = _load(folder, trust=options.trust)
-    detects = model.description["task"] == "instance"
-    _check_outputs(images, options.out, [".json"] if detects else [])
-    predictions = model.predict_each(images, max_pixels=options.max_pixels)
-    options.out.mkdir(parents=True, exist_ok=True)
-    made = zip(images, predictions, strict=True)
-    failed: list[ValueError] = []
-    for path, prediction in track(made, "Predicting", len(images), transient=True):
-        if isinstance(prediction, ValueError):
-            failed.append(prediction)
-        else:
-            _write(prediction, options.out / f"{path.stem}.png")
-    kind = "detections" if detects else "label maps"
-    print(f"{len(images) - len(failed)} {kind} and overlays: {options.out}")
+    paths = predict_inputs.find_images(names, options.out)
+    models = [_load(x, trust=options.trust) for x in (folder, *options.ensemble)]
+    work = _make_work(models, options)
+    channels = models[0].description["image"]["channels"]
+    suffixes = predict_files.suffixes_of(work)
+    jobs = predict_inputs.make_jobs(paths, options.out, suffixes, channels=channels)
+    failed, notes = predict_loop.predict_all(work, jobs, options)
+    if "json" in "".join(suffixes) and jax.process_index() == 0:
+        predict_files.write_tables(jobs, options.out, channels=channels)
+    kind = "detections" if work.detect is not None else "label maps"
+    print(f"{len(jobs) - len(failed)} {kind} and overlays: {options.out}")
+    _report(failed, notes)
+
+
+def _report(failed: Sequence[ValueError], notes: Sequence[str]) -> None:
+    for note in notes[:_NOTES]:
+        print(f"note: {note}", file=sys.stderr)
+    if len(notes) > _NOTES:
+        print(f"note: and {len(notes) - _NOTES} more such files.", file=sys.stderr)
     for error in failed:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     if failed:
         sys.exit(1)
 
 
-def _write(prediction: inference.Prediction, path: pathlib.Path) -> None:
-    prediction.save(path)
-    overlay = Image.fromarray(prediction.overlay())
-    with writing.atomic(path.with_name(f"{path.stem}_overlay.png")) as temporary:
-        overlay.save(temporary, "PNG")
+def _make_work(models: Sequence[inference.Model], options: PredictOptions) -> Work:
+    names = models[0].classes
+    if unknown := sorted(set(options.classes) - set(names)):
+        raise UserError(
+            f"--classes needs names of {', '.join(names)}, got {', '.join(unknown)}."
+        )
+    detects = models[0].description["task"] == "instance"
+    if detects and (options.probabilities or options.uncertainty):
+        raise UserError(
+            "--probabilities and --uncertainty are of models that label pixels, and "
+            f"{models[0].folder} detects objects. Leave them out."
+        )
+    if any((m.description["task"] == "instance") != detects for m in models):
+        raise UserError("--ensemble needs runs of one task, got detectors and others.")
+    kept = tuple(names.index(name) for name in options.classes)
+    settings = predict_work.Settings(
+        tile=options.tile,
+        overlap=options.overlap,
+        tta=options.tta,
+        kept=kept or None,
+        min_area=options.min_area,
+        objects=options.objects,
+        probabilities=options.probabilities,
+        uncertainty=options.uncertainty,
+    )
+    folders = [model.folder for model in models]
+    values = None
+    if options.calibrated:
+        values = [predict_run_files.temperature_of(folder) for folder in folders]
+    return predict_work.make_work(models, settings, temperatures=values)
 
 
 def _load(folder: pathlib.Path, *, trust: bool) -> inference.Model:
@@ -93,54 +172,3 @@ def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
             "Try segjax predict runs/demo photo.jpg --out predictions."
         )
     return names, flags
-
-
-def _images(names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Yields images in the given order, those of folders and globs sorted by name."""
-    for name in names:
-        path = pathlib.Path(name)
-        if path.is_dir():
-            found = [p for p in sorted(path.iterdir()) if _is_image(p)]
-        elif path.exists():
-            found = [path]
-        else:
-            found = [pathlib.Path(p) for p in sorted(glob.glob(name, recursive=True))]
-            found = [p for p in found if _is_image(p)]
-        if not found:
-            kinds = ", ".join(inference.SUFFIXES)
-            raise UserError(
-                f"{name} holds no image. Give images ({kinds}), folders or globs."
-            )
-        yield from found
-
-
-def _is_image(path: pathlib.Path) -> bool:
-    return path.is_file() and path.suffix.lower() in inference.SUFFIXES
-
-
-def _check_outputs(
-    images: Sequence[pathlib.Path], out: pathlib.Path, others: Sequence[str]
-) -> None:
-    """Raises a ValueError if a result would overwrite an image or another result.
-
-    Args:
-        images: The images; results are named by their stems.
-        out: The folder of the results.
-        others: Suffixes of results beside .png and _overlay.png.
-    """
-    made: dict[str, pathlib.Path] = {}
-    for path in images:
-        # Through links too: what lies there may be the only copy.
-        if out.resolve() in (path.parent.resolve(), path.resolve().parent):
-            raise UserError(
-                f"{path} lies in {out}, where results would be written, perhaps over "
-                f"images. Give --out another folder."
-            )
-        for end in (".png", "_overlay.png", *others):
-            name = f"{path.stem}{end}"
-            other = made.setdefault(name, path)
-            if other != path:
-                raise UserError(
-                    f"{other} and {path} would both be written as {name}. Predict them "
-                    f"into two folders."
-                )

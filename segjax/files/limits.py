@@ -10,6 +10,9 @@ MAX_PIXELS = 2**28
 PREDICT_PIXELS = 2**26
 """Default for images to predict, which a network processes as a whole."""
 
+WINDOWED_PIXELS = 2**36
+"""Height times width of an image that is read in windows."""
+
 MAX_SIDE = 2**20
 """Height or width of an image, since padding enlarges thin strips."""
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import mmap
 import struct
 
 import numpy as np
@@ -13,7 +14,7 @@ from segjax.files import images, limits
 # Errors are reported in our own message; tifffile's log stays available to users.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_ORIENTATION = 274
+ORIENTATION = 274
 _COLOR_PHOTOMETRICS = (
     tifffile.PHOTOMETRIC.RGB,
     tifffile.PHOTOMETRIC.PALETTE,
@@ -70,23 +71,27 @@ def read(
 
 def open_tiff(content: bytes) -> tifffile.TiffFile:
     """Reads the headers, of this file only; raises exceptions of any type."""
-    _check_pages(content)
+    count_pages(content)
     return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
 
 
-def _check_pages(content: bytes) -> None:
-    """Checks the chain of pages: tifffile would follow a cycle for hours."""
+def count_pages(content: bytes | mmap.mmap) -> int:
+    """Counts the pages by their chain; tifffile would follow a cycle for hours.
+
+    Raises:
+        ValueError: If there are too many, as in a cycle.
+    """
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:4] in (b"+\0", b"\0+")
     offset, count, entry = ("Q", "Q", 20) if is_big else ("I", "H", 12)
     (place,) = struct.unpack_from(order + offset, content, 8 if is_big else 4)
-    for _ in range(limits.TIFF_PAGES):
+    for number in range(limits.TIFF_PAGES):
         if not place or place + 8 > len(content):
-            return  # The last page, or truncated, which tifffile reports.
+            return number  # The last page, or truncated, which tifffile reports.
         (tags,) = struct.unpack_from(order + count, content, place)
         place += struct.calcsize(order + count) + entry * tags
         if place + struct.calcsize(order + offset) > len(content):
-            return
+            return number + 1
         (place,) = struct.unpack_from(order + offset, content, place)
     raise UserError(
         f"it has more than {limits.TIFF_PAGES} pages, or its pages form a cycle"
@@ -110,7 +115,7 @@ def check_size(series: tifffile.TiffPageSeries, where: str, max_pixels: int) -> 
 
 def upright(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     """Applies the orientation tag of a file to its image [H, W] or [H, W, K]."""
-    tag = page.tags.get(_ORIENTATION)
+    tag = page.tags.get(ORIENTATION)
     orientation = 1 if tag is None else tag.value
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

@@ -1,5 +1,14 @@
 """Inference with trained models."""
 
+from segjax.inference.calibration import fit_temperature
+from segjax.inference.detection import (
+    DetectFn,
+    ensemble_objects,
+    merge_objects,
+    sliding_window_objects,
+    tiled_objects,
+    tta_objects,
+)
 from segjax.inference.example_scores import (
     has_batch_statistics,
     make_example_losses,
@@ -7,26 +16,81 @@ from segjax.inference.example_scores import (
     ranked,
     score_examples,
 )
+from segjax.inference.members import PlannedFn, model_ensemble
 from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
+from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
 from segjax.inference.predictor import Predictor, labels, make_predictor
-from segjax.inference.reading import SUFFIXES, read_image
+from segjax.inference.reading import (
+    SUFFIXES,
+    Page,
+    image_size,
+    pages_of,
+    read_image,
+)
+from segjax.inference.transforms import (
+    DIHEDRAL,
+    FLIPS,
+    Dihedral,
+    PredictFn,
+    disagreement,
+    ensemble,
+    entropy,
+    temperature,
+    tta,
+)
+from segjax.inference.watershed import Watershed, best_settings, instances
+from segjax.inference.windows import (
+    bands,
+    constant_window,
+    gaussian_window,
+    sliding_window,
+)
 
 __all__ = [
+    "DIHEDRAL",
+    "FLIPS",
     "SCRIPT",
     "SUFFIXES",
+    "DetectFn",
+    "Dihedral",
     "Model",
     "NeedsCodeError",
+    "Objects",
+    "Page",
+    "PlannedFn",
+    "PredictFn",
     "Prediction",
     "Predictor",
+    "Watershed",
+    "bands",
+    "best_settings",
     "confident_objects",
+    "constant_window",
+    "disagreement",
+    "ensemble",
+    "ensemble_objects",
+    "entropy",
+    "fit_temperature",
+    "gaussian_window",
     "has_batch_statistics",
+    "image_size",
+    "instances",
     "labels",
     "load",
     "make_example_losses",
     "make_example_scores",
     "make_predictor",
+    "merge_objects",
+    "model_ensemble",
+    "pages_of",
     "ranked",
     "read_image",
     "score_examples",
+    "sliding_window",
+    "sliding_window_objects",
+    "temperature",
+    "tiled_objects",
+    "tta",
+    "tta_objects",
 ]

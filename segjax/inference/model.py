@@ -14,10 +14,11 @@ from segjax import model_file, ops, viz
 from segjax.errors import UserError
 from segjax.files import limits
 from segjax.forward import Forward
+from segjax.inference.objects import Objects, from_output
 from segjax.inference.prediction import Prediction, confident_objects, instance_map
 from segjax.inference.predictor import NoMemoryError, Output, Predictor, labels
-from segjax.inference.reading import image_size, read_image
-from segjax.typing import PyTree
+from segjax.inference.reading import Page, fit_integers, image_size, read_image
+from segjax.typing import Array, PyTree
 
 ImageOrPath = np.ndarray | str | os.PathLike
 Build = Callable[[pathlib.Path], Any]
@@ -157,6 +158,91 @@ class Model:
             else:
                 yield self._prediction(*found)
 
+    def probabilities(self, images: Array) -> np.ndarray:
+        """The prediction function of this model, for `inference.sliding_window` etc.
+
+        Args:
+            images: [B, H, W, K] of any size, with the channels and the dtype of the
+                training images.
+
+        Returns:
+            float32 [B, H, W, C].
+
+        Raises:
+            ValueError: If the images do not fit, or the model detects objects.
+        """
+        if self.description["task"] == "instance":
+            raise UserError(f"{self.folder} predicts objects: use its `detect`.")
+        return np.stack([np.asarray(x) for x in self._batch(images)])
+
+    def detect(self, images: Array) -> list[Objects]:
+        """The detection function of this model, for `inference.tta_objects` etc.
+
+        Args:
+            images: See `probabilities`.
+
+        Returns:
+            The objects of each image, best first.
+
+        Raises:
+            ValueError: If the images do not fit, or the model does not detect objects.
+        """
+        if self.description["task"] != "instance":
+            raise UserError(
+                f"{self.folder} predicts probabilities: use its `probabilities`."
+            )
+        return [from_output(x) for x in self._batch(images) if isinstance(x, dict)]
+
+    def read(
+        self,
+        path: str | os.PathLike,
+        *,
+        page: Page = None,
+        max_pixels: int = limits.PREDICT_PIXELS,
+    ) -> tuple[np.ndarray, str]:
+        """Reads an image file for this model.
+
+        Args:
+            path: See `inference.read_image`.
+            page: Of a file with several images; see `inference.pages_of`.
+            max_pixels: Maximum height times width.
+
+        Returns:
+            (image [H, W, K], a note). If the model's preprocessing scales integers by
+            their range, images of 8 and 16 bits are converted to the model's dtype,
+            and the note says so; else it is "".
+
+        Raises:
+            ValueError: If the file cannot be read, or does not fit the model.
+        """
+        channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
+        path, note = pathlib.Path(path), ""
+        pixels = read_image(path, channels=channels, max_pixels=max_pixels, page=page)
+        if isinstance(self.forward.preprocess, ops.UnitRange | ops.Normalize):
+            pixels, note = fit_integers(
+                pixels, channels=channels, dtype=dtype, where=str(path)
+            )
+        return self._pixels(pixels, max_pixels, where=str(path)), note
+
+    def plan(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Fixes the padded sizes of images of these (height, width).
+
+        Their predictions then do not depend on which other images are predicted, nor on
+        their order.
+        """
+        self._predictor.plan(sizes)
+
+    def _batch(self, images: Array) -> Sequence[Output]:
+        pixels = np.asarray(images)
+        if pixels.ndim != 4 or not len(pixels):
+            raise UserError(
+                f"{self.folder} needs images [B, H, W, K], got {list(pixels.shape)}. "
+                f"Pass one image as image[None]."
+            )
+        for image in pixels:
+            self._pixels(image, limits.MAX_PIXELS)
+        return self._predictor.batch(pixels)
+
     def experiment(self) -> Any:
         """Builds the run's `train.Experiment` with its saved flags.
 
@@ -175,10 +261,11 @@ class Model:
         height, width = self._pixels(image, max_pixels).shape[:2]
         return height, width
 
-    def _pixels(self, image: ImageOrPath, max_pixels: int) -> np.ndarray:
+    def _pixels(
+        self, image: ImageOrPath, max_pixels: int, where: str = "the array"
+    ) -> np.ndarray:
         """Reads [H, W, K]; ValueError if channels or dtype are not the model's."""
         channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
-        where = "the array"
         if isinstance(image, str | os.PathLike):
             where, path = str(image), pathlib.Path(image)
             pixels = read_image(path, channels=channels, max_pixels=max_pixels)

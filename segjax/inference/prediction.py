@@ -60,8 +60,9 @@ class Prediction:
     def save(self, path: str | os.PathLike) -> None:
         """Saves `labels` as a PNG, and objects also as a JSON file.
 
-        Pixels have the values of `labels`; class ids are displayed in the classes'
-        colors. NAME.json lists all objects, including those with low scores.
+        Pixels have the values of `labels`, in 8 or 16 bits without a palette, which
+        other libraries would read as colors. NAME.json lists all objects, including
+        those with low scores.
 
         Args:
             path: NAME.png. Each file is written atomically.
@@ -79,11 +80,6 @@ class Prediction:
         if self.objects is not None:
             text = json.dumps({"objects": self._rows(self.objects)}, indent=2)
             writing.write_bytes(path.with_suffix(".json"), f"{text}\n".encode())
-        elif self.labels.dtype == np.uint8:
-            table = np.zeros((256, 3), np.uint8)
-            table[: len(self.palette)] = self.palette
-            table[-1] = 255
-            picture.putpalette(table.tobytes())
         with writing.atomic(path) as temporary:
             picture.save(temporary, "PNG")
 

@@ -89,6 +89,7 @@ class Predictor:
         self._variables = jax.device_put(variables)
         self._sizes: list[Size] = []  # The compiled sizes, in order.
         self._largest = (0, 0)
+        self._fixed: dict[Size, Size] = {}  # By the size of the image; see `plan`.
 
         @functools.partial(jax.jit, compiler_options=compiler_options())
         def program(variables: PyTree, image: Array, size: Array) -> Any:
@@ -115,6 +116,21 @@ class Predictor:
             from `models.instances`.
         """
         return self._run([image], self._size_for(image.shape[:2]), rows=1)[0]
+
+    def batch(self, images: np.ndarray) -> Sequence[Output]:
+        """Predicts images of one size, [B, H, W, K] as stored, in one call."""
+        return self._run(
+            list(images), self._size_for(images.shape[1:3]), rows=len(images)
+        )
+
+    def plan(self, sizes: Sequence[Size]) -> None:
+        """Fixes the padded sizes of images of these sizes, for `batch` and calls.
+
+        Results then do not depend on which of the images are predicted, nor on their
+        order.
+        """
+        distinct = sorted(set(sizes))
+        self._fixed = dict(zip(distinct, self._plan(distinct), strict=True))
 
     def many(
         self,
@@ -185,6 +201,8 @@ class Predictor:
 
     def _size_for(self, size: Sequence[int]) -> Size:
         """Chooses the padded size of a single image; see the class."""
+        if (size[0], size[1]) in self._fixed:
+            return self._fixed[size[0], size[1]]
         exact = _rounded(size, self._multiple)
         self._largest = _union(self._largest, exact)
         if exact in self._sizes:
@@ -209,7 +227,7 @@ class Predictor:
     def _run(self, images: Sequence[np.ndarray], size: Size, *, rows: int):
         """Computes the outputs of up to `rows` images that fit into `size`."""
         padded = [*images, *[images[0]] * (rows - len(images))]
-        batch = np.stack([_reflect(x, self._margin, size) for x in padded])
+        batch = np.stack([reflect(x, self._margin, size) for x in padded])
         sizes = np.array([x.shape[:2] for x in padded], np.int32)
         try:
             outputs = self._program(self._variables, batch, sizes)
@@ -254,7 +272,7 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _reflect(image: np.ndarray, margin: int, size: Size) -> np.ndarray:
+def reflect(image: np.ndarray, margin: int, size: Size) -> np.ndarray:
     """Pads [H, W, K] to [size + 2 * margin], the image `margin` from the top left."""
     pads = [(margin, margin + size[i] - image.shape[i]) for i in (0, 1)]
     # `reflect` needs at least two pixels; a single one is repeated.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,12 +15,16 @@ from segjax.metrics.rows import WRONG
 from segjax.ops import checks
 from segjax.typing import Batch, Logits, Metric, MetricFn
 
+Separate = Callable[[np.ndarray], np.ndarray]
 ObjectMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, Batch], Metric]
 """`(predicted ids, truth ids, valid, batch) -> Metric` on the host."""
 
 
 def objects(
-    *object_metrics: ObjectMetric, foreground: int = 1, connectivity: int = 1
+    *object_metrics: ObjectMetric,
+    foreground: int = 1,
+    connectivity: int = 1,
+    separate: Separate | None = None,
 ) -> MetricFn:
     """Builds metrics of the connected components of a class and the batch's instances.
 
@@ -30,6 +35,9 @@ def objects(
             `AggregatedJaccard.from_batch` and `rand_scores`.
         foreground: The class whose connected components are objects.
         connectivity: 1 for neighbors that share a side, 2 for corners as well.
+        separate: Makes the predicted objects instead of connected components, such as
+            a watershed (`inference.instances`): `probabilities float32 [H, W, C] of
+            an image -> ids [H, W]`. `foreground` and `connectivity` then do not matter.
 
     Returns:
         `(logits, batch) -> OnHost`; the batch has `instances` int [B, H, W], 0 for
@@ -49,7 +57,12 @@ def objects(
         return np.where(valid, ids, 0)
 
     return _objects(
-        object_metrics, truth, ids_of, foreground=foreground, connectivity=connectivity
+        object_metrics,
+        truth,
+        ids_of,
+        foreground=foreground,
+        connectivity=connectivity,
+        separate=separate,
     )
 
 
@@ -76,7 +89,13 @@ def regions(
 
 
 def _objects(
-    object_metrics, truth, ids_of, *, foreground: int, connectivity: int
+    object_metrics,
+    truth,
+    ids_of,
+    *,
+    foreground: int,
+    connectivity: int,
+    separate: Separate | None = None,
 ) -> MetricFn:
     if not object_metrics:
         raise UserError(
@@ -88,8 +107,13 @@ def _objects(
         check_one_size(logits, batch["valid"])
         truth(batch)
         valid = checks.as_mask("valid", batch["valid"])
+        predicted = (
+            jnp.argmax(logits, axis=-1) == foreground
+            if separate is None
+            else jax.nn.softmax(logits.astype(jnp.float32))
+        )
         return {
-            "predicted": jnp.argmax(logits, axis=-1) == foreground,
+            "predicted": predicted,
             WRONG: wrong_pixels(logits, None, valid),
         }
 
@@ -99,8 +123,15 @@ def _objects(
         rows: dict[str, Any] = {k: np.asarray(v)[kept] for k, v in batch.items()}
         rows[WRONG] = {k: np.asarray(v)[kept] for k, v in arrays[WRONG].items()}
         valid = np.asarray(checks.as_mask("valid", rows["valid"]))
-        predicted = np.asarray(arrays["predicted"])[kept] & valid
-        predicted = connected_components(predicted, connectivity=connectivity)
+        predicted = np.asarray(arrays["predicted"])[kept]
+        if separate is None:
+            predicted = connected_components(
+                predicted & valid, connectivity=connectivity
+            )
+        elif len(predicted):
+            predicted = np.stack([separate(probs) for probs in predicted]) * valid
+        else:
+            predicted = np.zeros(valid.shape, np.int32)
         ids = ids_of(np.asarray(truth(batch))[kept], valid)
         made = tuple(f(predicted, ids, valid, rows) for f in object_metrics)
         return Combined(made, ("",) * len(made))

@@ -12,6 +12,7 @@ from segjax.viz.instances import instance_triptych, instances, outlines
 from segjax.viz.legend import legend
 from segjax.viz.overlay import errors, label_to_rgb, overlay
 from segjax.viz.palette import palette
+from segjax.viz.reliability import reliability
 from segjax.viz.report import read_records, write_report
 from segjax.viz.rgb import to_rgb
 from segjax.viz.seeds import seed_curves
@@ -33,6 +34,7 @@ __all__ = [
     "palette",
     "panels",
     "read_records",
+    "reliability",
     "seed_curves",
     "to_rgb",
     "triptych",

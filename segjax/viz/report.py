@@ -104,6 +104,7 @@ def _render(run_dir: Path) -> str:
         rows=_rows(metrics),
         curves=curves(records, monitor=monitor),
         samples=[(p.stem, _data_uri(p)) for p in samples[-MAX_SAMPLES:]],
+        calibration=_picture(run_dir / "calibration.png"),
         num_samples=len(samples),
         manifest=manifest,
     )
@@ -202,6 +203,10 @@ def _duration(seconds: Any) -> str | None:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _picture(path: Path) -> str | None:
+    return _data_uri(path) if path.is_file() else None
 
 
 def _data_uri(path: Path) -> str:

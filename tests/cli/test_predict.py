@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 import segjax as package
-from segjax import model_file, models
+from segjax import model_file, models, viz
 from segjax.forward import Forward
 from segjax.run_folder import manifest
 from tests.cli.conftest import expect_one_error_line
@@ -57,7 +57,7 @@ def cnn(tmp_path):
 
 
 def save_images(folder, sizes, dtype=np.uint8):
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i, size in enumerate(sizes):
         pixels = rng.integers(0, 256, size).astype(dtype)
@@ -71,16 +71,19 @@ def test_images_folders_and_globs(segjax, cnn, tmp_path):
     got = segjax("predict", cnn, images / "0.png", images / "[1-2].png", "--out", out)
     assert got.code == 0, got.err
     assert "3 label maps and overlays" in got.out
-    names = [f"{i}{end}.png" for i in range(3) for end in ("", "_overlay")]
-    assert sorted(p.name for p in out.iterdir()) == sorted(names)
+    names = [f"{i}{end}.png" for i in range(3) for end in ("", "_color", "_overlay")]
+    assert sorted(p.name for p in out.iterdir()) == [".predict.json", *names]
     for i in range(3):
         prediction = package.load(cnn).predict(images / f"{i}.png")
-        label = np.asarray(Image.open(out / f"{i}.png"))
-        np.testing.assert_array_equal(label, prediction.labels)
+        with Image.open(out / f"{i}.png") as label:
+            assert label.mode == "L"  # OpenCV reads a palette as colors.
+            np.testing.assert_array_equal(label, prediction.labels)
+        color = np.asarray(Image.open(out / f"{i}_color.png"))
+        np.testing.assert_array_equal(color, viz.palette(3)[prediction.labels])
         overlay = np.asarray(Image.open(out / f"{i}_overlay.png"))
         np.testing.assert_array_equal(overlay, prediction.overlay())
     assert segjax("predict", cnn, images, "--out", out).code == 0
-    assert len(list(out.iterdir())) == 8
+    assert len(list(out.iterdir())) == 13
 
 
 def test_a_custom_model_needs_trust(segjax, tmp_path):
@@ -108,14 +111,13 @@ def test_messages(segjax, cnn, tmp_path):
     bad.write_bytes(b"no picture")
     got = segjax("predict", cnn, bad, "--out", out)
     expect_one_error_line(got, bad, "cannot identify", code=1)
-    deep = save_images(tmp_path / "deep", [(16, 16)], np.uint16) / "0.png"
-    got = segjax("predict", cnn, deep, "--out", out)
-    expect_one_error_line(got, deep, "[H, W, 3] of dtype uint8", "uint16", code=1)
-    got = segjax("predict", tmp_path, deep, "--out", out)
+    real = tmp_path / "real.npy"
+    np.save(real, np.zeros((16, 16, 3), np.float32))
+    got = segjax("predict", cnn, real, "--out", out)
+    expect_one_error_line(got, real, "[H, W, 3] of dtype uint8", "float32", code=1)
+    got = segjax("predict", tmp_path, real, "--out", out)
     expect_one_error_line(got, tmp_path, "model.json is missing")
     twin = save_images(tmp_path / "twin", [(16, 16, 3)])
-    got = segjax("predict", cnn, deep, twin, "--out", out)
-    expect_one_error_line(got, "would both be written as 0.png")
     (cnn / "model.json").write_text("{")
     got = segjax("predict", cnn, twin, "--out", out)
     expect_one_error_line(got, cnn / "model.json", "damaged")
@@ -136,8 +138,9 @@ def test_a_bad_image_is_skipped_and_listed(segjax, cnn, tmp_path):
     assert f"{tmp_path / 'pipe.png'} is a pipe" in errors[0]
     assert f"{images / '1.png'} is broken" in errors[1]
     assert f"[4, 4, 2] of dtype uint16 from {images / '3.npy'}" in errors[2]
-    names = [f"{i}{end}.png" for i in (0, 2, 4) for end in ("", "_overlay")]
-    assert sorted(p.name for p in out.iterdir()) == names
+    ends = ("", "_color", "_overlay")
+    names = [f"{i}{end}.png" for i in (0, 2, 4) for end in ends]
+    assert sorted(p.name for p in out.iterdir()) == [".predict.json", *names]
 
 
 def test_images_are_never_overwritten(segjax, cnn, tmp_path):
@@ -154,17 +157,35 @@ def test_images_are_never_overwritten(segjax, cnn, tmp_path):
     assert [p.name for p in images.iterdir()] == ["0.png"]
 
 
-def test_names_that_collide_are_refused_before_anything_is_written(
-    segjax, cnn, tmp_path
-):
+def results(out):
+    """Names of the results without their endings."""
+    found = (p.relative_to(out).as_posix() for p in out.rglob("*_overlay.png"))
+    return sorted(name.removesuffix("_overlay.png") for name in found)
+
+
+def test_names_that_collide_keep_their_folders(segjax, cnn, tmp_path):
+    for folder in ("a", "b", "b/c"):
+        save_images(tmp_path / "in" / folder, [(9, 12, 3)] * 2)
+    (tmp_path / "in/b/1.png").rename(tmp_path / "in/b/other.png")
+    (tmp_path / "in/b/c/1.png").rename(tmp_path / "in/b/c/0.jpg")
+    got = segjax("predict", cnn, tmp_path / "in", "--out", tmp_path / "out")
+    assert got.code == 0, got.err
+    names = ["1", "a/0", "b/0", "b/c/0.jpg", "b/c/0.png", "other"]
+    assert results(tmp_path / "out") == names
+    got = segjax("predict", cnn, *[tmp_path / "in/a/1.png"] * 2, "--out", tmp_path)
+    assert got.code == 0
+    assert "1 label maps" in got.out
+    # Results in folders must not lie beside images either.
+    got = segjax("predict", cnn, tmp_path / "in", "--out", tmp_path / "in")
+    expect_one_error_line(got, "another folder")
+
+
+def test_a_result_that_would_replace_anothers_picture(segjax, cnn, tmp_path):
     images = save_images(tmp_path / "images", [(9, 12, 3)] * 2)
     (images / "0.png").rename(images / "1_overlay.png")
     got = segjax("predict", cnn, images, "--out", tmp_path / "out")
-    expect_one_error_line(got, "would both be written as 1_overlay.png")
-    assert not (tmp_path / "out").exists()
-    got = segjax("predict", cnn, images / "1.png", images / "1.png", "--out", tmp_path)
-    assert got.code == 0
-    assert "1 label maps" in got.out
+    assert got.code == 0, got.err
+    assert results(tmp_path / "out") == ["1.png", "1_overlay.png"]
 
 
 def test_results_are_written_atomically(segjax, cnn, tmp_path, monkeypatch):

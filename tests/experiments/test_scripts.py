@@ -68,6 +68,7 @@ CASES = [
     *[pytest.param(f"digits_{name}", None, {}) for name in OF_DIGITS],
     pytest.param("digits_mislabeled", None, {"scenes": 16}),
     pytest.param("dsb2018_unet", nuclei, {"size": 32}),
+    pytest.param("dsb2018_unet_instances", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32, "teacher": False}),
     pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 32, "small": True}),

@@ -1,0 +1,127 @@
+"""Scores U-Nets with a watershed on the nuclei of DSB2018, beside Otsu's threshold.
+
+    python experiments/dsb2018_instances_table.py RUN... --source DIR
+
+RUNs are seeds of dsb2018_unet_instances.py. The settings of the watershed are chosen on
+validation for each row of the table, and written to the first run's instances.json for
+its own row. `--limit` scores a few images only, to try the command.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import segjax
+from segjax import data, inference, metrics, train
+
+GRID = [
+    inference.Watershed(
+        seed_threshold=seed, foreground_threshold=foreground, min_area=area
+    )
+    for seed, foreground, area in itertools.product(
+        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (0.3, 0.4, 0.5, 0.6), (0, 12, 24)
+    )
+]
+SCORE = "dsb2018_score@0.50"
+
+
+def main() -> None:
+    """Prints the table and writes RUN/instances.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path)
+    parser.add_argument("--source", type=pathlib.Path, required=True)
+    parser.add_argument("--limit", type=int)
+    given = parser.parse_args()
+    nuclei = data.dsb2018(given.source)
+    sets = {
+        split: [nuclei.splits[split][i] for i in range(len(nuclei.splits[split]))]
+        for split in ("validation", "test")
+    }
+    sets = {split: examples[: given.limit] for split, examples in sets.items()}
+    table = Table("prediction", "seed", "foreground", "min area", "validation", "test")
+    otsu = {
+        s: matching([otsu_components(e["image"]) for e in x], x)
+        for s, x in sets.items()
+    }
+    table.add_row("Otsu + components", "", "", "", *(f"{v:.3f}" for v in otsu.values()))
+    models = [segjax.load(run) for run in given.runs]
+    for name, predict in rows(models):
+        maps = {
+            s: [maps_of(predict, e["image"]) for e in track(x, name)]
+            for s, x in sets.items()
+        }
+        best, score = inference.best_settings(
+            maps["validation"],
+            lambda ids: matching(ids, sets["validation"]),
+            GRID,
+        )
+        found = [inference.instances(*pair, best) for pair in maps["test"]]
+        values = (best.seed_threshold, best.foreground_threshold, best.min_area)
+        test = matching(found, sets["test"])
+        table.add_row(name, *map(str, values), f"{score:.3f}", f"{test:.3f}")
+        if name == "U-Net":
+            write_settings(given.runs[0], best)
+    Console().print(table)
+
+
+def rows(models: Sequence[inference.Model]):
+    """Yields the name and the prediction function of each row."""
+    one, every = models[0].probabilities, inference.model_ensemble(models)
+    yield "U-Net", one
+    yield "U-Net, TTA", inference.tta(one)
+    if len(models) > 1:
+        yield f"{len(models)} seeds", every
+        yield f"{len(models)} seeds, TTA", inference.tta(every)
+
+
+def maps_of(
+    predict: inference.PredictFn, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interior and foreground [H, W] of an image."""
+    probs = np.asarray(predict(image[None]))[0]
+    return probs[..., 1], probs[..., 1] + probs[..., 2]
+
+
+def matching(ids: Sequence[np.ndarray], examples: Sequence) -> float:
+    """TP / (TP + FP + FN) over all nuclei, at an IoU of 0.5."""
+    merged = None
+    for number, (found, example) in enumerate(zip(ids, examples, strict=True)):
+        truth = np.asarray(example["instances"])
+        row = {"index": np.array([number]), "weight": np.ones(1, np.float32)}
+        made = metrics.Matching.from_batch(
+            found[None], truth[None], np.ones((1, *truth.shape), bool), row
+        )
+        merged = made if merged is None else merged.merge(made)
+    return merged.compute()[SCORE]
+
+
+def otsu_components(image: np.ndarray) -> np.ndarray:
+    """Connected components above Otsu's threshold."""
+    from skimage.filters import threshold_otsu
+
+    gray = image.mean(axis=-1)
+    return metrics.connected_components((gray > threshold_otsu(gray))[None])[0]
+
+
+def write_settings(run: pathlib.Path, settings: inference.Watershed) -> None:
+    """Writes what `segjax predict --objects` reads."""
+    train.write_json(
+        run / "instances.json",
+        {
+            "interior": [1],
+            "foreground": [1, 2],
+            "class": 1,
+            "settings": dataclasses.asdict(settings),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
