@@ -36,7 +36,7 @@ LAYERS = {
     },
     "export": {
         *("typing", "files", "ops", "forward", "models", "inference", "optional"),
-        "__version__",
+        *("compiler", "__version__"),
     },
     "serve": {"files", "ops", "viz", "inference", "export", "optional"},
     "interop": {"typing", "ops", "files", "optional"},

