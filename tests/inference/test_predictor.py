@@ -1,11 +1,14 @@
 """Prediction of images of any size, with few compiled programs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from segjax import inference, models, ops
+from segjax.compiler import compiler_options
 from segjax.forward import make_forward
 
 
@@ -46,7 +49,7 @@ def test_bit_for_bit_where_nothing_is_padded(preprocess):
     forward = make_forward(model, preprocess=preprocess)
     image = image_of(32, 64)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def whole(variables, batch):
         return jax.nn.softmax(forward(variables, batch)[0])
 
