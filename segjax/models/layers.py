@@ -133,8 +133,8 @@ class BatchNorm(nn.Module):
         """[B, H, W, C] -> [B, H, W, C]."""
         shape, epsilon, momentum = (x.shape[-1],), self.epsilon, 0.9
         scale, bias = _scale_and_bias(self, x.shape[-1])
-        means = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        variances = self.variable("batch_stats", "var", jnp.ones, shape)
+        means = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        variances = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
             factor = jax.lax.rsqrt(variances.value + epsilon) * scale
             mean, factor, bias = (
@@ -153,8 +153,8 @@ class BatchNorm(nn.Module):
 
 def _scale_and_bias(module: nn.Module, channels: int) -> tuple[Array, Array]:
     return (
-        module.param("scale", nn.initializers.ones, (channels,)),
-        module.param("bias", nn.initializers.zeros, (channels,)),
+        module.param("scale", nn.initializers.ones, (channels,), jnp.float32),
+        module.param("bias", nn.initializers.zeros, (channels,), jnp.float32),
     )
 
 
@@ -194,12 +194,14 @@ class Conv(nn.Module):
         """[B, H, W, I] -> [B, H, W, features] in the dtype of `x`."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = kernel.astype(x.dtype)
         convolve = ops.conv_same if self.padding == "SAME" else ops.conv_valid
         x = convolve(x, kernel)
         if not self.use_bias:
             return x
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        zeros = nn.initializers.zeros
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
         return ops.add_bias(x, bias)
 
 

@@ -48,7 +48,7 @@ def normalize_batch(
     """Normalizes each channel by its mean and variance over all images and pixels.
 
     Args:
-        x: [B, H, W, C], of any float dtype; computed in float32.
+        x: [B, H, W, C], of any float dtype; computed in float32 or float64.
         scale: [C], multiplied with the normalized channels.
         bias: [C], added.
         mask: Broadcastable to [B, H, W, 1]; True where a pixel is included in mean and
@@ -80,7 +80,7 @@ def normalize_groups(
     """Normalizes groups of channels by their mean and variance in each image.
 
     Args:
-        x: [B, H, W, C], of any float dtype; computed in float32.
+        x: [B, H, W, C], of any float dtype; computed in float32 or float64.
         scale: [C], multiplied with the normalized channels.
         bias: [C], added.
         groups: Number of groups of consecutive channels; divides C.
@@ -102,7 +102,8 @@ def _floats(x, mask, scale, bias):
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*x.shape[:3], 1))
     scale, bias = (jnp.asarray(p)[None] for p in (scale, bias))
-    return jnp.asarray(x, jnp.float32), mask, scale, bias
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.asarray(x, dtype), mask, scale, bias
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -203,7 +204,7 @@ class _Average:
         else:
             weights = rows.split(jnp.broadcast_to(mask, shape))
             sums = rows.sum(jnp.where(weights, values, 0))
-            counts = jnp.sum(mask, axis=(1, 2), dtype=jnp.float32)
+            counts = jnp.sum(mask, axis=(1, 2), dtype=sums.dtype)
         counts = jnp.broadcast_to(counts, (shape[0], 1))
         if self.groups:
             grouped = sums.reshape(shape[0], self.groups, -1)
@@ -215,7 +216,7 @@ class _Average:
             sums, counts = (jnp.sum(v, axis=0, keepdims=True) for v in (sums, counts))
         if self.axis_name:
             sums, counts = jax.lax.psum((sums, counts), self.axis_name)
-        return sums / jnp.maximum(counts.astype(jnp.float32), 1)
+        return sums / jnp.maximum(counts.astype(sums.dtype), 1)
 
 
 def _power_of_2(limit: int) -> int:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from segjax import multihost
+from segjax.compiler import compiler_options
 from segjax.errors import as_user_error
 from segjax.run_folder import manifest
 from segjax.run_folder.lock import locked
@@ -427,7 +428,7 @@ class _Loop:
         lowered = self.step.update.lower(groups, batch)
         for recorder in self.recorders:
             recorder.digests.program(lowered)
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=compiler_options())
         trim_memory()
         return compiled
 

@@ -19,7 +19,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from segjax import multihost
-from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.run_folder import manifest
 from segjax.run_folder.resume import check_log, check_not_trained
@@ -100,7 +99,6 @@ def single_seed(step: Update, *, mesh: Mesh) -> SeedStep:
         donate_argnums=0,
         in_shardings=(everywhere, sharding.split_over(mesh)),
         out_shardings=everywhere,
-        compiler_options=compiler_options(),
     )
     return SeedStep(update=compiled, mesh=mesh, rows=None, batch_is_split=True)
 
@@ -122,8 +120,7 @@ def unrolled(step: Update, *, mesh: Mesh) -> SeedStep:
             done = [step(s, b) for s, b in zip(states, batches, strict=True)]
             return tuple(s for s, _ in done), [metrics for _, metrics in done]
 
-        update = jax.jit(many, donate_argnums=0, compiler_options=compiler_options())
-        return SeedStep(update=update, mesh=mesh, rows=None)
+        return SeedStep(update=jax.jit(many, donate_argnums=0), mesh=mesh, rows=None)
 
     def one(state: PyTree, batch: PyTree):
         first = jax.tree.map(lambda x: x[0], (state, batch))
@@ -198,12 +195,7 @@ def _split(step_of_group: Callable, mesh: Mesh, *, rows: int) -> SeedStep:
         return states, apart
 
     shardings = NamedSharding(mesh, spec), NamedSharding(mesh, PartitionSpec())
-    step = jax.jit(
-        many,
-        donate_argnums=0,
-        out_shardings=shardings,
-        compiler_options=compiler_options(),
-    )
+    step = jax.jit(many, donate_argnums=0, out_shardings=shardings)
     return SeedStep(update=step, mesh=mesh, rows=rows)
 
 

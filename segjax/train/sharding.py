@@ -74,7 +74,8 @@ def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
         mesh: All devices unless given.
 
     Returns:
-        The compiled step. The state passed to it is donated.
+        The compiled step. The state passed to it is donated. Inside another `jit`, call
+        `step` itself: this form has `compiler_options`, which JAX refuses there.
     """
     mesh = make_mesh() if mesh is None else mesh
     return jax.jit(

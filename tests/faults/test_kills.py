@@ -145,7 +145,7 @@ def bits(array):
 
 
 def predictions(run, folder):
-    """The bytes of every label map and overlay that the command writes."""
+    """The bytes of every picture that the command writes, three for each image."""
     out = folder / f"{run.name}-predictions"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEGJAX_DATA_DIR", str(folder / "prepared"))
@@ -153,8 +153,8 @@ def predictions(run, folder):
         with pytest.raises(SystemExit) as exit_:
             cli.main(["predict", str(run), images, "--out", str(out)])
     assert not exit_.value.code
-    written = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert len(written) == 80
+    written = {p.name: p.read_bytes() for p in out.glob("*.png")}
+    assert len(written) == 120
     return written
 
 
