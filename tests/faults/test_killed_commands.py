@@ -120,7 +120,7 @@ def test_predict_is_killed(place, tmp_path, tally):
     def finish(first):
         if first:
             whole.update(contents(out))
-            assert len(whole) == 2 * len(inputs[0]) + 1
+            assert len(whole) == 3 * len(inputs[0]) + 2  # Pictures, settings, log.
         assert contents(out) == whole
         put_back()
 
