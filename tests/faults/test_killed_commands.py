@@ -120,7 +120,7 @@ def test_predict_is_killed(place, tmp_path, tally):
     def finish(first):
         if first:
             whole.update(contents(out))
-            assert len(whole) == 3 * len(inputs[0]) + 2  # Pictures, settings, log.
+            assert len(whole) == 3 * len(inputs[0]) + 2  # Settings, notes.txt.
         assert contents(out) == whole
         put_back()
 
