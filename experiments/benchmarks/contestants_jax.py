@@ -58,7 +58,8 @@ def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
         )
     objective = losses.semantic(ce=(1.0, losses.cross_entropy))
     step = train.make_train_step(train.make_forward(model), objective, optimizer)
-    return _jax_training(train.jit_step(step, mesh), state, (batch,))
+    compiled = train.jit_step(step, mesh)
+    return _jax_training(compiled, state, (batch,), compiler_options())
 
 
 def plain_run(task: Any) -> tuple[Run, dict[str, Any]]:
@@ -89,8 +90,8 @@ def plain_run(task: Any) -> tuple[Run, dict[str, Any]]:
     return _jax_training(step, state, (image, label))
 
 
-def _jax_training(step, state, arguments) -> tuple[Run, dict[str, Any]]:
-    compiled, facts = _compile(step, state, *arguments)
+def _jax_training(step, state, arguments, options=None) -> tuple[Run, dict[str, Any]]:
+    compiled, facts = _compile(step, state, *arguments, options=options)
     kept = [state]
 
     def run(steps: int) -> None:
@@ -115,9 +116,9 @@ def _jax_inference(model, variables, image, **options) -> tuple[Run, dict[str, A
     return run, facts
 
 
-def _compile(function, *arguments) -> tuple[Any, dict[str, Any]]:
+def _compile(function, *arguments, options=None) -> tuple[Any, dict[str, Any]]:
     start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = function.lower(*arguments).compile(compiler_options=options)
     seconds = time.perf_counter() - start
     flops = (compiled.cost_analysis() or {}).get("flops")
     return compiled, {"compile_seconds": seconds, "flops": flops}

@@ -186,7 +186,7 @@ def _repeated(compiled: Callable, *arguments: Any) -> Run:
 
 def _compile(function: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
     start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = function.lower(*arguments).compile(compiler_options=compiler_options())
     return compiled, {"compile_seconds": time.perf_counter() - start}
 
 

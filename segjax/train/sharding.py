@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.typing import Batch, PyTree
 
@@ -74,8 +73,9 @@ def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
         mesh: All devices unless given.
 
     Returns:
-        The compiled step. The state passed to it is donated. Inside another `jit`, call
-        `step` itself: this form has `compiler_options`, which JAX refuses there.
+        The compiled step. The state passed to it is donated. Your own loop is as fast
+        as segjax's on a CPU with `lower(state, batch).compile(compiler_options=
+        segjax.compiler.compiler_options())`.
     """
     mesh = make_mesh() if mesh is None else mesh
     return jax.jit(
@@ -83,7 +83,6 @@ def jit_step(step: Callable, mesh: Mesh | None = None) -> Callable:
         donate_argnums=0,
         in_shardings=(replicated(mesh), split_over(mesh)),
         out_shardings=replicated(mesh),
-        compiler_options=compiler_options(),
     )
 
 
