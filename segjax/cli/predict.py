@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import jax
 
-import segjax
 from segjax import inference
 from segjax.cli import flags as cli_flags
 from segjax.cli import (
@@ -95,7 +94,9 @@ def main(args: Sequence[str]) -> None:
     prog = f"segjax predict {folder} ..."
     options: PredictOptions = cli_flags.read(PredictOptions, flags, prog=prog)
     paths = predict_inputs.find_images(names, options.out)
-    models = [_load(x, trust=options.trust) for x in (folder, *options.ensemble)]
+    models = [
+        runs.load_model(x, trust=options.trust) for x in (folder, *options.ensemble)
+    ]
     work = _make_work(models, options)
     channels = models[0].description["image"]["channels"]
     suffixes = predict_files.suffixes_of(work)
@@ -149,17 +150,6 @@ def _make_work(models: Sequence[inference.Model], options: PredictOptions) -> Wo
     if options.calibrated:
         values = [predict_run_files.temperature_of(folder) for folder in folders]
     return predict_work.make_work(models, settings, temperatures=values)
-
-
-def _load(folder: pathlib.Path, *, trust: bool) -> inference.Model:
-    try:
-        return segjax.load(folder)
-    except inference.NeedsCodeError:
-        if not trust:
-            raise
-    script = folder / inference.SCRIPT
-    print(f"note: executing {script}, whose code the model needs.", file=sys.stderr)
-    return segjax.load(folder, trust=True)
 
 
 def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:
