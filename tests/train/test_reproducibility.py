@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from segjax import data, losses, models, ops, train
+from segjax.compiler import compiler_options
 from segjax.train import experiment as experiment_parts
 from segjax.train import reproducibility, sharding
 from tests.scenes import Around, dataset, experiment
@@ -78,6 +79,8 @@ def test_digests_equal_those_computed_independently(trained, mirrored):
     assert reproducibility.state_digest(state) == found["initialization"]
     step = sharding.jit_step(experiment_parts.build_step(mirrored))
     start = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+    program = step.lower(start, batches[0])
+    step = program.compile(compiler_options=compiler_options())
     after, scalars = step(jax.tree.map(jnp.copy, start), batches[0])
     assert float(scalars["loss"]) == found["arithmetic"][0]["loss"]
     stored = f"{int(ops.digest(after.params)):08x}"
