@@ -9,7 +9,12 @@ dtype; and a class that is absent from labels and prediction contributes 0.
 objective of a train step.
 """
 
-from segjax.losses.asymmetric import asymmetric_unified_focal, focal_tversky, tversky
+from segjax.losses.asymmetric import (
+    asymmetric_unified_focal,
+    focal_tversky,
+    symmetric_unified_focal,
+    tversky,
+)
 from segjax.losses.boundaries import boundary, hausdorff, log_hausdorff
 from segjax.losses.boxes import ciou_sum, diou_sum, giou_sum
 from segjax.losses.compose import deep_supervision, semantic, semantic_weighted
@@ -40,7 +45,9 @@ from segjax.losses.region import (
     soft_dice,
 )
 from segjax.losses.robust import (
+    hard_bootstrap_cross_entropy,
     poly_cross_entropy,
+    soft_bootstrap_cross_entropy,
     soft_label_cross_entropy,
     soft_label_dice,
     symmetric_cross_entropy,
@@ -71,6 +78,7 @@ __all__ = [
     "focal_tversky",
     "generalized_dice",
     "giou_sum",
+    "hard_bootstrap_cross_entropy",
     "hausdorff",
     "instance",
     "instance_per_image",
@@ -97,11 +105,13 @@ __all__ = [
     "sigmoid_lovasz_hinge",
     "sigmoid_matthews",
     "sigmoid_tversky",
+    "soft_bootstrap_cross_entropy",
     "soft_cldice",
     "soft_dice",
     "soft_label_cross_entropy",
     "soft_label_dice",
     "symmetric_cross_entropy",
+    "symmetric_unified_focal",
     "top_k_cross_entropy",
     "tversky",
     "wasserstein_dice",

@@ -174,7 +174,87 @@ def asymmetric_unified_focal(
         mean, as in the authors' code.
     """
     check_smooth("asymmetric_unified_focal", smooth)
-    _check_unified(weight, delta, gamma)
+    _check_unified("asymmetric_unified_focal", weight, delta, gamma)
+
+    def cost(log_p, rare):
+        common = (1 - delta) * _focal_cost(log_p, gamma)
+        return jnp.where(rare, -delta * log_p, common)
+
+    def power(loss, rare):
+        return jnp.where(rare, _power(loss, 1 - gamma), loss)
+
+    return _unified(logits, labels, valid, rare, weight, delta, smooth, cost, power)
+
+
+def symmetric_unified_focal(
+    logits: Logits,
+    labels: Labels,
+    valid: Valid,
+    *,
+    rare: Sequence[bool] | Bool[Array, " c"] | None = None,
+    weight: float = 0.5,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    smooth: float = 1.0,
+) -> PerExample:
+    """Focal cross-entropy plus focal Tversky loss, with focus on all classes.
+
+    With the letters of `asymmetric_unified_focal`, the losses of a pixel and of a class
+    are
+
+        rare:   delta * (1 - p)**gamma * -log(p)          (1 - TI)**(1 - gamma)
+        common: (1 - delta) * (1 - p)**gamma * -log(p)    (1 - TI)**(1 - gamma)
+
+    The loss is weight * mean over pixels + (1 - weight) * mean over classes.
+
+    Args:
+        logits: [B, H, W, C] unnormalized scores.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        rare: [C] True for a rare class; None for all classes but 0.
+        weight: Weight of the cross-entropy term, in [0, 1] (the paper's lambda).
+        delta: Weight of rare pixels and of false negatives, in [0, 1].
+        gamma: Focusing exponent, in [0, 1).
+        smooth: In pixels; above 0. A class that is absent from labels and prediction
+            contributes 0.
+
+    Returns:
+        [B] at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If `rare` does not have C entries, or a number is out of range.
+
+    Reference:
+        Yeung et al., Unified Focal loss, 2021, section 2.5. arXiv:2102.04525. The
+        exponents are those of the authors' code; the Tversky term is a mean.
+    """
+    check_smooth("symmetric_unified_focal", smooth)
+    _check_unified("symmetric_unified_focal", weight, delta, gamma)
+
+    def cost(log_p, rare):
+        return jnp.where(rare, delta, 1 - delta) * _focal_cost(log_p, gamma)
+
+    def power(loss, rare):
+        del rare
+        return _power(loss, 1 - gamma)
+
+    return _unified(logits, labels, valid, rare, weight, delta, smooth, cost, power)
+
+
+def _unified(logits, labels, valid, rare, weight, delta, smooth, cost, power):
+    """The sum of both terms; `cost` of log_p [B, H, W] and rare, and of 1 - TI.
+
+    Args:
+        logits: As the public functions have it, and so are labels to smooth.
+        labels: [B, H, W].
+        valid: [B, H, W].
+        rare: [C] or None.
+        weight: Of the cross-entropy term.
+        delta: Weight of rare pixels and of false negatives.
+        smooth: In pixels.
+        cost: `(log_p, rare) -> cost`, all [B, H, W].
+        power: `(1 - TI, rare) -> loss`, [B, C], [1, C] and [B, C].
+    """
     logits, labels, pixel_mask = prepare(logits, labels, valid)
     num_classes = logits.shape[-1]
     if rare is None:
@@ -182,37 +262,32 @@ def asymmetric_unified_focal(
     is_rare = as_weights(np.asarray(rare), num_classes, logits.dtype, name="rare") > 0
     target = one_hot(labels, pixel_mask, num_classes)
     probs, log_p = softmax_and_log_p(logits, target)
-    cost = _asymmetric_cost(log_p, jnp.take(is_rare, labels), delta, gamma)
+    pixels = mean_over_valid(cost(log_p, jnp.take(is_rare, labels)), pixel_mask)
     loss = tversky_of_counts(*soft_counts(probs, target), 1 - delta, delta, smooth)
-    loss = jnp.where(is_rare[None, :], _power(loss, 1 - gamma), loss)
-    pixels = mean_over_valid(jnp.asarray(cost), pixel_mask)
-    return weight * pixels + (1 - weight) * jnp.mean(loss, axis=-1)
+    regions = jnp.mean(power(loss, is_rare[None, :]), axis=-1)
+    return weight * pixels + (1 - weight) * regions
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _asymmetric_cost(
-    log_p: jax.Array, rare: jax.Array, delta: float, gamma: float
-) -> jax.Array:
-    """Cross-entropy term [B, H, W] of pixels whose label has log-probability log_p.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _focal_cost(log_p: jax.Array, gamma: float) -> jax.Array:
+    """-(1 - p)**gamma * log(p) of probabilities with logarithm log_p.
 
     The gradient is written out because the one that JAX derives is slow on CPUs.
     """
-    return _cost_and_slope(log_p, rare, delta, gamma)[0]
+    return _cost_and_slope(log_p, gamma)[0]
 
 
-def _cost_and_slope(log_p, rare, delta, gamma):
+def _cost_and_slope(log_p, gamma):
     p = jnp.exp(log_p)
     focus = _power(1 - p, gamma)
     # d focus / d log_p = -gamma * (1 - p)**(gamma - 1) * p, and log_p is 0 at p = 1.
     bend = gamma * focus * p * log_p / jnp.where(p < 1, 1 - p, 1)
-    cost = jnp.where(rare, -delta * log_p, (delta - 1) * focus * log_p)
-    return cost, jnp.where(rare, -delta, (1 - delta) * (bend - focus))
+    return -focus * log_p, bend - focus
 
 
-@_asymmetric_cost.defjvp
-def _asymmetric_cost_jvp(delta, gamma, primals, tangents):
-    log_p, rare = primals
-    cost, slope = _cost_and_slope(log_p, rare, delta, gamma)
+@_focal_cost.defjvp
+def _focal_cost_jvp(gamma, primals, tangents):
+    cost, slope = _cost_and_slope(primals[0], gamma)
     return cost, slope * tangents[0]
 
 
@@ -239,10 +314,10 @@ def check_alpha_beta(alpha: float, beta: float) -> None:
         )
 
 
-def _check_unified(weight: float, delta: float, gamma: float) -> None:
+def _check_unified(name: str, weight: float, delta: float, gamma: float) -> None:
     if not (0 <= weight <= 1 and 0 <= delta <= 1 and 0 <= gamma < 1):
         raise UserError(
-            f"asymmetric_unified_focal needs weight and delta in [0, 1] and gamma in "
+            f"{name} needs weight and delta in [0, 1] and gamma in "
             f"[0, 1), got {weight}, {delta} and {gamma}. The paper's are 0.5, 0.6 "
             f"and 0.5."
         )

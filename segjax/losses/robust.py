@@ -92,6 +92,76 @@ def symmetric_cross_entropy(
     return mean_over_valid(cost, pixel_mask)
 
 
+def soft_bootstrap_cross_entropy(
+    logits: Logits, labels: Labels, valid: Valid, *, beta: float = 0.95
+) -> PerExample:
+    """Cross-entropy of labels mixed with the predicted probabilities.
+
+    With softmax probabilities q and one-hot target t, the loss of a pixel is
+
+        -sum_c (beta * t[c] + (1 - beta) * q[c]) * log(q[c])
+
+    The second part is the entropy of the prediction, so that a confident prediction
+    outweighs a label that contradicts it.
+
+    Args:
+        logits: [B, H, W, C] unnormalized scores.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        beta: Weight of the labels, in [0, 1]; 1 is cross-entropy.
+
+    Returns:
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If beta is not in [0, 1].
+
+    Reference:
+        Reed et al., Training Deep Neural Networks on Noisy Labels with Bootstrapping,
+        2014, equation 6. arXiv:1412.6596. Gradients flow through both q, as there.
+    """
+    checks.number("soft_bootstrap_cross_entropy", "beta", beta, least=0, most=1)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    log_q = jax.nn.log_softmax(logits)
+    # 0 * -inf of a class that is masked out is NaN.
+    finite = jnp.where(log_q == -jnp.inf, 0, log_q)
+    entropy = -jnp.sum(jnp.exp(log_q) * finite, axis=-1)
+    cost = -beta * of_label(log_q, labels) + (1 - beta) * entropy
+    return mean_over_valid(cost, pixel_mask)
+
+
+def hard_bootstrap_cross_entropy(
+    logits: Logits, labels: Labels, valid: Valid, *, beta: float = 0.8
+) -> PerExample:
+    """Cross-entropy of labels mixed with the predicted class.
+
+    With softmax probabilities q, label y and most probable class z, the loss of a pixel
+    is
+
+        -beta * log(q[y]) - (1 - beta) * log(q[z])
+
+    Args:
+        logits: [B, H, W, C] unnormalized scores.
+        labels: [B, H, W] class ids in [0, C); ignored where not valid.
+        valid: [B, H, W] True where a pixel contributes to the loss.
+        beta: Weight of the labels, in [0, 1]; 1 is cross-entropy.
+
+    Returns:
+        [B] nats per pixel, at least 0; 0 when every pixel is invalid.
+
+    Raises:
+        ValueError: If beta is not in [0, 1].
+
+    Reference:
+        Reed et al., 2014, equation 7. arXiv:1412.6596.
+    """
+    checks.number("hard_bootstrap_cross_entropy", "beta", beta, least=0, most=1)
+    logits, labels, pixel_mask = prepare(logits, labels, valid)
+    log_q = jax.nn.log_softmax(logits)
+    cost = -beta * of_label(log_q, labels) - (1 - beta) * jnp.max(log_q, axis=-1)
+    return mean_over_valid(cost, pixel_mask)
+
+
 def soft_label_cross_entropy(
     logits: Logits, targets: Targets, valid: Valid
 ) -> PerExample:

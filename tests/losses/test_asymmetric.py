@@ -85,6 +85,19 @@ def test_asymmetric_unified_focal_equals_the_formula(batch):
     np.testing.assert_array_equal(got, want)
 
 
+def test_symmetric_unified_focal_equals_the_formula(batch):
+    rare, weight, delta, gamma = np.asarray([0, 1, 0, 1], bool), 0.3, 0.7, 0.4
+    want = []
+    for p, t in _images(batch):
+        cost = np.where(rare, delta, 1 - delta) * (1 - p) ** gamma * -t * np.log(p)
+        loss = (1 - _index(p, t, 1 - delta, delta, 1.0)) ** (1 - gamma)
+        pixels = cost.sum(-1).mean()
+        want.append(weight * pixels + (1 - weight) * loss.mean())
+    options = {"weight": weight, "delta": delta, "gamma": gamma}
+    got = losses.symmetric_unified_focal(*batch, rare=rare, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_messages(batch):
     with pytest.raises(ValueError, match=r"alpha=-1\.0 and beta=0\.7"):
         losses.tversky(*batch, alpha=-1.0)

@@ -72,6 +72,21 @@ def test_one_hot_soft_labels_are_labels(batch):
         np.testing.assert_allclose(soft(logits, hot > 0, valid), want, rtol=1e-5)
 
 
+def test_bootstraps_are_cross_entropies_of_mixed_labels(batch):
+    logits, labels, valid = batch
+    probs = np.asarray(jax.nn.softmax(np.float64(logits)))
+    target = np.eye(4)[labels]
+    for loss, other in (
+        (losses.soft_bootstrap_cross_entropy, probs),
+        (losses.hard_bootstrap_cross_entropy, np.eye(4)[probs.argmax(-1)]),
+    ):
+        cost = -((0.7 * target + 0.3 * other) * np.log(probs)).sum(-1)
+        want = [c[v].mean() for c, v in zip(cost, valid, strict=True)]
+        np.testing.assert_allclose(loss(*batch, beta=0.7), want, rtol=1e-5)
+        want = losses.cross_entropy(*batch)
+        np.testing.assert_allclose(loss(*batch, beta=1.0), want, rtol=1e-6)
+
+
 def test_soft_label_cross_entropy_equals_optax(batch, raters):
     logits, _, valid = batch
     cost = np.asarray(optax.softmax_cross_entropy(logits, raters))
