@@ -38,6 +38,9 @@ PIXELWISE_OR_REGIONAL = [
     losses.sigmoid_tversky,
     losses.poly_cross_entropy,
     losses.symmetric_cross_entropy,
+    losses.symmetric_unified_focal,
+    losses.soft_bootstrap_cross_entropy,
+    losses.hard_bootstrap_cross_entropy,
 ]
 SORTED_OR_SPATIAL = [
     losses.lovasz_softmax,

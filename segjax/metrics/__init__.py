@@ -1,5 +1,9 @@
 """Metrics: `from_batch` on the device, `merge` and `compute` on the host."""
 
+from segjax.metrics.adaptive_calibration import (
+    AdaptiveCalibration,
+    adaptive_calibration,
+)
 from segjax.metrics.aggregated_jaccard import AggregatedJaccard
 from segjax.metrics.average_precision import AveragePrecision
 from segjax.metrics.betti import betti_numbers, betti_scores
@@ -14,6 +18,7 @@ from segjax.metrics.combine import Combined, OnHost, combine, on_host, with_batc
 from segjax.metrics.confusion import Confusion, f_beta, semantic
 from segjax.metrics.contingency import connected_components
 from segjax.metrics.detections import detections
+from segjax.metrics.edges import EdgeScores, edges, match_edges
 from segjax.metrics.image_confusion import ImageConfusion, semantic_per_image
 from segjax.metrics.lesions import LesionDetection
 from segjax.metrics.matching import Matching
@@ -32,9 +37,16 @@ from segjax.metrics.statistics import (
     holm,
     mean_interval,
 )
-from segjax.metrics.surface import outline, surface, surface_scores
+from segjax.metrics.surface import surface
+from segjax.metrics.surface_length import surface_scores_by_length
+from segjax.metrics.surface_scores import (
+    directed_surface_scores,
+    outline,
+    surface_scores,
+)
 
 __all__ = [
+    "AdaptiveCalibration",
     "AggregatedJaccard",
     "AveragePrecision",
     "BoundaryIoU",
@@ -43,6 +55,7 @@ __all__ = [
     "Combined",
     "Comparison",
     "Confusion",
+    "EdgeScores",
     "ImageConfusion",
     "Interval",
     "LesionDetection",
@@ -54,6 +67,7 @@ __all__ = [
     "RandCurve",
     "Ranking",
     "Rows",
+    "adaptive_calibration",
     "best_threshold_rand",
     "betti_numbers",
     "betti_scores",
@@ -66,9 +80,12 @@ __all__ = [
     "compare",
     "connected_components",
     "detections",
+    "directed_surface_scores",
+    "edges",
     "f_beta",
     "holm",
     "mask_to_boundary",
+    "match_edges",
     "mean_interval",
     "metric_differences",
     "metric_intervals",
@@ -84,6 +101,7 @@ __all__ = [
     "semantic_per_image",
     "surface",
     "surface_scores",
+    "surface_scores_by_length",
     "v_rand",
     "with_batch",
 ]

@@ -1,21 +1,17 @@
 """COCO average precision for boxes and masks, computed by pycocotools."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import numpy as np
 
-from segjax import optional
 from segjax.errors import UserError
+from segjax.metrics.boundary_iou import mask_to_boundary
+from segjax.metrics.coco_evaluation import evaluate, pycocotools
 from segjax.metrics.rows import RowMetric, Rows
 from segjax.ops import checks
 from segjax.typing import Batch
-
-_AREAS = ("all", "_small", "_medium", "_large")  # The order of COCOeval's parameters.
-_KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}
 
 
 @flax.struct.dataclass
@@ -27,13 +23,15 @@ class AveragePrecision(RowMetric):
 
     Attributes:
         classes: K names; class 1 is the first, 0 is background and not scored.
-        iou_types: What is scored: "box", or "box" and "mask".
+        iou_types: What is scored: "box", "mask" if there are masks, "boundary" if asked
+            for.
         max_detections: Numbers of detections per image for which recall is computed;
             the last, COCO's 100, is for average precision too.
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014, arXiv:1405.0312, as implemented in
-        pycocotools.
+        pycocotools. Boundary AP: Cheng et al., Boundary IoU, CVPR 2021,
+        arXiv:2103.16562, section 5, as in the authors' code.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
@@ -51,6 +49,7 @@ class AveragePrecision(RowMetric):
         *,
         classes: Sequence[str],
         max_detections: Sequence[int] = (1, 10, 100),
+        boundary_width: int | None = None,
     ) -> "AveragePrecision":
         """Encodes one batch, on the host.
 
@@ -66,10 +65,13 @@ class AveragePrecision(RowMetric):
             classes: K names.
             max_detections: Ascending numbers of detections per image, as in the
                 attribute.
+            boundary_width: Scores boundaries too, of this width in pixels; see
+                `mask_to_boundary`. None: it does not.
 
         Raises:
-            ValueError: If only one of detections and truth has masks, or max_detections
-                are not ascending whole numbers.
+            ValueError: If only one of detections and truth has masks, or neither and
+                boundary_width is given, or max_detections are not ascending whole
+                numbers.
         """
         max_detections = check_max_detections(max_detections)
         sides = [{k: np.asarray(v) for k, v in x.items()} for x in (detections, truth)]
@@ -80,10 +82,16 @@ class AveragePrecision(RowMetric):
                 f"average precision needs masks in both detections and truth or in "
                 f"neither, got them in {has} only. Add the others, or remove these."
             )
+        if boundary_width is not None and not all(masks):
+            raise UserError(
+                "Boundary average precision needs masks, got boxes only. Leave "
+                "boundary_width out."
+            )
         # Padding rows are left out before masks are encoded.
         kept = np.flatnonzero(np.asarray(batch["weight"]) > 0)
         found = [
-            _objects([_annotations(side, i) for i in kept.tolist()]) for side in sides
+            _objects([_annotations(side, i, boundary_width) for i in kept.tolist()])
+            for side in sides
         ]
         rows = Rows(
             {"detections": found[0], "truth": found[1]},
@@ -91,6 +99,7 @@ class AveragePrecision(RowMetric):
             np.asarray(batch["weight"])[kept],
         )
         iou_types = ("box", "mask") if masks[0] else ("box",)
+        iou_types += ("boundary",) if boundary_width is not None else ()
         return cls(rows, tuple(classes), iou_types, max_detections)
 
     def compute(self) -> dict[str, float]:
@@ -103,7 +112,8 @@ class AveragePrecision(RowMetric):
             so many detections per image, from `max_detections`), `box_ar_small`,
             `_medium`, `_large`, and `box_ap/<name>`, `box_ap50/<name>`,
             `box_ap75/<name>` and `box_ar100/<name>`; with masks also `mask_ap` and so
-            on.
+            on. `boundary_ap` and so on, if boundaries are scored: the IoU of two
+            objects is the smaller one of their masks' and their boundaries'.
             As in COCO, a class without true objects has no score (NaN) and is left out
             of means, even if it was detected; a class with true objects but no
             detections scores 0. Images without true objects and detections have no
@@ -112,7 +122,7 @@ class AveragePrecision(RowMetric):
         rows = self.rows.without_padding().values
         scores: dict[str, float] = {}
         for kind in self.iou_types:
-            found = _evaluate(
+            found = evaluate(
                 *(rows["truth"], rows["detections"], kind, self.classes),
                 max_detections=self.max_detections,
             )
@@ -128,7 +138,9 @@ def _objects(images: list[list[dict]]) -> np.ndarray:
     return array
 
 
-def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, Any]]:
+def _annotations(
+    side: Mapping[str, np.ndarray], image: int, boundary_width: int | None
+) -> list[dict[str, Any]]:
     """COCO annotations of one image, without ids; areas by kind."""
     coco_mask = pycocotools("mask")
     found = []
@@ -141,6 +153,8 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
             mask = np.asfortranarray(side["masks"][image, n], np.uint8)
             one["segmentation"] = coco_mask.encode(mask)
             one["areas"]["mask"] = int(mask.sum(dtype=np.int64))
+            if boundary_width is not None:
+                one["boundary"] = _boundary(mask, boundary_width)
         if "scores" in side:
             one["score"] = float(side["scores"][image, n])
         else:
@@ -149,8 +163,15 @@ def _annotations(side: Mapping[str, np.ndarray], image: int) -> list[dict[str, A
             area = one["areas"].get("mask", one["areas"]["box"])
             area = float(side["area"][image, n]) if "area" in side else area
             one |= {"iscrowd": int(crowd), "areas": {"box": area, "mask": area}}
+        one["areas"]["boundary"] = one["areas"].get("mask")
         found.append(one)
     return found
+
+
+def _boundary(mask: np.ndarray, width: int) -> dict[str, Any]:
+    """The boundary of a mask [H, W], run-length encoded."""
+    band = np.asarray(mask_to_boundary(mask > 0, width=width), np.uint8)
+    return pycocotools("mask").encode(np.asfortranarray(band))
 
 
 def check_max_detections(max_detections: Sequence[int]) -> tuple[int, ...]:
@@ -168,75 +189,3 @@ def check_max_detections(max_detections: Sequence[int]) -> tuple[int, ...]:
             f"has (1, 10, 100)."
         )
     return numbers
-
-
-def _evaluate(
-    truth: np.ndarray,
-    detections: np.ndarray,
-    kind: str,
-    classes: Sequence[str],
-    *,
-    max_detections: Sequence[int],
-) -> dict[str, float]:
-    """The COCO scores, of all classes and of each; NaN where COCO has -1."""
-    evaluation = pycocotools("cocoeval")
-    with contextlib.redirect_stdout(io.StringIO()):
-        true, found = (_coco(x, kind, len(classes)) for x in (truth, detections))
-        coco = evaluation.COCOeval(true, found, _KINDS[kind])
-        coco.params.maxDets = list(max_detections)
-        coco.evaluate()
-        coco.accumulate()
-    # [thresholds, recalls, classes, areas, most detections], and without recalls.
-    precision, recall = coco.eval["precision"], coco.eval["recall"]
-    # COCOeval's own summary has its numbers of detections written out.
-    scores = _of_classes(precision[..., 0, -1], "")
-    for i, area in enumerate(_AREAS[1:], 1):
-        scores[f"ap{area}"] = _mean_of_defined(precision[..., i, -1])
-        scores[f"ar{area}"] = _mean_of_defined(recall[..., i, -1])
-    for i, most in enumerate(max_detections):
-        scores[f"ar{most}"] = _mean_of_defined(recall[:, :, 0, i])
-    for k, name in enumerate(classes):
-        scores |= _of_classes(precision[:, :, k, 0, -1], f"/{name}")
-        most = _mean_of_defined(recall[:, k, 0, -1])
-        scores[f"ar{max_detections[-1]}/{name}"] = most
-    return scores
-
-
-def _of_classes(precision: np.ndarray, suffix: str) -> dict[str, float]:
-    """Means over all IoU thresholds, and at 0.5 and 0.75."""
-    parts = {"ap": precision, "ap50": precision[0], "ap75": precision[5]}
-    return {f"{k}{suffix}": _mean_of_defined(v) for k, v in parts.items()}
-
-
-def _mean_of_defined(values: np.ndarray) -> float:
-    defined = values[values > -1]
-    return float(np.mean(defined)) if defined.size else float("nan")
-
-
-def _coco(images: np.ndarray, kind: str, num_classes: int):
-    # COCO requires sizes, but reads them for polygons only.
-    sizes = [{"id": i, "height": 0, "width": 0} for i in range(1, len(images) + 1)]
-    annotations = []
-    for image, found in enumerate(images, 1):
-        for one in found:
-            # Ids begin at 1, because COCOeval reads 0 as "no match". Copied, because
-            # COCO modifies annotations.
-            annotations.append(
-                dict(one, id=len(annotations) + 1, image_id=image)
-                | {"area": one["areas"][kind], "iscrowd": one.get("iscrowd", 0)}
-            )
-    coco = pycocotools("coco").COCO()
-    coco.dataset = {
-        "images": sizes,
-        "categories": [{"id": k} for k in range(1, num_classes + 1)],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
-
-
-def pycocotools(module: str) -> Any:
-    """A module of pycocotools; a ValueError if it is not installed."""
-    return optional.require(
-        f"pycocotools.{module}", extra="coco", purpose="COCO's average precision"
-    )

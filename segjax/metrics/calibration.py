@@ -53,7 +53,7 @@ class Calibration(RowMetric):
         Raises:
             ValueError: If an image has more than 2**23 pixels.
         """
-        examples, height, width, num_classes = logits.shape
+        num_classes = logits.shape[-1]
         check_num_pixels(logits)
         checks.whole_number("calibration", "num_bins", num_bins, least=1)
         checks.shapes(
@@ -70,29 +70,13 @@ class Calibration(RowMetric):
         bins = jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1
         bins = jnp.where(valid, jnp.clip(bins, 0, num_bins - 1), num_bins)
 
-        def per_bin(x):
-            x, where = (
-                x.astype(jnp.int32).reshape(examples, height * width),
-                bins.reshape(x.shape),
-            )
-            where = where.reshape(examples, height * width)
-            total = jax.vmap(
-                lambda w, b: jnp.zeros(num_bins + 1, jnp.int32).at[b].add(w)
-            )
-            return total(x, where)[:, :-1]
-
-        high, low = to_bytes(confidence)
         brier = jnp.sum((probs - target) ** 2, axis=-1) / 2
         brier_high, brier_low = (
             jnp.sum(jnp.where(valid, x, 0), axis=(1, 2)) for x in to_bytes(brier)
         )
         nll = -jnp.sum(jax.nn.log_softmax(logits), axis=-1, where=target > 0)
-        sums = {
+        sums = binned_sums(confidence, correct, bins, num_bins) | {
             "nll": jnp.sum(jnp.where(valid, nll, 0), axis=(1, 2)),
-            "count": per_bin(valid),
-            "correct": per_bin(correct),
-            "confidence_high": per_bin(high),
-            "confidence_low": per_bin(low),
             "brier_high": brier_high,
             "brier_low": brier_low,
         }
@@ -138,6 +122,36 @@ class Calibration(RowMetric):
             "accuracy": ratio(whole["correct"], whole["count"]),
             "confidence": ratio(of_bytes(whole, "confidence"), whole["count"]),
         }
+
+
+def binned_sums(
+    confidence: jax.Array, correct: jax.Array, bins: jax.Array, num_bins: int
+) -> dict[str, jax.Array]:
+    """Sums over the pixels of each image, by bin.
+
+    Args:
+        confidence: [B, H, W] in [0, 1].
+        correct: [B, H, W] True where the prediction is right.
+        bins: int32 [B, H, W]; `num_bins` for pixels that are left out.
+        num_bins: N.
+
+    Returns:
+        `count`, `correct`, `confidence_high` and `confidence_low`, int32 [B, N] each.
+    """
+    examples, height, width = bins.shape
+    where = bins.reshape(examples, height * width)
+    total = jax.vmap(lambda x, b: jnp.zeros(num_bins + 1, jnp.int32).at[b].add(x))
+
+    def per_bin(x):
+        return total(x.astype(jnp.int32).reshape(where.shape), where)[:, :-1]
+
+    high, low = to_bytes(confidence)
+    return {
+        "count": per_bin(jnp.ones_like(bins)),
+        "correct": per_bin(correct),
+        "confidence_high": per_bin(high),
+        "confidence_low": per_bin(low),
+    }
 
 
 def check_num_pixels(logits: Logits) -> None:

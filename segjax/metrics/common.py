@@ -110,15 +110,17 @@ def diagonal(valid: Masks, *, spacing: Sequence[float] = (1.0, 1.0)) -> jax.Arra
     """Diagonal of the bounding box of the True pixels, between pixel centers.
 
     Args:
-        valid: [..., H, W].
+        valid: [..., H, W], or [..., D, H, W] with a spacing of three numbers.
         spacing: (height, width) of a pixel.
 
     Returns:
         [...] in the unit of `spacing`; 0 if no pixel is True.
     """
+    axes = range(-len(spacing), 0)
     squared = 0.0
-    for axis, side in zip((-1, -2), spacing, strict=True):
-        line = jnp.any(valid, axis=axis)  # Which rows, then which columns.
+    for axis, side in zip(axes, spacing, strict=True):
+        # Which planes along the axis have a True pixel.
+        line = jnp.any(valid, axis=tuple(other for other in axes if other != axis))
         first = jnp.argmax(line, axis=-1)
         last = line.shape[-1] - 1 - jnp.argmax(line[..., ::-1], axis=-1)
         length = jnp.where(jnp.any(line, axis=-1), last - first, 0)

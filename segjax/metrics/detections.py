@@ -1,5 +1,6 @@
 """Average precision and matching of detections."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from segjax.metrics.average_precision import (
 )
 from segjax.metrics.combine import Combined, on_host
 from segjax.metrics.matching import Matching
+from segjax.ops import checks
 from segjax.typing import Batch, MetricFn
 
 _FOUND = ("boxes", "scores", "classes", "object_mask", "masks")
@@ -27,6 +29,7 @@ def detections(
     *,
     score_threshold: float = 0.5,
     max_detections: Sequence[int] = (1, 10, 100),
+    boundary_ratio: float | None = None,
 ) -> MetricFn:
     """Builds COCO's average precision and `Matching` of detections.
 
@@ -38,6 +41,9 @@ def detections(
             precision includes them.
         max_detections: Ascending numbers of detections per image, for average
             precision and recall.
+        boundary_ratio: Scores boundaries too, of a width that is this fraction of the
+            image's diagonal, rounded to pixels and at least 1; the paper's is 0.02.
+            None: it does not.
 
     Returns:
         `(outputs, batch) -> OnHost`. Outputs have `boxes` [B, D, 4], `scores`,
@@ -54,6 +60,10 @@ def detections(
             installed.
     """
     max_detections = check_max_detections(max_detections)
+    if boundary_ratio is not None:
+        checks.number(
+            "detections", "boundary_ratio", boundary_ratio, least=0, above=True
+        )
     pycocotools("cocoeval")  # Missing before training, not after it.
     names = tuple(classes)[1:]
     if not names:
@@ -80,8 +90,14 @@ def detections(
         true = {k: np.asarray(batch[k])[kept] for k in _TRUE if k in batch}
         rows = {k: np.asarray(batch[k])[kept] for k in ("valid", "index", "weight")}
         found["masks"] = _pasted(found, size=rows["valid"].shape[1:])
+        width = None
+        if boundary_ratio is not None:
+            width = max(1, round(boundary_ratio * math.hypot(*rows["valid"].shape[1:])))
         precision = AveragePrecision.from_batch(
-            found, true, rows, classes=names, max_detections=max_detections
+            *(found, true, rows),
+            classes=names,
+            max_detections=max_detections,
+            boundary_width=width,
         )
         crowd = true.get("crowd", np.zeros(true["object_mask"].shape, bool))
         real = true["object_mask"] & ~crowd

@@ -8,6 +8,7 @@ import flax.struct
 import numpy as np
 
 from segjax.errors import UserError
+from segjax.metrics.common import Masks
 from segjax.metrics.contingency import Ids, as_ids, contingency
 from segjax.metrics.reduce import mean_over_classes, nanmean, ratio
 from segjax.metrics.rows import RowMetric, Rows
@@ -24,7 +25,7 @@ class Panoptic(RowMetric):
 
     A segment is a class and an id. Segments of the same class match if their IoU over
     valid pixels is above 1/2. An unmatched predicted segment with more than half of its
-    pixels invalid is not a false positive.
+    pixels invalid, or in a crowd of its class, is not a false positive.
 
     `rows.values` has `tp`, `fp`, `fn` and `iou` (summed over `tp`), each [N, C].
 
@@ -34,8 +35,8 @@ class Panoptic(RowMetric):
 
     Reference:
         Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868, section 4,
-        and the rules for void pixels of its section 4.3. Crowd regions are to be marked
-        as invalid pixels.
+        and the rules for void pixels and crowds of its section 4.3, as in the authors'
+        code.
     """
 
     classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
@@ -51,6 +52,7 @@ class Panoptic(RowMetric):
         *,
         classes: tuple[str, ...],
         things: Sequence[str] = (),
+        crowd: Masks | None = None,
     ) -> "Panoptic":
         """Matches one batch on the host.
 
@@ -62,6 +64,8 @@ class Panoptic(RowMetric):
             batch: Has `index` and `weight`, both [B].
             classes: C names.
             things: Those of things, for separate means; other classes are stuff.
+            crowd: [B, H, W] True on the true segments that are crowds of objects. They
+                match no prediction and are no false negatives. None: there are none.
 
         Raises:
             ValueError: If a dtype is wrong, an id is negative, or a thing is no class.
@@ -73,9 +77,12 @@ class Panoptic(RowMetric):
             )
         valid = np.asarray(checks.as_mask("valid", valid))
         values = {k: np.zeros((len(valid), len(classes))) for k in _SUMS}
+        if crowd is None:
+            crowd = np.zeros_like(valid)
+        crowd = valid & np.asarray(checks.as_mask("crowd", crowd))
         for i, where in enumerate(valid):
             a, b = ([x[i] for x in side] for side in (predicted, truth))
-            image = _image(a, b, where, len(classes))
+            image = _image(a, b, where, crowd[i], len(classes))
             for name, sums in zip(_SUMS, image, strict=True):
                 values[name][i] = sums
         return cls(Rows.from_batch(values, batch), classes, tuple(things))
@@ -136,15 +143,15 @@ def _scores(tp: Any, fp: Any, fn: Any, iou: Any) -> dict[str, Any]:
     }
 
 
-def _image(predicted, truth, valid, num_classes: int):
+def _image(predicted, truth, valid, crowd, num_classes: int):
     """tp, fp, fn and summed IoU of one image, each [C]."""
     p, p_classes = _segments("predicted", predicted, np.ones_like(valid))
-    t, t_classes = _segments("truth", truth, valid)
+    t, t_classes = _segments("truth", truth, valid & ~crowd)
     table = contingency(p, t, np.ones_like(valid))
-    void = table.truth == 0
-    ignored = dict(
-        zip(table.predicted[void].tolist(), table.pixels[void].tolist(), strict=True)
-    )
+    ignored = _sizes(p[~valid])
+    # A crowd of another class does not excuse a segment.
+    own = np.asarray(truth[0]) == np.concatenate([[-1], p_classes])[p]
+    excused = _sizes(p[~valid | (crowd & own)])
     unmatched_truth, unmatched_predicted = table.truth_sizes, table.predicted_sizes
     total, found = np.zeros(num_classes), []
     for t, p, shared, union in zip(
@@ -156,7 +163,7 @@ def _image(predicted, truth, valid, num_classes: int):
             found.append(t)
             del unmatched_truth[t], unmatched_predicted[p]
     unmatched_predicted = [
-        p for p, size in unmatched_predicted.items() if 2 * ignored.get(p, 0) <= size
+        p for p, size in unmatched_predicted.items() if 2 * excused.get(p, 0) <= size
     ]
 
     def count(classes, segments):
@@ -169,6 +176,11 @@ def _image(predicted, truth, valid, num_classes: int):
         count(t_classes, unmatched_truth),
         total,
     )
+
+
+def _sizes(ids: np.ndarray) -> dict[int, int]:
+    found, pixels = np.unique(ids, return_counts=True)
+    return dict(zip(found.tolist(), pixels.tolist(), strict=True))
 
 
 def _segments(name, side, where) -> tuple[np.ndarray, np.ndarray]:

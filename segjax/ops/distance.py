@@ -33,14 +33,14 @@ def distance_transform(
     it the other. Borders are found by bisection, between pairs of blocks, then between
     pairs of pairs. A pixel follows the borders down to one block and compares its
     columns. The time is pixels times log(width) for any mask. docs/speed.md compares it
-    with a search over all offsets.
-
+    with a search over all offsets. In a volume, the depth follows as another row.
 
     No gradient flows through it, because masks are boolean.
 
     Args:
         mask: [..., H, W] with any leading axes; integers are True where not 0.
-        spacing: (height, width) of a pixel, in any unit, above 0.
+        spacing: (height, width) of a pixel, in any unit, above 0. With three numbers,
+            (depth, height, width) of a voxel: the mask is [..., D, H, W], volumes.
 
     Returns:
         [..., H, W] float32 in the unit of `spacing`; 0 where the mask is False.
@@ -50,28 +50,36 @@ def distance_transform(
         pixels.
 
     Raises:
-        ValueError: If spacing is not two numbers above 0.
+        ValueError: If spacing is not two or three numbers above 0.
 
     Reference:
         Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions,
         2012, section 3. The paper builds the envelope column by column.
     """
-    checks.shapes(mask=(mask, "... H W"))
-    if 0 in mask.shape[-2:]:
+    volumes = len(spacing) == 3
+    checks.shapes(mask=(mask, "... D H W" if volumes else "... H W"))
+    if 0 in mask.shape[-len(spacing) :]:
         raise UserError(f"mask needs pixels, got shape {list(mask.shape)}.")
-    if len(spacing) != 2 or not all(0 < side < math.inf for side in spacing):
+    if len(spacing) not in (2, 3) or not all(0 < side < math.inf for side in spacing):
         raise UserError(
-            f"spacing needs (height, width) of a pixel, both above 0, got "
-            f"{tuple(spacing)}. Use (1.0, 1.0) for distances in pixels."
+            f"spacing needs (height, width) of a pixel, or (depth, height, width) of a "
+            f"voxel, all above 0, got {tuple(spacing)}. Use (1.0, 1.0) for distances "
+            f"in pixels."
         )
     mask = jnp.asarray(checks.as_mask("mask", mask))
-    height, width = spacing
+    *depth, height, width = spacing
     column = _down_columns(mask) * jnp.float32(height)
+
+    def rows(squared):
+        squared = _along_rows(squared, width)
+        for side in depth:
+            moved = jnp.moveaxis(squared, -3, -1)
+            squared = jnp.moveaxis(_along_rows(moved, side), -1, -3)
+        return squared
+
     # The branch keeps XLA from fusing the rows with later operations, which would
     # materialize every gather. See docs/speed.md.
-    squared = jax.lax.cond(
-        jnp.any(mask), lambda x: _along_rows(x, width), lambda x: x, column**2
-    )
+    squared = jax.lax.cond(jnp.any(mask), rows, lambda x: x, column**2)
     return jnp.sqrt(squared)
 
 

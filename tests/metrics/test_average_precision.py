@@ -2,6 +2,7 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -234,3 +235,49 @@ def test_numbers_of_detections_ascend(wrong, rng, untyped):
         )
     with pytest.raises(ValueError, match="max_detections"):
         metrics.detections(("ground", *NAMES), max_detections=wrong)
+
+
+def test_boundaries_of_single_objects(rng):
+    # One object of each class, so that its AP is the share of thresholds below its IoU.
+    size, count = (60, 70), 12
+    boxes = _random_boxes(rng, (1, count), size)
+    moved = np.clip(boxes + rng.normal(size=boxes.shape), 0, [70, 60, 70, 60])
+    sides = []
+    for place in (moved, boxes):
+        masks = _ellipses(place, size)
+        masks[..., 25:30, 30:36] ^= True
+        sides.append(
+            {
+                "boxes": place.astype(np.float32),
+                "classes": np.arange(1, count + 1)[None],
+                "object_mask": np.ones((1, count), bool),
+                "masks": masks,
+            }
+        )
+    sides[0]["scores"] = np.ones((1, count))
+    names = tuple(f"c{i}" for i in range(count))
+    batch = {"index": np.zeros(1, int), "weight": np.ones(1)}
+    options = {"classes": names, "boundary_width": 2}
+    got = metrics.AveragePrecision.from_batch(*sides, batch, **options).compute()
+    square = np.ones((3, 3), bool)
+    differ = 0
+    for i, name in enumerate(names):
+        a, b = (side["masks"][0, i] for side in sides)
+        bands = [m & ~scipy.ndimage.binary_erosion(m, square, 2) for m in (a, b)]
+        iou = (a & b).sum() / (a | b).sum()
+        band = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
+        levels = np.linspace(0.5, 0.95, 10)
+        want = np.mean(levels <= min(iou, band) + 1e-12)
+        assert got[f"boundary_ap/{name}"] == pytest.approx(want), name
+        assert got[f"mask_ap/{name}"] == pytest.approx(np.mean(levels <= iou + 1e-12))
+        differ += want != np.mean(levels <= iou + 1e-12)
+    assert differ > 3
+
+
+def test_boundaries_need_masks(rng):
+    found, true, batch = scene(rng, images=2)
+    sides = [{k: v for k, v in x.items() if k != "masks"} for x in (found, true)]
+    with pytest.raises(ValueError, match="needs masks, got boxes only"):
+        metrics.AveragePrecision.from_batch(
+            *sides, batch, classes=NAMES, boundary_width=1
+        )

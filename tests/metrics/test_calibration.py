@@ -156,3 +156,49 @@ def test_classwise_error_equals_the_formula(rng):
     alone = batch["valid"] & (np.arange(3) == 1)[:, None, None]
     got = per_image["mean_classwise_ece_per_image"][1]
     assert got == pytest.approx(np.mean(errors(alone)), abs=8e-6)
+
+
+def _equal_mass_error(probs, labels, num_bins):
+    """From pixels in the order of their confidence; the last of a bin may be split."""
+    order = np.argsort(probs.max(-1))
+    gaps = (probs.argmax(-1) == labels)[order] - probs.max(-1)[order]
+    total = np.concatenate([[0], np.cumsum(gaps)])
+    edges = np.linspace(0, len(gaps), num_bins + 1)
+    return np.abs(np.diff(np.interp(edges, np.arange(len(total)), total))).sum() / len(
+        gaps
+    )
+
+
+def test_adaptive_error_equals_bins_of_sorted_pixels(rng):
+    logits, batch = scenes.batch(rng, examples=6, size=(150, 133))
+    metric = jax.jit(metrics.adaptive_calibration(NAMES, num_bins=12))
+    made = metric(6 * logits, batch)
+    probs = scipy.special.softmax(6 * logits.astype(np.float64), axis=-1)
+    valid, label = batch["valid"], batch["label"]
+    want = _equal_mass_error(probs[valid], label[valid], 12)
+    # Where a fine bin is divided, the labels of its parts differ a little.
+    assert made.compute()["adaptive_ece"] == pytest.approx(want, abs=4e-4)
+    images = [
+        _equal_mass_error(probs[i][valid[i]], label[i][valid[i]], 12) for i in range(6)
+    ]
+    found = made.per_image()["adaptive_ece_per_image"]
+    np.testing.assert_allclose(found, images, atol=1e-3)
+
+
+def test_adaptive_error_where_errors_of_one_bin_cancel():
+    # 50 pixels say 0.96 and are right, 50 say 0.99, of which 0.95 would be right.
+    sure = np.repeat([[0.96, 0.99]], 50, axis=0).reshape(1, 10, 10)
+    logits = np.log(np.stack([1 - sure, sure], axis=-1)).astype(np.float32)
+    label = np.ones((1, 10, 10), np.int32)
+    label[0, :4, 1] = 0  # Of the second kind: 46 of 50 are right.
+    batch = {
+        "label": label,
+        "valid": np.ones(label.shape, bool),
+        "weight": np.ones(1, np.float32),
+        "index": np.zeros(1, np.int32),
+    }
+    names = ("a", "b")
+    made = metrics.adaptive_calibration(names, num_bins=2)(logits, batch).compute()
+    assert made["adaptive_ece"] == pytest.approx((0.04 + 0.07) / 2, abs=1e-4)
+    plain = metrics.calibration(names, num_bins=2)(logits, batch).compute()
+    assert plain["ece"] == pytest.approx((0.07 - 0.04) / 2, abs=1e-4)

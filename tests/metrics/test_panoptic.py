@@ -23,14 +23,19 @@ def panoptic(rng, count=6, size=(26, 30)):
     return predicted, truth, valid
 
 
-def transcription(predicted, truth, valid, num_classes=3):
-    """Kirillov et al. on masks: segments, then matches, then what is left."""
+def transcription(predicted, truth, valid, num_classes=3, crowd=None):
+    """Kirillov et al. on masks: segments, then matches, then what is left.
+
+    A crowd pixel stays in the union, as in the authors' code.
+    """
+    crowd = np.zeros_like(valid) if crowd is None else crowd
     sides = []
     for classes, ids in (predicted, truth):
         pairs = {(int(c), int(i)) for c, i in zip(classes.flat, ids.flat, strict=True)}
         sides.append({s: (classes == s[0]) & (ids == s[1]) for s in sorted(pairs)})
     p_masks, t_masks = sides
-    t_masks = {s: m & valid for s, m in t_masks.items() if (m & valid).any()}
+    real = valid & ~crowd
+    t_masks = {s: m & real for s, m in t_masks.items() if (m & real).any()}
     sums = np.zeros((4, num_classes))
     matched_p, matched_t = set(), set()
     for t, a in t_masks.items():
@@ -44,7 +49,8 @@ def transcription(predicted, truth, valid, num_classes=3):
     for t in t_masks.keys() - matched_t:
         sums[2, t[0]] += 1
     for p in p_masks.keys() - matched_p:
-        if (p_masks[p] & ~valid).sum() / p_masks[p].sum() <= 0.5:
+        excused = ~valid | (crowd & (truth[0] == p[0]))
+        if (p_masks[p] & excused).sum() / p_masks[p].sum() <= 0.5:
             sums[1, p[0]] += 1
     return sums
 
@@ -74,6 +80,35 @@ def test_equals_the_papers_definition(rng):
         parts = scores[f"sq/{name}"] * scores[f"rq/{name}"]
         assert scores[f"pq/{name}"] == pytest.approx(parts)
     assert got.per_image()["pq_per_image"][0] == pytest.approx(1)
+
+
+def test_crowds_equal_the_papers_definition(rng):
+    predicted, truth, valid = panoptic(rng)
+    crowd = (truth[0] > 0) & (truth[1] % 3 == 1)
+    batch = {"index": np.arange(6), "weight": np.ones(6)}
+    got = metrics.Panoptic.from_batch(
+        *(predicted, truth, valid, batch), classes=NAMES, crowd=crowd
+    )
+    plain = metrics.Panoptic.from_batch(predicted, truth, valid, batch, classes=NAMES)
+    for i in range(6):
+        sides = ([x[i] for x in side] for side in (predicted, truth))
+        want = transcription(*sides, valid[i], crowd=crowd[i])
+        for name, sums in zip(("tp", "fp", "fn", "iou"), want, strict=True):
+            np.testing.assert_allclose(got.rows.values[name][i], sums, rtol=1e-12)
+    assert got.rows.values["fn"].sum() < plain.rows.values["fn"].sum()
+
+
+def test_only_a_crowd_of_its_own_class_excuses_a_segment():
+    crowd, valid = np.ones((1, 1, 4), bool), np.ones((1, 1, 4), bool)
+    cats = np.full((1, 1, 4), 1), np.ones((1, 1, 4), int)
+    batch = {"index": np.zeros(1), "weight": np.ones(1)}
+    for c, extra in ((1, 0), (2, 1)):
+        predicted = np.full((1, 1, 4), c), np.full((1, 1, 4), 7)
+        made = metrics.Panoptic.from_batch(
+            *(predicted, cats, valid, batch), classes=NAMES, crowd=crowd
+        )
+        assert made.rows.values["fp"].sum() == extra
+        assert made.rows.values["fn"].sum() == 0
 
 
 def test_a_prediction_mostly_in_void_is_not_a_false_positive():

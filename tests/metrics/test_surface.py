@@ -139,3 +139,75 @@ def test_integer_masks_equal_boolean_masks(dtype, rng):
         metrics.mask_to_boundary(one.astype(dtype), width=1),
         metrics.mask_to_boundary(one, width=1),
     )
+
+
+def _brute_force_of_volumes(predicted, truth, spacing):
+    """All pairs of outline voxels, in float64."""
+    p, t = (np.argwhere(outline(m)) * np.array(spacing) for m in (predicted, truth))
+    pairs = scipy.spatial.distance.cdist(p, t)
+    return pairs.min(1), pairs.min(0)
+
+
+def test_volumes_equal_all_pairs(rng):
+    spacing = (2.0, 0.5, 1.0)
+    predicted, truth = (scenes.blobs(rng, (3, 20, 9)).reshape(3, 4, 5, 9) for _ in "pt")
+    options = {"tolerance": 1.0, "spacing": spacing}
+    got = metrics.surface_scores(predicted, truth, **options)
+    directed = metrics.directed_surface_scores(predicted, truth, **options)
+    for i in range(3):
+        sides = _brute_force_of_volumes(predicted[i], truth[i], spacing)
+        both = np.concatenate(sides)
+        within = [np.mean(side <= 1) for side in sides]
+        want = {
+            "hd": both.max(),
+            "hd95": max(np.percentile(side, 95) for side in sides),
+            "assd": both.mean(),
+            "nsd": np.mean(both <= 1),
+            "boundary_f1": 2 * np.prod(within) / sum(within),
+        }
+        for key, value in want.items():
+            np.testing.assert_allclose(got[key][i], value, rtol=1e-5, err_msg=key)
+        for name, side in zip(("predicted", "truth"), sides, strict=True):
+            want = {
+                "hd": side.max(),
+                "hd95": np.percentile(side, 95),
+                "asd": side.mean(),
+                "within": np.mean(side <= 1),
+            }
+            for key, value in want.items():
+                found = directed[f"{key}_from_{name}"][i]
+                np.testing.assert_allclose(found, value, rtol=1e-5, err_msg=key)
+
+
+def test_directed_scores_of_empty_masks(rng):
+    predicted, truth = _masks(rng, 6, (5, 6))
+    got = metrics.directed_surface_scores(predicted, truth)
+    for key, values in got.items():
+        assert np.isnan(values[0]), key
+        worst = 0 if key.startswith("within") else np.hypot(4, 5)
+        np.testing.assert_allclose(values[1:3], worst, rtol=1e-6, err_msg=key)
+
+
+def test_lengths_by_hand():
+    # A square of 2x3 pixels: sides 1 and 2 between half diagonals at the corners.
+    mask = np.zeros((6, 7), bool)
+    mask[2:4, 2:5] = True
+    moved = np.roll(mask, 1, axis=1)
+    far = metrics.surface_scores_by_length(mask, moved, tolerance=0.5)
+    length = 2 * (1 + 2) + 4 * np.sqrt(0.5)
+    # The two vertical sides, of length 1 and two corners each, moved by one pixel; the
+    # ends of the others too.
+    near = 2 * 2 + 2 * np.sqrt(0.5)
+    np.testing.assert_allclose(far["nsd"], near / length, rtol=1e-6)
+    assert metrics.surface_scores_by_length(mask, mask)["nsd"] == 1
+    assert metrics.surface_scores_by_length(mask, mask)["assd"] == 0
+
+
+def test_lengths_of_empty_masks(rng):
+    predicted, truth = _masks(rng, 6, (5, 6))
+    got = metrics.surface_scores_by_length(predicted, truth)
+    assert np.isnan([got["assd"][0], got["nsd"][0]]).all()
+    np.testing.assert_allclose(got["assd"][1:3], np.hypot(4, 5), rtol=1e-6)
+    np.testing.assert_array_equal(got["nsd"][1:3], 0)
+    with pytest.raises(ValueError, match="Use surface_scores for volumes"):
+        metrics.surface_scores_by_length(predicted, truth, spacing=(1.0, 1.0, 1.0))

@@ -49,6 +49,18 @@ def test_spacing_equals_scipy(rng, spacing):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 7), (9, 4, 1), (5, 8, 11)])
+def test_volumes_equal_scipy(rng, shape):
+    spacing = (3.0, 0.5, 1.0)
+    masks = (
+        rng.random((4, *shape)) < np.array([0.5, 0.9, 0.97, 0.99])[:, None, None, None]
+    )
+    masks[:, 0, 0, 0] = False
+    got = jax.jit(functools.partial(ops.distance_transform, spacing=spacing))(masks)
+    want = [ndimage.distance_transform_edt(mask, sampling=spacing) for mask in masks]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(200, 200), (5, 16), (5, 17), (3, 128), (3, 129)])
 def test_large_regions_are_exact(shape):
     # Nearest pixels are up to a whole row away, across every border between blocks.
@@ -111,7 +123,7 @@ def test_gradient_is_zero(rng):
     )
 
 
-@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 0.0), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 0.0), (1.0, 1.0, 1.0, 1.0)])
 def test_spacing_message(spacing):
     with pytest.raises(ValueError, match=r"needs \(height, width\) .* got \("):
         ops.distance_transform(np.ones((2, 2), bool), spacing=spacing)

@@ -73,18 +73,21 @@ def _mean_of_classes(score):
     return value
 
 
-def _surface(score, **options):
+def _surface(score, function=metrics.surface_scores, **options):
     """Mean over images and foreground classes that have a finite score."""
 
     def value(scene):
         found = []
         for c in range(1, C):
             sides = (x == c for x in (scene.predicted, scene.labels))
-            made = metrics.surface_scores(*(x & scene.valid for x in sides), **options)
+            made = function(*(x & scene.valid for x in sides), **options)
             found.append(np.asarray(made[score]))
         return _finite(found)
 
     return value
+
+
+_by_length = functools.partial(_surface, function=metrics.surface_scores_by_length)
 
 
 def _finite(values):
@@ -219,6 +222,16 @@ PAIRS = [
         _monai_surface("compute_surface_dice", class_thresholds=[1.0, 1.0]),
     ),
 ]
+PAIRS.append(
+    Pair(
+        "metrics.surface_scores_by_length nsd",
+        _by_length("nsd", tolerance=1.0),
+        "MONAI compute_surface_dice(use_subvoxels)",
+        _monai_surface(
+            "compute_surface_dice", class_thresholds=[1.0, 1.0], use_subvoxels=True
+        ),
+    )
+)
 PAIRS.append(
     Pair(
         "metrics.Panoptic pq",
