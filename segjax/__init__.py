@@ -44,6 +44,7 @@ __all__ = [
     "model_file",
     "models",
     "ops",
+    "results",
     "serve",
     "train",
     "typing",
@@ -52,7 +53,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = frozenset(__all__) - {"UserError", "load"}
+_SUBPACKAGES = frozenset(__all__) - {"UserError", "load", "results"}
 
 
 def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":
@@ -76,6 +77,29 @@ def load(run: "str | os.PathLike", *, trust: bool = False) -> "inference.Model":
     """
     inference = importlib.import_module("segjax.inference")
     return inference.load(run, trust=trust, build=_experiment_of)
+
+
+def results(*runs: "str | os.PathLike") -> "list[dict[str, typing.Any]]":
+    """Reads the final scores of runs, one flat row a run.
+
+        table = pandas.DataFrame(segjax.results("runs/dice", "runs/focal"))
+        table.groupby("flag.loss")["mean_iou"].agg(["mean", "std"])
+
+    Args:
+        *runs: Run folders, or folders of runs, such as those of `segjax seeds`.
+
+    Returns:
+        `run`, `experiment`, `flag.NAME` of each flag of the experiment, `seed`,
+        `split`, `seconds`, and the metrics of result.json by their names.
+
+    Raises:
+        ValueError: If a folder has no run, or a run is not finished.
+    """
+    import pathlib
+
+    found = importlib.import_module("segjax.run_folder.results")
+    folders = found.find([pathlib.Path(run) for run in runs])
+    return [found.read(folder).row for folder in folders]
 
 
 def _experiment_of(run: "pathlib.Path"):

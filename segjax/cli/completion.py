@@ -9,6 +9,7 @@ import tyro
 
 from segjax.cli import (
     calibrate,
+    compare,
     evaluate,
     flags,
     import_,
@@ -25,6 +26,7 @@ _SHELLS = ("bash", "zsh", "fish", "tcsh")
 _FLAGS = {
     "train": ("script", train.TrainOptions),
     "seeds": ("script", seeds.SeedsOptions),
+    "compare": ("run", compare.CompareOptions),
     "evaluate": ("run", evaluate.EvaluateOptions, runs.TrustOptions),
     "verify": ("run", verify.VerifyOptions, runs.TrustOptions),
     "inspect": ("run", inspect.InspectOptions, runs.TrustOptions),

@@ -18,6 +18,14 @@ from segjax.metrics.combine import Combined, OnHost, combine, on_host, with_batc
 from segjax.metrics.confusion import Confusion, f_beta, semantic
 from segjax.metrics.contingency import connected_components
 from segjax.metrics.detections import detections
+from segjax.metrics.differences import (
+    Difference,
+    Test,
+    best_group,
+    corrected_differences,
+    paired_difference,
+    welch_difference,
+)
 from segjax.metrics.edges import EdgeScores, edges, match_edges
 from segjax.metrics.image_confusion import ImageConfusion, semantic_per_image
 from segjax.metrics.lesions import LesionDetection
@@ -55,6 +63,7 @@ __all__ = [
     "Combined",
     "Comparison",
     "Confusion",
+    "Difference",
     "EdgeScores",
     "ImageConfusion",
     "Interval",
@@ -67,7 +76,9 @@ __all__ = [
     "RandCurve",
     "Ranking",
     "Rows",
+    "Test",
     "adaptive_calibration",
+    "best_group",
     "best_threshold_rand",
     "betti_numbers",
     "betti_scores",
@@ -79,6 +90,7 @@ __all__ = [
     "combine",
     "compare",
     "connected_components",
+    "corrected_differences",
     "detections",
     "directed_surface_scores",
     "edges",
@@ -92,6 +104,7 @@ __all__ = [
     "objects",
     "on_host",
     "outline",
+    "paired_difference",
     "partition_errors",
     "partition_scores",
     "rand_scores",
@@ -103,5 +116,6 @@ __all__ = [
     "surface_scores",
     "surface_scores_by_length",
     "v_rand",
+    "welch_difference",
     "with_batch",
 ]

@@ -1,6 +1,7 @@
 """Visualization: overlays, curves, and the HTML report of a run."""
 
 from segjax.viz.curves import curves
+from segjax.viz.groups import group_intervals
 from segjax.viz.inspection import (
     Card,
     inspection_sheet,
@@ -23,6 +24,7 @@ __all__ = [
     "contact_sheet",
     "curves",
     "errors",
+    "group_intervals",
     "inspection_sheet",
     "instance_triptych",
     "instances",

@@ -67,14 +67,16 @@ def curves(records: Records, *, monitor: str | None = None) -> str | None:
 
 
 def title(name: str) -> str:
-    """Formats a metric name: `mean_iou` to `mean IoU`.
-
-    Names come from files: unprintable characters become `?`, and `$` starts no formula.
-    """
-    name = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
+    """Formats a metric name: `mean_iou` to `mean IoU`."""
+    name = plain(name)
     names = {"iou": "IoU", "dice": "Dice", "grad": "gradient"}
     names |= {name: name.upper() for name in ("ap", "ap50", "ap75", "ar")}
     return " ".join(names.get(word, word) for word in name.split("_"))
+
+
+def plain(text: str) -> str:
+    """Text for a figure: unprintable characters become `?`, `$` starts no formula."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
 
 
 def style_axes(axes: Any, panel: str, *, ink: str) -> None:
