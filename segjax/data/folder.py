@@ -124,7 +124,7 @@ class Folder(base.Builder, skip_registration=True):
         """Reads one pair."""
         tree, (image_name, mask_name) = self.source.tree, item
         image = files.read_image(tree, image_name)
-        ids = files.read_ids(tree, mask_name, image)
+        ids = files.read_ids(tree, mask_name, image, image_name=image_name)
         names = self.source.classes
         fix = "pass ids= or ignore_index= if masks hold other values"
         if names:

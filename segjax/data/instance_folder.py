@@ -94,7 +94,7 @@ class InstanceFolder(base.Builder, skip_registration=True):
         """Reads one pair and renumbers its objects from 1 in ascending order."""
         tree, (image_name, ids_name) = self.source.tree, item
         image = files.read_image(tree, image_name)
-        ids = files.read_ids(tree, ids_name, image)
+        ids = files.read_ids(tree, ids_name, image, image_name=image_name)
         found, instances = np.unique(ids, return_inverse=True)
         if len(found) > _MAX_OBJECTS or found[0] < 0:
             raise UserError(

@@ -69,6 +69,12 @@ def size(
     return (width, height) if _orientation(image, where) >= 5 else (height, width)
 
 
+def stored_size(content: bytes, where: str) -> tuple[int, int]:
+    """Reads the (height, width) from the header, without EXIF orientation."""
+    width, height = _open(content, where, limits.MAX_PIXELS).size
+    return height, width
+
+
 def exceeds_8_bits(content: bytes, where: str) -> bool:
     """Whether a picture has one channel of more than 8 bits, judged by its header."""
     return _open(content, where, limits.MAX_PIXELS).mode.startswith(("I", "F"))

@@ -110,7 +110,13 @@ def may_exceed_8_bits(tree: Tree, name: str) -> bool:
         return False
 
 
-def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarray:
+def read_ids(
+    tree: Tree,
+    name: str,
+    like: np.ndarray | None = None,
+    *,
+    image_name: str | None = None,
+) -> np.ndarray:
     """Reads a mask of class ids as integers [H, W], with EXIF orientation applied.
 
     Args:
@@ -118,6 +124,7 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
         name: A single-channel file (gray, palette, or color with equal channels), or
             integers [H, W] as .npy.
         like: The image, whose height and width the mask must have; None for any size.
+        image_name: Name of the image's file, for messages.
 
     Raises:
         ValueError: If it is broken, has lossy compression, several channels or another
@@ -148,9 +155,28 @@ def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarra
         height, width = like.shape[:2]
         raise UserError(
             f"{tree.shown(name)} is {ids.shape[1]}x{ids.shape[0]} pixels: needed "
-            f"{width}x{height}, the size of its image; export it at that size."
+            f"{width}x{height}, the size of its image"
+            f"{turned(tree, image_name, ids.shape)}; export it at that size."
         )
     return ids
+
+
+def turned(tree: Tree, name: str | None, wanted: Sequence[int]) -> str:
+    """Explains a size that differs because of an EXIF orientation.
+
+    Args:
+        tree: Contains the file.
+        name: The image; None if its name is not known.
+        wanted: (height, width) of its mask or annotations.
+
+    Returns:
+        " (turned by its EXIF orientation)" if the stored pixels have the wanted size,
+        else nothing.
+    """
+    if name is None or name.lower().endswith((".npy", ".tif", ".tiff")):
+        return ""
+    is_turned = opener.stored_size(tree.read(name), name) == tuple(wanted)
+    return " (turned by its EXIF orientation)" if is_turned else ""
 
 
 def _mask_pixels(content: bytes, name: str, where: str) -> np.ndarray:
