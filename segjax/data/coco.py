@@ -62,7 +62,9 @@ def coco(
     splits.check_fractions(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = splits.SplitOptions(tree, validation, test, seed)
+    options = splits.SplitOptions(
+        tree=tree, validation=validation, test=test, seed=seed
+    )
     directory = dataset.prepare(
         Coco, data_dir=data_dir, source=options, key=options.key()
     )
