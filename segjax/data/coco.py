@@ -4,13 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from segjax import ops
-from segjax.data import dataset, stored
+from segjax.data import dataset
 from segjax.data.builders import annotations, base, files, sources, splits
-from segjax.data.objects import coco_mask, encode_objects
+from segjax.data.objects import coco_mask, draw_label, encode_objects
 from segjax.errors import UserError
 
 
@@ -113,7 +111,7 @@ class Coco(base.Builder, skip_registration=True):
         crowd = [bool(one.get("iscrowd", 0)) for one in ones]
         return {
             "image": image,
-            "label": _label(rles, classes, crowd, item.size, len(self._classes)),
+            "label": draw_label(rles, classes, crowd, item.size, len(self._classes)),
             "objects": encode_objects(rles, classes, crowd),
             "name": item.name,
         }
@@ -143,15 +141,3 @@ def _left_out(empty: Sequence[str]) -> str:
         f"note: annotations without a pixel are left out: {len(empty)} "
         f"(annotation {few})."
     )
-
-
-def _label(rles, classes, crowd, size, num_classes) -> np.ndarray:
-    """Draws crowds as ignored, then objects from the largest to the smallest."""
-    label = np.zeros(size, stored.label_dtype(num_classes))
-    ignored, masks = ops.ignore_index(label.dtype), coco_mask()
-    areas = [int(masks.area(r)) for r in rles]
-    order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
-    for i in order:
-        inside = masks.decode(rles[i]).astype(bool)
-        label[inside] = ignored if crowd[i] else classes[i]
-    return label

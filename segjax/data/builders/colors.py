@@ -199,7 +199,8 @@ def said(counts: Mapping[int, int]) -> str:
     more = f" and {len(counts) - len(few)} more" if len(counts) > len(few) else ""
     return (
         f"the masks are in color: {len(counts)} colors became classes 0 to "
-        f"{len(counts) - 1}, the most common first: {', '.join(few)}{more}"
+        f"{len(counts) - 1}, the most common first: {', '.join(few)}{more}; segjax "
+        f"data colors writes a table to name them"
     )
 
 

@@ -1,6 +1,6 @@
 """From the masks of a user's own folder to class ids, by value or by color."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -111,7 +111,7 @@ class ColorReader:
     ) -> tuple[np.ndarray, MaskFacts]:
         """See `LabelReader`."""
         pixels = masks.read_colors(self._tree, name, like, image_name)
-        label = _by_color(self._tree, name, pixels, self._ids, self._dtype)
+        label = by_color(self._tree, name, pixels, self._ids, self._dtype)
         return label, MaskFacts.of(name, label, pixels, None)
 
     def classes(self, facts: Sequence[MaskFacts]) -> tuple[str, ...]:
@@ -120,9 +120,21 @@ class ColorReader:
         return self._classes
 
 
-def _by_color(
-    tree: Tree, name: str, pixels: np.ndarray, ids: dict[int, int], dtype: type
+def by_color(
+    tree: Tree, name: str, pixels: np.ndarray, ids: Mapping[int, int], dtype: type
 ) -> np.ndarray:
+    """Maps the colors of a mask to class ids.
+
+    Args:
+        tree: Contains the mask.
+        name: Its file, for messages.
+        pixels: [H, W], 0xRRGGBB.
+        ids: Class ids by color.
+        dtype: Dtype of the result.
+
+    Raises:
+        ValueError: If there is another color.
+    """
     found = np.unique(pixels)
     for color in found.tolist():
         if color not in ids:
