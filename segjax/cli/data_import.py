@@ -60,8 +60,8 @@ def main(args: Sequence[str]) -> None:
     splits = ", ".join(f"{n} {k}" for k, n in counts.items() if k)
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
-        f"Imported {len(found.items)} images{f' ({splits})' if splits else ''}, "
-        f"{len(found.classes)} classes: {', '.join(found.classes)}."
+        f"Images: {len(found.items)}{f' ({splits})' if splits else ''}. "
+        f"Classes: {len(found.classes)} ({', '.join(found.classes)})."
     )
     kind = "annotations.json" if options.objects else "masks"
     loader = "coco" if options.objects else "folder"

@@ -227,6 +227,6 @@ def test_masks_without_objects_or_classes_are_counted(load, capsys):
     }
     load(masks)
     said = capsys.readouterr().err
-    assert "note: 1 of 4 masks hold ignored pixels only" in said
-    assert "masks/c.png" in said
-    assert "note: 2 of 4 masks hold class 0 only: masks/b.png, masks/d.png." in said
+    assert "note: masks of ignored pixels only, which teach nothing: 1 of 4" in said
+    assert "(masks/c.png)." in said
+    assert "masks of class 0 only: 2 of 4 (masks/b.png, masks/d.png)." in said

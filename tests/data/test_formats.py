@@ -137,7 +137,7 @@ def test_labelme(convert, labelme_tree, tmp_path):
     want[:2] = 255
     np.testing.assert_array_equal(got["deep/b"], want)
     found = formats.labelme(Folder(tmp_path / "theirs"))
-    assert found.notes == ("1 lines and points are left out.",)
+    assert found.notes == ("lines and points are left out: 1.",)
 
 
 def test_labelme_objects_of_one_group_are_one(convert, labelme_tree):

@@ -107,12 +107,12 @@ def check_classes(facts: Sequence[MaskFacts], where: str) -> list[str]:
     notes = []
     if void:
         notes.append(
-            f"{len(void)} of {len(facts)} masks hold ignored pixels only and teach "
-            f"nothing: {_few(void)}."
+            f"masks of ignored pixels only, which teach nothing: {len(void)} of "
+            f"{len(facts)} ({_few(void)})."
         )
     if empty:
         notes.append(
-            f"{len(empty)} of {len(facts)} masks hold class 0 only: {_few(empty)}."
+            f"masks of class 0 only: {len(empty)} of {len(facts)} ({_few(empty)})."
         )
     return notes
 

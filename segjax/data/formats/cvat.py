@@ -73,7 +73,7 @@ def cvat(tree: Tree) -> Annotated:
         make = functools.partial(_draw, f"{where}: {name}", element, ids)
         items.append(Item(name.rpartition(".")[0], there[name], split, make))
     others = sum(shape.tag in _WITHOUT_AREA for image in found for shape in image)
-    notes = (f"{others} lines, points and tags are left out.",) if others else ()
+    notes = (f"lines, points and tags are left out: {others}.",) if others else ()
     return Annotated(tree, classes, _in_splits(items), notes)
 
 

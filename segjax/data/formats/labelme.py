@@ -64,7 +64,7 @@ def labelme(tree: Tree) -> Annotated:
         image = _image_of(tree, name, content, there)
         make = functools.partial(_draw, tree.shown(name), image, content, ids)
         items.append(Item(image.rpartition(".")[0], image, "", make))
-    notes = (f"{left_out} lines and points are left out.",) if left_out else ()
+    notes = (f"lines and points are left out: {left_out}.",) if left_out else ()
     return Annotated(tree, classes, tuple(items), notes)
 
 

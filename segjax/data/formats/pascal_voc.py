@@ -64,7 +64,7 @@ def pascal_voc(tree: Tree) -> Annotated:
             make = IdMask(tree, mask, image, known, fix, numbers)
         items.append(Item(name, image, split, make))
     left = len(found) - len(items)
-    notes = (f"{left} masks are in no list and left out.",) if left else ()
+    notes = (f"masks that are in no list are left out: {left}.",) if left else ()
     return Annotated(tree, table[0] if table else CLASSES, tuple(items), notes)
 
 

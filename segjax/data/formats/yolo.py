@@ -60,7 +60,7 @@ def yolo(tree: Tree) -> Annotated:
         make = functools.partial(_draw, tree, texts.get(key), len(names))
         items.append(Item("/".join([*rest, stem]), image, split, make))
     empty = len(there.keys() - texts.keys())
-    notes = (f"{empty} images without a text file have no objects.",) if empty else ()
+    notes = (f"images without a text file have no objects: {empty}.",) if empty else ()
     return Annotated(tree, ("background", *names), tuple(items), notes)
 
 
