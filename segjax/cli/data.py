@@ -1,4 +1,4 @@
-"""`segjax data list` and `segjax data prepare NAME [--source DIR]`."""
+"""`segjax data list`, `prepare NAME`, `import FORMAT SOURCE` and `colors SOURCE`."""
 
 import functools
 import inspect
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segjax import data
+from segjax.cli import data_colors, data_import
 from segjax.cli import flags as cli_flags
 from segjax.errors import UserError
 
@@ -23,8 +24,12 @@ _DATASETS: dict[str, Callable[..., data.Dataset]] = {
 
 
 def main(args: Sequence[str]) -> None:
-    """Lists the data sets, or prepares one."""
+    """Lists the data sets, prepares or imports one, or lists the colors of masks."""
     match list(args):
+        case ["import", *rest]:
+            data_import.main(rest)
+        case ["colors", *rest]:
+            data_colors.main(rest)
         case ["list"]:
             _list()
         case ["prepare", name, *flags] if name in _DATASETS:
@@ -37,11 +42,17 @@ def main(args: Sequence[str]) -> None:
         case ["-h" | "--help"] | ["prepare", *_]:
             print(
                 "usage: segjax data list\n"
-                "       segjax data prepare NAME [--source DIR]\n\n"
-                f"NAME is one of {', '.join(_DATASETS)}."
+                "       segjax data prepare NAME [--source DIR]\n"
+                "       segjax data import FORMAT SOURCE --out DIR [--objects]\n"
+                "       segjax data colors SOURCE [--out classes.csv]\n\n"
+                f"NAME is one of {', '.join(_DATASETS)}.\n"
+                f"FORMAT is one of {', '.join(data_import.FORMATS)}."
             )
         case _:
-            raise UserError("segjax data needs a subcommand: list or prepare NAME.")
+            raise UserError(
+                "segjax data needs a subcommand: list, prepare NAME, import FORMAT "
+                "SOURCE or colors SOURCE."
+            )
 
 
 def _list() -> None:

@@ -1,5 +1,6 @@
 """Reads flags with tyro and turns its error boxes into one line."""
 
+import ast
 import contextlib
 import io
 import os
@@ -13,6 +14,9 @@ from segjax.errors import UserError
 
 _FRAME = re.compile(r"^[│|]\s?|\s*[│|]$")
 _RULE = re.compile(r"^[\s─-]*$")
+_UNION = re.compile(
+    r"Error parsing (--\S+): no type matching (.*) could be instantiated from (\[.*\])"
+)
 _MOST_SUGGESTIONS = 3
 
 
@@ -54,6 +58,8 @@ def _one_line(box: str, prog: str) -> str:
         else:
             sections[-1].append(line)
     what, *others = [section for section in sections if section] or [["Wrong flags"]]
+    if union := _UNION.match(" ".join(what)):
+        return f"{_of_union(*union.groups())}. See {prog} --help."
     said = [" ".join(what).rstrip(".")]
     for section in others:
         options = [x for x in section if x.startswith("-")][:_MOST_SUGGESTIONS]
@@ -62,6 +68,18 @@ def _one_line(box: str, prog: str) -> str:
         elif options:
             said.append(f"It takes {', '.join(options)}")
     return ". ".join([*said, f"See {prog} --help."])
+
+
+def _of_union(flag: str, types: str, values: str) -> str:
+    """Says what a flag with several types takes; tyro says why it is none of each."""
+    shown = types.replace("{None}|", "").strip("{}")
+    shown = re.sub(r"^\[(.*)\]$", r"\1", shown)
+    got = [str(value) for value in ast.literal_eval(values)]
+    said = f"{flag} needs {shown}, got {' '.join(got)}"
+    if any("," in value for value in got):
+        apart = " ".join(" ".join(got).replace(",", " ").split())
+        said += f"; separate values by spaces: {flag} {apart}"
+    return said
 
 
 @contextlib.contextmanager

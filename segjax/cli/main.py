@@ -25,7 +25,7 @@ _SUBCOMMANDS = {
     "export": "a run's model in, one file that runs without segjax out",
     "serve": "a page on this machine to try a run or an exported file on",
     "calibrate": "fit a temperature, so that probabilities mean what they say",
-    "data": "list the data sets, or prepare one",
+    "data": "list, prepare or import data sets",
     "import": "torchvision's weights in, a folder to start from out",
 }
 

@@ -1,14 +1,14 @@
 """Images with COCO annotations as a data set."""
 
 import os
+import sys
+from collections.abc import Sequence
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from segjax import ops
-from segjax.data import dataset, stored
+from segjax.data import dataset
 from segjax.data.builders import annotations, base, files, sources, splits
-from segjax.data.objects import coco_mask, encode_objects
+from segjax.data.objects import coco_mask, draw_label, encode_objects
 from segjax.errors import UserError
 
 
@@ -26,6 +26,10 @@ def coco(
         source/train/annotations.json      source/train/images/a.jpg   (also val, test)
         source/train/_annotations.coco.json   source/train/a.jpg
         source/annotations/instances_train2017.json   source/train2017/a.jpg
+        source/annotations/instances_train.json       source/images/a.jpg
+
+    A `file_name` may be a path of another machine: its longest end that is a file below
+    the image folder counts.
 
     Args:
         source: The folder, or a zip of it.
@@ -41,7 +45,8 @@ def coco(
         Examples have `objects` besides `image`, `label` and `name`: masks that
         pycocotools decodes from polygons and run lengths, with class and crowd. In
         `label`, smaller objects are drawn over larger ones, and pixels of crowds that
-        no object covers are ignored.
+        no object covers are ignored. Annotations without a pixel, such as a polygon
+        thinner than a pixel, are left out, and counted on standard error.
 
     Raises:
         ValueError: If an annotation is malformed or does not match its image or the
@@ -55,7 +60,9 @@ def coco(
     splits.check_fractions(validation, test)
     path = sources.existing(source, annotations.NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = splits.SplitOptions(tree, validation, test, seed)
+    options = splits.SplitOptions(
+        tree=tree, validation=validation, test=test, seed=seed
+    )
     directory = dataset.prepare(
         Coco, data_dir=data_dir, source=options, key=options.key()
     )
@@ -75,7 +82,9 @@ class Coco(base.Builder, skip_registration=True):
         source = self.source
         parts = annotations.find(source.tree)
         read = {k: annotations.read(source.tree, *v) for k, v in parts.items()}
+        annotations.check_disjoint(source.tree, read)
         self._classes = annotations.class_names(source.tree, parts, read)
+        self._empty: list[str] = []
         splits = {split: part.images for split, part in read.items()}
         test = source.test if list(splits) == ["train"] else 0.0
         return source.complete(splits, test=test)
@@ -92,32 +101,43 @@ class Coco(base.Builder, skip_registration=True):
         height, width = image.shape[:2]
         if (height, width) != item.size:
             raise UserError(
-                f"{tree.shown(item.file)} is {width}x{height} pixels: needed "
+                f"{tree.shown(item.file)} is {width}x{height} pixels"
+                f"{files.turned(tree, item.file, item.size)}: needed "
                 f"{item.size[1]}x{item.size[0]}, as its annotations say; export them "
                 f"again."
             )
-        rles = [annotations.rle(one, item.size) for one in item.annotations]
-        classes = [self._classes.index(one["category"]) for one in item.annotations]
-        crowd = [bool(one.get("iscrowd", 0)) for one in item.annotations]
+        ones, rles = self._with_pixels(item)
+        classes = [self._classes.index(one["category"]) for one in ones]
+        crowd = [bool(one.get("iscrowd", 0)) for one in ones]
         return {
             "image": image,
-            "label": _label(rles, classes, crowd, item.size, len(self._classes)),
+            "label": draw_label(rles, classes, crowd, item.size, len(self._classes)),
             "objects": encode_objects(rles, classes, crowd),
             "name": item.name,
         }
 
+    def _with_pixels(self, item: annotations.Image) -> tuple[list, list]:
+        """Returns the annotations with at least one pixel, and their run lengths."""
+        ones, rles = [], []
+        for one in item.annotations:
+            found = annotations.rle(one, item.size)
+            if coco_mask().area(found):
+                ones.append(one)
+                rles.append(found)
+            else:
+                self._empty.append(f"{one['id']} of {item.name}")
+        return ones, rles
+
     def describe(self):
         """Returns the class names."""
+        if self._empty:
+            print(_left_out(self._empty), file=sys.stderr)
         return {"classes": self._classes}
 
 
-def _label(rles, classes, crowd, size, num_classes) -> np.ndarray:
-    """Draws crowds as ignored, then objects from the largest to the smallest."""
-    label = np.zeros(size, stored.label_dtype(num_classes))
-    ignored, masks = ops.ignore_index(label.dtype), coco_mask()
-    areas = [int(masks.area(r)) for r in rles]
-    order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
-    for i in order:
-        inside = masks.decode(rles[i]).astype(bool)
-        label[inside] = ignored if crowd[i] else classes[i]
-    return label
+def _left_out(empty: Sequence[str]) -> str:
+    few = ", ".join(sorted(empty)[:3]) + (", ..." if len(empty) > 3 else "")
+    return (
+        f"note: annotations without a pixel are left out: {len(empty)} "
+        f"(annotation {few})."
+    )

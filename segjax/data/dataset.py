@@ -69,6 +69,25 @@ def view(
     )
 
 
+def fold_view(directory: pathlib.Path, name: str, fold: int) -> Dataset:
+    """Makes a `Dataset` whose validation is one fold, and whose train is the others.
+
+    Args:
+        directory: Returned by `prepare`; its metadata has the sizes of the `folds`.
+        name: Name of the data set.
+        fold: From 0.
+    """
+    metadata = _read_metadata(directory)
+    sizes = metadata["folds"]
+    start = sum(sizes[:fold])
+    stop, total = start + sizes[fold], sum(sizes)
+    # TFDS rejects empty slices, so the first and the last fold have one part.
+    around = [f"train[:{start}]"] * (start > 0) + [f"train[{stop}:]"] * (stop < total)
+    splits = {"train": "+".join(around), "validation": f"train[{start}:{stop}]"}
+    rest = {split: split for split in metadata["digests"] if split != "train"}
+    return view(directory, f"{name}/fold{fold}of{len(sizes)}", splits | rest)
+
+
 def _read_metadata(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the builder's metadata: `classes` and `digests`."""
     path = directory / "metadata.json"

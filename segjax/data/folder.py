@@ -1,22 +1,29 @@
 """A folder of images and masks as a data set."""
 
 import dataclasses
-import difflib
-import hashlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segjax import ops
-from segjax.data import dataset, stored
-from segjax.data.builders import base, files, sources, splits
+from segjax.data import dataset
+from segjax.data.builders import (
+    base,
+    class_ids,
+    files,
+    label_readers,
+    mask_checks,
+    pairing,
+    sources,
+    splits,
+)
+from segjax.data.builders import colors as color_tables
+from segjax.data.builders.colors import ColorTable
+from segjax.data.builders.pairing import Pairing
 from segjax.errors import UserError
-from segjax.files import limits, reading
 from segjax.typing import IGNORE_INDEX
-
-_IGNORE_16 = ops.ignore_index(np.uint16)
 
 _NEEDS = (
     "the folders images/ and masks/ (same stems; masks as PNGs of class ids), or "
@@ -24,17 +31,17 @@ _NEEDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Source(splits.SplitOptions):
+    pairing: Pairing = dataclasses.field(repr=False)
     ids: tuple[int, ...] | None
     ignore_index: int | None
     classes: tuple[str, ...] | None
+    table: ColorTable | None
 
-    def key(self) -> str:
-        """Digests the files and all options."""
-        parts = [sources.digest(self.tree, f) for f in _data_folders(self.tree)]
-        parts.append(repr(self))
-        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+    def digest(self) -> str:
+        """Digests the files in use."""
+        return self.pairing.key(self.tree)
 
 
 def folder(
@@ -45,17 +52,28 @@ def folder(
     seed: int = 0,
     ids: Sequence[int] | None = None,
     ignore_index: int | None = IGNORE_INDEX,
+    colors: str | os.PathLike | None = None,
+    group: str | None = None,
+    folds: int | None = None,
+    fold: int = 0,
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
     """Loads a folder of images and masks.
 
         source/images/a.jpg   source/masks/a.png   source/classes.txt (optional)
+        source/a_image.jpg    source/a_mask.png    source/classes.csv (optional)
 
     Images are png, jpg, tif, bmp, webp or npy files of any size, read by
     `data.read_image`; all have the same dtype and number of channels. A mask has the
-    stem and the size of its image, and one channel of class ids. There may also be one
-    pair of folders for each split: source/train/images and so on; without
-    source/validation, validation images are drawn from train.
+    stem and the size of its image. Folders and names may be those of other tools:
+    see docs/data.md. How files were paired is printed unless it is the first layout.
+    Folders train/, validation/ and test/ are splits; without validation/, validation
+    images are drawn from train.
+
+    A mask has one channel of class ids, or colors. A table names colors:
+    rows r,g,b,name or #rrggbb,name; colors called void, ignore or unlabeled are
+    ignored. Without a table, up to 64 colors become classes, the most common first,
+    and are printed. The indices of a palette are class ids unless there is a table.
 
     Args:
         source: The folder, or a zip of it.
@@ -69,31 +87,58 @@ def folder(
         ignore_index: The mask value of ignored pixels; None if there are none. A value
             listed in `ids` is never ignored. With more than 255 classes, named or found
             in the masks, 255 is a class, and 65535 is ignored instead.
+        colors: A table of colors; by default, classes.csv or class_dict.csv in the
+            source, if there is one.
+        group: A regular expression. Images in whose names it matches the same text, or
+            the same first parentheses, are never in different splits: `^[^_]+` for
+            patients in `p01_3.png`. Names include folders below those of images.
+        folds: Divides the images into so many folds of similar class shares, instead of
+            by fractions. All folds share their prepared data.
+        fold: The fold that is `validation`, from 0; the others are `train`.
         data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Returns:
-        Class names are the lines of classes.txt, else "class 0" up to the largest id
-        found.
+        Class names are the lines of classes.txt, or the names of the colors, else
+        "class 0" up to the largest id found.
 
     Raises:
         ValueError: If a file is missing, broken, of another size or holds an unknown
-            id; the message names it.
+            id or color, or the masks hold a single class; the message names it.
     """
     splits.check_fractions(validation, test)
+    splits.check_fold(folds, fold)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    values = None if ids is None else tuple(ids)
+    table = color_tables.given_table(tree, colors)
+    names = class_ids.read_names(tree)
+    if table and (names or ids is not None):
+        other = tree.shown(class_ids.NAMES_FILE) if names else "ids"
+        raise UserError(
+            f"classes are given by colors and by {other}: needed one; remove the other."
+        )
     options = _Source(
-        tree, validation, test, seed, values, ignore_index, classes=_class_names(tree)
+        tree=tree,
+        validation=validation,
+        test=test,
+        seed=seed,
+        group=group,
+        folds=folds,
+        pairing=pairing.find(tree, pairing.SEMANTIC, needs=_NEEDS),
+        ids=None if ids is None else tuple(ids),
+        ignore_index=ignore_index,
+        classes=names,
+        table=table,
     )
     directory = dataset.prepare(
         Folder, data_dir=data_dir, source=options, key=options.key()
     )
+    if folds:
+        return dataset.fold_view(directory, "folder", fold)
     return dataset.view(directory, "folder")
 
 
 class Folder(base.Builder, skip_registration=True):
-    """Reads `images/*` and `masks/*`, or those in each split's folder."""
+    """Reads pairs of images and masks."""
 
     VERSION = tfds.core.Version("2.0.0")
     DESCRIPTION = "A user's own images and masks."
@@ -101,143 +146,69 @@ class Folder(base.Builder, skip_registration=True):
     source: _Source
 
     def plan(self):
-        """Pairs images with masks and assigns them to splits."""
-        self._found: set[int] = set()
-        tree, places = self.source.tree, splits.split_folders(self.source.tree)
-        pairs = {split: _pairs(tree, place) for split, place in places.items()}
-        pairs = pairs or {"train": _pairs(tree, "")}
-        masks = [mask for split in pairs.values() for _, mask in split]
-        self._known, self._dtype = _known_ids(self.source, masks)
-        if "train" not in pairs:
-            raise UserError(
-                f"{tree.shown('')} has {', '.join(places.values())} but no train "
-                f"folder: needed train/images and train/masks; add it."
+        """Finds out what masks hold, and assigns the pairs to splits."""
+        source, tree = self.source, self.source.tree
+        pairs = source.pairing.splits(tree)
+        if source.pairing.rule:
+            print(f"note: {source.pairing.rule}", file=sys.stderr)
+        self._facts: list[mask_checks.MaskFacts] = []
+        self._reader = _reader(source)
+        if source.folds:
+            held, self._fold_sizes = source.in_folds(pairs, self._content(pairs))
+            return held
+        has_splits = pairs.keys() != {"train"}
+        return source.complete(pairs, test=0.0 if has_splits else source.test)
+
+    def _content(self, pairs: Mapping[str, Sequence[pairing.Pair]]) -> np.ndarray:
+        """Counts the pixels of each class in each image of `train`, [N, C]."""
+        with base.threads() as pool:
+            read = pool.map(
+                lambda pair: self._reader.read(pair.mask, None, None)[0], pairs["train"]
             )
-        return self.source.complete(pairs, test=0.0 if places else self.source.test)
+            counts = [np.bincount(label.ravel()) for label in read]
+        content = np.zeros((len(counts), max(map(len, counts))))
+        for row, found in zip(content, counts, strict=True):
+            row[: len(found)] = found
+        return content
 
     def where(self, item, name):
         """Returns the path of the image."""
         del name
-        return self.source.tree.shown(item[0])
+        return self.source.tree.shown(item.image)
 
     def make(self, item):
         """Reads one pair."""
-        tree, (image_name, mask_name) = self.source.tree, item
-        image = files.read_image(tree, image_name)
-        ids = files.read_ids(tree, mask_name, image)
-        names = self.source.classes
-        fix = "pass ids= or ignore_index= if masks hold other values"
-        if names:
-            fix = f"{tree.shown('classes.txt')} names {len(names)} classes; {fix}"
-        label = files.to_labels(
-            tree, mask_name, ids, self._known, fix=fix, dtype=self._dtype
-        )
-        self._found.update(np.unique(label).tolist())
-        return {"image": image, "label": label, "name": files.stem(image_name)}
+        image = files.read_image(self.source.tree, item.image)
+        label, facts = self._reader.read(item.mask, image, item.image)
+        self._facts.append(facts)
+        return {"image": image, "label": label, "name": item.name}
 
     def describe(self):
-        """Returns the class names: from classes.txt, or for the ids that occurred."""
-        ignored = ops.ignore_index(self._dtype)
-        found = sorted(self._found - {ignored})
-        names = self.source.classes
-        if self.source.ids is None:
-            _check_plausible(self.source, found, has_ignored=ignored in self._found)
-        count = len(self.source.ids or ()) or max(found, default=-1) + 1
-        return {"classes": names or [f"class {i}" for i in range(count)]}
+        """Returns the class names and the sizes of the folds."""
+        # Threads added them in any order.
+        facts = sorted(self._facts, key=lambda one: one.name)
+        classes = self._reader.classes(facts)
+        for note in mask_checks.check_classes(facts, self.source.tree.shown("")):
+            print(f"note: {note}", file=sys.stderr)
+        sizes = {"folds": self._fold_sizes} if self.source.folds else {}
+        return {"classes": classes} | sizes
 
 
-def _class_names(tree: sources.Tree) -> tuple[str, ...] | None:
-    if "classes.txt" not in tree.files(""):
-        return None
-    where = tree.shown("classes.txt")
-    content = tree.read("classes.txt", max_bytes=limits.TEXT_BYTES)
-    lines = reading.decode_text(content, where).splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
-    files.check_names(names, where)
-    if not names or len(set(names)) < len(names):
-        raise UserError(
-            f"{where} names {len(names)} classes, "
-            f"{len(set(names))} of them different: needed one name per line, all "
-            f"different."
-        )
-    return names
-
-
-def _known_ids(
-    source: _Source, masks: Sequence[str]
-) -> tuple[dict[int, int], type[np.uint8] | type[np.uint16]]:
-    """Maps each allowed mask value to a class id; also returns the label dtype."""
-    names, ids = source.classes, source.ids
-    if ids is None:
-        ids = range(len(names) if names else _max_ids(source.tree, masks))
-    if names and len(names) != len(ids):
-        raise UserError(
-            f"ids lists {len(ids)} values, {source.tree.shown('classes.txt')} "
-            f"{len(names)} names: needed one value for each name."
-        )
-    if not 0 < len(set(ids)) == len(ids) < _IGNORE_16:
-        raise UserError(
-            f"ids must be 1 to {_IGNORE_16 - 1} different values, got {len(ids)}, "
-            f"{len(set(ids))} of them different."
-        )
-    ignored = source.ignore_index
-    if ignored == IGNORE_INDEX and len(ids) > IGNORE_INDEX:
-        ignored = _IGNORE_16
-    # If the number of classes is not given, 0 to 254 are possible, as in 8-bit masks.
-    counted = bool(names or source.ids) or len(ids) > IGNORE_INDEX
-    dtype = stored.label_dtype(len(ids)) if counted else np.uint8
-    known = {} if ignored is None else {ignored: ops.ignore_index(dtype)}
-    known |= {value: i for i, value in enumerate(ids) if source.ids or value != ignored}
-    return known, dtype
-
-
-def _max_ids(tree: sources.Tree, masks: Sequence[str]) -> int:
-    """Returns the number of possible ids: 255, or more if a 16-bit mask has more."""
-    largest = 0
-    for name in masks:
-        if files.may_exceed_8_bits(tree, name):
-            ids = files.read_ids(tree, name)
-            largest = max(largest, int(ids[ids != _IGNORE_16].max(initial=0)))
-    return IGNORE_INDEX if largest <= IGNORE_INDEX else largest + 1
-
-
-def _check_plausible(source: _Source, found: list[int], *, has_ignored: bool) -> None:
-    """Rejects masks that are pictures: black and white, or ids in large steps."""
-    ignored = source.ignore_index
-    values = [*found, ignored] if has_ignored and ignored is not None else found
-    largest = max(found, default=0)
-    if has_ignored and largest == 0:
-        trouble = "all other pixels would be ignored"
-    elif not source.classes and largest >= 32 and len(found) * 4 <= largest:
-        trouble = "most classes would be empty"
-    else:
-        return
-    shown = ", ".join(map(str, sorted(values)))
-    raise UserError(
-        f"the masks in {source.tree.shown('')} hold only the values {shown}: needed "
-        f"class ids 0, 1, 2, ... ({trouble}); pass ids=({shown}) (--ids "
-        f"{shown.replace(',', '')}) to map them to classes 0 to {len(values) - 1}."
+def _reader(source: _Source) -> label_readers.LabelReader:
+    """Returns the reader of masks; colors without a table are printed."""
+    tree, table = source.tree, source.table
+    names = [pair.mask for pair in source.pairing.pairs]
+    is_free = not table and not source.classes and source.ids is None
+    if is_free and color_tables.are_colors(tree, names):
+        counts = color_tables.count(tree, names)
+        print(f"note: {color_tables.said(counts)}.", file=sys.stderr)
+        table = color_tables.found_table(counts)
+    if table:
+        return label_readers.ColorReader(tree, table)
+    return label_readers.IdReader(
+        tree,
+        names,
+        classes=source.classes,
+        ids=source.ids,
+        ignore_index=source.ignore_index,
     )
-
-
-def _data_folders(tree: sources.Tree) -> list[str]:
-    """Lists the folders of images and masks."""
-    folders = splits.split_folders(tree).values()
-    inner = [f"{s}/" for s in folders] or [""]
-    return [f"{place}{kind}" for place in inner for kind in ("images", "masks")]
-
-
-def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
-    """Pairs the files of a folder that holds images/ and masks/."""
-    prefix = f"{place}/" if place else ""
-    there = [name.removeprefix(prefix) for name in tree.folders(place)]
-    for kind in ("images", "masks"):
-        if kind not in there:
-            near = difflib.get_close_matches(kind, there, n=1)
-            hint = f"rename {near[0]}/ to {kind}/" if near else f"add {kind}/"
-            got = ", ".join(f"{name}/" for name in there[:6]) or "no folder"
-            raise UserError(
-                f"{tree.shown(place)} has no folder {kind}/: needed {_NEEDS}, got "
-                f"{got}; {hint}."
-            )
-    return files.pairs(tree, f"{prefix}images", f"{prefix}masks")

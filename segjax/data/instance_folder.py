@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files, sources, splits
+from segjax.data.builders import base, files, masks, pairing, sources, splits
+from segjax.data.builders.pairing import Pairing
 from segjax.errors import UserError
 
 _NEEDS = (
@@ -18,9 +20,14 @@ _NEEDS = (
 _MAX_OBJECTS = np.iinfo(np.uint16).max
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Source(splits.SplitOptions):
+    pairing: Pairing = dataclasses.field(repr=False)
     class_name: str
+
+    def digest(self) -> str:
+        """Digests the files in use."""
+        return self.pairing.key(self.tree)
 
 
 def instance_folder(
@@ -30,6 +37,7 @@ def instance_folder(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    group: str | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> dataset.Dataset:
     """Loads a folder of images and instance maps whose objects have one class.
@@ -48,6 +56,8 @@ def instance_folder(
         test: Fraction held out for testing, likewise; ignored if there are split
             folders.
         seed: Chooses which images are held out.
+        group: A regular expression whose matches in names are never in different
+            splits; see `folder`.
         data_dir: Folder of prepared data; see `dataset.data_root`.
 
     Raises:
@@ -57,7 +67,15 @@ def instance_folder(
     splits.check_fractions(validation, test)
     path = sources.existing(source, _NEEDS)
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    options = _Source(tree, validation, test, seed, class_name)
+    options = _Source(
+        tree=tree,
+        validation=validation,
+        test=test,
+        seed=seed,
+        group=group,
+        pairing=pairing.find(tree, pairing.INSTANCES, needs=_NEEDS),
+        class_name=class_name,
+    )
     directory = dataset.prepare(
         InstanceFolder, data_dir=data_dir, source=options, key=options.key()
     )
@@ -74,31 +92,27 @@ class InstanceFolder(base.Builder, skip_registration=True):
 
     def plan(self):
         """Pairs images with maps and assigns them to splits."""
-        source, tree = self.source, self.source.tree
-        places = splits.split_folders(tree)
-        pairs = {split: _pairs(tree, f"{place}/") for split, place in places.items()}
-        pairs = pairs or {"train": _pairs(tree, "")}
-        if "train" not in pairs:
-            raise UserError(
-                f"{tree.shown('')} has {', '.join(places.values())} but no train "
-                f"folder: needed train/images and train/instances; add it."
-            )
-        return source.complete(pairs, test=0.0 if places else source.test)
+        source = self.source
+        pairs = source.pairing.splits(source.tree)
+        if source.pairing.rule:
+            print(f"note: {source.pairing.rule}", file=sys.stderr)
+        has_splits = pairs.keys() != {"train"}
+        return source.complete(pairs, test=0.0 if has_splits else source.test)
 
     def where(self, item, name):
         """Returns the path of the image."""
         del name
-        return self.source.tree.shown(item[0])
+        return self.source.tree.shown(item.image)
 
     def make(self, item):
         """Reads one pair and renumbers its objects from 1 in ascending order."""
-        tree, (image_name, ids_name) = self.source.tree, item
-        image = files.read_image(tree, image_name)
-        ids = files.read_ids(tree, ids_name, image)
+        tree = self.source.tree
+        image = files.read_image(tree, item.image)
+        ids = masks.read_ids(tree, item.mask, image, image_name=item.image)
         found, instances = np.unique(ids, return_inverse=True)
         if len(found) > _MAX_OBJECTS or found[0] < 0:
             raise UserError(
-                f"{tree.shown(ids_name)} has {len(found)} different numbers, the "
+                f"{tree.shown(item.mask)} has {len(found)} different numbers, the "
                 f"smallest {found[0]}: needed at most {_MAX_OBJECTS}, none negative; "
                 f"renumber the objects."
             )
@@ -107,21 +121,9 @@ class InstanceFolder(base.Builder, skip_registration=True):
             "image": image,
             "label": (instances > 0).astype(np.uint8),
             "instances": instances.astype(np.uint16),
-            "name": files.stem(image_name),
+            "name": item.name,
         }
 
     def describe(self):
         """Returns the class names."""
         return {"classes": ("background", self.source.class_name)}
-
-
-def _pairs(tree: sources.Tree, place: str) -> list[tuple[str, str]]:
-    there = tree.folders(place.rstrip("/"))
-    missing = [k for k in ("images", "instances") if f"{place}{k}" not in there]
-    if missing:
-        got = ", ".join(f"{n.removeprefix(place)}/" for n in there[:6]) or "no folder"
-        raise UserError(
-            f"{tree.shown(place)} has no folder {missing[0]}/: needed {_NEEDS}, got "
-            f"{got}; add {missing[0]}/."
-        )
-    return files.pairs(tree, f"{place}images", f"{place}instances")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from segjax import optional
+from segjax import ops, optional
+from segjax.data import stored
 from segjax.errors import UserError
 
 
@@ -69,6 +70,35 @@ def encode_objects(
     """
     rows = zip(rles, classes, crowd, strict=True)
     return json.dumps([[k, int(c), r["counts"].decode("ascii")] for r, k, c in rows])
+
+
+def draw_label(
+    rles: Sequence[Any],
+    classes: Sequence[int],
+    crowd: Sequence[bool],
+    size: tuple[int, int],
+    num_classes: int,
+) -> np.ndarray:
+    """Draws crowds as ignored, then objects from the largest to the smallest.
+
+    Args:
+        rles: COCO's compressed run lengths.
+        classes: Class ids, 1..
+        crowd: Whether each is a crowd.
+        size: (height, width).
+        num_classes: C, with background.
+
+    Returns:
+        uint8 or uint16 [H, W].
+    """
+    label = np.zeros(size, stored.label_dtype(num_classes))
+    ignored, masks = ops.ignore_index(label.dtype), coco_mask()
+    areas = [int(masks.area(r)) for r in rles]
+    order = sorted(range(len(rles)), key=lambda i: (not crowd[i], -areas[i]))
+    for i in order:
+        inside = masks.decode(rles[i]).astype(bool)
+        label[inside] = ignored if crowd[i] else classes[i]
+    return label
 
 
 def _decode(text: str | bytes, size: tuple[int, int]) -> Objects:

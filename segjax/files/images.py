@@ -69,6 +69,27 @@ def size(
     return (width, height) if _orientation(image, where) >= 5 else (height, width)
 
 
+def stored_size(content: bytes, where: str) -> tuple[int, int]:
+    """Reads the (height, width) from the header, without EXIF orientation."""
+    width, height = _open(content, where, limits.MAX_PIXELS).size
+    return height, width
+
+
+def mode(content: bytes, where: str) -> str:
+    """Reads Pillow's name of the pixel format from the header: `L`, `P`, `RGB`, ..."""
+    return _open(content, where, limits.MAX_PIXELS).mode
+
+
+def palette(content: bytes, where: str) -> tuple[int, ...] | None:
+    """Reads the colors of a palette from the header, as 0xRRGGBB; None without one."""
+    image = _open(content, where, limits.MAX_PIXELS)
+    if image.mode != "P" or image.palette is None or image.palette.mode != "RGB":
+        return None
+    raw = np.frombuffer(bytes(image.palette.palette), np.uint8)
+    red, green, blue = raw[: raw.size // 3 * 3].reshape(-1, 3).astype(int).T
+    return tuple((red << 16 | green << 8 | blue).tolist())
+
+
 def exceeds_8_bits(content: bytes, where: str) -> bool:
     """Whether a picture has one channel of more than 8 bits, judged by its header."""
     return _open(content, where, limits.MAX_PIXELS).mode.startswith(("I", "F"))

@@ -118,7 +118,7 @@ def expect_one_error_line(result, *words, code=2):
         line
         for line in result.err.strip().splitlines()
         # Lines about progress and executed scripts.
-        if not line.startswith(("Preparing ", "note: executing "))
+        if not line.startswith(("Preparing ", "Importing ", "note: executing "))
     ]
     assert len(lines) == 1, result.err
     assert lines[0].startswith("error: ")

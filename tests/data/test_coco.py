@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
@@ -270,3 +271,99 @@ def test_more_categories_than_a_byte_counts(load, content, images):
     pipeline = data.Pipeline(dataset=got, multiple=1, max_objects=4)
     (batch,) = pipeline.eval_batches("train", batch_size=3)
     assert batch["classes"][0].tolist() == [255, 265, 275, 0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images/{}",
+        "./{}",
+        "images\\{}",
+        "C:\\work\\images\\{}",
+        "/home/me/work/images/{}",
+        "other/{}",
+    ],
+)
+def test_file_names_as_tools_write_them(load, content, images, name):
+    before = load(as_json(content) | images)
+    for image in content["images"]:
+        image["file_name"] = name.format(image["file_name"])
+    got = load(as_json(content) | images)
+    assert got.fingerprint == before.fingerprint
+
+
+def test_the_longest_end_of_a_file_name_counts(load, content, images, rng):
+    inner = sources.image(rng, HEIGHT, WIDTH)
+    images["images/deep/a.png"] = sources.png(inner)
+    content["images"][0]["file_name"] = "/data/deep/a.png"
+    got = {e["name"]: e for e in load(as_json(content) | images).splits["train"]}
+    np.testing.assert_array_equal(got["a"]["image"], inner)
+
+
+def test_two_names_of_one_file_are_refused(message, content, images):
+    content["images"][1]["file_name"] = "/data/a.png"
+    got = message(as_json(content) | images)
+    assert "image 5 and another one have the same file, /data/a.png" in got
+
+
+def test_all_images_in_one_folder(load, content, images):
+    kept, rest = content["images"][:1], content["images"][1:]
+    objects = content["annotations"]
+    parts = {
+        "train": content | {"images": kept, "annotations": objects[:3]},
+        "val": content | {"images": rest, "annotations": objects[3:]},
+    }
+    files = {
+        f"annotations/instances_{k}.json": json.dumps(v).encode()
+        for k, v in parts.items()
+    }
+    got = load(files | images)
+    names = {k: [e["name"] for e in v] for k, v in got.splits.items()}
+    assert names == {"train": ["a"], "validation": ["b", "empty"]}
+
+
+def test_an_image_in_two_splits_is_refused(message, content, images):
+    whole = json.dumps(content).encode()
+    files = {f"annotations/instances_{k}.json": whole for k in ("train", "val")}
+    got = message(files | images)
+    assert "a.png is listed in train and in validation: needed each image in" in got
+
+
+def test_a_set_without_annotations_is_refused(message, content, images):
+    got = message(as_json(content | {"annotations": []}) | images)
+    assert "has no annotation: needed the objects of its 3 images" in got
+
+
+@pytest.mark.parametrize("far", [31, -20])
+def test_a_polygon_outside_is_refused(message, content, images, far):
+    shape = [rectangle(2, 3, 10, 8), rectangle(far, 3, 10, 8)]
+    got = message(as_json(broken(content, segmentation=shape)) | images)
+    assert f"annotation 1 has a polygon from ({far}, 3) to ({far + 10}, 11)" in got
+
+
+def test_annotations_without_a_pixel_are_left_out(load, content, images, capsys):
+    line = [3, 3, 9, 3, 3, 3]
+    got = load(as_json(broken(content, segmentation=[line])) | images)
+    objects = {e["name"]: objects_of(e) for e in got.splits["train"]}
+    assert len(objects["a"].masks) == 2
+    assert all(found.masks.any((1, 2)).all() for found in objects.values())
+    said = capsys.readouterr().err
+    assert "without a pixel are left out: 1 (annotation 1 of a)." in said
+
+
+def test_a_turned_photograph_is_called_so(message, content, images, rng, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    photo = PIL.Image.fromarray(sources.image(rng, HEIGHT, WIDTH))
+    photo.save(buffer, "JPEG", exif=exif)
+    content["images"][0]["file_name"] = "a.jpg"
+    del images["images/a.png"]
+    images["images/a.jpg"] = buffer.getvalue()
+    got = message(as_json(content) | images)
+    assert "a.jpg is 20x30 pixels (turned by its EXIF orientation)" in got
+    mask = sources.png(np.zeros((HEIGHT, WIDTH), np.uint8))
+    files = {"images/a.jpg": buffer.getvalue(), "masks/a.png": mask}
+    with pytest.raises(ValueError, match="30x20 pixels: needed 20x30") as caught:
+        data.folder(sources.write(tmp_path / "pair", files), data_dir=tmp_path / "p")
+    assert "its image (turned by its EXIF orientation)" in str(caught.value)

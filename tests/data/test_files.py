@@ -231,7 +231,7 @@ def test_a_label_beyond_the_classes_of_a_builder():
 
 def test_equal_views_are_equal(rng, tmp_path):
     images = {f"{i}.png": sources.png(sources.image(rng, *SIZE)) for i in range(4)}
-    masks = {f"{i}.png": sources.png(np.zeros(SIZE, np.uint8)) for i in range(4)}
+    masks = {f"{i}.png": sources.png(np.eye(*SIZE, dtype=np.uint8)) for i in range(4)}
     one = folder(tmp_path, images, masks)
     again = {"data_dir": tmp_path / "prepared", "validation": 0.0, "test": 0.0}
     two = data.folder(tmp_path / "mine", **again)

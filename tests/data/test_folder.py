@@ -246,7 +246,13 @@ def test_broken_file(message, files, kind, damage):
 def test_color_mask(message, files, rng):
     files["masks/4.png"] = sources.png(sources.image(rng))
     got = message(files)
-    assert "/mine/masks/4.png is a color image: needed one channel" in got
+    assert "/mine/masks/4.png and those before it have" in got
+    assert "colors: needed at most 64, one for each class" in got
+    for given in ({"ids": (0, 1, 2)}, {}):
+        names = {} if given else {"classes.txt": b"a\nb\nc"}
+        got = message(files | names, **given)
+        assert "/mine/masks/4.png is a color image: needed one channel" in got
+        assert "classes.csv" in got
 
 
 def test_many_pages(message, files, tmp_path, rng):
@@ -257,16 +263,11 @@ def test_many_pages(message, files, tmp_path, rng):
     assert "/mine/images/4.tif has 3 pages" in message(files)
 
 
-def test_nearly_right_folder_name(message, files):
-    renamed = {k.replace("images", "image"): v for k, v in files.items()}
-    got = message(renamed)
-    assert "/mine has no folder images/" in got
-    assert "rename image/ to images/" in got
-
-
 def test_empty_folders(message, tmp_path):
     (tmp_path / "mine").mkdir()
-    assert "/mine has no folder images/" in message({})
+    got = message({})
+    assert "/mine holds no image: needed the folders images/ and masks/" in got
+    assert got.endswith("got nothing.")
     (tmp_path / "mine" / "images").mkdir()
     (tmp_path / "mine" / "masks").mkdir()
     assert "/mine/images holds no image: needed files ending in .png" in message({})

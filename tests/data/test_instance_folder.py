@@ -76,7 +76,7 @@ def test_split_folders(load, files):
         ({"instances/3.png": None}, ["3.png has no mask"]),
         ({"instances/3.png": sources.png(np.zeros((2, 4), np.uint8))}, ["4x2", "4x3"]),
         ({"instances/3.png": b"no"}, ["3.png is broken"]),
-        ({"images": None}, ["no folder images/"]),
+        ({"images": None}, ["has masks and no images", "add images/"]),
         (
             {"instances/3.png": None, "instances/3.npy": npy(np.full((3, 4), -1))},
             ["3.npy has 1 different numbers, the smallest -1", "none negative"],

@@ -255,7 +255,7 @@ def as_tiff(pixels, **options):
 
 ZEROS = np.zeros(SIZE, np.uint16)
 PAGES = np.stack([ZEROS] * 3)
-COLORS = np.eye(12, 3, dtype=np.uint8)[None].repeat(8, axis=0)
+COLORS = np.arange(288, dtype=np.uint8).reshape(*SIZE, 3)
 MAPS = {
     "empty": ("instances/a.png", b""),
     "text": ("instances/a.png", b"hello"),
@@ -348,7 +348,10 @@ def test_class_lists(refused, picture, text, words):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_class_lists_of_editors(tmp_path, picture, encoding):
-    files = {"images/a.png": picture, "masks/a.png": sources.png(np.zeros(SIZE, "u1"))}
+    files = {
+        "images/a.png": picture,
+        "masks/a.png": sources.png(np.eye(*SIZE, dtype="u1")),
+    }
     text = "Bär\nlane [solid]\n".encode(encoding)
     source = sources.write(tmp_path / "mine", files | {"classes.txt": text})
     made = data.folder(source, data_dir=tmp_path / "prepared")

@@ -151,7 +151,7 @@ def test_a_full_disk(tmp_path, rng):
     files = {}
     for i in range(8):
         files[f"images/{i}.png"] = sources.png(sources.image(rng, 64, 64))
-        files[f"masks/{i}.png"] = sources.png(np.zeros((64, 64), np.uint8))
+        files[f"masks/{i}.png"] = sources.png(np.eye(64, dtype=np.uint8))
     source = sources.write(tmp_path / "mine", files)
     got = subprocess.run(
         [sys.executable, "-c", FULL, str(source), str(tmp_path / "prepared")],

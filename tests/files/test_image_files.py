@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from segjax import data, inference
-from segjax.data.builders import files
+from segjax.data.builders import masks
 from segjax.data.builders.sources import Folder
 from segjax.files import images, reading
 from segjax.inference.reading import image_size
@@ -71,7 +71,7 @@ def test_every_kind_of_file_gets_its_orientation(rng, tmp_path, orientation):
         want = want.repeat(3, -1) if name.startswith("gray") else want
         np.testing.assert_array_equal(seen, want, err_msg=name)
         if want.dtype.kind != "f" and not name.startswith("rgb"):  # As a mask.
-            ids = files.read_ids(Folder(tmp_path), name, seen)
+            ids = masks.read_ids(Folder(tmp_path), name, seen)
             np.testing.assert_array_equal(ids, want[..., 0], err_msg=name)
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +17,7 @@ from segjax.files import limits
 
 NEEDS = (
     "annotations.json and images/, these two in train/ (and validation/, test/), or "
-    "annotations/instances_NAME.json and NAME/"
+    "annotations/instances_NAME.json and NAME/ (or images/)"
 )
 _UINT16_MAX = np.iinfo(np.uint16).max
 _TOLERANCE = 1.0  # Pixels that a box may extend over the border, since tools round.
@@ -67,7 +67,8 @@ def find(tree: Tree) -> dict[str, tuple[str, str]]:
     for path in tree.files("annotations"):
         name = path.rpartition("/")[2].removesuffix(".json").removeprefix("instances_")
         split = splits.SPLITS.get(name.lower().rstrip("0123456789"))
-        folder = next((f for f in (name, f"images/{name}") if tree.files(f)), None)
+        places = (name, f"images/{name}", "images")
+        folder = next((f for f in places if tree.files(f)), None)
         if split and folder and path.endswith(".json"):
             found[split] = (path, folder)
     if not found and (path := _only_json(tree, "")):
@@ -109,6 +110,11 @@ def read(tree: Tree, path: str, folder: str) -> Part:
     """
     where = tree.shown(path)
     content = coco_json.parse(tree.read(path, max_bytes=limits.JSON_BYTES), where)
+    if not content["annotations"]:
+        raise UserError(
+            f"{where} has no annotation: needed the objects of its "
+            f"{len(content['images'])} images; export it with annotations."
+        )
     categories = {c["id"]: c["name"] for c in content["categories"]}
     files.check_names(categories.values(), where)
     by_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
@@ -120,9 +126,10 @@ def read(tree: Tree, path: str, folder: str) -> Part:
     images: dict[str, Image] = {}
     listed = functools.cache(lambda inner: frozenset(tree.files(inner)))
     for entry in content["images"]:
-        file = _file_of(entry, where, folder=folder, within=tree.shown(folder))
-        # `file_name` may be in a subfolder.
-        if file not in listed(file.rpartition("/")[0]):
+        paths = _paths_of(entry, where, folder=folder, within=tree.shown(folder))
+        there = (path for path in paths if path in listed(path.rpartition("/")[0]))
+        file = next(there, None)
+        if file is None:
             raise UserError(
                 f"{where}: the file {entry['file_name']} of image {entry['id']} is not "
                 f"in {tree.shown(folder)}: needed every listed image; add it, or "
@@ -138,16 +145,24 @@ def read(tree: Tree, path: str, folder: str) -> Part:
     return Part(categories, list(images.values()))
 
 
-def _file_of(entry: Mapping[str, Any], where: str, *, folder: str, within: str) -> str:
-    """Returns the path of an image in the tree, checked to be inside its folder."""
+def _paths_of(
+    entry: Mapping[str, Any], where: str, *, folder: str, within: str
+) -> list[str]:
+    """Returns the paths in the tree that a `file_name` may mean, the longest first.
+
+    Tools write the name below the image folder, or a path on the machine where the
+    images were annotated: `/work/images/a.png` may mean `work/images/a.png`,
+    `images/a.png` and `a.png`, all of them below the image folder.
+    """
     name = entry["file_name"]
-    path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
+    parts = [p for p in re.split(r"[/\\]", name) if p not in ("", ".")]
+    if ".." in parts or "\0" in name or not parts:
         raise UserError(
             f"{where}: image {entry['id']} has the file_name {name!a}: needed a "
             f"path below {within}, without ..; correct it."
         )
-    return f"{folder}/{name}".lstrip("/")
+    prefix = f"{folder}/" if folder else ""
+    return [prefix + "/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _check(
@@ -219,3 +234,16 @@ def class_names(
             f"background; rename or merge some."
         )
     return names
+
+
+def check_disjoint(tree: Tree, read: Mapping[str, Part]) -> None:
+    """Raises a ValueError if a file is listed in two splits."""
+    seen: dict[str, str] = {}
+    for split, part in read.items():
+        for image in part.images:
+            other = seen.setdefault(image.file, split)
+            if other != split:
+                raise UserError(
+                    f"{tree.shown(image.file)} is listed in {other} and in {split}: "
+                    f"needed each image in one split; remove it from one of them."
+                )

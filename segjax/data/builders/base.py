@@ -182,7 +182,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 class Progress:
     """Shows one progress bar over all splits on a terminal, else one plain line."""
 
-    def __init__(self, name: str, total: int):
+    def __init__(self, name: str, total: int, *, action: str = "Preparing"):
         console = rich.console.Console(stderr=True)
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -193,9 +193,9 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(f"Preparing {name}", total=total)
+        self._task = self._bar.add_task(f"{action} {name}", total=total)
         if not console.is_terminal:
-            print(f"Preparing {name}: {total} examples", file=sys.stderr)
+            print(f"{action} {name}: {total} examples", file=sys.stderr)
 
     def advance(self) -> None:
         """Counts one example."""

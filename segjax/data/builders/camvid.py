@@ -5,7 +5,7 @@ import os
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files
+from segjax.data.builders import base, files, masks
 from segjax.typing import IGNORE_INDEX
 
 CLASSES = tuple(
@@ -59,10 +59,10 @@ class Camvid(base.Builder, skip_registration=True):
         """Reads one pair; id 11 is ignored."""
         tree = self.source["CamVid"]
         image = files.read_image(tree, item[0])
-        ids = files.read_ids(tree, item[1], image)
+        ids = masks.read_ids(tree, item[1], image)
         known = {i: i for i in range(len(CLASSES))} | {len(CLASSES): IGNORE_INDEX}
         fix = "needed the 11-class version, where 11 is ignored"
-        label = files.to_labels(tree, item[1], ids, known, fix=fix)
+        label = masks.to_labels(tree, item[1], ids, known, fix=fix)
         return {"image": image, "label": label, "name": files.stem(item[0])}
 
     def describe(self):

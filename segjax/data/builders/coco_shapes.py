@@ -26,8 +26,9 @@ def check_polygons(polygons: list, what: str, size: tuple[int, int]) -> None:
         size: (height, width) of the image.
 
     Raises:
-        ValueError: If one is not a polygon, has a point farther outside of the image
-            than the image's size, or an outline above `limits.MAX_OUTLINE` pixels.
+        ValueError: If one is not a polygon, lies outside of the image, has a point
+            farther outside than the image's size, or an outline above
+            `limits.MAX_OUTLINE` pixels.
     """
     height, width = size
     for polygon in polygons:
@@ -48,6 +49,13 @@ def check_polygons(polygons: list, what: str, size: tuple[int, int]) -> None:
             raise UserError(
                 f"{what} has a polygon with the point ({x:g}, {y:g}): needed points in "
                 f"its image of {width}x{height} pixels; correct it."
+            )
+        low, high = points.min(axis=0), points.max(axis=0)
+        if (high <= 0).any() or (low >= [width, height]).any():
+            raise UserError(
+                f"{what} has a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, "
+                f"{high[1]:g}), outside of its image of {width}x{height} pixels: "
+                f"needed one inside; correct or remove it."
             )
         edges = np.roll(points, -1, axis=0) - points
         length = np.hypot(*edges.T).sum()

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files
+from segjax.data.builders import base, files, masks
 from segjax.errors import UserError
 
 CLASSES = ("background", "nucleus")
@@ -126,7 +126,7 @@ class Dsb2018(base.Builder, skip_registration=True):
         image = files.read_image(tree, item.image)
         instances = np.zeros(image.shape[:2], np.uint16)
         for number, name in enumerate(item.masks, start=1):
-            instances[files.read_ids(tree, name, image) > 0] = number
+            instances[masks.read_ids(tree, name, image) > 0] = number
         label = (instances > 0).astype(np.uint8)
         name = files.stem(item.image)
         return {"image": image, "label": label, "instances": instances, "name": name}

@@ -1,7 +1,7 @@
-"""Reading and checking the user's images and masks."""
+"""Listing, pairing and reading the user's images."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -100,102 +100,22 @@ def read_image(tree: Tree, name: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def may_exceed_8_bits(tree: Tree, name: str) -> bool:
-    """Whether a mask may hold ids above 255, judged by its header."""
-    if name.lower().endswith(".npy"):
-        return True
-    try:
-        return opener.exceeds_8_bits(tree.read(name), name)
-    except ValueError:  # Broken: reported when it is read.
-        return False
-
-
-def read_ids(tree: Tree, name: str, like: np.ndarray | None = None) -> np.ndarray:
-    """Reads a mask of class ids as integers [H, W], with EXIF orientation applied.
+def turned(tree: Tree, name: str | None, wanted: Sequence[int]) -> str:
+    """Explains a size that differs because of an EXIF orientation.
 
     Args:
         tree: Contains the file.
-        name: A single-channel file (gray, palette, or color with equal channels), or
-            integers [H, W] as .npy.
-        like: The image, whose height and width the mask must have; None for any size.
+        name: The image; None if its name is not known.
+        wanted: (height, width) of its mask or annotations.
 
-    Raises:
-        ValueError: If it is broken, has lossy compression, several channels or another
-            size.
+    Returns:
+        " (turned by its EXIF orientation)" if the stored pixels have the wanted size,
+        else nothing.
     """
-    ids = _mask_pixels(tree.read(name), name, tree.shown(name))
-    if ids.dtype == bool:
-        ids = ids.astype(np.uint8)
-    if ids.ndim == 3 and not name.lower().endswith(".npy"):
-        color = ids[..., :3] if ids.shape[-1] > 2 else ids[..., :1]
-        if (color != color[..., :1]).any():
-            raise UserError(
-                f"{tree.shown(name)} is a color image: needed one channel that holds "
-                f"class ids (0, 1, 2, ...); convert each color to its id."
-            )
-        ids = color[..., 0]
-    if ids.ndim != 2:
-        raise UserError(
-            f"{tree.shown(name)} has the shape {list(ids.shape)}: needed [H, W] class "
-            f"ids; save one map per file."
-        )
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise UserError(
-            f"{tree.shown(name)} holds {ids.dtype} numbers: needed whole class ids; "
-            f"save it as an 8-bit PNG."
-        )
-    if like is not None and ids.shape != like.shape[:2]:
-        height, width = like.shape[:2]
-        raise UserError(
-            f"{tree.shown(name)} is {ids.shape[1]}x{ids.shape[0]} pixels: needed "
-            f"{width}x{height}, the size of its image; export it at that size."
-        )
-    return ids
-
-
-def _mask_pixels(content: bytes, name: str, where: str) -> np.ndarray:
-    if name.lower().endswith(".npy"):
-        ids = opener.load_npy(content, where)
-        # Unlike in pictures, further channels of an array are not dropped.
-        return ids[..., 0] if ids.ndim == 3 and ids.shape[-1] == 1 else ids
-    image = opener.decode(content, where)
-    if opener.is_lossy(content, image):
-        raise UserError(
-            f"{where} has lossy compression ({image.format}), which changes class ids "
-            f"near every border: needed a lossless file; export the mask again as PNG "
-            f"(converting this file would keep the wrong ids)."
-        )
-    return np.asarray(image)
-
-
-def to_labels(
-    tree: Tree,
-    name: str,
-    ids: np.ndarray,
-    known: Mapping[int, int],
-    *,
-    fix: str,
-    dtype: type[np.uint8] | type[np.uint16] = np.uint8,
-) -> np.ndarray:
-    """Maps the ids of a file to class ids, uint8 or uint16 [H, W].
-
-    Args:
-        tree: Contains the file.
-        name: Name of the file.
-        ids: [H, W] integers from the file.
-        known: Maps each allowed id to its class id.
-        fix: What to do about another id, for the message.
-        dtype: Dtype of the result.
-    """
-    found = np.unique(ids)
-    for value in found.tolist():
-        if value not in known:
-            raise UserError(
-                f"{tree.shown(name)} holds id {value}: needed one of "
-                f"{ranges(known)}; correct the mask ({fix})."
-            )
-    ours = np.array([known[value] for value in found.tolist()], dtype)
-    return ours[np.searchsorted(found, ids)]
+    if name is None or name.lower().endswith((".npy", ".tif", ".tiff")):
+        return ""
+    is_turned = opener.stored_size(tree.read(name), name) == tuple(wanted)
+    return " (turned by its EXIF orientation)" if is_turned else ""
 
 
 def check_names(names: Iterable[str], where: str) -> None:

@@ -5,7 +5,7 @@ import os
 import tensorflow_datasets as tfds
 
 from segjax.data import dataset
-from segjax.data.builders import base, files
+from segjax.data.builders import base, files, masks
 from segjax.errors import UserError
 
 CLASSES = ("membrane", "cell")
@@ -77,9 +77,9 @@ class Isbi2012(base.Builder, skip_registration=True):
         """Reads one pair; 255 is cell, 0 is membrane."""
         tree = self.source["isbi2012"]
         image = files.read_image(tree, item[0])
-        ids = files.read_ids(tree, item[1], image)
+        ids = masks.read_ids(tree, item[1], image)
         fix = "0 is membrane, 255 is cell"
-        label = files.to_labels(tree, item[1], ids, {0: 0, 255: 1}, fix=fix)
+        label = masks.to_labels(tree, item[1], ids, {0: 0, 255: 1}, fix=fix)
         return {"image": image, "label": label, "name": files.stem(item[0])}
 
     def describe(self):
