@@ -20,7 +20,12 @@ from segjax.inference.members import PlannedFn, model_ensemble
 from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
 from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
-from segjax.inference.predictor import Predictor, labels, make_predictor
+from segjax.inference.predictor import (
+    NoMemoryError,
+    Predictor,
+    labels,
+    make_predictor,
+)
 from segjax.inference.reading import (
     SUFFIXES,
     Page,
@@ -56,6 +61,7 @@ __all__ = [
     "Dihedral",
     "Model",
     "NeedsCodeError",
+    "NoMemoryError",
     "Objects",
     "Page",
     "PlannedFn",

@@ -232,6 +232,20 @@ class Model:
         """
         self._predictor.plan(sizes)
 
+    def temporary_bytes(self, side: int) -> int:
+        """Returns the memory of the network's temporary arrays for a square image.
+
+        Args:
+            side: Of the image, in pixels.
+
+        Returns:
+            Bytes; see `Predictor.temporary_bytes`.
+        """
+        side = ops.round_up(side, self.description["multiple"])
+        about = self.description["image"]
+        shape = (1, side, side, about["channels"])
+        return self._predictor.temporary_bytes(shape, about["dtype"])
+
     def _batch(self, images: Array) -> Sequence[Output]:
         pixels = np.asarray(images)
         if pixels.ndim != 4 or not len(pixels):
