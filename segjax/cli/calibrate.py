@@ -11,7 +11,7 @@ from rich.table import Table
 
 from segjax import inference, metrics, optional, viz
 from segjax import train as training
-from segjax.cli import pictures, runs
+from segjax.cli import pictures, runs, usage
 from segjax.errors import UserError
 from segjax.files import writing
 
@@ -35,6 +35,13 @@ class CalibrateOptions:
 
 def main(args) -> None:
     """Writes RUN/calibration.json and .png; prints the error before and after."""
+    usage.print_if_asked(
+        args,
+        "segjax calibrate RUN",
+        CalibrateOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     folder = runs.folder_argument(args, "calibrate")
     prog = f"segjax calibrate {folder}"
     run = runs.load(folder, CalibrateOptions, args[1:], prog=prog)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segjax import train as training
-from segjax.cli import pictures, runs
+from segjax.cli import pictures, runs, usage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,13 @@ class EvaluateOptions:
 
 def main(args: Sequence[str]) -> None:
     """Prints and writes the metrics of a run's checkpoint."""
+    usage.print_if_asked(
+        args,
+        "segjax evaluate RUN",
+        EvaluateOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     folder = runs.folder_argument(args, "evaluate")
     run = runs.load(folder, EvaluateOptions, args[1:], prog=f"segjax evaluate {folder}")
     data, size = run.experiment.data, run.experiment.config.batch_size

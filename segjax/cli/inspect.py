@@ -19,7 +19,7 @@ from rich.table import Table
 from segjax import data as datasets
 from segjax import inference, optional, viz
 from segjax import train as training
-from segjax.cli import pictures, runs, tables
+from segjax.cli import pictures, runs, tables, usage
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.files import writing
@@ -53,6 +53,13 @@ class InspectOptions:
 
 def main(args: Sequence[str]) -> None:
     """Ranks the images of a split, so that mislabeled ones surface."""
+    usage.print_if_asked(
+        args,
+        "segjax inspect RUN",
+        InspectOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     # Missing before all images are scored, not after it.
     optional.require("jinja2", extra="report", purpose="inspections")
     folder = runs.folder_argument(args, "inspect")

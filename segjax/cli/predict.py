@@ -17,6 +17,7 @@ from segjax.cli import (
     predict_run_files,
     predict_work,
     runs,
+    usage,
 )
 from segjax.cli.predict_work import Work
 from segjax.errors import UserError
@@ -24,11 +25,10 @@ from segjax.files import limits
 
 _NOTES = 5
 
-_USAGE = """\
-usage: segjax predict RUN INPUT... --out DIR [--flag value ...]
-
-INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders or globs.
-"""
+_INPUTS = (
+    "INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders with their "
+    "subfolders, or globs."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,9 @@ class PredictOptions:
 
 def main(args: Sequence[str]) -> None:
     """Segments images of any size; exits with 1 if some failed."""
-    if args and args[0] in ("-h", "--help"):
-        print(_USAGE)
-        cli_flags.read(PredictOptions, ["--help"], prog="segjax predict RUN INPUT...")
-        return
+    usage.print_if_asked(
+        args, "segjax predict RUN INPUT...", PredictOptions, note=_INPUTS
+    )
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."

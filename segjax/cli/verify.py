@@ -13,7 +13,7 @@ from rich.text import Text
 
 from segjax import data
 from segjax import train as training
-from segjax.cli import process, runs
+from segjax.cli import process, runs, usage
 from segjax.errors import UserError
 
 DIFFERS = 1
@@ -45,6 +45,13 @@ def main(args: Sequence[str]) -> None:
         ValueError: If the folder has no run, or one without digests.
         SystemExit: With code 1 if something differs.
     """
+    usage.print_if_asked(
+        args,
+        "segjax verify RUN",
+        VerifyOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     folder = runs.folder_argument(args, "verify")
     manifest = runs.manifest_of(folder)
     recorded = _digests(folder, manifest)

@@ -161,6 +161,8 @@ def test_messages(segjax, cnn, tmp_path):
     expect_one_error_line(segjax("predict", cnn), "needs images")
     got = segjax("predict", cnn, tmp_path / "none*.png", "--out", out)
     expect_one_error_line(got, "none*.png", "holds no image")
+    got = segjax("predict", cnn, tmp_path / "photos", "--out", out)
+    expect_one_error_line(got, tmp_path / "photos", "does not exist")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     got = segjax("predict", cnn, bad, "--out", out)

@@ -131,6 +131,37 @@ def test_data_list_and_prepare(segjax, source):
     assert data.folder(source).fingerprint in got.out.replace("\n", "")
 
 
+HELP = {
+    "train": "EXPERIMENT.py",
+    "seeds": "EXPERIMENT.py",
+    "evaluate": "--split",
+    "verify": "--first",
+    "inspect": "--top",
+    "predict": "INPUT: images (PNG",
+    "export": "--out",
+    "serve": "--port",
+    "calibrate": "--checkpoint",
+    "data": "data prepare NAME",
+    "import": "--model",
+}
+"""What the help of each subcommand says."""
+
+
+@pytest.mark.parametrize("subcommand", HELP)
+def test_each_subcommand_helps_alone(segjax, subcommand):
+    got = segjax(subcommand, "--help")
+    assert (got.code, got.err) == (0, "")
+    assert got.out.startswith(f"usage: segjax {subcommand} ")
+    assert HELP[subcommand] in got.out
+    assert "Options options" not in got.out  # Names of our classes.
+
+
+def test_a_runs_help_begins_with_the_flags_of_the_subcommand(segjax, run):
+    text = segjax("evaluate", run, "--help").out
+    assert 0 < text.index("--split") < text.index("--learning-rate")
+    assert "--learning-rate" not in segjax("predict", run, "--help").out
+
+
 def test_help_and_version(segjax, script):
     for args in (["--help"], ["--version"], ["train", "--help"], ["data", "--help"]):
         assert segjax(*args).code == 0
