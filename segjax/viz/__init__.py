@@ -1,6 +1,7 @@
 """Visualization: overlays, curves, and the HTML report of a run."""
 
-from segjax.viz.curves import curves
+from segjax.viz.curves import curves, title
+from segjax.viz.formats import format_score
 from segjax.viz.inspection import (
     Card,
     inspection_sheet,
@@ -23,6 +24,7 @@ __all__ = [
     "contact_sheet",
     "curves",
     "errors",
+    "format_score",
     "inspection_sheet",
     "instance_triptych",
     "instances",
@@ -36,6 +38,7 @@ __all__ = [
     "read_records",
     "reliability",
     "seed_curves",
+    "title",
     "to_rgb",
     "triptych",
     "write_inspection",
