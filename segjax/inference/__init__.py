@@ -1,5 +1,6 @@
 """Inference with trained models."""
 
+from segjax.inference.arrays import as_image
 from segjax.inference.calibration import fit_temperature
 from segjax.inference.detection import (
     DetectFn,
@@ -41,6 +42,7 @@ from segjax.inference.transforms import (
     disagreement,
     ensemble,
     entropy,
+    pixel_entropy,
     temperature,
     tta,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Watershed",
+    "as_image",
     "bands",
     "best_settings",
     "confident_objects",
@@ -90,6 +93,7 @@ __all__ = [
     "merge_objects",
     "model_ensemble",
     "pages_of",
+    "pixel_entropy",
     "ranked",
     "read_image",
     "score_examples",
