@@ -17,6 +17,7 @@ LAYERS = {
     "optional": {"errors"},
     "files": {"typing"},
     "multihost": {"typing"},
+    "terminal": set(),
     "signals": set(),
     "run_folder": {"typing", "files", "compiler"},
     "ops": {"typing"},

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from segjax import inference, metrics, optional, viz
+from segjax import inference, metrics, optional, terminal, viz
 from segjax import train as training
-from segjax.cli import pictures, runs
+from segjax.cli import pictures, runs, usage
 from segjax.errors import UserError
 from segjax.files import writing
 
@@ -35,6 +34,13 @@ class CalibrateOptions:
 
 def main(args) -> None:
     """Writes RUN/calibration.json and .png; prints the error before and after."""
+    usage.print_if_asked(
+        args,
+        "segjax calibrate RUN",
+        CalibrateOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     folder = runs.folder_argument(args, "calibrate")
     prog = f"segjax calibrate {folder}"
     run = runs.load(folder, CalibrateOptions, args[1:], prog=prog)
@@ -78,7 +84,7 @@ def _draw(measured: dict[str, dict[str, Any]], folder) -> None:
         }
         picture = viz.reliability(diagrams)
     except optional.MissingPackageError as error:
-        Console(stderr=True).print(f"note: no figure: {error}", markup=False)
+        terminal.console(stderr=True).print(f"note: no figure: {error}")
         return
     writing.write_bytes(folder / "calibration.png", picture)
     with pictures.optional_report():
@@ -149,7 +155,7 @@ def _print(scores, temperature: float, fitted: str, folder) -> None:
             pair[when][key] for key in ("ece", "brier") for when in ("before", "after")
         ]
         table.add_row(split, *(f"{value:.4f}" for value in values))
-    console = Console(markup=False)
+    console = terminal.console()
     console.print(table)
     path = folder / "calibration.json"
     console.print(f"Written: {path}", soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from segjax import metrics, viz
+from segjax import metrics, terminal, viz
 from segjax.cli import compare_tables, flags, pictures
 from segjax.errors import UserError
 from segjax.files import writing
@@ -54,10 +54,10 @@ def main(args: Sequence[str]) -> None:
         compare_tables.compared(groups, name, test, lower_is_better=name in lower)
         for name in names
     ]
-    console = Console(highlight=False)
+    console = terminal.console()
     for one in comparisons:
         console.print(compare_tables.for_terminal(one))
-    console.print(compare_tables.explained(test), markup=False)
+    console.print(compare_tables.explained(test))
     if options.out is not None:
         _write(options.out, comparisons, test, console)
 
@@ -126,4 +126,4 @@ def _write(
         writing.write_bytes(out / "compare.png", viz.group_intervals(panels))
     for name in (*texts, "compare.png"):
         if (out / name).exists():
-            console.print(f"Written: {out / name}", soft_wrap=True, markup=False)
+            console.print(f"Written: {out / name}", soft_wrap=True)

@@ -4,10 +4,9 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from segjax import data
+from segjax import data, terminal
 from segjax.cli import data_colors, data_import
 from segjax.cli import flags as cli_flags
 from segjax.errors import UserError
@@ -60,7 +59,7 @@ def _list() -> None:
     for name, load in _DATASETS.items():
         first = (inspect.getdoc(load) or "").split("\n\n")[0].replace("\n", " ")
         table.add_row(name, first)
-    Console(markup=False, emoji=False).print(table)
+    terminal.console().print(table)
 
 
 def _delayed(function: Callable) -> Callable[..., Callable]:
@@ -83,7 +82,7 @@ def _prepare(name: str, flags: Sequence[str]) -> None:
     table.add_column("examples", justify="right")
     for split, examples in dataset.splits.items():
         table.add_row(split, f"{len(examples):,}")
-    console = Console(markup=False, emoji=False)  # Class names are the user's.
+    console = terminal.console()
     console.print(table)
     console.print(f"Classes: {', '.join(dataset.classes)}")
     console.print(f"Fingerprint: {dataset.fingerprint}", highlight=False)

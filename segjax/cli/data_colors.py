@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from segjax import terminal
 from segjax.cli import flags
 from segjax.data.builders import colors, pairing, sources
 from segjax.errors import UserError
@@ -39,7 +39,7 @@ def main(args: Sequence[str]) -> None:
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
     found = pairing.find(tree, pairing.SEMANTIC, needs="images/ and masks/")
     counts = colors.count(tree, [pair.mask for pair in found.pairs])
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     console.print(_table(counts, len(found.pairs)))
     if options.out is not None:
         if options.out.exists():

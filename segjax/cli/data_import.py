@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
+from segjax import terminal
 from segjax.cli import flags
 from segjax.data import formats
 from segjax.data.builders import sources
@@ -58,7 +58,7 @@ def main(args: Sequence[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
     counts = collections.Counter(item.split for item in found.items)
     splits = ", ".join(f"{n} {k}" for k, n in counts.items() if k)
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = terminal.console(soft_wrap=True)
     console.print(
         f"Images: {len(found.items)}{f' ({splits})' if splits else ''}. "
         f"Classes: {len(found.classes)} ({', '.join(found.classes)})."

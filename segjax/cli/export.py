@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from segjax import export, inference
-from segjax.cli import flags, runs
+from segjax.cli import flags, runs, usage
 from segjax.errors import UserError
 
 
@@ -34,6 +34,7 @@ class ExportOptions:
 
 def main(args: Sequence[str]) -> None:
     """Writes a run's model as one file that runs without segjax."""
+    usage.print_if_asked(args, "segjax export RUN", ExportOptions)
     folder = runs.folder_argument(args, "export")
     prog = f"segjax export {folder}"
     options: ExportOptions = flags.read(ExportOptions, args[1:], prog=prog)

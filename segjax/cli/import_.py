@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
 
-from segjax import interop, models
+from segjax import interop, models, terminal
 from segjax.cli import flags
 from segjax.errors import UserError
 from segjax.models import encoders
@@ -91,7 +90,7 @@ def main(args: Sequence[str]) -> None:
         ignored = interop.ignored_keys(state)
     interop.save(options.out, variables)
     numbers = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = terminal.console(soft_wrap=True)
     console.print(
         f"Read {len(state) - len(ignored)} tensors of {options.model}: {numbers:,} "
         f"parameters."

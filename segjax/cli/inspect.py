@@ -1,6 +1,5 @@
 """`segjax inspect RUN [--split train] [--by gradient]`."""
 
-import contextlib
 import csv
 import dataclasses
 import io
@@ -12,18 +11,16 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from segjax import data as datasets
-from segjax import inference, optional, viz
+from segjax import inference, optional, terminal, viz
 from segjax import train as training
-from segjax.cli import pictures, runs, tables
+from segjax.cli import pictures, runs, tables, usage
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.files import writing
-from segjax.typing import Batch, Data
+from segjax.typing import Batch
 
 By = Literal["loss", "gradient"]
 Columns = Mapping[str, Any]
@@ -53,6 +50,13 @@ class InspectOptions:
 
 def main(args: Sequence[str]) -> None:
     """Ranks the images of a split, so that mislabeled ones surface."""
+    usage.print_if_asked(
+        args,
+        "segjax inspect RUN",
+        InspectOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     # Missing before all images are scored, not after it.
     optional.require("jinja2", extra="report", purpose="inspections")
     folder = runs.folder_argument(args, "inspect")
@@ -62,13 +66,14 @@ def main(args: Sequence[str]) -> None:
         raise UserError(f"--top must be at least 1, got {options.top}.")
     scores = _scores(run)
     order = inference.ranked(scores[_COLUMN[options.by]])
-    names = _names(run.experiment.data, options.split, scores["index"][order])
+    name_of = pictures.example_names(run.experiment.data, options.split)
+    names = [name_of(index) for index in scores["index"][order].tolist()]
     columns = {"index": scores["index"][order], "name": names}
     columns |= {name: scores[name][order] for name in _score_names(scores)}
     stem = folder / f"inspection-{options.split}-{options.checkpoint}"
     _write_csv(stem.with_suffix(".csv"), columns)
     _draw(run, columns, stem)
-    console = Console(markup=False, emoji=False)  # Names are the user's.
+    console = terminal.console()
     title = f"{folder.name}: {options.split}, step {int(run.state.step)}"
     console.print(_table(columns, title))
     if "gradient_norm" not in columns:
@@ -101,14 +106,6 @@ def _score_names(scores: Columns) -> list[str]:
     """Names of the loss, its terms and the gradient norm."""
     losses = sorted(name for name in scores if name.startswith("loss"))
     return [*losses, *(name for name in scores if name == "gradient_norm")]
-
-
-def _names(data: Data, split: str, indices: np.ndarray) -> list[str]:
-    """Returns the examples' names if the data are a `Pipeline`, else empty ones."""
-    if not isinstance(data, datasets.Pipeline):
-        return [""] * len(indices)
-    examples = data.dataset.splits[split]
-    return [str(examples[int(i)].get("name", "")) for i in indices]
 
 
 def _write_csv(path: pathlib.Path, columns: Columns) -> None:
@@ -152,7 +149,8 @@ def _cards(
     """Yields a card for each of the highest ranked images, and its legend's classes."""
     draw = _drawer(run, palette)
     top = columns["index"][: run.options.top].tolist()
-    found = _find(run.experiment.data, run.options.split, set(top))
+    data, split = run.experiment.data, run.options.split
+    found = dict(pictures.find_examples(data, split, set(top)))
     shown = [n for n in ("loss", "gradient_norm") if n in columns]
     for rank, index in enumerate(top):
         name = columns["name"][rank]
@@ -193,19 +191,6 @@ def _drawer(
         return picture, tuple(classes)
 
     return draw
-
-
-def _find(data: Data, split: str, indices: set[int]) -> dict[int, Batch]:
-    """Reads examples by their index in the split, as stored batches of one."""
-    found = {}
-    with contextlib.closing(data.eval_batches(split, batch_size=1)) as batches:
-        for batch in batches:
-            index = int(batch["index"][0])
-            if index in indices:
-                found[index] = dict(batch)
-            if len(found) == len(indices):
-                break
-    return found
 
 
 def _table(columns: Columns, title: str) -> Table:

@@ -4,17 +4,22 @@ import contextlib
 import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from segjax import data as datasets
 from segjax import inference, ops, optional, viz
 from segjax import train as training
 from segjax.cli import runs
 from segjax.files import writing
-from segjax.typing import Batch, PyTree
+from segjax.typing import Batch, Data, PyTree
+
+_TILE, _MAX_WHOLE = 1024, 2**22
+"""Side of the tiles of large pictures, and pixels of an image that is not large."""
 
 
 def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) -> None:
@@ -37,16 +42,92 @@ def draw_samples(experiment: training.Experiment, run: pathlib.Path, step: int) 
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
     split = training.final_split(experiment.data.splits)
+    name_of = example_names(experiment.data, split)
     batches = experiment.data.eval_batches(split, batch_size=1)
     tensorboard = training.TensorBoardWriter(run / "tensorboard")
     with contextlib.closing(batches), tensorboard:
         first = itertools.islice(batches, experiment.config.samples)
         for number, batch in enumerate(first):
             picture = paint(batch)
-            with writing.atomic(folder / f"{number:02d}.png") as temporary:
-                Image.fromarray(picture).save(temporary, "PNG")
+            name = name_of(int(batch["index"][0])) if "index" in batch else ""
+            _save(picture, folder / f"{number:02d}.png", title=name)
             _write_input(run / "samples_input", number, unpadded(batch, 0)[0])
             tensorboard.add_image(f"samples/{number:02d}", picture, step)
+
+
+def draw_worst(
+    experiment: training.Experiment,
+    state: training.TrainState,
+    run: pathlib.Path,
+    split: str,
+    notes: Mapping[int, str],
+) -> None:
+    """Writes RUN/worst/*.png, in place of those of an earlier evaluation.
+
+    Args:
+        experiment: The experiment.
+        state: The evaluated state.
+        run: The run folder.
+        split: The evaluated split.
+        notes: A caption for each image to draw, by its position in the split, the worst
+            image first.
+    """
+    paint = _painter(experiment, training.variables(state))
+    folder = run / "worst"
+    folder.mkdir(exist_ok=True)
+    name_of = example_names(experiment.data, split)
+    places = {index: place for place, index in enumerate(notes)}
+    for index, batch in find_examples(experiment.data, split, set(notes)):
+        path = folder / f"{places[index]:02d}.png"
+        _save(paint(batch), path, title=name_of(index), note=notes[index])
+    for old in folder.glob("*.png"):
+        if old.stem not in {f"{place:02d}" for place in range(len(notes))}:
+            old.unlink()
+
+
+def find_examples(
+    data: Data, split: str, indices: set[int]
+) -> Iterator[tuple[int, Batch]]:
+    """Reads examples by their position in a split, as stored batches of one.
+
+    Yields:
+        (position, batch), in the order of the split's evaluation.
+    """
+    left = set(indices)
+    with contextlib.closing(data.eval_batches(split, batch_size=1)) as batches:
+        for batch in batches if left else ():
+            index = int(batch["index"][0])
+            if index in left:
+                left.remove(index)
+                yield index, dict(batch)
+            if not left:
+                return
+
+
+def example_names(data: Data, split: str) -> Callable[[int], str]:
+    """Returns a function from a position in a split to the example's name.
+
+    Names are empty if the data are not a `Pipeline`.
+    """
+    if not isinstance(data, datasets.Pipeline):
+        return lambda index: ""
+    examples = data.dataset.splits[split]
+    read = getattr(examples, "name", None)  # Without decoding the image.
+    if read is not None:
+        return read
+    return lambda index: str(examples[index].get("name", ""))
+
+
+def _save(
+    picture: np.ndarray, path: pathlib.Path, *, title: str, note: str = ""
+) -> None:
+    """Writes a PNG with its captions for the report, which reads them."""
+    captions = PngImagePlugin.PngInfo()
+    for key, value in (("Title", title), ("Description", note)):
+        if value:
+            captions.add_itxt(key, value)
+    with writing.atomic(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG", pnginfo=captions)
 
 
 def _write_input(folder: pathlib.Path, number: int, image: np.ndarray) -> None:
@@ -64,23 +145,29 @@ def _painter(
 ) -> Callable[[Batch], np.ndarray]:
     """Builds `stored batch of one -> image | truth | prediction`."""
     predict = inference.make_predictor(experiment.forward, variables)
+    tiled = inference.sliding_window(
+        lambda images: np.stack(
+            [np.asarray(x) for x in predict.batch(np.asarray(images))]
+        ),
+        tile=_TILE,
+        reduce=inference.labels,
+    )
     classes = experiment.data.classes
     colors = viz.palette(len(classes))
 
     def paint(batch: Batch) -> np.ndarray:
         image, label, valid = unpadded(batch, 0)
-        found = predict(image)
-        if isinstance(found, dict):
-            truth = true_objects(batch, 0)
-            sure = inference.confident_objects(found)
-            return viz.instance_triptych(image, truth, sure, classes=classes)
+        if label.size > _MAX_WHOLE and "object_mask" not in batch:
+            ids: Any = tiled(image[None])[0]  # With bounded memory.
+        else:
+            found = predict(image)
+            if isinstance(found, dict):
+                truth = true_objects(batch, 0)
+                sure = inference.confident_objects(found)
+                return viz.instance_triptych(image, truth, sure, classes=classes)
+            ids = inference.labels(found)
         return viz.triptych(
-            image,
-            label,
-            inference.labels(found),
-            valid=valid,
-            palette=colors,
-            classes=classes,
+            image, label, ids, valid=valid, palette=colors, classes=classes
         )
 
     return paint

@@ -13,9 +13,11 @@ from segjax.cli import (
     predict_files,
     predict_inputs,
     predict_loop,
+    predict_models,
     predict_run_files,
     predict_work,
     runs,
+    usage,
 )
 from segjax.cli.predict_work import Work
 from segjax.errors import UserError
@@ -23,11 +25,10 @@ from segjax.files import limits
 
 _NOTES = 5
 
-_USAGE = """\
-usage: segjax predict RUN INPUT... --out DIR [--flag value ...]
-
-INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders or globs.
-"""
+_INPUTS = (
+    "INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders with their "
+    "subfolders, or globs."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,10 @@ class PredictOptions:
             detector), NAME_color.png and NAME_overlay.png to look at.
         resume: Skip images whose results are in --out.
         tile: Predict in tiles of this many pixels, whose memory does not grow with the
-            image; 0 for whole images. TIFF files beyond --max-pixels are then read in
-            windows, and only NAME.tif is written for them (objects, for a detector).
+            image; 0 for whole images. By default tiles of 1024 where a whole image
+            would need too much memory, with a note. With a number, TIFF files beyond
+            --max-pixels are read in windows, and only NAME.tif is written for them
+            (objects, for a detector).
         overlap: Smallest fraction of a tile that neighbors share.
         tta: Average predictions over the eight flips and quarter turns.
         ensemble: Further runs, whose probabilities are averaged with those of RUN.
@@ -61,7 +64,7 @@ class PredictOptions:
 
     out: pathlib.Path
     resume: bool = False
-    tile: int = 0
+    tile: int | None = None
     overlap: float = 0.25
     tta: bool = False
     ensemble: tuple[pathlib.Path, ...] = ()
@@ -76,7 +79,7 @@ class PredictOptions:
 
     def __post_init__(self):
         for name, least in (("max_pixels", 1), ("tile", 0), ("min_area", 0)):
-            if getattr(self, name) < least:
+            if (getattr(self, name) or 0) < least:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
                     f"{flag} must be at least {least}, got {getattr(self, name)}."
@@ -85,10 +88,9 @@ class PredictOptions:
 
 def main(args: Sequence[str]) -> None:
     """Segments images of any size; exits with 1 if some failed."""
-    if args and args[0] in ("-h", "--help"):
-        print(_USAGE)
-        cli_flags.read(PredictOptions, ["--help"], prog="segjax predict RUN INPUT...")
-        return
+    usage.print_if_asked(
+        args, "segjax predict RUN INPUT...", PredictOptions, note=_INPUTS
+    )
     folder = runs.folder_argument(args, "predict")
     names, flags = _inputs(args[1:])
     prog = f"segjax predict {folder} ..."
@@ -149,7 +151,7 @@ def _make_work(models: Sequence[inference.Model], options: PredictOptions) -> Wo
     values = None
     if options.calibrated:
         values = [predict_run_files.temperature_of(folder) for folder in folders]
-    return predict_work.make_work(models, settings, temperatures=values)
+    return predict_models.make_work(models, settings, temperatures=values)
 
 
 def _inputs(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -40,11 +40,16 @@ def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
         out: The output folder, whose files are left out of folders.
 
     Raises:
-        ValueError: If a name holds no image.
+        ValueError: If a name does not exist, or holds no image.
     """
     found: dict[pathlib.Path, None] = {}
     for name in names:
         images = list(_images(name, out.resolve()))
+        if not images and not pathlib.Path(name).exists() and not glob.has_magic(name):
+            raise UserError(
+                f"{name} does not exist: needed an image, a folder or a glob; check "
+                f"the path."
+            )
         if not images:
             kinds = ", ".join(inference.SUFFIXES)
             raise UserError(

@@ -2,31 +2,32 @@
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from segjax import inference, multihost
-from segjax.cli import predict_files
+from segjax.cli import (
+    predict_files,
+    predict_memory,
+    predict_progress,
+    predict_read,
+)
 from segjax.cli.predict_inputs import Job
-from segjax.cli.predict_work import Work
+from segjax.cli.predict_memory import Size
+from segjax.cli.predict_work import Result, Tiles, Work
 from segjax.errors import UserError
-from segjax.files import limits
-from segjax.files.tiff_windows import TiffWindows
 
 _AHEAD = 4
 """Images that are read before, and results that are written after, the computation."""
+
+Done = Callable[[float], None]
+"""Called with the finished part of an image, in [0, 1]."""
+Finished = tuple[Job, ValueError | str]
+"""An image, and why it failed, or a note on it, or ""."""
 
 
 def predict_all(
@@ -34,7 +35,7 @@ def predict_all(
 ) -> tuple[list[ValueError], list[str]]:
     """Predicts all images; returns the errors of those that failed, and notes."""
     mine = jobs[jax.process_index() :: jax.process_count()]
-    windowed = {job for job in mine if _is_windowed(job, options)}
+    windowed = {job for job in mine if predict_read.is_windowed(job, options)}
     suffixes = {
         wide: predict_files.suffixes_of(work, windowed=wide) for wide in (False, True)
     }
@@ -45,65 +46,137 @@ def predict_all(
         about = _about(work, options)
         predict_files.start(options.out, about, resume=options.resume)
     multihost.barrier("predict") if jax.process_count() > 1 else None
-    # Planned for all images, so that a resumed run pads each one as a whole run does.
-    if not options.tile:
-        work.plan(_sizes(work, jobs, options))
     todo = [
         job
         for job in mine
         if not options.resume
         or not predict_files.is_written(job, options.out, suffixes[job in windowed])
     ]
+    # Planned for all images, so that a resumed run computes each one as a whole run.
+    sizes, rows = _plan(work, jobs, options)
+    chunks = _chunks([job for job in todo if job not in windowed], sizes, rows)
     failed: list[tuple[int, ValueError]] = []
-    notes: list[str] = []
-    with _progress() as progress:
+    notes: list[tuple[int, str]] = []
+    with predict_progress.bar() as progress:
         task = progress.add_task("Predicting", total=len(todo), speed="")
-        for count, job, found in _worked(work, todo, windowed, options, progress, task):
+
+        def done(part: float) -> None:
+            progress.update(task, completed=len(failed) + len(notes) + part)
+
+        large = [job for job in todo if job in windowed]
+        for job, found in _worked(work, chunks, large, options, done):
             if isinstance(found, ValueError):
                 failed.append((job.number, found))
-            elif found:
-                notes.append(found)
-            progress.update(task, completed=count)
-    return [error for _, error in sorted(failed, key=lambda x: x[0])], notes
+            else:
+                notes.append((job.number, found))
+            done(0.0)
+    by_number = operator.itemgetter(0)
+    return (
+        [error for _, error in sorted(failed, key=by_number)],
+        [note for _, note in sorted(notes, key=by_number) if note],
+    )
+
+
+def _plan(
+    work: Work, jobs: Sequence[Job], options: Any
+) -> tuple[dict[Job, Size], dict[Size, int]]:
+    """Fixes padded sizes and the rows of batches of the images predicted whole."""
+    if options.tile:
+        return {}, {}
+    read = {job: predict_read.size_of(work, job, options) for job in jobs}
+    sizes = {
+        job: size
+        for job, size in read.items()
+        if size is not None and predict_memory.tiles_of(work, size) is None
+    }
+    work.plan(list(sizes.values()))
+    return sizes, predict_memory.rows_by_size(list(sizes.values()))
+
+
+def _chunks(
+    jobs: Sequence[Job], sizes: Mapping[Job, Size], rows: Mapping[Size, int]
+) -> list[tuple[list[Job], int]]:
+    """Groups images of one size; (jobs, rows of the batch), the full ones first."""
+    made: list[tuple[list[Job], int]] = []
+    waiting: dict[Size, list[Job]] = {}
+    for job in jobs:
+        size = sizes.get(job)
+        if size is None or rows[size] == 1:
+            made.append(([job], 1))
+            continue
+        group = waiting.setdefault(size, [])
+        group.append(job)
+        if len(group) == rows[size]:
+            made.append((waiting.pop(size), rows[size]))
+    return [*made, *((group, rows[size]) for size, group in waiting.items())]
 
 
 def _worked(
-    work, todo, windowed, options, progress, task
-) -> Iterator[tuple[int, Job, ValueError | str]]:
-    """Yields (number done, job, error or note), while files are read and written."""
-    with (
-        concurrent.futures.ThreadPoolExecutor(2) as readers,
-        concurrent.futures.ThreadPoolExecutor(2) as writers,
-    ):
-        small = [job for job in todo if job not in windowed]
-        images = _prefetched(readers, work, small, options)
+    work: Work,
+    chunks: Sequence[tuple[list[Job], int]],
+    windowed: Sequence[Job],
+    options: Any,
+    done: Done,
+) -> Iterator[Finished]:
+    """Predicts, while files are read and written."""
+    groups, ahead = (
+        [group for group, _ in chunks],
+        max([_AHEAD, *(n for _, n in chunks)]),
+    )
+    images = predict_read.prefetched(work, groups, options, ahead=ahead)
+    with concurrent.futures.ThreadPoolExecutor(2) as writers:
         writing: collections.deque = collections.deque()
-        for count, job in enumerate(todo):
-
-            def done(fraction: float, count: int = count) -> None:
-                progress.update(task, completed=count + fraction)
-
-            if job in windowed:
-                yield count + 1, job, _windowed(work, job, options, done)
-                continue
-            image, note = next(images)
-            if isinstance(image, ValueError):
-                yield count + 1, job, image
-                continue
-            try:
-                result = work.run(image, done)
-            except ValueError as error:
-                yield count + 1, job, _named(error, job)
-                continue
-            args = (work, job, options.out, image, result)
-            writing.append((job, note, writers.submit(predict_files.write, *args)))
+        for (group, rows), read in zip(chunks, images, strict=True):
+            items = []
+            for job, (image, note) in zip(group, read, strict=True):
+                if isinstance(image, ValueError):
+                    yield job, image
+                else:
+                    items.append((job, image, note))
+            for job, image, note, result in _computed(work, items, rows, done):
+                if isinstance(result, ValueError):
+                    yield job, _named(result, job)
+                    continue
+                args = (work, job, options.out, image, result)
+                writing.append((job, note, writers.submit(predict_files.write, *args)))
             while len(writing) > _AHEAD or (writing and writing[0][2].done()):
-                yield count + 1, *_finished(*writing.popleft())
+                yield _written(*writing.popleft())
         while writing:
-            yield len(todo), *_finished(*writing.popleft())
+            yield _written(*writing.popleft())
+    for job in windowed:
+        yield job, _windowed(work, job, options, done)
 
 
-def _finished(job: Job, note: str, future) -> tuple[Job, ValueError | str]:
+def _computed(
+    work: Work, items: Sequence[tuple[Job, Any, str]], rows: int, done: Done
+) -> Iterator[tuple[Job, Any, str, Result | ValueError]]:
+    """Yields (job, image, note, result or error) of images that were read together."""
+    if len({image.shape for _, image, _ in items}) == 1 and rows > 1:
+        try:
+            results = work.run([image for _, image, _ in items], rows=rows)
+        except inference.NoMemoryError:
+            pass  # One by one, then.
+        else:
+            for item, result in zip(items, results, strict=True):
+                yield *item, result
+            return
+    for job, image, note in items:
+        tiles = predict_memory.tiles_of(work, image.shape[:2])
+        try:
+            if tiles is None:
+                (result,) = work.run([image])
+            else:
+                result = work.run_tiles(image, tiles, done)
+        except ValueError as error:
+            yield job, image, note, error
+            continue
+        if tiles is not None and work.settings.tile is None:
+            size = image.shape[:2]
+            note = f"{note} {predict_memory.note(work, str(job.path), size, tiles)}"
+        yield job, image, note.strip(), result
+
+
+def _written(job: Job, note: str, future: concurrent.futures.Future) -> Finished:
     try:
         future.result()
     except ValueError as error:
@@ -111,46 +184,18 @@ def _finished(job: Job, note: str, future) -> tuple[Job, ValueError | str]:
     return job, note
 
 
-def _prefetched(readers, work: Work, jobs: Sequence[Job], options: Any):
-    """Yields (image or error, note) of the jobs in order, read ahead."""
-
-    def read(job: Job):
-        limit = max(options.max_pixels, limits.MAX_PIXELS if options.tile else 0)
-        try:
-            return work.models[0].read(job.path, page=job.page, max_pixels=limit)
-        except ValueError as error:
-            return error, ""
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            return UserError(f"{job.path} cannot be read: {reason}."), ""
-
-    waiting: collections.deque = collections.deque()
-    for job in jobs:
-        waiting.append(readers.submit(read, job))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _windowed(work: Work, job: Job, options: Any, done) -> ValueError | str:
+def _windowed(work: Work, job: Job, options: Any, done: Done) -> ValueError | str:
     """Predicts a file that is read in windows."""
-    about = work.models[0].description["image"]
+    tiles = Tiles(options.tile)
     try:
-        with TiffWindows(job.path) as image:
-            if image.shape[2] != about["channels"] or image.dtype != about["dtype"]:
-                raise UserError(
-                    f"{job.path} has {image.shape[2]} channels of {image.dtype}: "
-                    f"needed {about['channels']} of {about['dtype']} for an image that "
-                    f"is read in windows; convert it."
-                )
+        with predict_read.windows_of(work, job) as image:
             if work.detect is not None:
-                found = work.detected(image, done)
+                found = work.detected(image, tiles, done)
                 predict_files.write_objects(work, job, options.out, image, found)
                 return ""
             path = options.out / f"{job.name}.tif"
             size = image.shape[0], image.shape[1]
-            bands = work.label_bands(image, done)
+            bands = work.label_bands(image, tiles, done)
             predict_files.write_label_tiff(bands, size, path)
     except ValueError as error:
         return _named(error, job)
@@ -163,31 +208,6 @@ def _named(error: ValueError, job: Job) -> ValueError:
     return UserError(f"{job.path} cannot be predicted: {error}")
 
 
-def _is_windowed(job: Job, options: Any) -> bool:
-    if not options.tile or job.page is not None:
-        return False
-    if job.path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-    with contextlib.suppress(ValueError, OSError), TiffWindows(job.path) as image:
-        return image.shape[0] * image.shape[1] > options.max_pixels
-    return False
-
-
-def _sizes(work: Work, jobs: Sequence[Job], options: Any) -> list[tuple[int, int]]:
-    """Reads the sizes of all images that can be read, from headers if possible."""
-    channels, found = work.models[0].description["image"]["channels"], []
-    for job in jobs:
-        with contextlib.suppress(ValueError, OSError):
-            size = inference.image_size(
-                job.path,
-                channels=channels,
-                max_pixels=options.max_pixels,
-                page=job.page,
-            )
-            found.append(size)
-    return found
-
-
 def _about(work: Work, options: Any) -> dict:
     """What must be the same when predictions are resumed."""
     chosen = dataclasses.asdict(work.settings)
@@ -195,26 +215,3 @@ def _about(work: Work, options: Any) -> dict:
     chosen["calibrated"] = options.calibrated
     chosen["watershed"] = work.watershed
     return {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}
-
-
-class _Speed(TextColumn):
-    """Images per second."""
-
-    def __init__(self):
-        super().__init__("")
-
-    def render(self, task):
-        """Formats the speed, empty before the first image."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.2f} images/s" if speed else "")
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        transient=True,
-    )

@@ -1,13 +1,12 @@
 """What `segjax predict` computes for one image."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from segjax import inference
-from segjax.cli import predict_run_files as run_files
 from segjax.errors import UserError
 from segjax.inference import detection, regions, transforms, windows
 from segjax.inference.objects import Objects
@@ -17,7 +16,7 @@ from segjax.inference.objects import Objects
 class Settings:
     """What to compute; see the flags of `segjax predict`."""
 
-    tile: int
+    tile: int | None
     overlap: float
     tta: bool
     kept: tuple[int, ...] | None
@@ -37,6 +36,19 @@ class Result:
     uncertainty: dict[str, np.ndarray] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """How an image is cut.
+
+    Attributes:
+        side: Of a tile, in pixels.
+        batch_size: Tiles per call; None for `windows.default_batch_size()`.
+    """
+
+    side: int
+    batch_size: int | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
     """Predicts images with one or several models.
@@ -47,6 +59,7 @@ class Work:
         detect: Detections; None for other models.
         settings: What to compute.
         plan: Fixes padded sizes; see `Model.plan`.
+        temporary_bytes: See `Model.temporary_bytes`; the largest of the models.
         watershed: Content of RUN/instances.json; None to find connected components.
     """
 
@@ -55,6 +68,7 @@ class Work:
     detect: inference.DetectFn | None
     settings: Settings
     plan: Callable[[Sequence[tuple[int, int]]], None]
+    temporary_bytes: Callable[[int], int]
     watershed: dict[str, Any] | None
 
     @property
@@ -62,29 +76,40 @@ class Work:
         """Whether a pixel may have many classes, or none."""
         return self.models[0].description["task"] == "multilabel"
 
-    def run(self, image: windows.Source, done: Callable[[float], None]) -> Result:
-        """Predicts an image [H, W, K]; `done` is told the finished fraction."""
+    def run(self, images: Sequence[np.ndarray], *, rows: int = 1) -> list[Result]:
+        """Predicts whole images of one size in one call of the network.
+
+        Args:
+            images: Each [H, W, K].
+            rows: Of the batch, which copies of the first image complete.
+        """
+        batch = np.stack([*images, *[images[0]] * (rows - len(images))])
         if self.detect is not None:
-            found = self._detected(image, done)
-            sure = found.take(np.flatnonzero(found.scores >= 0.5))
-            return Result(labels=sure.id_map(), objects=found)
-        maps = self._maps(image, done)
-        labels, empty = maps["labels"], self._empty(maps["labels"])
-        if self.settings.min_area > 1:
-            labels = regions.without_small_regions(
-                labels, self.settings.min_area, empty=empty
-            )
-        found = self._objects(labels, maps) if self.settings.objects else None
-        uncertain = {k: maps[k] for k in ("entropy", "disagreement") if k in maps}
-        return Result(
-            labels=labels,
-            objects=found,
-            probabilities=maps.get("probabilities"),
-            uncertainty=uncertain or None,
-        )
+            found = self.detect(batch)[: len(images)]
+            return [_of_objects(self._kept(x)) for x in found]
+        assert self.predict is not None
+        made = np.asarray(self.predict(batch))[: len(images)]
+        return [self._of_maps(self._maps_of(x)) for x in made]
+
+    def run_tiles(
+        self, image: np.ndarray, tiles: Tiles, done: Callable[[float], None]
+    ) -> Result:
+        """Predicts an image [H, W, K] in tiles; `done` is told the finished part."""
+        if self.detect is not None:
+            return _of_objects(self.detected(image, tiles, done))
+        whole: dict[str, np.ndarray] = {}
+        first = 0
+        for band in self._bands(image, tiles, done):
+            for name, rows in band.items():
+                if name not in whole:
+                    shape = (image.shape[0], *rows.shape[1:])
+                    whole[name] = np.empty(shape, rows.dtype)
+                whole[name][first : first + len(rows)] = rows
+            first += len(band["labels"])
+        return self._of_maps(whole)
 
     def label_bands(
-        self, image: windows.Source, done: Callable[[float], None]
+        self, image: windows.Source, tiles: Tiles, done: Callable[[float], None]
     ) -> Iterable[np.ndarray]:
         """Yields the label map of an image from top to bottom, [rows, W]."""
         if self.settings.min_area > 1 or self.settings.objects:
@@ -92,25 +117,38 @@ class Work:
                 "an image that is read in windows has no regions: needed a smaller "
                 "image for --objects and --min-area; leave them out, or cut it."
             )
-        return (band["labels"] for band in self._bands(image, done))
+        return (band["labels"] for band in self._bands(image, tiles, done))
 
-    def detected(self, image: windows.Source, done: Callable[[float], None]) -> Objects:
-        """Detects in an image that may be a file; see `run`."""
-        return self._detected(image, done)
+    def detected(
+        self, image: windows.Source, tiles: Tiles, done: Callable[[float], None]
+    ) -> Objects:
+        """Detects in tiles of an image that may be a file; see `run_tiles`."""
+        assert self.detect is not None
+        found = detection.tiled_objects(
+            self.detect,
+            image,
+            tile=tiles.side,
+            overlap=self.settings.overlap,
+            batch_size=tiles.batch_size,
+            done=done,
+        )
+        return self._kept(found)
 
-    def _bands(self, image: windows.Source, done: Callable[[float], None]):
+    def _bands(
+        self, image: windows.Source, tiles: Tiles, done: Callable[[float], None]
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields maps by name, each [rows, W, ...], from top to bottom."""
         assert self.predict is not None
-        settings, height = self.settings, image.shape[0]
-        if settings.tile:
-            parts = inference.bands(
-                self.predict, image, tile=settings.tile, overlap=settings.overlap
-            )
-        else:
-            parts = ((0, np.asarray(x)) for x in self.predict(np.asarray(image)[None]))
+        parts = inference.bands(
+            self.predict,
+            image,
+            tile=tiles.side,
+            overlap=self.settings.overlap,
+            batch_size=tiles.batch_size,
+        )
         for first, made in parts:
             yield self._maps_of(made)
-            done((first + len(made)) / height)
+            done((first + len(made)) / image.shape[0])
 
     def _maps_of(self, made: np.ndarray) -> dict[str, np.ndarray]:
         """Computes the maps of probabilities, and disagreement, [rows, W, C (+ 1)]."""
@@ -137,19 +175,20 @@ class Work:
                     maps[name] = chosen.astype(np.float16)
         return maps
 
-    def _maps(
-        self, image: windows.Source, done: Callable[[float], None]
-    ) -> dict[str, np.ndarray]:
-        whole: dict[str, np.ndarray] = {}
-        first = 0
-        for band in self._bands(image, done):
-            for name, rows in band.items():
-                if name not in whole:
-                    shape = (image.shape[0], *rows.shape[1:])
-                    whole[name] = np.empty(shape, rows.dtype)
-                whole[name][first : first + len(rows)] = rows
-            first += len(band["labels"])
-        return whole
+    def _of_maps(self, maps: dict[str, np.ndarray]) -> Result:
+        labels, empty = maps["labels"], self._empty(maps["labels"])
+        if self.settings.min_area > 1:
+            labels = regions.without_small_regions(
+                labels, self.settings.min_area, empty=empty
+            )
+        found = self._objects(labels, maps) if self.settings.objects else None
+        uncertain = {k: maps[k] for k in ("entropy", "disagreement") if k in maps}
+        return Result(
+            labels=labels,
+            objects=found,
+            probabilities=maps.get("probabilities"),
+            uncertainty=uncertain or None,
+        )
 
     def _objects(self, labels: np.ndarray, maps: dict[str, np.ndarray]) -> Objects:
         empty, confidence = self._empty(labels), maps["confidence"]
@@ -166,23 +205,6 @@ class Work:
         )
         return self._kept(found)
 
-    def _detected(
-        self, image: windows.Source, done: Callable[[float], None]
-    ) -> Objects:
-        assert self.detect is not None
-        settings = self.settings
-        if settings.tile:
-            found = detection.tiled_objects(
-                self.detect,
-                image,
-                tile=settings.tile,
-                overlap=settings.overlap,
-                done=done,
-            )
-        else:
-            (found,) = self.detect(np.asarray(image)[None])
-        return self._kept(found)
-
     def _kept(self, found: Objects) -> Objects:
         """Selects by --classes and --min-area."""
         kept = np.ones(len(found), bool)
@@ -196,43 +218,6 @@ class Work:
         return regions.empty_label(labels.dtype, multilabel=self.multilabel)
 
 
-def make_work(
-    models: Sequence[inference.Model],
-    settings: Settings,
-    *,
-    temperatures: Sequence[float] | None,
-) -> Work:
-    """Composes the functions of the models by the settings."""
-    predict = detect = watershed = None
-    plans = [model.plan for model in models]
-    if models[0].description["task"] == "instance":
-        detects = [model.detect for model in models]
-        detect = detects[0] if len(models) == 1 else inference.ensemble_objects(detects)
-        detect = inference.tta_objects(detect) if settings.tta else detect
-    else:
-        several = len(models) > 1 and settings.uncertainty
-        if len(models) == 1 and temperatures is None:
-            predict = models[0].probabilities
-        else:
-            predict = inference.model_ensemble(
-                models, temperatures=temperatures, disagreement=several
-            )
-            if isinstance(predict, inference.PlannedFn):
-                plans = [predict.predictor.plan]
-        predict = inference.tta(predict) if settings.tta else predict
-        if settings.objects:
-            watershed = run_files.watershed_of(models[0])
-
-    def plan(sizes: Sequence[tuple[int, int]]) -> None:
-        turned = [(w, h) for h, w in sizes] if settings.tta else []
-        for one in plans:
-            one([*sizes, *turned])
-
-    return Work(
-        models=models,
-        predict=predict,
-        detect=detect,
-        settings=settings,
-        plan=plan,
-        watershed=watershed,
-    )
+def _of_objects(found: Objects) -> Result:
+    sure = found.take(np.flatnonzero(found.scores >= 0.5))
+    return Result(labels=sure.id_map(), objects=found)

@@ -91,10 +91,11 @@ def parse(
     """
     keywords = _keywords(build, defaults or {})
     experiment_flags = Annotated[Any, tyro.conf.arg(constructor=keywords, name="")]
-    fields: list[tuple[str, Any]] = [("experiment", experiment_flags)]
+    fields: list[tuple[str, Any]] = []
     for number, kind in enumerate((options, *more)):
         own = Annotated[Any, tyro.conf.arg(constructor=kind, name="")]
         fields.append((f"options{number}" if number else "options", own))
+    fields.append(("experiment", experiment_flags))
     command = dataclasses.make_dataclass("command", fields)
     command.__doc__ = inspect.getdoc(sys.modules[build.__module__]) or ""
     parsed = flag_reader.read(command, args, prog=prog)

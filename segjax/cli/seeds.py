@@ -7,10 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
+from segjax import terminal, viz
 from segjax import train as training
-from segjax import viz
 from segjax.cli import pictures, process, scripts, seeds_table
 from segjax.errors import UserError
 from segjax.files import writing
@@ -161,9 +159,9 @@ def _report(run: pathlib.Path, results: Sequence[Mapping[str, Any]], monitor: st
             "seconds": results[0]["seconds"],
         },
     )
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(seeds_table.of_each_seed(results, monitor=monitor))
     console.print(seeds_table.over_seeds(found, split=split))
     for name in ("seeds.json", "seeds.png"):
         if (run / name).exists():
-            console.print(f"Written: {run / name}", soft_wrap=True, markup=False)
+            console.print(f"Written: {run / name}", soft_wrap=True)

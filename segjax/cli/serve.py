@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from segjax import export, inference, serve
-from segjax.cli import flags, runs
+from segjax.cli import flags, runs, usage
 from segjax.errors import UserError
 
 _SAMPLES = "samples_input"
@@ -33,6 +33,7 @@ class ServeOptions:
 
 def main(args: Sequence[str]) -> None:
     """Serves a page to try a model on, until Ctrl-C."""
+    usage.print_if_asked(args, "segjax serve RUN_OR_FILE", ServeOptions)
     place = runs.folder_argument(args, "serve")
     options: ServeOptions = flags.read(
         ServeOptions, args[1:], prog=f"segjax serve {place}"

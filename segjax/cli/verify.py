@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segjax import data
+from segjax import data, terminal
 from segjax import train as training
-from segjax.cli import process, runs
+from segjax.cli import process, runs, usage
 from segjax.errors import UserError
 
 DIFFERS = 1
@@ -45,6 +44,13 @@ def main(args: Sequence[str]) -> None:
         ValueError: If the folder has no run, or one without digests.
         SystemExit: With code 1 if something differs.
     """
+    usage.print_if_asked(
+        args,
+        "segjax verify RUN",
+        VerifyOptions,
+        runs.TrustOptions,
+        note=usage.OF_EXPERIMENT,
+    )
     folder = runs.folder_argument(args, "verify")
     manifest = runs.manifest_of(folder)
     recorded = _digests(folder, manifest)
@@ -61,14 +67,14 @@ def main(args: Sequence[str]) -> None:
         experiment, steps=steps, processes=manifest.get("processes", 1)
     )
     found = _differences(manifest, experiment, replayed)
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(_table(found, f"{folder.name}: updates 1 to {steps}, replayed"))
     if not found:
         console.print("equal")
         return
     reason = _reason(found[0], manifest, experiment, replayed)
     differs = f"differs: {found[0].stream}. {reason}"
-    console.print(differs, soft_wrap=True, markup=False)
+    console.print(differs, soft_wrap=True)
     sys.exit(DIFFERS)
 
 
@@ -166,7 +172,7 @@ def _table(found: Sequence[training.Difference], title: str) -> Table:
     for stream, compared in _COMPARED.items():
         difference = first.get(stream)
         if difference is None:
-            table.add_row(stream, compared, "[green]equal", "")
+            table.add_row(stream, compared, Text("equal", "green"), "")
         else:
             step = "" if difference.step is None else str(difference.step)
             differs = Text(f"differs: {difference.what}", "red")

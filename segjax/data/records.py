@@ -65,6 +65,10 @@ class Examples(Sequence[dict[str, Any]]):
         with _blaming(self._directory), _naming(example, "image"):
             return packing.unpacked_size(example["image"])
 
+    def name(self, index: SupportsIndex) -> str:
+        """Reads the name of an example, without decoding its image."""
+        return self._stored(index)["name"]
+
     def _stored(self, index: SupportsIndex) -> dict[str, Any]:
         """Returns an example whose maps are still encoded."""
         place = index.__index__()

@@ -55,8 +55,8 @@ class Artifact:
         of all sizes compile few programs.
 
         Args:
-            image: [H, W, K] with the channels and the dtype of the training images
-                ([H, W] for one channel), or the path of such an image.
+            image: [H, W, K] with the channels and the dtype of the training images, or
+                what `inference.as_image` can convert to it; or the path of an image.
             max_pixels: Maximum height times width of an image read from a file.
 
         Raises:
@@ -64,7 +64,12 @@ class Artifact:
                 than the file was exported for, or holds NaN or infinity, or the file
                 cannot be read.
         """
-        pixels = self._pixels(image, max_pixels)
+        pixels = inference.as_image(
+            image,
+            self.description["image"],
+            owner=str(self.path),
+            max_pixels=max_pixels,
+        )
         batch, size = self._padded(pixels)
         outputs = jax.device_get(self.call(batch, size))
         height, width = pixels.shape[:2]
@@ -83,33 +88,6 @@ class Artifact:
             probabilities=found["probabilities"][:height, :width],
             multilabel=self.description["task"] == "multilabel",
         )
-
-    def _pixels(
-        self, image: np.ndarray | str | os.PathLike, max_pixels: int
-    ) -> np.ndarray:
-        channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
-        where = "the array"
-        if isinstance(image, str | os.PathLike):
-            where, path = str(image), pathlib.Path(image)
-            pixels = inference.read_image(
-                path, channels=channels, max_pixels=max_pixels
-            )
-        else:
-            pixels = np.asarray(image)
-        if pixels.ndim == 2 and channels == 1:
-            pixels = pixels[..., None]
-        fits = pixels.ndim == 3 and pixels.shape[-1] == channels and pixels.size > 0
-        if not fits or pixels.dtype != dtype:
-            raise UserError(
-                f"{self.path} needs images [H, W, {channels}] of dtype {dtype}, as in "
-                f"training, got {list(pixels.shape)} of dtype {pixels.dtype} from "
-                f"{where}. Convert it as the training images were."
-            )
-        if not np.isfinite(pixels).all():
-            raise UserError(
-                f"{where} holds NaN or infinity: needed finite numbers; replace them."
-            )
-        return pixels
 
     def _padded(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the arguments of the program for one image."""

@@ -1,5 +1,6 @@
 """Inference with trained models."""
 
+from segjax.inference.arrays import as_image
 from segjax.inference.calibration import fit_temperature
 from segjax.inference.detection import (
     DetectFn,
@@ -20,7 +21,12 @@ from segjax.inference.members import PlannedFn, model_ensemble
 from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
 from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
-from segjax.inference.predictor import Predictor, labels, make_predictor
+from segjax.inference.predictor import (
+    NoMemoryError,
+    Predictor,
+    labels,
+    make_predictor,
+)
 from segjax.inference.reading import (
     SUFFIXES,
     Page,
@@ -36,6 +42,7 @@ from segjax.inference.transforms import (
     disagreement,
     ensemble,
     entropy,
+    pixel_entropy,
     temperature,
     tta,
 )
@@ -56,6 +63,7 @@ __all__ = [
     "Dihedral",
     "Model",
     "NeedsCodeError",
+    "NoMemoryError",
     "Objects",
     "Page",
     "PlannedFn",
@@ -63,6 +71,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Watershed",
+    "as_image",
     "bands",
     "best_settings",
     "confident_objects",
@@ -84,6 +93,7 @@ __all__ = [
     "merge_objects",
     "model_ensemble",
     "pages_of",
+    "pixel_entropy",
     "ranked",
     "read_image",
     "score_examples",

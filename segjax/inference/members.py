@@ -60,7 +60,7 @@ def model_ensemble(
             max_shapes=about["max_shapes"],
             activation=lambda probs: probs,
         )
-        return PlannedFn(predictor)
+        return PlannedFn(predictor, models[0])
     predicts = [
         transforms.temperature(model.probabilities, value, multilabel=multilabel)
         for model, value in zip(models, values, strict=True)
@@ -76,14 +76,26 @@ def model_ensemble(
 
 @dataclasses.dataclass(frozen=True)
 class PlannedFn:
-    """The prediction function of a predictor, whose padded sizes can be planned."""
+    """The prediction function of a predictor, whose padded sizes can be planned.
+
+    Attributes:
+        predictor: Runs all members.
+        like: A member, whose images it takes.
+    """
 
     predictor: Predictor
+    like: Model
 
     def __call__(self, images: Array) -> Array:
         """[B, H, W, K] as stored to [B, H, W, C]."""
         made = self.predictor.batch(np.asarray(images))
         return np.stack([np.asarray(x) for x in made])
+
+    def temporary_bytes(self, side: int) -> int:
+        """See `Model.temporary_bytes`."""
+        return dataclasses.replace(
+            self.like, _predictor=self.predictor
+        ).temporary_bytes(side)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

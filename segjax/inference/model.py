@@ -14,13 +14,13 @@ from segjax import model_file, ops, viz
 from segjax.errors import UserError
 from segjax.files import limits
 from segjax.forward import Forward
+from segjax.inference.arrays import ImageOrPath, as_image
 from segjax.inference.objects import Objects, from_output
 from segjax.inference.prediction import Prediction, confident_objects, instance_map
 from segjax.inference.predictor import NoMemoryError, Output, Predictor, labels
 from segjax.inference.reading import Page, fit_integers, image_size, read_image
 from segjax.typing import Array, PyTree
 
-ImageOrPath = np.ndarray | str | os.PathLike
 Build = Callable[[pathlib.Path], Any]
 """Builds the experiment of a run folder by executing its script."""
 
@@ -75,14 +75,14 @@ class Model:
         """Segments an image.
 
         Args:
-            image: [H, W, K] with the channels and the dtype of the training images
-                ([H, W] for one channel), or the path of such an image; see
-                `inference.read_image`.
+            image: [H, W, K] with the channels and the dtype of the training images, or
+                what `inference.as_image` can convert to it; or the path of an image,
+                see `inference.read_image`.
             max_pixels: Maximum height times width of an image read from a file.
 
         Raises:
-            ValueError: If the image has other channels or another dtype, or holds NaN
-                or infinity, or the file cannot be read.
+            ValueError: If the image does not fit (`inference.as_image`), or the file
+                cannot be read.
         """
         pixels = self._pixels(image, max_pixels)
         return self._prediction(pixels, self._predictor(pixels))
@@ -232,6 +232,20 @@ class Model:
         """
         self._predictor.plan(sizes)
 
+    def temporary_bytes(self, side: int) -> int:
+        """Returns the memory of the network's temporary arrays for a square image.
+
+        Args:
+            side: Of the image, in pixels.
+
+        Returns:
+            Bytes; see `Predictor.temporary_bytes`.
+        """
+        side = ops.round_up(side, self.description["multiple"])
+        about = self.description["image"]
+        shape = (1, side, side, about["channels"])
+        return self._predictor.temporary_bytes(shape, about["dtype"])
+
     def _batch(self, images: Array) -> Sequence[Output]:
         pixels = np.asarray(images)
         if pixels.ndim != 4 or not len(pixels):
@@ -239,9 +253,8 @@ class Model:
                 f"{self.folder} needs images [B, H, W, K], got {list(pixels.shape)}. "
                 f"Pass one image as image[None]."
             )
-        for image in pixels:
-            self._pixels(image, limits.MAX_PIXELS)
-        return self._predictor.batch(pixels)
+        fitted = [self._pixels(image, limits.MAX_PIXELS) for image in pixels]
+        return self._predictor.batch(np.stack(fitted))
 
     def experiment(self) -> Any:
         """Builds the run's `train.Experiment` with its saved flags.
@@ -264,28 +277,14 @@ class Model:
     def _pixels(
         self, image: ImageOrPath, max_pixels: int, where: str = "the array"
     ) -> np.ndarray:
-        """Reads [H, W, K]; ValueError if channels or dtype are not the model's."""
-        channels, dtype = (self.description["image"][k] for k in ("channels", "dtype"))
-        if isinstance(image, str | os.PathLike):
-            where, path = str(image), pathlib.Path(image)
-            pixels = read_image(path, channels=channels, max_pixels=max_pixels)
-        else:
-            pixels = np.asarray(image)
-        if pixels.ndim == 2 and channels == 1:
-            pixels = pixels[..., None]
-        fits = pixels.ndim == 3 and pixels.shape[-1] == channels and pixels.size > 0
-        if not fits or pixels.dtype != dtype:
-            raise UserError(
-                f"{self.folder} needs images [H, W, {channels}] of dtype {dtype}, as "
-                f"in training, got {list(pixels.shape)} of dtype {pixels.dtype} from "
-                f"{where}. Convert it as the training images were."
-            )
-        if not np.isfinite(pixels).all():
-            raise UserError(
-                f"{where} holds NaN or infinity: needed finite numbers, since one such "
-                f"pixel can affect the whole result; replace them."
-            )
-        return pixels
+        """Reads [H, W, K]; ValueError if it does not fit the model."""
+        return as_image(
+            image,
+            self.description["image"],
+            owner=str(self.folder),
+            max_pixels=max_pixels,
+            where=where,
+        )
 
     def _prediction(self, image: np.ndarray, output: Output) -> Prediction:
         about = {"image": image, "classes": self.classes, "palette": self.palette}

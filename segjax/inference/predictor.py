@@ -123,6 +123,26 @@ class Predictor:
             list(images), self._size_for(images.shape[1:3]), rows=len(images)
         )
 
+    def temporary_bytes(self, shape: tuple[int, int, int, int], dtype: str) -> int:
+        """Returns the memory of the network's temporary arrays for one batch.
+
+        The program is compiled, which later calls of the same shape use, but not run.
+
+        Args:
+            shape: [B, H, W, K] of the images, with sides that are multiples.
+            dtype: Of the images.
+
+        Returns:
+            Bytes by the compiler's plan; 0 if the backend does not tell.
+        """
+        rows, *sides, channels = shape
+        padded = (rows, *(n + 2 * self._margin for n in sides), channels)
+        image = jax.ShapeDtypeStruct(padded, dtype)
+        size = jax.ShapeDtypeStruct((rows, 2), np.int32)
+        program = self._program.lower(self._variables, image, size).compile()
+        found = program.memory_analysis()
+        return 0 if found is None else int(found.temp_size_in_bytes)
+
     def plan(self, sizes: Sequence[Size]) -> None:
         """Fixes the padded sizes of images of these sizes, for `batch` and calls.
 

@@ -60,32 +60,22 @@ def describe(prediction: inference.Prediction, *, opacity: float | int) -> Resul
 
 
 def uncertainty(prediction: inference.Prediction) -> np.ndarray:
-    """Computes how unsure a model is at each pixel, in [0, 1].
+    """Computes how unsure a model is at each pixel: see `inference.entropy`.
 
-    For exclusive classes: the entropy of the probabilities over the logarithm of the
-    number of classes. For multilabel models: the largest binary entropy of a class, in
-    bits. For detectors: the binary entropy, in bits, of the largest product of a score
-    and the mask's probability.
+    For detectors: the entropy of the largest product of a score and the mask's
+    probability.
 
     Returns:
         float32 [H, W]. 0 is sure, 1 is undecided.
     """
     if prediction.objects is not None:
         scores, masks = prediction.objects["scores"], prediction.objects["masks"]
-        found = np.max(masks * scores[:, None, None], axis=0, initial=0)
-        return _binary_entropy(found)
-    probs = np.asarray(prediction.probabilities, np.float32)
-    if prediction.multilabel or probs.shape[-1] == 1:
-        return _binary_entropy(probs).max(axis=-1)
-    logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
-    return np.clip(-(probs * logs).sum(-1) / np.log(probs.shape[-1]), 0, 1)
-
-
-def _binary_entropy(p: np.ndarray) -> np.ndarray:
-    tiny = np.finfo(np.float32).tiny
-    q = 1 - p
-    bits = -p * np.log2(np.maximum(p, tiny)) - q * np.log2(np.maximum(q, tiny))
-    return np.clip(bits, 0, 1).astype(np.float32)
+        found = np.max(masks * scores[:, None, None], axis=0, initial=0)[..., None]
+        made = inference.pixel_entropy(found, multilabel=True)
+    else:
+        probs = np.asarray(prediction.probabilities, np.float32)
+        made = inference.pixel_entropy(probs, multilabel=prediction.multilabel)
+    return np.clip(np.asarray(made)[..., 0], 0, 1)
 
 
 def _colored(prediction: inference.Prediction) -> tuple[np.ndarray, np.ndarray]:

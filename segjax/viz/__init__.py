@@ -1,6 +1,7 @@
 """Visualization: overlays, curves, and the HTML report of a run."""
 
-from segjax.viz.curves import curves
+from segjax.viz.curves import curves, title
+from segjax.viz.formats import format_score
 from segjax.viz.groups import group_intervals
 from segjax.viz.inspection import (
     Card,
@@ -24,6 +25,7 @@ __all__ = [
     "contact_sheet",
     "curves",
     "errors",
+    "format_score",
     "group_intervals",
     "inspection_sheet",
     "instance_triptych",
@@ -38,6 +40,7 @@ __all__ = [
     "read_records",
     "reliability",
     "seed_curves",
+    "title",
     "to_rgb",
     "triptych",
     "write_inspection",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from segjax import optional
+from segjax.viz.curves import title
 
 Diagram = Mapping[str, np.ndarray]
 """`count`, `accuracy` and `confidence`, each [bins]."""
@@ -53,7 +54,7 @@ def reliability(splits: Mapping[str, Mapping[str, Diagram]]) -> bytes:
                 linewidths=0,
                 label=f"{when}: ECE {ece:.4f}",
             )
-        axes.set(title=split, xlabel="confidence", ylabel="accuracy")
+        axes.set(title=title(split), xlabel="confidence", ylabel="accuracy")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         axes.legend(loc="upper left", frameon=False)
         for side in ("top", "right"):

@@ -1,29 +1,35 @@
 """The report of a run: one self-contained HTML file."""
 
-import base64
 import importlib.resources
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from segjax import optional
 from segjax.errors import UserError
 from segjax.run_folder import schema
-from segjax.viz.curves import by_importance, curves, title
+from segjax.viz.curves import by_importance, curves
+from segjax.viz.formats import (
+    format_duration,
+    format_label,
+    format_leaf,
+    format_score,
+    percent,
+)
 from segjax.viz.palette import palette
+from segjax.viz.thumbnails import Thumbnail, data_uri, thumbnails
 
 MAX_HEADLINES = 12
-MAX_SAMPLES = 24
+MAX_SAMPLES, MAX_WORST = 24, 12
 
 
 def write_report(run_dir: Path) -> Path:
     """Writes RUN/report.html from the files of the run folder.
 
-    Reads run.json (the manifest), metrics.jsonl, result.json and samples/*.png; missing
-    parts are omitted. Without result.json, the metrics are those of the last
-    evaluation.
+    Reads run.json (the manifest), metrics.jsonl, result.json, samples/*.png and
+    worst/*.png; missing parts are omitted. Large pictures are shrunk, and linked to.
+    Without result.json, the metrics are those of the last evaluation.
 
     Args:
         run_dir: A run folder.
@@ -87,12 +93,17 @@ def _render(run_dir: Path) -> str:
     last = evaluated[-1] if evaluated else {}
     metrics = result.get("metrics") or last
     split = result.get("split") or last.get("split")
-    samples = sorted((run_dir / "samples").glob("*.png"))
+    samples, num_samples = _samples(run_dir, "samples", last=MAX_SAMPLES)
+    worst, _ = _samples(run_dir, "worst", last=MAX_WORST)
     manifest = _read_json(run_dir / "run.json", schema.ShownManifest)
     monitor = (manifest.get("config") or {}).get("monitor")
     headlines = _headlines(metrics, monitor)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"number": _number, "label": _label, "leaf": _leaf}
+    environment.filters |= {
+        "number": format_score,
+        "label": format_label,
+        "leaf": format_leaf,
+    }
     source = importlib.resources.files("segjax.viz").joinpath("report.html")
     template = environment.from_string(source.read_text(encoding="utf-8"))
     return template.render(
@@ -103,9 +114,10 @@ def _render(run_dir: Path) -> str:
         columns=_columns(metrics),
         rows=_rows(metrics),
         curves=curves(records, monitor=monitor),
-        samples=[(p.stem, _data_uri(p)) for p in samples[-MAX_SAMPLES:]],
+        samples=samples,
+        num_samples=num_samples,
+        worst=worst,
         calibration=_picture(run_dir / "calibration.png"),
-        num_samples=len(samples),
         manifest=manifest,
     )
 
@@ -122,10 +134,10 @@ def _facts(
     facts = {
         "split": split,
         "steps": result.get("steps", last.get("step")),
-        "seed": _leaf(result["seed"]) if "seed" in result else None,
-        "time": _duration(result.get("seconds")),
+        "seed": format_leaf(result["seed"]) if "seed" in result else None,
+        "time": format_duration(result.get("seconds")),
     }
-    return [(k, _number(v)) for k, v in facts.items() if v is not None]
+    return [(k, format_score(v)) for k, v in facts.items() if v is not None]
 
 
 def _headlines(
@@ -153,7 +165,7 @@ def _rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, rgb in zip(names, colors, strict=False):
         values = [metrics.get(f"{column}/{name}") for column in columns]
-        cells = [(v, _percent(v)) for v in values]
+        cells = [(v, percent(v)) for v in values]
         rows.append({"name": name, "color": rgb, "cells": cells})
     return rows
 
@@ -162,52 +174,11 @@ def _is_number(x: Any) -> bool:
     return x is None or (isinstance(x, int | float) and not isinstance(x, bool))
 
 
-def _percent(x: Any) -> float | None:
-    """Returns a bar's length in percent; None if the value is not in [0, 1]."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1:
-        return None
-    return round(100.0 * x, 2)
-
-
-def _number(x: Any) -> str:
-    """Formats with four digits, tiny numbers with two; a dash for missing and NaN."""
-    if x is None or (isinstance(x, float) and math.isnan(x)):
-        return "–"  # noqa: RUF001
-    if isinstance(x, float):
-        if 0 < abs(x) < 1e-3:
-            return f"{x:.1e}"  # Not wider than the others.
-        return f"{x:.4f}" if abs(x) <= 1 else f"{x:.4g}"
-    return f"{x:,}" if isinstance(x, int) else str(x)
-
-
-def _label(name: str) -> str:
-    """Formats a metric's name as a heading."""
-    words = title(name)
-    return words[:1].upper() + words[1:]
-
-
-def _leaf(x: Any) -> str:
-    """Formats a value of the manifest on one line."""
-    if isinstance(x, Sequence) and not isinstance(x, str):
-        return ", ".join(_leaf(v) for v in x)
-    if isinstance(x, Mapping):
-        return ", ".join(f"{k}: {_leaf(v)}" for k, v in x.items())
-    return "–" if x is None or x == "" else str(x)  # noqa: RUF001
-
-
-def _duration(seconds: Any) -> str | None:
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _samples(run_dir: Path, name: str, *, last: int) -> tuple[list[Thumbnail], int]:
+    """Returns the last pictures of a folder, and how many there are."""
+    files = sorted((run_dir / name).glob("*.png"))
+    return thumbnails(run_dir, files[-last:]), len(files)
 
 
 def _picture(path: Path) -> str | None:
-    return _data_uri(path) if path.is_file() else None
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return data_uri(path.read_bytes(), "png") if path.is_file() else None

@@ -3,11 +3,15 @@
 import errno
 import json
 import os
+import struct
+import zlib
 
 import flax.linen as nn
+import imageio.v3
 import jax
 import numpy as np
 import pytest
+import skimage.io
 import tifffile
 from PIL import Image
 
@@ -35,11 +39,18 @@ class Mine(nn.Module):
         return nn.Conv(3, (1, 1))(image)
 
 
-def write_run(folder, module, *, channels=3, dtype="uint8"):
+def write_run(
+    folder,
+    module,
+    *,
+    channels=3,
+    dtype="uint8",
+    classes=("background", "square", "bar"),
+):
     image = np.zeros((1, 16, 16, channels), np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), image)
     facts = {
-        "classes": ["background", "square", "bar"],
+        "classes": list(classes),
         "image": {"channels": channels, "dtype": dtype, "low": 0, "high": 255},
         "task": "semantic",
         "multiple": 16,
@@ -86,6 +97,49 @@ def test_images_folders_and_globs(segjax, cnn, tmp_path):
     assert len(list(out.iterdir())) == 13
 
 
+def png_values(path):
+    """The numbers in a PNG: bit depth, color type, and the image, by its standard."""
+    content, place, packed = path.read_bytes(), 8, b""
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        name, body = content[place + 4 : place + 8], content[place + 8 :][:length]
+        if name == b"IHDR":
+            width, height, depth, color = struct.unpack(">IIBB", body[:10])
+        packed += body if name == b"IDAT" else b""
+        place += length + 12
+    size = depth // 8
+    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1)
+    made = np.zeros((height + 1, width * size + size), np.int64)
+    for y, (kind, *row) in enumerate(rows.tolist(), start=1):
+        for x, value in enumerate(row, start=size):
+            left, up, corner = made[y, x - size], made[y - 1, x], made[y - 1, x - size]
+            near = [abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)]
+            paeth = (left, up, corner)[int(np.argmin(near))]
+            made[y, x] = value + (0, left, up, (left + up) // 2, paeth)[kind] & 255
+    pixels = made[1:, size:].astype(np.uint8).tobytes()
+    return depth, color, np.frombuffer(pixels, f">u{size}").reshape(height, width)
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_readers_get_class_ids_from_the_label_map(segjax, tmp_path, count):
+    """8 bits, or 16 beyond 255 classes; gray, so that no reader makes it RGB."""
+    names = [f"class {i}" for i in range(count)]
+    module = models.SimpleCNN(num_classes=count)
+    run = write_run(tmp_path / "run", module, classes=names)
+    images, out = save_images(tmp_path / "images", [(16, 24, 3)]), tmp_path / "out"
+    assert segjax("predict", run, images, "--out", out).code == 0
+    want = package.load(run).predict(images / "0.png").labels
+    depth, color, raw = png_values(out / "0.png")
+    assert (depth, color) == (8 if count == 3 else 16, 0)
+    assert raw.max() > (255 if count == 300 else 0)
+    with Image.open(out / "0.png") as label:
+        assert label.mode == ("L" if count == 3 else "I;16")
+        read = [raw, np.asarray(label), skimage.io.imread(out / "0.png")]
+    for found in [*read, imageio.v3.imread(out / "0.png")]:
+        assert found.dtype.itemsize == want.dtype.itemsize
+        np.testing.assert_array_equal(found, want)
+
+
 def test_a_custom_model_needs_trust(segjax, tmp_path):
     run = write_run(tmp_path / "run", Mine())
     (run / "experiment.py").write_text(SCRIPT)
@@ -107,6 +161,8 @@ def test_messages(segjax, cnn, tmp_path):
     expect_one_error_line(segjax("predict", cnn), "needs images")
     got = segjax("predict", cnn, tmp_path / "none*.png", "--out", out)
     expect_one_error_line(got, "none*.png", "holds no image")
+    got = segjax("predict", cnn, tmp_path / "photos", "--out", out)
+    expect_one_error_line(got, tmp_path / "photos", "does not exist")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     got = segjax("predict", cnn, bad, "--out", out)

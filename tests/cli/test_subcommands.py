@@ -1,5 +1,6 @@
 """The subcommands, on a small run."""
 
+import csv
 import json
 import platform
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import segjax as package
 from segjax import __version__, data
 from tests.scenes import examples
 
@@ -35,6 +37,37 @@ def test_evaluate_repeats_the_metrics_of_the_run(segjax, run):
     assert metrics["metrics"] == final["metrics"]
     assert metrics["step"] == final["best_step"]
     assert f"{final['metrics']['mean_iou']:.4f}" in got.out
+
+
+def test_evaluate_lists_images_worst_first(segjax, run, source, tmp_path):
+    """By hand: the IoU of each image, from its label map as `predict` writes it."""
+    assert segjax("evaluate", run, "--split", "train").code == 0
+    with (run / "evaluation-train-best.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    whole = json.loads((run / "evaluation-train-best.json").read_text())
+    assert len(rows) == whole["examples"] > 8
+    assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+    scores = [float(row["mean_iou"]) for row in rows]
+    assert scores == sorted(scores)
+    losses = [float(row["loss"]) for row in rows]
+    assert np.mean(losses) == pytest.approx(whole["metrics"]["loss"], rel=1e-5)
+    model = package.load(run)
+    for row in rows[:2] + rows[-1:]:
+        found = model.predict(source / f"images/{row['name']}.png").labels
+        truth = np.asarray(Image.open(source / f"masks/{row['name']}.png"))
+        for k, name in enumerate(("background", "square", "bar")):
+            union = np.sum(((found == k) | (truth == k)) & (truth != 255))
+            shared = np.sum((found == k) & (truth == k))
+            want = "" if union == 0 else pytest.approx(shared / union, abs=1e-6)
+            got = row[f"iou/{name}"]
+            assert (float(got) if got else "") == want
+    with Image.open(run / "worst/00.png") as picture:
+        assert picture.text["Title"] == rows[0]["name"]
+        assert picture.text["Description"].startswith("train, mean IoU ")
+    assert sorted(p.name for p in (run / "worst").iterdir()) == ["00.png", "01.png"]
+    report = (run / "report.html").read_text()
+    assert "Worst images" in report
+    assert f"<strong>{rows[0]['name']}</strong>" in report
 
 
 def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
@@ -129,6 +162,37 @@ def test_data_list_and_prepare(segjax, source):
     got = segjax("data", "prepare", "folder", "--source", source)
     assert got.code == 0, got.err
     assert data.folder(source).fingerprint in got.out.replace("\n", "")
+
+
+HELP = {
+    "train": "EXPERIMENT.py",
+    "seeds": "EXPERIMENT.py",
+    "evaluate": "--split",
+    "verify": "--first",
+    "inspect": "--top",
+    "predict": "INPUT: images (PNG",
+    "export": "--out",
+    "serve": "--port",
+    "calibrate": "--checkpoint",
+    "data": "data prepare NAME",
+    "import": "--model",
+}
+"""What the help of each subcommand says."""
+
+
+@pytest.mark.parametrize("subcommand", HELP)
+def test_each_subcommand_helps_alone(segjax, subcommand):
+    got = segjax(subcommand, "--help")
+    assert (got.code, got.err) == (0, "")
+    assert got.out.startswith(f"usage: segjax {subcommand} ")
+    assert HELP[subcommand] in got.out
+    assert "Options options" not in got.out  # Names of our classes.
+
+
+def test_a_runs_help_begins_with_the_flags_of_the_subcommand(segjax, run):
+    text = segjax("evaluate", run, "--help").out
+    assert 0 < text.index("--split") < text.index("--learning-rate")
+    assert "--learning-rate" not in segjax("predict", run, "--help").out
 
 
 def test_help_and_version(segjax, script):

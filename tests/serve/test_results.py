@@ -58,7 +58,7 @@ def test_uncertainty_by_hand():
         results.uncertainty(exclusive), [[1, 0, 0.811278]], atol=1e-6
     )
     several = semantic([[[0.5, 1.0], [0.0, 1.0]]], multilabel=True)
-    np.testing.assert_allclose(results.uncertainty(several), [[1, 0]], atol=1e-6)
+    np.testing.assert_allclose(results.uncertainty(several), [[0.5, 0]], atol=1e-6)
     objects = results.uncertainty(detected([2 / 3]))
     np.testing.assert_allclose(objects[0], [1, 0, 0, 0, 0, 0], atol=1e-6)
     assert not results.uncertainty(detected([])).any()

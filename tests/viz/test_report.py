@@ -1,12 +1,15 @@
+import base64
 import html.parser
+import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from segjax import viz
 
@@ -69,7 +72,8 @@ def test_needs_nothing_from_outside(run):
     path = viz.write_report(run)
     page = _Page(path)
     assert path == run / "report.html"
-    assert all(r.startswith(("#", "data:image/png;base64,")) for r in page.references)
+    starts = ("#", "data:image/png;base64,")
+    assert all(r.startswith(starts) for r in page.references)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
     source = path.read_text()
     assert "@import" not in source
@@ -105,6 +109,57 @@ def test_a_figure_that_is_no_number_has_no_bar(run):
     result = {"metrics": METRICS | {"iou/background": True}, "split": "test"}
     (run / "result.json").write_text(json.dumps(result))
     assert "dog" in _Page(viz.write_report(run)).text
+
+
+def write_picture(path, size, **captions):
+    """A PNG of noise, which cannot be compressed."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    info = PngImagePlugin.PngInfo()
+    for key, value in captions.items():
+        info.add_itxt(key, value)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(noise).save(path, pnginfo=info)
+
+
+def test_large_pictures_are_shrunk_and_linked(run):
+    """The largest report there is: all pictures are there, large, and noisy."""
+    first = run / "samples/step_000.png"
+    write_picture(first, (400, 1500), Title="field <i>7</i> \u00e4")
+    for i in range(1, 26):
+        shutil.copy(first, run / f"samples/step_{i:03}.png")
+    captions = {"Title": "photo 12", "Description": "test, mean IoU 0.1"}
+    write_picture(run / "worst/00.png", (20, 60), **captions)
+    for i in range(1, 12):
+        shutil.copy(first, run / f"worst/{i:02}.png")
+    path = viz.write_report(run)
+    assert path.stat().st_size < 3_000_000
+    page = _Page(path)
+    assert page.tags.count("img") == 24 + 12
+    assert "field <i>7</i> \u00e4" in page.text
+    assert "photo 12" in page.text
+    assert "test, mean IoU 0.1" in page.text
+    assert {"samples/step_025.png", "worst/11.png"} <= set(page.references)
+    assert "worst/00.png" not in page.references  # It is embedded as it is.
+    small = [r for r in page.references if r.startswith("data:image/jpeg;base64,")]
+    for uri in small:
+        content = base64.b64decode(uri.partition(",")[2])
+        assert len(content) <= 48_000
+        width, height = Image.open(io.BytesIO(content)).size
+        assert width / height == pytest.approx(1500 / 400, rel=0.02)
+
+
+def test_a_damaged_picture_is_said(run):
+    (run / "samples/step_025.png").write_bytes(b"no picture")
+    page = _Page(viz.write_report(run))
+    assert page.tags.count("img") == 23
+    assert "The picture is damaged." in page.text
+
+
+def test_tiny_scores_are_as_wide_as_others(run):
+    assert viz.format_score(2.374e-06) == "2.4e-06"
+    assert viz.format_score(float("nan")) == viz.format_score(None) != ""
+    widths = {len(viz.format_score(x)) for x in (2.374e-06, 1e-12, 0.5, 1.0)}
+    assert max(widths) <= 7
 
 
 def test_shows_the_last_samples(run):
