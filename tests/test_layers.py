@@ -27,6 +27,10 @@ LAYERS = {
     "metrics": {"typing", "ops", "optional"},
     "models": {"typing", "ops"},
     "data": {"typing", "ops", "files", "optional"},
+    "planning": {"typing", "ops", "data"},
+    "experiments": {
+        *("data", "interop", "losses", "metrics", "models", "ops", "planning", "train"),
+    },
     "train": {
         *("typing", "files", "ops", "forward", "model_file", "run_folder"),
         *("multihost", "signals", "compiler", "metrics.mean", "metrics.combine"),

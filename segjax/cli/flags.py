@@ -47,6 +47,31 @@ def read(target: Callable[..., Any], args: Sequence[str], *, prog: str) -> Any:
         raise UserError(_one_line(said.getvalue(), prog)) from None
 
 
+def split_value(args: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """Takes a flag and its value out of a command line.
+
+    Args:
+        args: The command line.
+        flag: Such as --data; its value follows, or is joined by "=".
+
+    Returns:
+        (the value, the other arguments). None without the flag, or if no value follows
+        it, since the next argument is a flag or there is none; the flag is taken out
+        even then.
+    """
+    for number, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name != flag:
+            continue
+        before, after = list(args[:number]), list(args[number + 1 :])
+        if equals:
+            return value, before + after
+        if after and not after[0].startswith("-"):
+            return after[0], before + after[1:]
+        return None, before + after
+    return None, list(args)
+
+
 def _one_line(box: str, prog: str) -> str:
     """Joins the lines of a tyro message, with its suggestions."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in box.splitlines()]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from segjax.cli import interrupt
 
 _SUBCOMMANDS = {
-    "train": "train an experiment script into a run folder",
+    "train": "train on your images (--data DIR) or by a script, into a run folder",
     "seeds": "train several seeds at once, with mean, deviation and interval",
     "compare": "runs side by side: means over seeds, and which differences are real",
     "evaluate": "score a run's best or last checkpoint",
@@ -135,7 +135,8 @@ def _usage() -> str:
     return (
         f"usage: segjax SUBCOMMAND ...\n\n{subcommands}\n\n"
         f"segjax SUBCOMMAND --help says more. Start with\n"
-        f"  segjax train experiments/digits_unet.py"
+        f"  segjax train --data DIR --run runs/mine    (DIR/images and DIR/masks)\n"
+        f"  segjax predict runs/mine photo.jpg --out predictions"
     )
 
 

@@ -92,14 +92,50 @@ def rebuild(
         ValueError: If the script is not this user's own (`training.is_trusted`) and
             --trust is not given.
     """
+    build, keywords, chosen = parse(
+        folder, manifest, manifest["flags"], options, args, prog=prog
+    )
+    return scripts.construct(build, keywords), chosen
+
+
+def parse(
+    folder: pathlib.Path,
+    manifest: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    options: type,
+    args: Sequence[str],
+    *,
+    prog: str,
+) -> tuple[scripts.Build, dict[str, Any], Any]:
+    """Loads a run's script and parses its flags; see `rebuild`.
+
+    Args:
+        folder: The run folder.
+        manifest: Its `run.json`.
+        kept: Flags of the run, as in `run.json`.
+        options: A dataclass of the subcommand's flags.
+        args: Flags of the subcommand, and of the experiment, which override `kept`.
+        prog: The command, for messages.
+
+    Returns:
+        (the experiment function, its keywords, the subcommand's options).
+    """
     if not _may_execute(folder, manifest, options, args, prog=prog):
         sys.exit(0)
     build = _load_script(folder, manifest)
-    kept = scripts.from_json(build, manifest["flags"])
+    defaults = scripts.from_json(build, kept)
     keywords, chosen = scripts.parse(
-        build, options, args, prog=prog, defaults=kept, more=[TrustOptions]
+        build, options, args, prog=prog, defaults=defaults, more=[TrustOptions]
     )
-    return scripts.construct(build, keywords), chosen
+    return build, keywords, chosen
+
+
+def latest_flags(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the flags of the last resume, else those of the start."""
+    for resume in reversed(manifest.get("resumes", [])):
+        if isinstance(resume.get("flags"), dict):
+            return resume["flags"]
+    return manifest["flags"]
 
 
 def _may_execute(

@@ -1,4 +1,4 @@
-"""`segjax train EXPERIMENT.py [--flag value ...] [--run DIR] [--resume]`."""
+"""`segjax train`: a script, own data (`--data DIR`), or a run (`--resume RUN`)."""
 
 import dataclasses
 import pathlib
@@ -11,9 +11,21 @@ import tyro
 
 from segjax import data, interop, model_file, multihost
 from segjax import train as training
-from segjax.cli import cluster, pictures, process, runs, scripts
+from segjax.cli import advice, cluster, flags, pictures, process, runs, scripts
 from segjax.errors import UserError
 from segjax.run_folder import schema
+
+_USAGE = """\
+usage: segjax train --data DIR [--run RUN] [--minutes N] [--flag value ...]
+       segjax train --auto DIR [...]                  also prints the experiment script
+       segjax train EXPERIMENT.py [--run RUN] [--flag value ...]
+       segjax train --resume RUN [--flag value ...]
+
+DIR has images/ and masks/, or objects in instances/ or annotations.json. Settings that
+are not given are chosen by the data.
+
+segjax train --data DIR --help and segjax train EXPERIMENT.py --help list the flags."""
+_DETERMINISTIC = "xla_gpu_deterministic_ops=true"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,21 +68,29 @@ class TrainOptions:
 
 
 def main(args: Sequence[str]) -> None:
-    """Trains an experiment script."""
-    if not args or args[0].startswith("-"):
-        if args and args[0] in ("-h", "--help"):
-            print(
-                "usage: segjax train EXPERIMENT.py [--flag value ...] [--run DIR] "
-                "[--resume]\n\nsegjax train EXPERIMENT.py --help lists its flags."
-            )
-            return
-        raise UserError(
-            "segjax train needs an experiment script first. "
-            "Try segjax train experiments/digits_unet.py."
+    """Trains an experiment script, or on own data, or continues a run."""
+    if args and not args[0].startswith("-"):
+        script = pathlib.Path(args[0])
+        cluster.join(args)
+        return train(
+            scripts.load(script), script, args[1:], prog=f"segjax train {script}"
         )
-    script = pathlib.Path(args[0])
-    cluster.join(args)
-    train(scripts.load(script), script, args[1:], prog=f"segjax train {script}")
+    for flag in ("--data", "--auto"):
+        source, rest = flags.split_value(args, flag)
+        if source is not None:
+            from segjax.cli import own_data
+
+            show_script = flag == "--auto"
+            return own_data.main(pathlib.Path(source), rest, show_script=show_script)
+    if "--resume" in args:
+        return resume(args)
+    if {"-h", "--help"} & set(args):
+        print(_USAGE)
+        return None
+    raise UserError(
+        "segjax train needs --data DIR, a folder of your images and masks, or an "
+        "experiment script. Try segjax train --data DIR."
+    )
 
 
 def train(
@@ -79,6 +99,87 @@ def train(
     """Builds the experiment from its flags, trains it, and draws samples and report."""
     cluster.join(args)
     keywords, options = scripts.parse(build, TrainOptions, args, prog=prog)
+    start(build, script, keywords, options)
+
+
+def resume(args: Sequence[str]) -> None:
+    """Continues a run by its own script and flags: `segjax train --resume RUN ...`.
+
+    Raises:
+        ValueError: If no run is given, or its script is not trusted.
+    """
+    folder, rest = flags.split_value(args, "--resume")
+    if folder is None:  # As in `--run RUN --resume`.
+        folder, rest = flags.split_value(rest, "--run")
+    if folder is None:
+        raise UserError(
+            "--resume needs to know which run. Try segjax train --resume runs/mine."
+        )
+    run, prog = pathlib.Path(folder), f"segjax train --resume {folder}"
+    manifest = runs.manifest_of(run)
+    cluster.join(rest)
+    build, keywords, options = runs.parse(
+        run, manifest, runs.latest_flags(manifest), TrainOptions, rest, prog=prog
+    )
+    config, records = manifest["config"], manifest["data"].get("skip_corrupt", 0)
+    skips = config.get("skip_nonfinite") == config.get("steps")
+    options = dataclasses.replace(
+        options,
+        run=run,
+        resume=True,
+        on_nonfinite="skip" if skips else options.on_nonfinite,
+        skip_corrupt=options.skip_corrupt or records,
+        deterministic=options.deterministic or _DETERMINISTIC in manifest["xla_flags"],
+    )
+    start(build, run / training.SCRIPT, keywords, options)
+
+
+def start_written(
+    build: scripts.Build,
+    text: str,
+    keywords: dict[str, Any],
+    options: TrainOptions,
+    *,
+    name: str,
+) -> None:
+    """Like `start`, with a script that is written into the run folder.
+
+    Args:
+        build: Does what the script's function does.
+        text: The script.
+        keywords: The experiment's flags.
+        options: The command's own flags.
+        name: What the run folder is called after, without --run.
+    """
+    folder = options.run or scripts.new_run(name)
+    folder = pathlib.Path(multihost.broadcast_from_first(str(folder)))
+    script = folder / training.SCRIPT
+    options = dataclasses.replace(options, run=folder)
+    if options.summary:
+        return start(build, script, keywords, options)
+    multihost.run_on_first(lambda: training.write_script(folder, text))
+    try:
+        start(build, script, keywords, options)
+    except BaseException:
+        if jax.process_index() == 0 and not (folder / "run.json").exists():
+            script.unlink(missing_ok=True)  # Nothing was trained: the folder is free.
+        raise
+
+
+def start(
+    build: scripts.Build,
+    script: pathlib.Path,
+    keywords: dict[str, Any],
+    options: TrainOptions,
+) -> None:
+    """Trains with parsed flags, and draws samples and report.
+
+    Args:
+        build: The experiment function.
+        script: Its file, which is copied into the run folder.
+        keywords: The experiment's flags.
+        options: The command's own flags.
+    """
     if options.resume and options.run is None:
         raise UserError("--resume needs to know which run. Give its --run DIR.")
     if options.deterministic:
@@ -112,6 +213,8 @@ def train(
     if first:
         with pictures.optional_report():
             print(f"Report: {pictures.write_report(run)}", flush=True)
+        for line in advice.lines(result, keywords, run):
+            print(line, flush=True)
 
 
 def _with_options(
@@ -147,11 +250,11 @@ def _print_changed_flags(
     if not path.exists():
         return
     manifest = schema.read(path, schema.Manifest)
-    before = scripts.from_json(build, manifest["flags"])
+    before = scripts.from_json(build, runs.latest_flags(manifest))
     for name, value in keywords.items():
         if name in before and str(before[name]) != str(value):
             flag = name.replace("_", "-")
             print(
-                f"note: --{flag} {value}; the run began with {before[name]}.",
+                f"note: --{flag} {value}; the run was trained with {before[name]}.",
                 file=sys.stderr,
             )

@@ -1,5 +1,6 @@
 """Evaluation batches: whole images, grouped by padded size, each exactly once."""
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Generator, Mapping, Sequence
@@ -23,39 +24,75 @@ Row = tuple[tuple[int, int], int]
 """Padded (height, width) of the batch, and the example's number."""
 
 
+FILLED_PIXELS = 2**20
+"""Batches of at most this many pixels have a fixed number of rows: computing dummy rows
+takes less time than compiling a program for another number of rows."""
+
+
 def plan(
     sizes: Sequence[tuple[int, int]],
     *,
     batch_size: int,
     multiple: int,
     max_shapes: int,
+    max_pixels: int,
+    processes: int = 1,
 ) -> list[list[Row]]:
     """Groups examples by padded size; a pure function of its arguments.
 
     Args:
         sizes: (height, width) of example 0, 1, ...
-        batch_size: Rows of every batch.
+        batch_size: Largest number of rows of a batch.
         multiple: Padded sides are multiples of this.
         max_shapes: Maximum number of padded sizes.
+        max_pixels: Batches of more pixels, all rows together, get fewer rows.
+        processes: Number of rows is a multiple of this.
 
     Returns:
-        The rows of each batch. Full batches come first, in the order in which they
-        fill up; then the incomplete ones, in the order in which their sizes first
-        appeared, completed with `PADDING` rows.
+        The rows of each batch; all batches of a padded size have the same number. Full
+        batches come first, in the order in which they fill up; then the incomplete
+        ones, in the order in which their sizes first appeared, completed with `PADDING`
+        rows.
     """
     batches: list[list[Row]] = []
     waiting: dict[tuple[int, int], list[Row]] = {}
     chosen = ops.bucket_sizes(sizes, multiple=multiple, limit=max_shapes)
+    rows = {
+        padded: _num_rows(count, padded, batch_size, max_pixels, processes)
+        for padded, count in collections.Counter(chosen).items()
+    }
     for number, padded in enumerate(chosen):
         group = waiting.setdefault(padded, [])
         group.append((padded, number))
-        if len(group) == batch_size:
+        if len(group) == rows[padded]:
             batches.append(list(group))
             group.clear()
     for padded, group in waiting.items():
         if group:
-            batches.append(group + [(padded, PADDING)] * (batch_size - len(group)))
+            batches.append(group + [(padded, PADDING)] * (rows[padded] - len(group)))
     return batches
+
+
+def _num_rows(
+    count: int, size: tuple[int, int], batch_size: int, max_pixels: int, processes: int
+) -> int:
+    """Returns the rows of all batches of `count` images of one padded size.
+
+    Large images are spread evenly over the fewest batches, so that there are fewer
+    padding rows than batches (of one process).
+    """
+    pixels = size[0] * size[1]
+    if batch_size * pixels <= FILLED_PIXELS:
+        return batch_size
+    fitting = min(batch_size, max_pixels // pixels) // processes * processes
+    most = max(fitting, processes)
+    even = -(-count // -(-count // most))
+    return ops.round_up(even, processes)
+
+
+def largest(planned: Sequence[list[Row]]) -> list[Row]:
+    """Returns a batch with the most pixels."""
+    return max(planned, key=lambda rows: len(rows) * rows[0][0][0] * rows[0][0][1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +152,7 @@ def batches(
     make: EvalExample,
     planned: list[list[Row]],
     *,
-    rows: slice,
+    part: tuple[int, int],
     num_classes: int,
     num_threads: int,
     slow_after: float,
@@ -126,7 +163,8 @@ def batches(
     Args:
         make: Makes the rows.
         planned: Returned by `plan`.
-        rows: The rows of each batch to read.
+        part: The process that reads and the number of processes: of each batch, the
+            first has the first rows, the next one the next.
         num_classes: Upper bound for the labels of the first batch.
         num_threads: See `read_ahead`.
         slow_after: See `read_ahead`.
@@ -137,17 +175,17 @@ def batches(
             cover the whole split.
         ValueError: If a label of the first batch is not a class id.
     """
-    split = make.reader.split
+    split, mine = make.reader.split, [_part(batch, *part) for batch in planned]
+    if not mine:
+        return
 
     def describe(place: int) -> str:
-        numbers = [number for _, number in planned[place][rows] if number != PADDING]
+        numbers = [number for _, number in mine[place] if number != PADDING]
         return f"evaluation batch {place} ({listed(numbers, split)})"
 
-    places = [place for batch in planned for place in batch[rows]]
-    if not places:
-        return
-    stream = grain.MapDataset.source(places).map(make)
-    stream = stream.batch(len(planned[0][rows]), batch_fn=stack)
+    stream = grain.MapDataset.source(mine).map(
+        lambda rows: stack([make(row) for row in rows])
+    )
     stream = read_ahead(
         stream, describe, num_threads=num_threads, num_workers=0, slow_after=slow_after
     )
@@ -162,3 +200,9 @@ def batches(
                 )
             overflow.take(batch, batch["index"], split)
             yield batch
+
+
+def _part(batch: list[Row], index: int, count: int) -> list[Row]:
+    """Returns the rows of a batch that a process reads."""
+    rows = len(batch) // count
+    return batch[index * rows : (index + 1) * rows]

@@ -5,10 +5,11 @@ at position i comes from (seed, i), and a batch is a slice of that sequence. So 
 stream does not depend on workers, threads, processes or restarts.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class Pipeline:
             both sides are multiples of this; labels are ignored there.
         max_shapes: Maximum number of different padded sizes in evaluation; each is
             compiled once. See `ops.bucket_sizes`.
+        eval_pixels: Pixels of an evaluation batch, all rows together: batches of larger
+            images get fewer rows, down to one, or one for each process.
         num_threads: Reader threads of this process, if there are no workers.
         num_workers: Reader processes for training; 0 reads in threads of this process,
             as evaluation always does. A script with reader processes needs the guard
@@ -66,6 +69,7 @@ class Pipeline:
     size: tuple[int, int] | int | None = None
     multiple: int = 32
     max_shapes: int = 8
+    eval_pixels: int = 2**22
     num_threads: int = 2
     num_workers: int = 0
     cache_bytes: int = 2**30
@@ -191,8 +195,10 @@ class Pipeline:
         """Yields every example of a split once over all processes, uncropped.
 
         There are at most `max_shapes` padded sizes, and one compiled program for each.
-        Images of equal padded size share batches, in the split's order. The last batch
-        of a size is completed with rows of `weight` 0, ignored labels and `index` -1.
+        Images of equal padded size share batches, in the split's order. All batches of
+        a size have the same number of rows: `batch_size`, or fewer for large images
+        (`eval_pixels`), which are spread evenly over their batches. The last batch of a
+        size is completed with rows of `weight` 0, ignored labels and `index` -1.
 
         All processes get the same number of batches, of equal shapes in the same order,
         and each decodes its own rows only. For this, every process reads the sizes of
@@ -201,7 +207,7 @@ class Pipeline:
 
         Args:
             split: Name of the split.
-            batch_size: Rows of every batch over all processes.
+            batch_size: Rows of a batch over all processes, at most.
             process_index: Index of this process.
             process_count: Processes that share each batch. Process 0 has its first
                 rows, process 1 the next, and so on: concatenated, they are the batch
@@ -217,32 +223,71 @@ class Pipeline:
                 the processes, or, while reading, if a record is unreadable or
                 inconsistent, as in `train_batches`.
         """
-        rows = settings.process_rows(batch_size, process_index, process_count)
-        return self._eval_batches(self._reader(split), batch_size, rows)
+        settings.process_rows(batch_size, process_index, process_count)
+        reader = self._reader(split)
+        planned = self._eval_plan(reader, batch_size, process_count)
+        return self._read_eval(reader, planned, (process_index, process_count))
+
+    def largest_eval_batch(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Batch | None:
+        """Reads one of the batches of `eval_batches` with the most pixels.
+
+        What evaluates it has the memory for all others. None for an empty split.
+        """
+        settings.process_rows(batch_size, process_index, process_count)
+        reader = self._reader(split)
+        planned = self._eval_plan(reader, batch_size, process_count)()
+        if not planned:
+            return None
+        chosen = [evaluation.largest(planned)]
+        batches = self._read_eval(
+            reader, lambda: chosen, (process_index, process_count)
+        )
+        with contextlib.closing(batches):
+            return next(batches)
 
     @property
     def skipped(self) -> tuple[CorruptRecordError, ...]:
         """The records that training skipped in this process, in order."""
         return self._state.skipped.records
 
-    def _eval_batches(
-        self, reader: Reader, batch_size: int, rows: slice
-    ) -> Generator[Batch, None, None]:
-        if not len(reader):
-            return
-        planned = evaluation.plan(
-            self._state.sizes(reader),
-            batch_size=batch_size,
-            multiple=self.multiple,
-            max_shapes=self.max_shapes,
+    def _eval_plan(
+        self, reader: Reader, batch_size: int, processes: int
+    ) -> Callable[[], list[list[evaluation.Row]]]:
+        """Returns a function that reads the sizes of the images and plans."""
+        return lambda: (
+            evaluation.plan(
+                self._state.sizes(reader),
+                batch_size=batch_size,
+                multiple=self.multiple,
+                max_shapes=self.max_shapes,
+                max_pixels=self.eval_pixels,
+                processes=processes,
+            )
+            if len(reader)
+            else []
         )
+
+    def _read_eval(
+        self,
+        reader: Reader,
+        planned: Callable[[], list[list[evaluation.Row]]],
+        part: tuple[int, int],
+    ) -> Generator[Batch, None, None]:
+        if not (batches := planned()):
+            return
         slots = self.eval_max_objects or self.max_objects
+        spec = self._state.spec(reader, skipped=None)
         yield from evaluation.batches(
-            evaluation.EvalExample(
-                reader, self._state.spec(reader, skipped=None), slots
-            ),
-            planned,
-            rows=rows,
+            evaluation.EvalExample(reader, spec, slots),
+            batches,
+            part=part,
             num_classes=len(self.classes),
             num_threads=self.num_threads,
             slow_after=self.slow_after,

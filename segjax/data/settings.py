@@ -14,6 +14,7 @@ _RESERVED = frozenset(
 _MINIMA = {
     "multiple": 1,
     "max_shapes": 1,
+    "eval_pixels": 1,
     "num_threads": 1,
     "num_workers": 0,
     "cache_bytes": 0,

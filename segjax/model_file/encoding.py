@@ -29,6 +29,7 @@ _CLASSES: dict[str, type] = {
     "RPN": models.RPN,
     "ResNet": models.ResNet,
     "RoIHeads": models.RoIHeads,
+    "Shrunk": models.Shrunk,
     "SimpleCNN": models.SimpleCNN,
     "UNet": models.UNet,
     "VGG": encoders.VGG,

@@ -26,6 +26,7 @@ from segjax.models.encoders.resnet import (
 )
 from segjax.models.fcn import FCN
 from segjax.models.remat import remat
+from segjax.models.shrunk import Shrunk
 from segjax.models.simple_cnn import SimpleCNN
 from segjax.models.summary import Summary, summarize
 from segjax.models.unet import UNet
@@ -45,6 +46,7 @@ __all__ = [
     "MaskRCNNTraining",
     "ResNet",
     "RoIHeads",
+    "Shrunk",
     "SimpleCNN",
     "Summary",
     "UNet",

@@ -40,7 +40,7 @@ from segjax.ops.matching import (
 from segjax.ops.nearest import two_nearest
 from segjax.ops.nms import multiclass_nms, nms
 from segjax.ops.pad import reflect_pad, round_up
-from segjax.ops.pool import max_pool_2x2, max_pool_3x3
+from segjax.ops.pool import max_pool_2x2, max_pool_3x3, mean_pool
 from segjax.ops.resize import (
     bilinear_kernel,
     depth_to_space,
@@ -88,6 +88,7 @@ __all__ = [
     "match_every_object",
     "max_pool_2x2",
     "max_pool_3x3",
+    "mean_pool",
     "multiclass_nms",
     "multilevel_roi_align",
     "nms",

@@ -87,3 +87,19 @@ def max_pool_3x3(
 def _first_max(a: Array, b: Array) -> jax.Array:
     # jnp.maximum would split the gradient of a tie; `a != a` keeps NaN.
     return jnp.where((a >= b) | (a != a), a, b)
+
+
+def mean_pool(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:
+    """Mean over factor x factor windows with the same stride.
+
+    Args:
+        x: [B, H, W, C]; H and W are multiples of the factor.
+        factor: At least 1; 1 returns x.
+
+    Returns:
+        [B, H / factor, W / factor, C].
+    """
+    checks.shapes(x=(x, "B H W C"))
+    batch, height, width, channels = x.shape
+    split = (batch, height // factor, factor, width // factor, factor, channels)
+    return jnp.mean(x.reshape(split), axis=(2, 4))

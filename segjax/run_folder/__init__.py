@@ -4,7 +4,7 @@ from segjax.run_folder.environment import code_digests, file_digest, run_environ
 from segjax.run_folder.errors import SaveError
 from segjax.run_folder.integrity import DamagedError
 from segjax.run_folder.lock import locked
-from segjax.run_folder.manifest import SCRIPT, write_json
+from segjax.run_folder.manifest import SCRIPT, write_json, write_script
 from segjax.run_folder.signature import is_trusted
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "locked",
     "run_environment",
     "write_json",
+    "write_script",
 ]

@@ -21,8 +21,16 @@ SCRIPT = "experiment.py"
 _FIRST_FILES = {LOCK, SCRIPT, f".{SCRIPT}.tmp", ".run.json.tmp"}
 
 
-def open_folder(run: pathlib.Path, *, resume: bool) -> None:
+def open_folder(
+    run: pathlib.Path, *, resume: bool, script: pathlib.Path | None = None
+) -> None:
     """Creates a run folder, or checks that there is one to resume.
+
+    Args:
+        run: The run folder.
+        resume: Whether to continue its run.
+        script: The file that defines the experiment. It may be the only one in a new
+            run folder: see `write_script`.
 
     Raises:
         ValueError: If the folder has a run and `resume` is False, or the other way
@@ -39,7 +47,7 @@ def open_folder(run: pathlib.Path, *, resume: bool) -> None:
             f"{run} has a run already. Continue it by --resume, "
             f"or choose another folder by --run."
         )
-    if not resume and not is_free(run):
+    if not resume and not is_free(run, script):
         raise UserError(
             f"{run} is not empty and no run. Choose another folder by --run."
         )
@@ -51,13 +59,27 @@ def open_folder(run: pathlib.Path, *, resume: bool) -> None:
         ) from error
 
 
-def is_free(run: pathlib.Path) -> bool:
+def write_script(run: pathlib.Path, text: str) -> None:
+    """Creates a new run folder with a script that segjax wrote itself.
+
+    Raises:
+        ValueError: If the folder is not free.
+    """
+    open_folder(run, resume=False)
+    with saving(run / SCRIPT):
+        writing.write_bytes(run / SCRIPT, text.encode())
+
+
+def is_free(run: pathlib.Path, script: pathlib.Path | None = None) -> bool:
     """Returns whether a folder can be used for a new run.
 
     A run that was killed while it wrote its first files leaves its lock, and perhaps
-    some of them. Without `run.json` it has not trained.
+    some of them. Without `run.json` it has not trained. The script to train may lie in
+    the folder already.
     """
     found = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    if script is not None and script.absolute() == (run / SCRIPT).absolute():
+        found -= {SCRIPT}
     return not found or (LOCK in found and found <= _FIRST_FILES)
 
 

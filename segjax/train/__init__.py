@@ -10,6 +10,7 @@ from segjax.run_folder import (
     locked,
     run_environment,
     write_json,
+    write_script,
 )
 from segjax.signals import Stopped
 from segjax.train.checkpoint import Checkpoints
@@ -146,4 +147,5 @@ __all__ = [
     "variables",
     "with_ema",
     "write_json",
+    "write_script",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
-from segjax import multihost
+from segjax import multihost, ops
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
@@ -92,13 +93,14 @@ def make_evaluator(
         metric, and `loss` with its terms as means over examples, if the objective has
         terms for outputs outside of training. `stop` is called before each batch; if
         it returns a signal, EvaluationStoppedError is raised. `done` is called with the
-        number of finished batches. No batch at all is a ValueError.
+        number of this process's images in the finished batches. No batch at all is a
+        ValueError.
     """
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
     eval_step = make_eval_step(forward, objective, metric)
 
-    programs: list[Callable] = []  # One, compiled for the first batch.
+    programs: list[Callable] = []  # One, compiled for each shape.
 
     def evaluate(evaluated: PyTree, batch: PyTree, step: Any) -> PyTree:
         if not programs:
@@ -120,8 +122,10 @@ def make_evaluator(
         for batch in batches:
             # jit copies only the arrays that the program reads: masks that only the
             # host compares are not copied to the device.
-            placed = to_device(batch, mesh) if jax.process_count() > 1 else dict(batch)
-            yield evaluate(evaluated, placed, step), batch
+            filled = filled_rows(batch, mesh.local_mesh.size)
+            several = jax.process_count() > 1
+            placed = to_device(filled, mesh) if several else dict(filled)
+            yield evaluate(evaluated, placed, step), filled
 
     def run(
         state: TrainState,
@@ -145,6 +149,34 @@ def make_evaluator(
     return run
 
 
+def filled_rows(batch: Batch, multiple: int) -> Batch:
+    """Adds rows of weight 0 until the number of rows is a multiple.
+
+    Args:
+        batch: A stored batch on the host, with at least one row.
+        multiple: Such as the number of devices.
+
+    Returns:
+        The batch itself if it needs no rows. New rows repeat the first one, with
+        ignored labels, without objects and with `index` -1.
+    """
+    missing = -len(batch["weight"]) % multiple
+    if not missing:
+        return batch
+
+    def extra(name: str, row: np.ndarray) -> np.ndarray:
+        if name == "label" and row.ndim == 3 and "valid" not in batch:
+            row = np.full_like(row, ops.ignore_index(row.dtype))
+        elif name in ("weight", "valid", "object_mask"):
+            row = np.zeros_like(row)
+        elif name == "index":
+            row = np.full_like(row, -1)
+        return np.repeat(row, missing, axis=0)
+
+    arrays = {name: np.asarray(x) for name, x in batch.items()}
+    return {name: np.concatenate([x, extra(name, x[:1])]) for name, x in arrays.items()}
+
+
 def _shardings(outputs: PyTree, same: Any, split: Any) -> PyTree:
     """Keeps outputs that only the host reads on the devices of their images."""
     split_all = map_on_host(lambda x: jax.tree.map(lambda _: split, x), outputs)
@@ -160,11 +192,13 @@ def _watched(
     stop: Callable[[], int | None] | None,
     done: Callable[[int], None] | None,
 ) -> Iterator[Batch]:
-    for number, batch in enumerate(batches):
+    images = 0
+    for batch in batches:
         if stop is not None and (signum := stop()):
             raise EvaluationStoppedError(signum)
         if done is not None:
-            done(number)
+            done(images)
+        images += int(np.count_nonzero(batch["weight"]))
         yield batch
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -158,7 +157,6 @@ def _train_all(
     more: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains one or many seeds, each into its own run folder."""
-    began = time.perf_counter()
     if console is None or jax.process_index() > 0:
         console = Console(highlight=False, quiet=jax.process_index() > 0)
     # A kill while the first files were written leaves some seeds without a run.
@@ -194,10 +192,9 @@ def _train_all(
                 recorder.evaluate_best(state)
                 for recorder, state in zip(recorders, states, strict=True)
             ]
-    seconds = round(time.perf_counter() - began, 1)
     return [
-        run.write_result(result | {"seconds": seconds})
-        for run, result in zip(runs, results, strict=True)
+        run.write_result(result | {"seconds": recorder.seconds})
+        for run, result, recorder in zip(runs, results, recorders, strict=True)
     ]
 
 
@@ -215,7 +212,12 @@ class _Run:
     def open_checkpoints(self, stack: contextlib.ExitStack) -> Checkpoints:
         """Creates and locks the folder; the stack unlocks it."""
         multihost.run_on_first(
-            lambda: manifest.open_folder(self.folder, resume=self.resume)
+            functools.partial(
+                manifest.open_folder,
+                self.folder,
+                resume=self.resume,
+                script=self.script,
+            )
         )
         stack.enter_context(locked(self.folder))
         self.checkpoints = open_checkpoints(self.experiment, self.folder)
@@ -353,7 +355,7 @@ def fit(
             recorder.stop = stop
         states = _initial_states(experiments, recorders, row, first)
         with as_stopped(first):
-            recorders[0].check_monitor(states[0])
+            recorders[0].check_evaluation(states[0])
             for recorder, state in zip(recorders, states, strict=True):
                 recorder.begin(state)
             for recorder, state in zip(recorders, states, strict=True):

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import pathlib
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -295,26 +294,6 @@ def truncate_log(path: pathlib.Path, step: int) -> None:
 def _is_kept(line: str, step: int) -> bool:
     record = json.loads(line)
     return record["step"] <= step and not record.get("final")
-
-
-def metrics_line(metrics: Mapping[str, float], *, monitor: str) -> str:
-    """Formats an evaluation for the terminal, such as `accuracy 78%  mean IoU 0.41`.
-
-    Args:
-        metrics: Those of an evaluation.
-        monitor: The metric that picks the best checkpoint; always shown.
-    """
-    parts = []
-    if "pixel_accuracy" in metrics:
-        parts.append(f"accuracy {metrics['pixel_accuracy']:.0%}")
-    names = [n for n in ("mean_iou", monitor) if n in metrics]
-    parts += [f"{_words(n)} {metrics[n]:.3f}" for n in dict.fromkeys(names)]
-    return "  ".join(parts)
-
-
-def _words(name: str) -> str:
-    words = name.replace("_", " ").replace("iou", "IoU").replace("/", " ")
-    return re.sub(r"\bap(?=\d*\b)", "AP", words)
 
 
 _FLUSH_SECONDS = 20.0

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import pathlib
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from segjax.train.experiment import (
     evaluation_split,
     final_split,
 )
-from segjax.train.metric_writer import MetricWriter, metrics_line
+from segjax.train.metric_lines import metrics_line, split_title
+from segjax.train.metric_writer import MetricWriter
 from segjax.train.reproducibility import DigestRecorder
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
@@ -109,6 +111,12 @@ class Recorder:
         self._interrupted = False  # A signal stopped the evaluation of the first step.
         self._saved_model: int | None = None
         self._image: dict[str, Any] = {}
+        self._began, self._earlier_seconds = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, also before it was resumed, up to a checkpoint."""
+        return round(self._earlier_seconds + time.perf_counter() - self._began, 1)
 
     def restore(self, state: TrainState, first: int) -> TrainState:
         """Returns the state of checkpoint `first`, or the given one in a new run.
@@ -132,23 +140,59 @@ class Recorder:
         self._skipped = progress.get("skipped", 0)
         self._interrupted = progress.get("interrupted", False)
         self.stop_reason = progress.get("stop_reason")
+        self._earlier_seconds = float(progress.get("seconds", 0.0))
         return self.checkpoints.restore(first, state)
 
-    def check_monitor(self, state: TrainState) -> None:
-        """Evaluates one batch, so that a wrong `monitor` is noticed before training.
+    def check_evaluation(self, state: TrainState) -> None:
+        """Evaluates the largest images before training.
+
+        So a wrong `monitor`, and images that are too large for the memory, are noticed
+        at once.
 
         Raises:
-            ValueError: If the evaluation has no such metric.
+            ValueError: If the evaluation has no such metric, or memory is not enough.
         """
         self.log.status("compiling the evaluation")
         split = evaluation_split(self.data.splits)
-        batches = self._eval_batches(split)
-        with contextlib.closing(batches):
-            first = next(batches, None)
-        metrics = {} if first is None else self.evaluate(state, iter([first]))
+        batch = self._largest_batch(split)
+        metrics = {} if batch is None else self._try_to_evaluate(state, split, batch)
         if self.config.monitor not in metrics:
             names = ", ".join(sorted(metrics))
             raise UserError(f"monitor needs one of {names}, got {self.config.monitor}.")
+        final = final_split(self.data.splits)
+        last = None if final == split else self._largest_batch(final)
+        if batch and last and last["image"].size > batch["image"].size:
+            self._try_to_evaluate(state, final, last)
+
+    def _largest_batch(self, split: str) -> Batch | None:
+        """Reads the largest batch of a split, or the first if the data has no order."""
+        options = {
+            "batch_size": self.config.batch_size,
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+        if hasattr(self.data, "largest_eval_batch"):
+            read: Any = self.data.largest_eval_batch  # type: ignore[attr-defined]
+            return read(split, **options)
+        batches = self.data.eval_batches(split, **options)
+        with contextlib.closing(batches):
+            return next(batches, None)
+
+    def _try_to_evaluate(
+        self, state: TrainState, split: str, batch: Batch
+    ) -> dict[str, float]:
+        try:
+            return self.evaluate(state, iter([batch]))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+            rows, height, width = batch["image"].shape[:3]
+            raise UserError(
+                f"The memory is not enough to evaluate {rows} of the largest images of "
+                f"{split}, {width}x{height} pixels. Shrink the images "
+                f"(models.Shrunk, --resize), or use a smaller network."
+            ) from error
 
     def begin(self, state: TrainState) -> None:
         """Writes `run.json`, opens the log and, in a new run, saves the first state.
@@ -230,7 +274,10 @@ class Recorder:
             self._save_model(state, number)
         epochs = self.config.steps / self.epoch_steps
         line = metrics_line(metrics, monitor=monitor)
-        self.log.print_line(f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}")
+        of = "  of the images of training" if split == "train" else ""
+        self.log.print_line(
+            f"Epoch {epoch:.3g}/{epochs:.3g}  loss {loss:.3f}  {line}{of}"
+        )
         self.log.start_clock(number)
 
     def save(
@@ -263,7 +310,7 @@ class Recorder:
         self.log.write_eval(step, metrics, split=split, epoch=epoch, final=True)
         line = metrics_line(metrics, monitor=self.config.monitor)
         self.log.print_line(
-            f"{split.capitalize()}  {line}  (best checkpoint: step {step})"
+            f"{split_title(split)}  {line}  (best checkpoint: step {step})"
         )
         stopped = {"stopped": {"step": reached, "reason": self.stop_reason}}
         return {
@@ -307,7 +354,8 @@ class Recorder:
             self.log.print_line(f"Stopping: {reason}")
 
     def _progress(self) -> dict[str, Any]:
-        found = {"rows": self._rows, "losses": self._losses, "skipped": self._skipped}
+        found: dict[str, Any] = {"rows": self._rows, "losses": self._losses}
+        found |= {"skipped": self._skipped, "seconds": self.seconds}
         return found | ({"stop_reason": self.stop_reason} if self.stop_reason else {})
 
     def _collect(self, number: int) -> None:
@@ -358,10 +406,10 @@ class Recorder:
                 yield batch
 
     def _evaluate(self, state: TrainState, split: str) -> dict[str, float]:
-        images, size = self.data.num_examples(split), self.config.batch_size
+        images = self.data.num_examples(split)
 
-        def done(batches: int) -> None:
-            seen = min(batches * size, images)
+        def done(own: int) -> None:
+            seen = min(own * jax.process_count(), images)
             self.log.status(f"evaluating {split}: {seen}/{images} images")
 
         batches = self._eval_batches(split)

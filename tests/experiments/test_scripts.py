@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -126,6 +127,6 @@ def test_every_experiment_is_tested():
     written = {
         path.stem
         for path in EXPERIMENTS.glob("*.py")
-        if "\ndef experiment(" in path.read_text()
+        if re.search(r"\n(def|from \S+ import) experiment\b", path.read_text())
     }
     assert {case.values[0] for case in CASES} == written

@@ -43,6 +43,7 @@ OURS = {
         11, stride=2, widths=(16, 32), convs=(2, 2), norm=layers.batch_norm
     ),
     "digits_simple_cnn": models.SimpleCNN(num_classes=11, width=16),
+    "shrunk": models.Shrunk(models.UNet(2, widths=(4, 8)), 3),
     "mask_rcnn_small": small_mask_rcnn(),
     "resnet50_fpn": models.mask_rcnn_resnet50_fpn(),
     "resnet50_fpn_v2": models.mask_rcnn_resnet50_fpn_v2(5),

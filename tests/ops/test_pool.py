@@ -58,3 +58,10 @@ def test_nan_anywhere_in_a_block_gives_nan():
 
 def test_keeps_bfloat16():
     assert ops.max_pool_2x2(jnp.zeros((1, 2, 2, 1), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_mean_pool_equals_flax():
+    x = np.random.default_rng(0).normal(size=(2, 6, 9, 3)).astype(np.float32)
+    want = nn.avg_pool(x, (3, 3), strides=(3, 3))
+    np.testing.assert_allclose(ops.mean_pool(x, 3), want, atol=1e-6)
+    np.testing.assert_array_equal(ops.mean_pool(x, 1), x)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from segjax import data, losses, metrics, models, train
+from segjax.train.evaluate import filled_rows
 from tests.scenes import CLASSES, dataset
 
 
@@ -41,3 +42,32 @@ def test_nothing_to_evaluate_is_an_error(trained):
     state, evaluate = trained
     with pytest.raises(ValueError, match="at least one example"):
         evaluate(state, iter([]))
+
+
+def test_rows_are_added_for_the_devices(trained):
+    """Three images on four devices: the scores are those of one device."""
+    state, evaluate = trained
+    pipeline = data.Pipeline(dataset=dataset(validation=3), multiple=16)
+    batches = list(pipeline.eval_batches("validation", batch_size=3))
+    alone = evaluate(state, iter(batches))
+    model = train.make_forward(models.SimpleCNN(num_classes=3))
+    objective = losses.semantic(ce=(1.0, losses.cross_entropy))
+    split = train.make_evaluator(model, objective, metrics.semantic(CLASSES))
+    assert split(state, iter(batches)) == pytest.approx(alone, rel=1e-6)
+
+
+def test_added_rows_hold_nothing():
+    batch = {
+        "image": np.ones((1, 4, 4, 3), np.uint8),
+        "label": np.ones((1, 4, 4), np.uint8),
+        "weight": np.ones(1, np.float32),
+        "index": np.array([5], np.int32),
+        "object_mask": np.ones((1, 2), bool),
+        "size": np.array([[4, 4]], np.int32),
+    }
+    made = filled_rows(batch, 4)
+    assert {len(x) for x in made.values()} == {4}
+    for name, value in (("weight", 0), ("index", -1), ("label", 255)):
+        assert (made[name][1:] == value).all()
+    assert not made["object_mask"][1:].any()
+    assert filled_rows(batch, 1) is batch

@@ -1,0 +1,55 @@
+"""How fast this machine is, to turn a time into a number of updates."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+_FLOPS_PER_PIXEL = 9_000
+"""Operations of an update per pixel of its crops, besides those of the network:
+reading, augmentation and losses; measured with two CPU cores and three classes."""
+
+
+def flops_per_second(*, repeats: int = 5) -> float:
+    """Measures the operations per second of a 3x3 convolution and its gradients.
+
+    Takes about a second. Other work on the machine makes it smaller.
+
+    Args:
+        repeats: Number of measurements, of which the fastest counts.
+    """
+    image = jnp.ones((2, 192, 192, 16), jnp.float32)
+    kernel = jnp.ones((3, 3, 16, 16), jnp.float32)
+
+    def loss(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        made = jax.lax.conv_general_dilated(
+            image, kernel, (1, 1), "SAME", dimension_numbers=numbers
+        )
+        return jnp.mean(made**2)
+
+    work = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    jax.block_until_ready(work(image, kernel))
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(work(image, kernel))
+        seconds.append(time.perf_counter() - began)
+    return 3 * 2 * kernel.size * image.size / 16 / min(seconds)
+
+
+def update_seconds(
+    forward_flops: float, *, pixels: int, flops_per_second: float
+) -> float:
+    """Estimates the time of an update.
+
+    Args:
+        forward_flops: Operations of the network's forward pass on a batch, as in
+            `models.summarize`; the gradients take twice as many.
+        pixels: Pixels of the batch's crops.
+        flops_per_second: See `flops_per_second`.
+
+    Returns:
+        Seconds; off by up to half, since memory and caches are not counted.
+    """
+    return (3 * forward_flops + _FLOPS_PER_PIXEL * pixels) / flops_per_second
