@@ -120,7 +120,10 @@ def formulas(text: str) -> str:
         return f'<div class="formula">{mathml(match[1], display="block")}</div>'
 
     text = re.sub(r"^```math\n(.*?)^```$", block, text, flags=re.M | re.S)
-    return re.sub(r"\$`([^`]+)`\$", lambda match: mathml(match[1]), text)
+    # Markdown takes <math> at the start of a line as a block, and <span> as text.
+    return re.sub(
+        r"\$`([^`]+)`\$", lambda match: f"<span>{mathml(match[1])}</span>", text
+    )
 
 
 def mathml(latex: str, *, display: str = "inline") -> str:
