@@ -8,9 +8,11 @@ SEGJAX := $(BIN)/segjax
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 # Tests that compare with PyTorch run in CI; elsewhere, `make test PARITY=1`.
 PARITY ?= $(CI)
-INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity)
+# So do the tests of the site.
+INSTALLED := .venv/.installed $(if $(PARITY),.venv/.installed-parity) \
+	$(if $(CI),.venv/.installed-docs)
 
-.PHONY: demo test test-fast test-faults lint install clean
+.PHONY: demo docs test test-fast test-faults lint install clean
 
 demo: .venv/.installed-demo
 	rm -rf runs/demo
@@ -25,6 +27,10 @@ test-fast: $(INSTALLED)
 # Thousands of damaged files and runs, hundreds of kills: a table at the end, in an hour or two.
 test-faults: $(INSTALLED)
 	SEGJAX_FAULTS=2000 $(PYTEST) tests/faults
+
+# The site, with all notebooks run: build/site/index.html.
+docs: .venv/.installed-docs
+	$(BIN)/python -m docs.tools.build
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .
@@ -58,6 +64,10 @@ INSTALL_CUDA = @if nvidia-smi --list-gpus >/dev/null 2>&1; then \
 .venv/.installed-parity: third_party/requirements.txt third_party/peers.txt .venv/.installed
 	$(PIP_INSTALL) -r third_party/requirements.txt
 	$(PIP_INSTALL) --no-deps -r third_party/peers.txt
+	touch $@
+
+.venv/.installed-docs: docs/requirements.txt .venv/.installed
+	$(PIP_INSTALL) -c requirements.txt -r docs/requirements.txt
 	touch $@
 
 clean:

@@ -102,7 +102,7 @@ def test_pictures_are_drawn_from_the_committed_results(plots):
             source = picture.text["Source"]
         assert source == plots.digest(found), f"{name}: run plots.py"
         assert (ROOT / "docs" / name).stat().st_size < 150_000
-    assert "(docs/speed.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(speed.png)" in (ROOT / "docs/speed.md").read_text(encoding="utf-8")
 
 
 def test_command_writes_pictures(plots, tmp_path):

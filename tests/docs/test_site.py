@@ -1,0 +1,142 @@
+"""The site: complete, without broken links, and loading nothing from other hosts."""
+
+import importlib
+import importlib.util
+import os
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+import zlib
+
+import pytest
+
+import segjax
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+
+
+@pytest.fixture(autouse=True)
+def _installed():
+    """The packages of docs/requirements.txt: CI fails without them, never skips."""
+    missing = importlib.util.find_spec("zensical") is None
+    if missing and not os.environ.get("CI"):
+        pytest.skip("needs docs/requirements.txt, which `make docs` installs")
+
+
+def navigation(entries):
+    """Every page of the navigation."""
+    for entry in entries:
+        for target in entry.values():
+            yield from [target] if isinstance(target, str) else navigation(target)
+
+
+def public():
+    """(package, name) of everything that is in an `__all__`."""
+    found = pkgutil.walk_packages(segjax.__path__, "segjax.")
+    for package in ["segjax", *(module.name for module in found if module.ispkg)]:
+        for name in getattr(importlib.import_module(package), "__all__", ()):
+            yield package, name
+
+
+def test_every_public_name_has_a_place_in_the_reference(tmp_path):
+    from docs.tools import build
+
+    build.add_reference(tmp_path)
+    pages = {path.stem: path.read_text() for path in (tmp_path / "reference").iterdir()}
+    assert len(list(public())) > 400
+    for package, name in public():
+        if f"{package}.{name}" in pages:
+            continue
+        full = re.escape(f"{package}.{name}")
+        assert re.search(rf"^::: {full}(\.{name})?$", pages[package], re.M), full
+
+
+def test_the_navigation_has_every_page(tmp_path):
+    from docs.tools import build, notebooks, stage
+
+    build.add_reference(tmp_path)
+    pages = set(stage.page_names().values())
+    pages |= {f"reference/{path.name}" for path in (tmp_path / "reference").iterdir()}
+    pages |= {f"notebooks/{path.stem}.md" for path in notebooks.scripts()}
+    assert sorted(navigation(CONFIG["nav"])) == sorted(pages)
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path):
+    from docs.tools.stage import LinkError, Stage
+
+    pages = Stage(tmp_path, {"docs/data.md": "data.md"})
+    pages.add("docs/x.md", "deep/x.md", "[a](data.md#fields) [b](../pyproject.toml)\n")
+    assert (tmp_path / "deep/x.md").read_text() == (
+        "[a](../data.md#fields) [b](../source/pyproject.toml.md)\n"
+    )
+    assert "segjax" in (tmp_path / "source/pyproject.toml.md").read_text()
+    with pytest.raises(LinkError, match=r"docs/x.md links to docs/nothing.png"):
+        pages.add("docs/x.md", "x.md", "![c](nothing.png)")
+
+
+def test_formulas_become_mathml():
+    from docs.tools.stage import formulas
+
+    made = formulas("a $`x_1`$ b\n\n```math\n\\frac{1}{2}\n```\n")
+    assert re.search(r"<msub><mi>x</mi><mn>1</mn></msub>", made)
+    assert re.search(r"<mfrac>.*<mn>1</mn>.*<mn>2</mn>.*</mfrac>", made)
+    assert "$" not in made
+    assert "```" not in made
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ('<a href="other.html">x</a><h1 id="top">t</h1><a href="#top">y</a>', ""),
+        ('<a href="missing.html">x</a>', "index.html: no page missing.html"),
+        ('<a href="other.html#no">x</a>', "index.html: no anchor other.html#no"),
+        ('<img src="https://x.org/a.png">', "index.html: loads https://x.org/a.png"),
+        ('<script src="//x.org/a.js"></script>', "index.html: loads //x.org/a.js"),
+        ('<a href="https://x.org">a link is not loaded</a>', ""),
+        ('<link rel="canonical" href="https://x.org">', ""),
+        (
+            '<link rel="stylesheet" href="https://x.org/a.css">',
+            "index.html: loads https://x.org/a.css",
+        ),
+    ],
+)
+def test_problems_of_a_site(tmp_path, html, problem):
+    from docs.tools import check
+
+    (tmp_path / "index.html").write_text(html)
+    (tmp_path / "other.html").write_text('<p id="yes">')
+    assert check.problems(tmp_path) == [problem] * bool(problem)
+
+
+def test_style_sheets_load_nothing_from_elsewhere(tmp_path):
+    from docs.tools import check
+
+    (tmp_path / "a.css").write_text("@font-face { src: url('https://x.org/f.woff') }")
+    assert check.problems(tmp_path) == ["a.css: loads https://x.org/f.woff"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built(tmp_path):
+    """Strictly: with all links and docstrings; without running the notebooks."""
+    command = [sys.executable, "-m", "docs.tools.build", "--without-outputs"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, _, _, _, packed = (tmp_path / "site/objects.inv").read_bytes().split(b"\n", 4)
+    known = {
+        line.split(" ")[0] for line in zlib.decompress(packed).decode().split("\n")
+    }
+    for package, name in public():
+        full = f"{package}.{name}"
+        assert {full, f"{full}.{name}"} & known, full
+    gallery = (tmp_path / "site/gallery.html").read_text()
+    pictures = re.findall(r'src="(gallery/\w+\.svg)"', gallery)
+    assert len(pictures) > 45
+    size = sum((tmp_path / "site" / picture).stat().st_size for picture in pictures)
+    assert size + len(gallery) < 3_000_000
+    assert gallery.count("<math") > 60
