@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from segjax import metrics, terminal, viz
-from segjax.cli import compare_tables, flags, pictures
+from segjax.cli import compare_groups, compare_tables, flags, pictures
 from segjax.errors import UserError
 from segjax.files import writing
 from segjax.run_folder import results
@@ -27,6 +27,8 @@ class CompareOptions:
             metric it is known.
         paired: Insist on pairs: all groups must have the same seeds. Where they have,
             differences are paired by seed without this flag too.
+        images: Compare over images too, which says whether a difference would hold on
+            other images. Needs segjax evaluate of each run.
         out: A folder for compare.md, compare.csv, compare.tex and compare.png.
     """
 
@@ -34,6 +36,7 @@ class CompareOptions:
     metric: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()
     paired: bool = False
+    images: bool = False
     out: pathlib.Path | None = None
 
 
@@ -51,9 +54,16 @@ def main(args: Sequence[str]) -> None:
     lower = _lower(runs, names, options.lower)
     test = _test(groups, options.paired)
     comparisons = [
-        compare_tables.compared(groups, name, test, lower_is_better=name in lower)
+        compare_groups.compared(groups, name, test, lower_is_better=name in lower)
         for name in names
     ]
+    if options.images:
+        comparisons += [
+            compare_groups.compared_over_images(
+                groups, name, lower_is_better=name in lower
+            )
+            for name in names
+        ]
     console = terminal.console()
     for one in comparisons:
         console.print(compare_tables.for_terminal(one))
@@ -91,7 +101,7 @@ def _lower(
     return set(given) | (monitored & set(names))
 
 
-def _test(groups: compare_tables.Groups, paired: bool) -> metrics.Test:
+def _test(groups: compare_groups.Groups, paired: bool) -> metrics.Test:
     seeds = [[run.seed for run in group] for group in groups.values()]
     alike = all(one == seeds[0] for one in seeds)
     if paired and not alike:
@@ -108,7 +118,7 @@ def _test(groups: compare_tables.Groups, paired: bool) -> metrics.Test:
 
 def _write(
     out: pathlib.Path,
-    comparisons: Sequence[compare_tables.Compared],
+    comparisons: Sequence[compare_groups.Compared],
     test: metrics.Test,
     console: Console,
 ) -> None:

@@ -1,106 +1,18 @@
 """The tables of `segjax compare`: terminal, Markdown, CSV and LaTeX."""
 
 import csv
-import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from segjax import metrics
 from segjax.cli import tables
-from segjax.run_folder import results
-
-Groups = Mapping[str, Sequence[results.RunResult]]
+from segjax.cli.compare_groups import Compared, Row
 
 _HEAD = ("mean ± std", "95 % interval", "difference", "its interval", "p")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One group.
-
-    Attributes:
-        name: Of the group.
-        values: The score of each seed; NaN where it has none.
-        mean: Over seeds, with its interval.
-        std: With N - 1 in the denominator.
-        difference: To the first group; None for that group itself.
-        is_best: Whether it is better than every other group.
-    """
-
-    name: str
-    values: np.ndarray
-    mean: metrics.Interval
-    std: float
-    difference: metrics.Difference | None
-    is_best: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Compared:
-    """All groups by one metric.
-
-    Attributes:
-        metric: Its name.
-        split: The split that was scored.
-        lower_is_better: Of the metric.
-        rows: One a group.
-    """
-
-    metric: str
-    split: str
-    lower_is_better: bool
-    rows: Sequence[Row]
-
-    @property
-    def title(self) -> str:
-        """The metric, which direction is better, and the split."""
-        better = "lower" if self.lower_is_better else "higher"
-        return f"{self.metric} ({better} is better), {self.split}"
-
-    @property
-    def panel(self) -> dict[str, tuple[np.ndarray, float, float, float]]:
-        """By group: the scores of its seeds, their mean and its interval."""
-        return {
-            row.name: (
-                row.values[~np.isnan(row.values)],
-                *(row.mean.value, row.mean.low, row.mean.high),
-            )
-            for row in self.rows
-        }
-
-
-def compared(
-    groups: Groups, metric: str, test: metrics.Test, *, lower_is_better: bool
-) -> Compared:
-    """Computes means, intervals and differences of one metric.
-
-    Args:
-        groups: Runs by the name of their group, as `results.grouped` has them.
-        metric: The metric.
-        test: Of differences.
-        lower_is_better: Of the metric.
-    """
-    values = [
-        np.array([run.metrics.get(metric, math.nan) for run in group], np.float64)
-        for group in groups.values()
-    ]
-    to_first = [(i, 0) for i in range(1, len(values))]
-    differences = metrics.corrected_differences(values, to_first, test)
-    best = metrics.best_group(values, test, lower_is_better=lower_is_better)
-    rows = []
-    for i, (name, x) in enumerate(zip(groups, values, strict=True)):
-        seen = x[~np.isnan(x)]
-        std = float(seen.std(ddof=1)) if seen.size > 1 else math.nan
-        difference = differences[i - 1] if i else None
-        mean = metrics.mean_interval(x)
-        rows.append(Row(name, x, mean, std, difference, i == best))
-    split = next(iter(groups.values()))[0].split
-    return Compared(metric, split, lower_is_better, rows)
 
 
 def for_terminal(one: Compared) -> Table:
@@ -120,9 +32,10 @@ def explained(test: metrics.Test) -> str:
     paired = test is metrics.paired_difference
     kind = "paired by seed" if paired else "of independent groups (Welch)"
     return (
-        f"n seeds. Differences to the first group, t-test {kind}; p by Holm's "
-        f"correction, intervals hold all differences at once in 95 %. Bold: better "
-        f"than every other group (p < 0.05, all pairs)."
+        f"n seeds, or images (their means over seeds, paired by image). Differences to "
+        f"the first group, t-test {kind}; p by Holm's correction, intervals hold all "
+        f"differences at once in 95 %. Bold: better than every other group (p < 0.05, "
+        f"all pairs)."
     )
 
 
@@ -146,14 +59,34 @@ def csv_text(comparisons: Sequence[Compared]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     names = ("difference", "difference_low", "difference_high", "p_holm")
     writer.writerow(
-        ["metric", "split", "group", "n", "mean", "std", "low", "high", *names, "best"]
+        [
+            "metric",
+            "split",
+            "over",
+            "group",
+            "n",
+            "mean",
+            "std",
+            "low",
+            "high",
+            *names,
+            "best",
+        ]
     )
     for one in comparisons:
         for row in one.rows:
             d = row.difference
             found = ("",) * 4 if d is None else (d.value, d.low, d.high, d.p_value)
             mean = (row.mean.n, row.mean.value, row.std, row.mean.low, row.mean.high)
-            cells = (one.metric, one.split, row.name, *mean, *found, int(row.is_best))
+            cells = (
+                one.metric,
+                one.split,
+                one.over,
+                row.name,
+                *mean,
+                *found,
+                int(row.is_best),
+            )
             writer.writerow([tables.cell(cell) for cell in cells])
     return stream.getvalue()
 

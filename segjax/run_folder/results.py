@@ -1,5 +1,6 @@
 """Reads the results of many runs, and groups the seeds of one experiment."""
 
+import csv
 import dataclasses
 import itertools
 import json
@@ -107,6 +108,40 @@ def read(folder: pathlib.Path) -> RunResult:
         metrics=numbers,
         seconds=result.get("seconds", math.nan),
     )
+
+
+def image_scores(run: RunResult, metric: str) -> dict[int, float]:
+    """Reads one score of each image, which `segjax evaluate` wrote.
+
+    Args:
+        run: The run.
+        metric: Its name.
+
+    Returns:
+        By position in the split; NaN where an image has no such score.
+
+    Raises:
+        ValueError: If the run was not evaluated, or its images have no such score.
+    """
+    path = run.folder / f"evaluation-{run.split}-best.csv"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is needed for scores of images. Write it: segjax evaluate "
+            f"{run.folder}."
+        )
+    with open(path, newline="") as file:
+        rows = csv.DictReader(file)
+        if metric not in (rows.fieldnames or ()):
+            some = [x for x in rows.fieldnames or () if "/" not in x]
+            raise UserError(
+                f"{path} has no {metric} of images, only {', '.join(some[3:])}."
+            )
+        try:
+            return {int(row["index"]): float(row[metric] or "nan") for row in rows}
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path} is damaged. Write it again: segjax evaluate {run.folder}."
+            ) from None
 
 
 def grouped(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:

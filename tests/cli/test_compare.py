@@ -85,6 +85,31 @@ def test_table_equals_scipy(segjax, groups):
         assert picture.width > 600
 
 
+def test_over_images_equals_scipy(segjax, groups, rng):
+    scores = rng.random((2, 3, 8))
+    for loss, seeds in zip(SCORES, scores, strict=True):
+        for seed, values in enumerate(seeds):
+            # Rows are ranked, not in the order of the split.
+            rows = [f"{i},{7 - i},x,{values[7 - i]}" for i in range(8)]
+            text = "\n".join(["rank,index,name,mean_iou", *rows])
+            (groups / loss / f"seed-{seed}/evaluation-test-best.csv").write_text(text)
+    out = groups / "out"
+    args = ["compare", groups / "ce", groups / "dice", "--images", "--out", out]
+    got = segjax(*args)
+    assert got.code == 0, got.err
+    assert "mean_iou (higher is better), test, over images" in got.out
+    with open(out / "compare.csv") as file:
+        row = [r for r in csv.DictReader(file) if r["over"] == "images"][1]
+    want = scipy.stats.ttest_rel(scores[1].mean(0), scores[0].mean(0))
+    assert float(row["p_holm"]) == pytest.approx(want.pvalue, rel=1e-5)
+    assert row["n"] == "8"
+    expect_one_error_line(segjax(*args, "--metric", "hd95"), "no hd95 of images, only")
+    (groups / "ce/seed-1/evaluation-test-best.csv").write_text("index,mean_iou\n0,1\n")
+    expect_one_error_line(segjax(*args), "was evaluated on 1 images, others on 8")
+    (groups / "ce/seed-1/evaluation-test-best.csv").unlink()
+    expect_one_error_line(segjax(*args), "Write it: segjax evaluate")
+
+
 def test_equal_runs_do_not_differ(segjax, tmp_path):
     for loss in ("a", "b"):
         for seed, score in enumerate((0.6, 0.7, 0.8)):
