@@ -1,4 +1,4 @@
-"""`segjax data list`, `prepare NAME`, `import FORMAT SOURCE` and `colors SOURCE`."""
+"""`segjax data list`, `show`, `prepare`, `import` and `colors`."""
 
 import functools
 import inspect
@@ -27,6 +27,10 @@ def main(args: Sequence[str]) -> None:
     match list(args):
         case ["import", *rest]:
             data_import.main(rest)
+        case ["show", *rest]:
+            from segjax.cli import data_show  # It loads what trains.
+
+            data_show.main(rest, _DATASETS)
         case ["colors", *rest]:
             data_colors.main(rest)
         case ["list"]:
@@ -42,6 +46,7 @@ def main(args: Sequence[str]) -> None:
             print(
                 "usage: segjax data list\n"
                 "       segjax data prepare NAME [--source DIR]\n"
+                "       segjax data show DIR|NAME [--source DIR] [--out REPORT.html]\n"
                 "       segjax data import FORMAT SOURCE --out DIR [--objects]\n"
                 "       segjax data colors SOURCE [--out classes.csv]\n\n"
                 f"NAME is one of {', '.join(_DATASETS)}.\n"
@@ -49,8 +54,8 @@ def main(args: Sequence[str]) -> None:
             )
         case _:
             raise UserError(
-                "segjax data needs a subcommand: list, prepare NAME, import FORMAT "
-                "SOURCE or colors SOURCE."
+                "segjax data needs a subcommand: list, show DIR, prepare NAME, import "
+                "FORMAT SOURCE or colors SOURCE."
             )
 
 

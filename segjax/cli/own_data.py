@@ -44,7 +44,7 @@ def main(source: pathlib.Path, args: Sequence[str], *, show_script: bool) -> Non
     cluster.join(args)
     source = sources.existing(source, "a folder with images/ and masks/ or objects")
     prog = f"segjax train --data {source}"
-    task = _task(source, args)
+    task = task_of(source, args)
     module = experiments.mask_rcnn if task == "instance" else experiments.unet
     build = module.experiment
     defaults: dict[str, Any] = {"source": source}
@@ -70,7 +70,7 @@ def main(source: pathlib.Path, args: Sequence[str], *, show_script: bool) -> Non
     train.start_written(build, text, keywords, options, name=source.stem)
 
 
-def _task(source: pathlib.Path, args: Sequence[str]) -> str:
+def task_of(source: pathlib.Path, args: Sequence[str]) -> str:
     """Returns "instance" or "semantic", from the flag or from the files."""
     tree = (
         sources.Folder(source) if source.is_dir() else sources.Zip(source, source.stem)

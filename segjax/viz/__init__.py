@@ -1,6 +1,13 @@
 """Visualization: overlays, curves, and the HTML report of a run."""
 
 from segjax.viz.curves import curves, title
+from segjax.viz.data_report import (
+    ClassRow,
+    DataReport,
+    Figure,
+    Table,
+    render_data_report,
+)
 from segjax.viz.formats import format_score
 from segjax.viz.groups import group_intervals
 from segjax.viz.inspection import (
@@ -22,6 +29,10 @@ from segjax.viz.triptych import contact_sheet, triptych
 
 __all__ = [
     "Card",
+    "ClassRow",
+    "DataReport",
+    "Figure",
+    "Table",
     "contact_sheet",
     "curves",
     "errors",
@@ -39,6 +50,7 @@ __all__ = [
     "panels",
     "read_records",
     "reliability",
+    "render_data_report",
     "seed_curves",
     "title",
     "to_rgb",

@@ -85,8 +85,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _render(run_dir: Path) -> str:
-    jinja2 = optional.require("jinja2", extra="report", purpose="the report")
-
     records = read_records(run_dir / "metrics.jsonl")
     result = _read_json(run_dir / "result.json", schema.Result)
     evaluated = [r for r in records if r.get("kind") == "eval"]
@@ -98,14 +96,7 @@ def _render(run_dir: Path) -> str:
     manifest = _read_json(run_dir / "run.json", schema.ShownManifest)
     monitor = (manifest.get("config") or {}).get("monitor")
     headlines = _headlines(metrics, monitor)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {
-        "number": format_score,
-        "label": format_label,
-        "leaf": format_leaf,
-    }
-    source = importlib.resources.files("segjax.viz").joinpath("report.html")
-    template = environment.from_string(source.read_text(encoding="utf-8"))
+    template = page_template("report.html")
     return template.render(
         name=run_dir.resolve().name,
         facts=_facts(result, last, split),
@@ -120,6 +111,24 @@ def _render(run_dir: Path) -> str:
         calibration=_picture(run_dir / "calibration.png"),
         manifest=manifest,
     )
+
+
+def page_template(name: str) -> Any:
+    """Returns a template of this package, which shares the style of all pages.
+
+    Raises:
+        ValueError: If jinja2 is not installed.
+    """
+    jinja2 = optional.require("jinja2", extra="report", purpose="the report")
+    files = importlib.resources.files("segjax.viz")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+    environment.filters |= {
+        "number": format_score,
+        "label": format_label,
+        "leaf": format_leaf,
+    }
+    environment.globals["style"] = (files / "style.css").read_text(encoding="utf-8")
+    return environment.from_string((files / name).read_text(encoding="utf-8"))
 
 
 def _read_json(path: Path, kind: type) -> dict[str, Any]:

@@ -7,7 +7,10 @@ import pathlib
 import urllib.parse
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
+
+from segjax.viz.rgb import Rgb
 
 MAX_BYTES = 48_000
 """Of an embedded picture. With 36 of them, a report stays below 3 MB."""
@@ -42,6 +45,11 @@ def thumbnails(run: pathlib.Path, files: Sequence[pathlib.Path]) -> list[Thumbna
         files: PNG files in it.
     """
     return [_thumbnail(run, path) for path in files]
+
+
+def picture_uri(pixels: Rgb) -> str:
+    """Returns a picture [H, W, 3] as the `src` of an image, of `MAX_BYTES` at most."""
+    return data_uri(_shrunk(Image.fromarray(np.asarray(pixels))), "jpeg")
 
 
 def data_uri(content: bytes, kind: str) -> str:
