@@ -521,6 +521,13 @@ def test_a_folder_that_exists_is_refused(labelme_tree, tmp_path):
         formats.write(found, tmp_path / "ours", objects=False)
 
 
+def test_two_classes_of_one_name_are_refused(convert, photos):
+    text = b"0 0.1 0.1 0.5 0.1 0.5 0.5\n"
+    files = {"labels/train/a.txt": text, "data.yaml": b"names: [background, weed]\n"}
+    with pytest.raises(UserError, match="has two classes called background"):
+        convert(formats.yolo, photos("images/train/a.png") | files)
+
+
 def test_formats_without_objects_say_so(convert, photos, rng, tmp_path):
     ids = sources.png(rng.integers(0, 151, (H, W)).astype(np.uint8))
     files = photos("images/training/a.png") | {"annotations/training/a.png": ids}
