@@ -7,6 +7,7 @@ from segjax.data.builders.digits import digits
 from segjax.data.builders.dsb2018 import dsb2018
 from segjax.data.builders.isbi2012 import isbi2012
 from segjax.data.coco import coco
+from segjax.data.crops import ClassCrops
 from segjax.data.dataset import Dataset
 from segjax.data.folder import folder
 from segjax.data.from_tfds import from_tfds
@@ -18,6 +19,7 @@ from segjax.typing import Field
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ClassCrops",
     "ClipWindow",
     "Dataset",
     "Field",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segjax.data import evaluation, settings, training
+from segjax.data.crops import ClassCrops
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
 from segjax.data.faults import CorruptRecordError
@@ -58,6 +59,8 @@ class Pipeline:
             objects, the largest are kept and a warning is printed. None: no objects.
         eval_max_objects: The same for evaluation, where images are whole; defaults to
             `max_objects`.
+        class_crops: Places a share of the training crops on chosen classes, such as
+            rare ones; see `ClassCrops`.
         skip_corrupt: Maximum number of different unreadable training records (per
             process). Each is reported once on standard error, and its rows are zeros
             with `weight` 0 and their usual `index`. Evaluation allows none.
@@ -77,6 +80,7 @@ class Pipeline:
     fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     max_objects: int | None = None
     eval_max_objects: int | None = None
+    class_crops: ClassCrops | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
 
@@ -108,7 +112,8 @@ class Pipeline:
         slots = (self.max_objects, self.eval_max_objects)
         objects = [n for n in slots if n is not None]
         fields = sorted((k, field.resample) for k, field in self.fields.items())
-        text = repr((*parts, self._crop_size, self.multiple, fields, *objects))
+        crops = [self.class_crops] if self.class_crops else []
+        text = repr((*parts, self._crop_size, self.multiple, fields, *objects, *crops))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def train_batches(
@@ -171,6 +176,7 @@ class Pipeline:
                 size,
                 self.size is None,
                 self.max_objects,
+                self.class_crops,
             ),
             order=int(order),
             batch_size=batch_size,

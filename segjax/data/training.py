@@ -8,7 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from segjax.data import instances
+from segjax.data import crops, instances
 from segjax.data.examples import Reader, stack
 from segjax.data.faults import CorruptRecordError, SkippedRecords
 from segjax.data.instances import Overflow
@@ -29,6 +29,7 @@ class TrainExample:
         size: (height, width) of the crop.
         whole: Whether images must have this size already.
         limit: Slots for objects; None for batches without objects.
+        class_crops: Classes that a share of the crops holds.
     """
 
     reader: Reader
@@ -37,6 +38,7 @@ class TrainExample:
     size: tuple[int, int]
     whole: bool
     limit: int | None
+    class_crops: crops.ClassCrops | None
 
     def __call__(self, position: int, number: int) -> Example:
         """Makes one row of a batch.
@@ -68,7 +70,9 @@ class TrainExample:
                 f"(example {number}) and {self.size[0]}x{self.size[1]}. "
                 "Pass the (height, width) of the training crops."
             )
-        top, left = self._corner(position, have)
+        top, left = crops.corner(
+            self.seed, position, example["label"], self.size, self.class_crops
+        )
         window = np.s_[top : top + self.size[0], left : left + self.size[1]]
         made = self.spec.row(example, self.size, window=window)
         if self.limit is None:
@@ -81,14 +85,6 @@ class TrainExample:
         if self.limit is None:
             return made
         return made | instances.no_objects(self.size, limit=self.limit)
-
-    def _corner(self, position: int, have: tuple[int, int]) -> tuple[int, int]:
-        rest = [max(0, h - want) for h, want in zip(have, self.size, strict=True)]
-        if not any(rest):
-            return 0, 0
-        # Raw words of SeedSequence: NumPy guarantees that these never change.
-        words = np.random.SeedSequence((self.seed, position)).generate_state(2)
-        return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
 
 
 def first_example(

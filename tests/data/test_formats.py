@@ -208,6 +208,21 @@ def test_cvat(convert, photos):
     np.testing.assert_array_equal(got["deep/b"], want)
 
 
+def test_cvat_turns_boxes_clockwise(convert, photos):
+    text = """<annotations><image name="a.png" width="30" height="20">
+    <box label="x" xtl="7" ytl="9" xbr="23" ybr="11" rotation="30"/></image>
+    </annotations>"""
+    made = convert(
+        formats.cvat, photos("images/a.png") | {"annotations.xml": text.encode()}
+    )
+    y, x = np.mgrid[:H, :W] + 0.5
+    # Turned by 30 degrees, its right end is lower, as y points down.
+    along = (x - 15) * np.cos(np.pi / 6) + (y - 10) * np.sin(np.pi / 6)
+    across = (y - 10) * np.cos(np.pi / 6) - (x - 15) * np.sin(np.pi / 6)
+    want = (np.abs(along) < 8) & (np.abs(across) < 1)
+    np.testing.assert_array_equal(labels(made)["a"], want)
+
+
 def test_cvat_subsets_are_splits(tmp_path, photos):
     files = photos("images/Train/a.png") | photos("images/Train/deep/b.png")
     text = cvat_file('subset="Train" ')["annotations.xml"]
@@ -348,7 +363,7 @@ def test_cityscapes(convert, photos, rng):
 
 def test_ade20k(convert, photos, rng):
     ids = rng.integers(0, 151, (H, W)).astype(np.uint8)
-    rows = [f"{i}\t0.1\t10\t1\tname{i}, other" for i in range(1, 151)]
+    rows = [f"{i} \t0.1 \t10 \t1 \tname{i}, other" for i in range(1, 151)]
     header = "Idx\tRatio\tTrain\tVal\tName"
     files = {"objectInfo150.txt": "\n".join([header, *rows]).encode()}
     for folder, name in (("training", "train"), ("validation", "val")):
@@ -519,6 +534,13 @@ def test_a_folder_that_exists_is_refused(labelme_tree, tmp_path):
     formats.write(found, tmp_path / "ours", objects=False)  # Empty: nothing is lost.
     with pytest.raises(UserError, match="exists: needed a new folder"):
         formats.write(found, tmp_path / "ours", objects=False)
+
+
+def test_two_classes_of_one_name_are_refused(convert, photos):
+    text = b"0 0.1 0.1 0.5 0.1 0.5 0.5\n"
+    files = {"labels/train/a.txt": text, "data.yaml": b"names: [background, weed]\n"}
+    with pytest.raises(UserError, match="has two classes called background"):
+        convert(formats.yolo, photos("images/train/a.png") | files)
 
 
 def test_formats_without_objects_say_so(convert, photos, rng, tmp_path):

@@ -1,5 +1,6 @@
 """Writes annotated images as a plain folder that `data.folder` or `data.coco` reads."""
 
+import collections
 import contextlib
 import functools
 import json
@@ -60,6 +61,13 @@ def write(annotated: Annotated, out: str | os.PathLike, *, objects: bool) -> Non
 
 def _check_names(annotated: Annotated) -> None:
     files.check_names(annotated.classes, annotated.tree.shown(""))
+    if len(set(annotated.classes)) < len(annotated.classes):
+        counts = collections.Counter(annotated.classes)
+        raise UserError(
+            f"{annotated.tree.shown('')} has two classes called "
+            f"{counts.most_common(1)[0][0]}: needed different names, background for "
+            f"class 0 only; rename one."
+        )
     seen: dict[tuple[str, str], str] = {}
     for item in annotated.items:
         key = item.split, item.name
