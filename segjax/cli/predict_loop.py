@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from segjax import inference, multihost
+from segjax import multihost
 from segjax.cli import (
     predict_files,
     predict_memory,
@@ -39,13 +39,7 @@ def predict_all(
     suffixes = {
         wide: predict_files.suffixes_of(work, windowed=wide) for wide in (False, True)
     }
-    if options.resume:
-        every = [*suffixes[False], *suffixes[True]]
-        predict_files.remove_unfinished(options.out, mine, every)
-    if jax.process_index() == 0:
-        about = _about(work, options)
-        predict_files.start(options.out, about, resume=options.resume)
-    multihost.barrier("predict") if jax.process_count() > 1 else None
+    _start(work, mine, [*suffixes[False], *suffixes[True]], options)
     todo = [
         job
         for job in mine
@@ -75,6 +69,19 @@ def predict_all(
         [error for _, error in sorted(failed, key=by_number)],
         [note for _, note in sorted(notes, key=by_number) if note],
     )
+
+
+def _start(
+    work: Work, jobs: Sequence[Job], suffixes: Sequence[str], options: Any
+) -> None:
+    """Makes the output folder, and removes what a killed process left in it."""
+    if options.resume:
+        predict_files.remove_unfinished(options.out, jobs, suffixes)
+    if jax.process_index() == 0:
+        about = _about(work, options)
+        predict_files.start(options.out, about, resume=options.resume)
+    if jax.process_count() > 1:
+        multihost.barrier("predict")
 
 
 def _plan(
@@ -119,10 +126,8 @@ def _worked(
     done: Done,
 ) -> Iterator[Finished]:
     """Predicts, while files are read and written."""
-    groups, ahead = (
-        [group for group, _ in chunks],
-        max([_AHEAD, *(n for _, n in chunks)]),
-    )
+    groups = [group for group, _ in chunks]
+    ahead = max([_AHEAD, *(rows for _, rows in chunks)])
     images = predict_read.prefetched(work, groups, options, ahead=ahead)
     with concurrent.futures.ThreadPoolExecutor(2) as writers:
         writing: collections.deque = collections.deque()
@@ -154,8 +159,8 @@ def _computed(
     if len({image.shape for _, image, _ in items}) == 1 and rows > 1:
         try:
             results = work.run([image for _, image, _ in items], rows=rows)
-        except inference.NoMemoryError:
-            pass  # One by one, then.
+        except ValueError:
+            pass  # One by one, to learn which; or because memory is not enough.
         else:
             for item, result in zip(items, results, strict=True):
                 yield *item, result

@@ -88,8 +88,8 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     is_picture = pixels.ndim == 3 and pixels.dtype == np.uint8 and channels == 3
-    if is_picture and pixels.shape[-1] in (1, 2):
-        return pixels[..., :1].repeat(3, axis=-1)
+    if is_picture and pixels.shape[-1] == 1:
+        return pixels.repeat(3, axis=-1)
     return pixels[..., :3] if is_picture and pixels.shape[-1] == 4 else pixels
 
 

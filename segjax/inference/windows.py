@@ -1,5 +1,6 @@
 """Sliding windows: large images in tiles of one shape, with bounded memory."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from segjax.typing import Array
 Window = Callable[[int], np.ndarray]
 """`side of a tile -> weights [side]` above 0; those of a tile: the outer product."""
 
+_GRID = 32
+"""Of the networks: tiles begin at its multiples."""
 _SIGMA = 1 / 8
 """Standard deviation of the Gaussian, in sides of a tile; that of nnU-Net."""
 
@@ -155,12 +158,25 @@ def bands(
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Returns the first pixels of evenly spaced tiles that cover `length` pixels."""
+    """Returns the first pixels of tiles that cover `length` pixels, evenly spaced.
+
+    They are multiples of a power of two, 32 if the tile is one, so that a network that
+    pools sees the grid of the whole image. The last tile can end beyond the image.
+
+    Args:
+        length: Of the image, in pixels.
+        tile: Side of the tiles.
+        overlap: Smallest fraction of a tile that neighbors share.
+    """
     if length <= tile:
         return [0]
     stride = max(1, int(tile * (1 - overlap)))
-    count = -(-(length - tile) // stride) + 1
-    return np.linspace(0, length - tile, count).astype(int).tolist()
+    unit = math.gcd(tile, _GRID)
+    while unit > stride:
+        unit //= 2
+    last = -(-(length - tile) // unit)
+    count = -(-last // (stride // unit)) + 1
+    return (np.linspace(0, last, count).astype(int) * unit).tolist()
 
 
 def read_tile(image: Source, y: int, x: int, tile: int) -> np.ndarray:
@@ -198,7 +214,7 @@ def _row_of_tiles(
 
 def _coverage(starts: list[int], weights: np.ndarray, length: int) -> np.ndarray:
     """Sums the weights of all tiles at each pixel, [length]."""
-    total = np.zeros(max(length, len(weights)), np.float32)
+    total = np.zeros(max(length, starts[-1] + len(weights)), np.float32)
     for start in starts:
         total[start : start + len(weights)] += weights
     return total[:length]

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import losses, metrics
+from segjax import losses, metrics, models
 from segjax.cli import evaluate_images
+from tests.metrics import test_detections as detections
 
 CLASSES = ("background", "square", "bar")
 METRICS = {
@@ -82,3 +83,24 @@ def test_the_table_of_images(tmp_path):
         ["1", "9", "'=image 9", "", "1"],
         ["2", "4", "'=image 4", "0.5", ""],
     ]
+
+
+def test_scores_of_detected_objects():
+    """The second image has a missed object, and the third is padding."""
+    batch = detections.batch(3)
+    batch["weight"], batch["index"] = np.array([1, 1, 0], np.float32), np.arange(3)
+    batch["size"] = np.tile(np.array(detections.SIZE, np.int32), (3, 1))
+    like = vars(detections.outputs(3))
+    like["scores"][1, 1], like["object_mask"][1, 1] = 0, False
+    outputs = models.Detections(**like, size=batch["size"])
+    metric = metrics.detections(detections.CLASSES)
+    scores = evaluate_images.ImageScores(metric, lambda outputs, batch: {}, step=0)
+    made = jax.device_get(jax.jit(scores.metric())(outputs, batch))
+    metrics.with_batch(made, batch)
+    assert sorted(scores.by_index) == [0, 1]
+    for row in (0, 1):
+        one = {k: x[row : row + 1] for k, x in batch.items()}
+        want = metric(jax.tree.map(lambda x, i=row: x[i : i + 1], outputs), one)
+        assert scores.by_index[row] == pytest.approx(want.compute(), nan_ok=True)
+    assert scores.by_index[0]["mask_ap"] == pytest.approx(1)
+    assert scores.by_index[1]["mask_ap"] < 1

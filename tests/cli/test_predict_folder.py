@@ -70,7 +70,7 @@ def sizes_of(out):
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 def test_every_readable_file_is_done(segjax, cnn, tmp_path):
-    folder, out = mixed_folder(tmp_path / "in", 4), tmp_path / "out"
+    folder, out = mixed_folder(tmp_path / "in", 200), tmp_path / "out"
     got = segjax("predict", cnn, folder, "--out", out)
     assert got.code == 1
     errors = [x for x in got.err.splitlines() if x.startswith("error: ")]
@@ -80,12 +80,12 @@ def test_every_readable_file_is_done(segjax, cnn, tmp_path):
     (note,) = (x for x in got.err.splitlines() if x.startswith("note: "))
     assert "deep.tif is uint16, divided by 257" in note
     assert sizes_of(out) == {
-        **{f"good{i:03d}": (31, 20 + i % 3) for i in range(4)},
+        **{f"good{i:03d}": (31, 20 + i % 3) for i in range(200)},
         **{f"pages_page{i}": (22, 18) for i in (1, 2, 3)},
         **dict.fromkeys(("deep", "gray", "rgba", "cmyk"), (22, 18)),
         "turned": (18, 22),
     }
-    assert "12 label maps" in got.out
+    assert "208 label maps" in got.out
 
 
 SLOWED = """
@@ -97,7 +97,7 @@ from segjax.cli import predict_files
 write = predict_files.write
 
 def slow(*args):
-    time.sleep(0.2)
+    time.sleep(0.03)
     write(*args)
 
 predict_files.write = slow
@@ -109,7 +109,7 @@ cli.main(sys.argv[1:])
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 def test_killed_and_resumed_equals_one_run(segjax, cnn, tmp_path):
     """Byte for byte, with all kinds of results."""
-    folder = mixed_folder(tmp_path / "in", 40)
+    folder = mixed_folder(tmp_path / "in", 200)
     flags = ("--objects", "--probabilities", "--uncertainty")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert segjax("predict", cnn, folder, "--out", whole, *flags).code == 1
@@ -120,15 +120,15 @@ def test_killed_and_resumed_equals_one_run(segjax, cnn, tmp_path):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 400
-    while len(list(parts.glob("*_uncertainty.npz"))) < 15:
+    while len(list(parts.glob("*_uncertainty.npz"))) < 60:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     left = content_of(parts)
-    assert 15 <= sum(name.endswith("_uncertainty.npz") for name in left) < 45
-    (parts / ".good039.png.tmp").write_bytes(b"half")
+    assert 60 <= sum(name.endswith("_uncertainty.npz") for name in left) < 208
+    (parts / ".good199.png.tmp").write_bytes(b"half")
     kept = {n: (parts / n).stat().st_mtime_ns for n in left if n.endswith("y.npz")}
     got = segjax(*args, "--resume")
     assert got.code == 1

@@ -13,6 +13,7 @@ from PIL import Image
 
 import segjax as package
 from segjax import __version__, data
+from segjax.cli import pictures
 from tests.scenes import examples
 
 
@@ -24,6 +25,8 @@ def test_train_fills_the_run_folder(run):
     assert manifest["flags"]["seed"] == 0
     samples = sorted(p.name for p in (run / "samples").iterdir())
     assert samples == ["00.png", "01.png"]
+    with Image.open(run / "samples/00.png") as picture:
+        assert picture.info["Title"] in {f"{i:02d}" for i in range(30)}
     report = (run / "report.html").read_text()
     assert "square" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
@@ -90,10 +93,16 @@ def test_evaluate_gives_the_model_the_inputs_of_the_experiment(
     assert metrics["metrics"] == final["metrics"]
 
 
-def test_evaluate_another_split_and_checkpoint(segjax, run):
-    got = segjax("evaluate", run, "--split", "validation", "--checkpoint", "last")
-    assert got.code == 0, got.err
+def test_evaluate_another_split_and_checkpoint(segjax, run, monkeypatch):
+    args = ("evaluate", run, "--split", "validation", "--checkpoint", "last")
+    assert segjax(*args).code == 0
     assert (run / "evaluation-validation-last.json").exists()
+    whole = [path.read_bytes() for path in sorted((run / "worst").iterdir())]
+    # Pictures of large images are predicted in tiles.
+    monkeypatch.setattr(pictures, "_MAX_WHOLE", 0)
+    monkeypatch.setattr(pictures, "_TILE", 32)
+    assert segjax(*args).code == 0
+    assert whole == [path.read_bytes() for path in sorted((run / "worst").iterdir())]
 
 
 def test_predict_images_folders_and_globs(segjax, run, tmp_path):
