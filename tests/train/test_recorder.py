@@ -146,3 +146,17 @@ def test_a_skipped_update_changes_only_the_step(batch, objective):
         jax.tree.leaves(new.params), jax.tree.leaves(expected.params), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_images_too_large_for_the_memory_are_named_before_training(
+    tmp_path, monkeypatch
+):
+    def evaluate(*_, **__):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 43000000000 bytes."
+        )
+
+    monkeypatch.setattr("segjax.train.loop.evaluator", lambda *_: evaluate)
+    with pytest.raises(ValueError, match=r"8 of the largest images .* 16x16 pixels"):
+        train.train(experiment(), run=tmp_path / "run", console=silent())
+    assert not (tmp_path / "run/run.json").exists()
