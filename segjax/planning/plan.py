@@ -76,10 +76,10 @@ def suggest(found: Statistics, *, resize: int | None = None) -> Plan:
 
     The scale is the coarsest one at which the regions of the narrowest class are still
     8 pixels wide, and the shorter side of the median image has 192 pixels, up to a
-    factor of 8: a network then sees most of each object, in less time. The crop is at most 192 pixels of the
-    shrunk image, and the network halves it until about 8 pixels remain. If a class has
-    less than 5 % of the pixels, classes are weighted by the inverse square root of
-    their share, within a factor of 8.
+    factor of 8: a network then sees most of each object, in less time. The crop is at
+    most 192 pixels of the shrunk image, and the network halves it until about 8 pixels
+    remain. If a class has less than 5 % of the pixels, classes are weighted by the
+    inverse square root of their share, within a factor of 8.
 
     Args:
         found: Statistics of the training split.
