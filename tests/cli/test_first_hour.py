@@ -26,11 +26,11 @@ def test_the_rare_class_has_its_share(write_fields, tmp_path):
 
 @pytest.mark.slow
 def test_both_plants_are_learned(segjax, write_fields, tmp_path):
-    folder, run = write_fields(tmp_path / "fields", 16, **SMALL), tmp_path / "run"
+    folder, run = write_fields(tmp_path / "fields", 12, **SMALL), tmp_path / "run"
     new = write_fields(tmp_path / "new", 4, seed=1, **SMALL)
     got = segjax(
         "train", "--data", folder, "--run", run, "--resize", 216, "--width", 8,
-        "--steps", 150, "--batch-size", 4,
+        "--steps", 100, "--batch-size", 4,
     )  # fmt: skip
     assert got.code == 0, got.err
     assert "shrunk 2 times, to 216 pixels" in got.out

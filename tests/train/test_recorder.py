@@ -1,5 +1,6 @@
 """A resumed run writes the same lines as an uninterrupted one."""
 
+import dataclasses
 import signal
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from segjax import train
 from segjax.train.metric_writer import truncate_log
-from tests.scenes import experiment
+from tests.scenes import dataset, experiment
 from tests.train.test_loop import records, silent
 
 
@@ -160,3 +161,14 @@ def test_images_too_large_for_the_memory_are_named_before_training(
     with pytest.raises(ValueError, match=r"8 of the largest images .* 16x16 pixels"):
         train.train(experiment(), run=tmp_path / "run", console=silent())
     assert not (tmp_path / "run/run.json").exists()
+
+
+def test_scores_of_the_training_images_are_called_so(tmp_path):
+    only = dataset()
+    only = dataclasses.replace(only, splits={"train": only.splits["train"]})
+    console = silent()
+    made = experiment(dataset_=only, steps=6)
+    train.train(made, run=tmp_path / "run", console=console)
+    *_, epoch, last = console.file.getvalue().splitlines()
+    assert epoch.endswith("  of the images of training")
+    assert last.startswith("Train (the images of training, no test)  accuracy")
