@@ -61,7 +61,9 @@ def main(args: Sequence[str]) -> None:
         },
     )
     console = terminal.console()
-    console.print(_whole(metrics, f"{folder.name}: {split}, step {step}"))
+    console.print(
+        _whole(metrics, f"{folder.name}: {training.split_title(split)}, step {step}")
+    )
     console.print(_by_class(metrics, data.classes, width=console.width))
     written = [path, _write_images(run, split, scores, path.with_suffix(".csv"))]
     for made in written:

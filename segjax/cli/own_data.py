@@ -10,9 +10,10 @@ import jax
 from segjax import experiments, models, multihost, planning
 from segjax import train as training
 from segjax.cli import cluster, flags, own_plans, own_script, scripts, train
-from segjax.data.builders import sources
+from segjax.data.builders import pairing, sources
 from segjax.errors import UserError
 
+_MASKS = set(pairing.SEMANTIC.masks) - {"annotations"}  # Which may hold COCO's files.
 _COCO = ("annotations.json", "_annotations.coco.json")
 
 
@@ -79,11 +80,11 @@ def task_of(source: pathlib.Path, args: Sequence[str]) -> str:
     folders = {x.rpartition("/")[2] for place in places for x in tree.folders(place)}
     files = {x.rpartition("/")[2] for place in places for x in tree.files(place)}
     has_coco = any(x in _COCO or x.startswith("instances_") for x in files)
-    objects, masks = has_coco or "instances" in folders, "masks" in folders
+    objects, masks = has_coco or "instances" in folders, bool(folders & _MASKS)
     chosen = flags.split_value(args, "--task")[0]
     if chosen is None and objects and masks:
         raise UserError(
-            f"{source} has masks/ and objects: needed to know which to learn. Give "
+            f"{source} has masks and objects: needed to know which to learn. Give "
             f"--task semantic (a class for every pixel) or --task instance (objects)."
         )
     found = "instance" if objects else "semantic"

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.text import Text
 
-from segjax import data, planning
-from segjax.experiments import mask_rcnn
+from segjax import planning, terminal
+from segjax.experiments import mask_rcnn, unet
 
 Line = tuple[str, str, str]
 """What is set, to what and why, and the flags that change it."""
@@ -30,8 +29,8 @@ def semantic(
     Returns:
         (keywords of the experiment, lines for the terminal).
     """
-    mine = data.folder(keywords["source"], ids=keywords["ids"])
-    found = planning.statistics(mine)
+    of_data = {k: keywords[k] for k in ("ids", "colors", "group", "folds", "fold")}
+    found = planning.statistics(unet.dataset(keywords["source"], **of_data))
     plan = planning.suggest(found, resize=chosen.get("resize"))
     made = {
         "resize": plan.resize if plan.factor > 1 else None,
@@ -96,7 +95,7 @@ def detector(
 
 def print_lines(lines: Sequence[Line]) -> None:
     """Prints the lines, each with its flags; names in them are no markup."""
-    console = Console(highlight=False)
+    console = terminal.console()
     for name, text, flags in lines:
         line = Text.assemble((f"{name:<5}", "bold"), f"  {text}  ", (flags, "dim"))
         console.print(line, soft_wrap=True)

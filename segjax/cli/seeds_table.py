@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segjax import metrics
+from segjax.train.metric_lines import split_title
 
 Statistics = dict[str, dict[str, Any]]
 
@@ -48,7 +49,11 @@ def statistics(results: Sequence[Mapping[str, Any]]) -> Statistics:
 def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table:
     """A table with one row per seed: its best step and the main metrics."""
     split = results[0]["split"]
-    table = Table("seed", title=Text(f"{split}, one line a seed"), title_justify="left")
+    table = Table(
+        "seed",
+        title=Text(f"{split_title(split)}, one line a seed"),
+        title_justify="left",
+    )
     table.add_column("best step", justify="right")
     shared = results[0]["metrics"]
     names = [n for n in dict.fromkeys((monitor, *_FIRST)) if n in shared][:_COLUMNS]
@@ -63,7 +68,7 @@ def of_each_seed(results: Sequence[Mapping[str, Any]], *, monitor: str) -> Table
 def over_seeds(found: Statistics, *, split: str) -> Table:
     """A table with one row per metric: mean, standard deviation and interval."""
     count = len(next(iter(found.values()))["values"])
-    title = Text(f"{split}, {count} seeds")
+    title = Text(f"{split_title(split)}, {count} seeds")
     table = Table("metric", title=title, title_justify="left")
     table.add_column("mean ± std", justify="right")
     table.add_column("95 % interval of the mean", justify="right")

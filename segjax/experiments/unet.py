@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 
@@ -13,6 +13,10 @@ def experiment(
     *,
     source: pathlib.Path,
     ids: tuple[int, ...] | None = None,
+    colors: pathlib.Path | None = None,
+    group: str | None = None,
+    folds: int | None = None,
+    fold: int = 0,
     encoder: Literal["conv", "efficientnet-lite0"] = "conv",
     resize: int | None = None,
     size: int = 128,
@@ -31,6 +35,12 @@ def experiment(
         source: Folder with images/ and masks/.
         ids: The mask values of class 0, 1, ..., such as 0 255; none if they are 0, 1,
             ... already.
+        colors: Table of the colors of the masks, rows r,g,b,name; by default, the
+            classes.csv of the folder, or the colors that are found.
+        group: Regular expression: images in whose names it matches the same text, such
+            as a patient's number, are in the same split.
+        folds: Cross-validation by this many parts; none for one split.
+        fold: The part that is validated, from 0.
         encoder: Convolutions from scratch, or a pretrained EfficientNet-Lite0.
         resize: Longest side, in pixels, of the median image as the network sees it; all
             images are shrunk by the whole factor that comes nearest, and predictions
@@ -45,7 +55,7 @@ def experiment(
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
-    mine = data.folder(source, ids=ids)
+    mine = dataset(source, ids=ids, colors=colors, group=group, folds=folds, fold=fold)
     factor = planning.shrink_factor(planning.median_image(mine), resize)
     pretrained = encoder == "efficientnet-lite0"
     scales = 5 if pretrained else depth
@@ -85,3 +95,8 @@ def experiment(
         ),
         metric=metrics.semantic(mine.classes),
     )
+
+
+def dataset(source: pathlib.Path, **options: Any) -> data.Dataset:
+    """Reads a folder of images and masks; the options are those of `data.folder`."""
+    return data.folder(source, **options)

@@ -8,6 +8,11 @@ from segjax.planning.statistics import Statistics
 
 _LEAST_EXTENT = 8.0
 """Pixels that the regions of the narrowest class keep when images are shrunk."""
+_MOST_FACTOR = 8
+"""Largest factor of shrinking: crops are augmented before they are shrunk, which takes
+time and memory by their pixels."""
+_MOST_PIXELS = 5_000_000
+"""Pixels of the crops of an update, for the same reason."""
 _LEAST_SIDE = 192
 """Pixels that the shorter side of a shrunk image keeps."""
 _CROP = 192
@@ -70,11 +75,11 @@ def suggest(found: Statistics, *, resize: int | None = None) -> Plan:
     """Suggests the settings of a U-Net; a pure function.
 
     The scale is the coarsest one at which the regions of the narrowest class are still
-    8 pixels wide, and the shorter side of the median image has 192 pixels: a network
-    then sees most of each object, in less time. The crop is at most 192 pixels of the
-    shrunk image, and the network halves it until about 8 pixels remain. If a class has
-    less than 5 % of the pixels, classes are weighted by the inverse square root of
-    their share, within a factor of 8.
+    8 pixels wide, and the shorter side of the median image has 192 pixels, up to a
+    factor of 8: a network then sees most of each object, in less time. The crop is at
+    most 192 pixels of the shrunk image, and the network halves it until about 8 pixels
+    remain. If a class has less than 5 % of the pixels, classes are weighted by the
+    inverse square root of their share, within a factor of 8.
 
     Args:
         found: Statistics of the training split.
@@ -90,7 +95,7 @@ def suggest(found: Statistics, *, resize: int | None = None) -> Plan:
         size=crop * factor,
         depth=min(5, max(3, math.ceil(math.log2(crop / _COARSEST)))),
         class_weights=_class_weights(found.pixel_shares),
-        batch_size=4 if crop > 128 else 8,
+        batch_size=_batch_size(crop, factor),
     )
 
 
@@ -161,7 +166,13 @@ def steps_within(seconds: float, *, update: float, evaluation: float = 0.0) -> i
 def _factor(found: Statistics) -> int:
     extents = [x for x in found.extents if x is not None]
     by_extent = min(extents, default=math.inf) / _LEAST_EXTENT
-    return max(1, int(min(by_extent, min(found.size) / _LEAST_SIDE)))
+    by_side = min(found.size) / _LEAST_SIDE
+    return max(1, int(min(by_extent, by_side, _MOST_FACTOR)))
+
+
+def _batch_size(crop: int, factor: int) -> int:
+    most = _MOST_PIXELS // (crop * factor) ** 2
+    return max(2, min(most, 4 if crop > 128 else 8))
 
 
 def _class_weights(fractions: tuple[float, ...]) -> tuple[float, ...] | None:

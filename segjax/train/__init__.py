@@ -29,6 +29,7 @@ from segjax.train.experiment import (
 )
 from segjax.train.fine_tuning import freeze, scale_updates
 from segjax.train.loop import train, train_seeds
+from segjax.train.metric_lines import split_title
 from segjax.train.metric_writer import TensorBoardWriter
 from segjax.train.multi_seed import seed_folder
 from segjax.train.recorder import NonFiniteError, Recorder, SeedDivergedError
@@ -138,6 +139,7 @@ __all__ = [
     "seed_folder",
     "skip_nonfinite",
     "split_for_pmap",
+    "split_title",
     "step_keys",
     "supervised_step",
     "to_devices",

@@ -63,10 +63,8 @@ def _is_never_predicted(metrics: Mapping[str, float], name: str) -> bool:
 
 
 def split_title(split: str) -> str:
-    """Returns a split's name for a line; of `train`, that it is no test."""
-    if split == "train":
-        return "Train (the images of training: no others were held out)"
-    return split.capitalize()
+    """Returns a split's name for lines and tables; of `train`, that it is no test."""
+    return "train (the images of training, no test)" if split == "train" else split
 
 
 def _words(name: str) -> str:

@@ -309,8 +309,9 @@ class Recorder:
         epoch = step / self.epoch_steps
         self.log.write_eval(step, metrics, split=split, epoch=epoch, final=True)
         line = metrics_line(metrics, monitor=self.config.monitor)
+        title = split_title(split)
         self.log.print_line(
-            f"{split_title(split)}  {line}  (best checkpoint: step {step})"
+            f"{title[0].upper()}{title[1:]}  {line}  (best checkpoint: step {step})"
         )
         stopped = {"stopped": {"step": reached, "reason": self.stop_reason}}
         return {

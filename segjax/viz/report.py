@@ -141,7 +141,9 @@ def _facts(
 ) -> list[tuple[str, str]]:
     """Returns facts of the run for the line below its name."""
     facts = {
-        "split": split,
+        "split": "train (the images of training, no test)"
+        if split == "train"
+        else split,
         "steps": result.get("steps", last.get("step")),
         "seed": format_leaf(result["seed"]) if "seed" in result else None,
         "time": format_duration(result.get("seconds")),

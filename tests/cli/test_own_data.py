@@ -125,6 +125,21 @@ def test_auto_prints_the_script(segjax, source, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_color_masks_beside_their_images(segjax, tmp_path):
+    plain, source = write_scenes(tmp_path / "plain", count=10), tmp_path / "colored"
+    source.mkdir()
+    colors = np.zeros((256, 3), np.uint8)
+    colors[1:3] = (255, 0, 0), (0, 255, 0)
+    for path in sorted((plain / "images").iterdir()):
+        shutil.copy(path, source / f"{path.stem}_image.png")
+        ids = np.array(Image.open(plain / "masks" / path.name))
+        Image.fromarray(colors[ids]).save(source / f"{path.stem}_annotation.png")
+    got = segjax("train", "--data", source, "--steps", STEPS, "--summary")
+    assert got.code == 0, got.err
+    assert "NAME_image -> NAME_annotation" in got.err
+    assert "color #00ff00" in got.out.splitlines()[0]
+
+
 def test_objects_and_masks_need_a_choice(segjax, tmp_path):
     source = write_scenes(tmp_path / "both", count=10)
     shutil.copytree(source / "masks", source / "instances")

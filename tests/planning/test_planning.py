@@ -103,6 +103,14 @@ def test_the_narrowest_class_keeps_eight_pixels():
     assert planning.suggest(narrow).size == 192
 
 
+def test_large_photographs_have_few_crops_an_update():
+    large = dataclasses.replace(
+        FIELDS, size=(3648, 5472), extents=(900.0, 120.0, 150.0)
+    )
+    made = planning.suggest(large)
+    assert (made.factor, made.size, made.batch_size) == (8, 8 * 192, 2)
+
+
 def test_small_images_are_not_shrunk():
     small = dataclasses.replace(FIELDS, size=(256, 256))
     made = planning.suggest(small)

@@ -52,4 +52,4 @@ def test_average_precision_and_other_metrics():
 
 def test_images_of_training_are_no_test():
     assert "images of training" in metric_lines.split_title("train")
-    assert metric_lines.split_title("test") == "Test"
+    assert metric_lines.split_title("test") == "test"

@@ -1,5 +1,6 @@
 """A resumed run writes the same lines as an uninterrupted one."""
 
+import dataclasses
 import signal
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from segjax import train
 from segjax.train.metric_writer import truncate_log
-from tests.scenes import experiment
+from tests.scenes import dataset, experiment
 from tests.train.test_loop import records, silent
 
 
@@ -146,3 +147,28 @@ def test_a_skipped_update_changes_only_the_step(batch, objective):
         jax.tree.leaves(new.params), jax.tree.leaves(expected.params), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_images_too_large_for_the_memory_are_named_before_training(
+    tmp_path, monkeypatch
+):
+    def evaluate(*_, **__):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 43000000000 bytes."
+        )
+
+    monkeypatch.setattr("segjax.train.loop.evaluator", lambda *_: evaluate)
+    with pytest.raises(ValueError, match=r"8 of the largest images .* 16x16 pixels"):
+        train.train(experiment(), run=tmp_path / "run", console=silent())
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_scores_of_the_training_images_are_called_so(tmp_path):
+    only = dataset()
+    only = dataclasses.replace(only, splits={"train": only.splits["train"]})
+    console = silent()
+    made = experiment(dataset_=only, steps=6)
+    train.train(made, run=tmp_path / "run", console=console)
+    *_, epoch, last = console.file.getvalue().splitlines()
+    assert epoch.endswith("  of the images of training")
+    assert last.startswith("Train (the images of training, no test)  accuracy")
