@@ -99,7 +99,7 @@ def _plain(match: re.Match) -> str:
 
 def _texts(text: str) -> str:
     """Indented lines, as nbconvert writes outputs, become fenced blocks."""
-    block = r"(?:^    .*\n(?:[ \t]*\n(?=    ))*)+"
+    block = r"(?:^    (?=.*\S).*\n(?:[ \t]*\n(?=    .*\S))*)+"
 
     def fenced(match: re.Match) -> str:
         lines = re.sub(r"^    ", "", match[0], flags=re.M).strip("\n")
