@@ -11,9 +11,12 @@ import sys
 import tomllib
 import zlib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import segjax
+from docs.tools.pages import python_blocks
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
@@ -140,10 +143,22 @@ def test_the_site_is_built(tmp_path):
     }
     for package, name in public():
         full = f"{package}.{name}"
-        assert {full, f"{full}.{name}"} & known, full
-    gallery = (tmp_path / "site/gallery.html").read_text()
+        page = tmp_path / f"site/reference/{full}.html"
+        assert {full, f"{full}.{name}"} & known or page.exists(), full
+    check_pictures(tmp_path / "site")
+
+
+def check_pictures(site):
+    """The gallery has formulas and pictures; the code of the tour made its own."""
+    gallery = (site / "gallery.html").read_text()
     pictures = re.findall(r'src="(gallery/\w+\.svg)"', gallery)
     assert len(pictures) > 45
-    size = sum((tmp_path / "site" / picture).stat().st_size for picture in pictures)
+    size = sum((site / picture).stat().st_size for picture in pictures)
     assert size + len(gallery) < 3_000_000
     assert gallery.count("<math") > 60
+    tour = re.findall(r'src="(tour/\w+\.\w+)"', (site / "tour.html").read_text())
+    assert len(tour) == len(python_blocks((ROOT / "docs/tour.md").read_text())) == 14
+    for picture in tour:
+        if picture.endswith(".png"):
+            with Image.open(site / picture) as image:
+                assert np.asarray(image.convert("L")).std() > 10, picture
