@@ -1,5 +1,6 @@
 """The site: complete, without broken links, and loading nothing from other hosts."""
 
+import html
 import importlib
 import importlib.util
 import os
@@ -88,6 +89,20 @@ def test_a_link_to_nothing_is_an_error(tmp_path):
         pages.add("docs/x.md", "x.md", "![c](nothing.png)")
 
 
+@pytest.mark.parametrize("name", ["batch", "architecture"])
+def test_a_graph_is_drawn_from_its_source(name):
+    source = (ROOT / f"docs/{name}.dot").read_text()
+    drawn = (ROOT / f"docs/{name}.svg").read_text()
+    nodes = re.findall(r"^ +(\w+) \[label=", source, re.M)
+    assert len(nodes) > 8
+    assert set(nodes) == set(re.findall(r"<title>(\w+)</title>", drawn)) - {
+        *("segjax", "batch", "cluster_host", "cluster_device")
+    }
+    texts = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawn))
+    for label in re.findall(r'\w+ \[label="([^"]+)"', source):
+        assert label in html.unescape(texts), label
+
+
 def test_formulas_become_mathml():
     from docs.tools.stage import formulas
 
@@ -99,7 +114,7 @@ def test_formulas_become_mathml():
 
 
 @pytest.mark.parametrize(
-    ("html", "problem"),
+    ("page", "problem"),
     [
         ('<a href="other.html">x</a><h1 id="top">t</h1><a href="#top">y</a>', ""),
         ('<a href="missing.html">x</a>', "index.html: no page missing.html"),
@@ -114,10 +129,10 @@ def test_formulas_become_mathml():
         ),
     ],
 )
-def test_problems_of_a_site(tmp_path, html, problem):
+def test_problems_of_a_site(tmp_path, page, problem):
     from docs.tools import check
 
-    (tmp_path / "index.html").write_text(html)
+    (tmp_path / "index.html").write_text(page)
     (tmp_path / "other.html").write_text('<p id="yes">')
     assert check.problems(tmp_path) == [problem] * bool(problem)
 
