@@ -95,6 +95,7 @@ for name, loss in (("cross-entropy", losses.cross_entropy), ("Brier", brier)):
 plt.xlabel("logit of the right class, less the other")
 plt.ylabel("gradient")
 plt.legend()
+plt.show()
 
 # %% [markdown]
 # ## Train with it

@@ -121,5 +121,5 @@ for i, axis in enumerate(axes):
 # %% [markdown]
 # The same from a shell:
 #
-#     segjax train experiments/folder_unet.py --source cells --run runs/cells
+#     segjax train --data cells --run runs/cells
 #     segjax predict runs/cells new_images/ --out predictions

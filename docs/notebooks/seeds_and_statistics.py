@@ -87,6 +87,7 @@ for position, (name, values) in enumerate(scores.items()):
 plt.yticks(range(len(scores)), list(scores))
 plt.xlabel("mean recall")
 plt.ylim(-0.5, 1.5)
+plt.show()
 
 # %% [markdown]
 # ## Is the difference real?

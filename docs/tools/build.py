@@ -55,6 +55,7 @@ def render(out: pathlib.Path) -> None:
     for old, new in (
         ('"build/', '"'),
         ('paths = ["."]', f'paths = ["{ROOT}"]'),
+        ('"Reference" = []', f'"Reference" = [{", ".join(reference.navigation())}]'),
     ):
         assert old in config
         config = config.replace(old, new)

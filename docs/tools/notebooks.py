@@ -7,6 +7,7 @@ On the site, each one is a page with the outputs of its cells, and can be downlo
 a notebook.
 """
 
+import html
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ import tempfile
 from docs.tools.stage import ROOT
 
 FOLDER = ROOT / "docs/notebooks"
+_TWO_TEXTS = re.compile(r"(^```text\n(?:(?!```).*\n)*)^```\n\s*^```text\n", re.M)
 
 
 def scripts() -> list[pathlib.Path]:
@@ -76,17 +78,28 @@ def _run(module: str, *args: object) -> None:
 
 
 def cleaned(text: str, name: str) -> str:
-    """The page with a link to its notebook, and its outputs as blocks of text."""
+    """The page with a link to its notebook, and printed lines as one block of text."""
     title, _, rest = text.strip().partition("\n")
     rest = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", rest)
+    # What rich prints comes as HTML.
+    rest = re.sub(r"^<pre [^>]*>(.*?)</pre>$", _plain, rest, flags=re.M | re.S)
     parts = re.split(r"(^```.*?^```$)", rest + "\n", flags=re.M | re.S)
     shown = (part if part.startswith("```") else _texts(part) for part in parts)
-    return f"{title}\n\n[Download the notebook]({name}.ipynb)\n{''.join(shown)}"
+    joined = "".join(shown)
+    while _TWO_TEXTS.search(joined):
+        joined = _TWO_TEXTS.sub(r"\1", joined)
+    return f"{title}\n\n[Download the notebook]({name}.ipynb)\n{joined}"
+
+
+def _plain(match: re.Match) -> str:
+    """A block of text with the content of a <pre>."""
+    content = html.unescape(re.sub(r"<[^>]+>", "", match[1])).strip("\n")
+    return f"```text\n{content}\n```"
 
 
 def _texts(text: str) -> str:
     """Indented lines, as nbconvert writes outputs, become fenced blocks."""
-    block = r"(?:^    .*\n(?:[ \t]*\n(?=    ))*)+"
+    block = r"(?:^    (?=.*\S).*\n(?:[ \t]*\n(?=    .*\S))*)+"
 
     def fenced(match: re.Match) -> str:
         lines = re.sub(r"^    ", "", match[0], flags=re.M).strip("\n")

@@ -23,6 +23,13 @@ def packages() -> Iterator[str]:
     return iter(sorted({*names, *modules}))
 
 
+def navigation() -> Iterator[str]:
+    """Entries of the site's navigation, as TOML."""
+    for package in packages():
+        title = package.removeprefix("segjax.")
+        yield f'{{"{title}" = "reference/{page_name(package)}"}}'
+
+
 def public_names(package: str) -> list[str]:
     """Names of `__all__`; of a module without it, those that it defines."""
     module = importlib.import_module(package)

@@ -28,9 +28,10 @@ def test_notebook(script, tmp_path):
 
 def test_text_and_outputs_of_a_page():
     code = "```python\nprint(1)\n    indented()\n```\n"
-    page = f"# Title\n\nText\n\n{code}\n    1\n\n    2\n\nEnd\n"
+    rich = "<pre style='x'>3 &lt; <b>4</b>\n</pre>\n"
+    page = f"# Title\n\nText\n\n{code}\n    1\n\n    2\n\n\n{rich}    \n\nEnd\n"
     made = notebooks.cleaned(page, "name")
     assert made == (
         "# Title\n\n[Download the notebook](name.ipynb)\n\nText\n\n"
-        f"{code}\n```text\n1\n\n2\n```\n\nEnd\n"
+        f"{code}\n```text\n1\n\n2\n3 < 4\n```\n    \n\nEnd\n"
     )

@@ -1,5 +1,6 @@
 """The site: complete, without broken links, and loading nothing from other hosts."""
 
+import html
 import importlib
 import importlib.util
 import os
@@ -11,9 +12,12 @@ import sys
 import tomllib
 import zlib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import segjax
+from docs.tools.pages import python_blocks
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
@@ -55,14 +59,21 @@ def test_every_public_name_has_a_place_in_the_reference(tmp_path):
         assert re.search(rf"^::: {full}(\.{name})?$", pages[package], re.M), full
 
 
-def test_the_navigation_has_every_page(tmp_path):
-    from docs.tools import build, notebooks, stage
+def test_the_navigation_has_every_page():
+    from docs.tools import notebooks, stage
 
-    build.add_reference(tmp_path)
     pages = set(stage.page_names().values())
-    pages |= {f"reference/{path.name}" for path in (tmp_path / "reference").iterdir()}
     pages |= {f"notebooks/{path.stem}.md" for path in notebooks.scripts()}
     assert sorted(navigation(CONFIG["nav"])) == sorted(pages)
+
+
+def test_the_navigation_of_the_reference_has_every_package(tmp_path):
+    from docs.tools import build, reference
+
+    build.add_reference(tmp_path)
+    (entries,) = tomllib.loads(f"x = [[{','.join(reference.navigation())}]]")["x"]
+    written = {f"reference/{path.name}" for path in (tmp_path / "reference").iterdir()}
+    assert sorted(navigation(entries)) == sorted(written)
 
 
 def test_a_link_to_nothing_is_an_error(tmp_path):
@@ -78,6 +89,20 @@ def test_a_link_to_nothing_is_an_error(tmp_path):
         pages.add("docs/x.md", "x.md", "![c](nothing.png)")
 
 
+@pytest.mark.parametrize("name", ["batch", "architecture"])
+def test_a_graph_is_drawn_from_its_source(name):
+    source = (ROOT / f"docs/{name}.dot").read_text()
+    drawn = (ROOT / f"docs/{name}.svg").read_text()
+    nodes = re.findall(r"^ +(\w+) \[label=", source, re.M)
+    assert len(nodes) > 8
+    assert set(nodes) == set(re.findall(r"<title>(\w+)</title>", drawn)) - {
+        *("segjax", "batch", "cluster_host", "cluster_device")
+    }
+    texts = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawn))
+    for label in re.findall(r'\w+ \[label="([^"]+)"', source):
+        assert label in html.unescape(texts), label
+
+
 def test_formulas_become_mathml():
     from docs.tools.stage import formulas
 
@@ -89,7 +114,7 @@ def test_formulas_become_mathml():
 
 
 @pytest.mark.parametrize(
-    ("html", "problem"),
+    ("page", "problem"),
     [
         ('<a href="other.html">x</a><h1 id="top">t</h1><a href="#top">y</a>', ""),
         ('<a href="missing.html">x</a>', "index.html: no page missing.html"),
@@ -104,10 +129,10 @@ def test_formulas_become_mathml():
         ),
     ],
 )
-def test_problems_of_a_site(tmp_path, html, problem):
+def test_problems_of_a_site(tmp_path, page, problem):
     from docs.tools import check
 
-    (tmp_path / "index.html").write_text(html)
+    (tmp_path / "index.html").write_text(page)
     (tmp_path / "other.html").write_text('<p id="yes">')
     assert check.problems(tmp_path) == [problem] * bool(problem)
 
@@ -133,10 +158,22 @@ def test_the_site_is_built(tmp_path):
     }
     for package, name in public():
         full = f"{package}.{name}"
-        assert {full, f"{full}.{name}"} & known, full
-    gallery = (tmp_path / "site/gallery.html").read_text()
+        page = tmp_path / f"site/reference/{full}.html"
+        assert {full, f"{full}.{name}"} & known or page.exists(), full
+    check_pictures(tmp_path / "site")
+
+
+def check_pictures(site):
+    """The gallery has formulas and pictures; the code of the tour made its own."""
+    gallery = (site / "gallery.html").read_text()
     pictures = re.findall(r'src="(gallery/\w+\.svg)"', gallery)
     assert len(pictures) > 45
-    size = sum((tmp_path / "site" / picture).stat().st_size for picture in pictures)
+    size = sum((site / picture).stat().st_size for picture in pictures)
     assert size + len(gallery) < 3_000_000
     assert gallery.count("<math") > 60
+    tour = re.findall(r'src="(tour/\w+\.\w+)"', (site / "tour.html").read_text())
+    assert len(tour) == len(python_blocks((ROOT / "docs/tour.md").read_text())) == 14
+    for picture in tour:
+        if picture.endswith(".png"):
+            with Image.open(site / picture) as image:
+                assert np.asarray(image.convert("L")).std() > 10, picture
