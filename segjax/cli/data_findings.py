@@ -53,7 +53,7 @@ def report_of(
         sizes=_sizes(found),
         histograms=np.sum([one.histogram[:channels] for one in found.seen], axis=0),
         span=found.span,
-        together=found.together,
+        co_occurrence=found.co_occurrence,
         sections=[],
         settings=settings,
     )

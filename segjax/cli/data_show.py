@@ -1,6 +1,7 @@
 """`segjax data show SOURCE`: a report of a data set, before training."""
 
 import dataclasses
+import inspect
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -9,10 +10,9 @@ import numpy as np
 import tyro
 from rich.progress import Progress
 
-from segjax import data, terminal, viz
+from segjax import data, experiments, terminal, viz
 from segjax.cli import data_findings, flags, own_data, own_plans
 from segjax.errors import UserError
-from segjax.experiments import mask_rcnn
 from segjax.files import writing
 from segjax.planning import survey
 
@@ -84,10 +84,19 @@ def _opened(
             f"{path} is missing: needed a folder, or one of {', '.join(named)}."
         )
     if own_data.task_of(path, []) == "instance":
-        lines = own_plans.detector({"source": path, "weights": None}, {})[1]
-        return mask_rcnn.dataset(path), [(name, text) for name, text, _ in lines]
-    lines = own_plans.semantic({"source": path, "ids": None}, {})[1]
+        keywords = _defaults(experiments.mask_rcnn.experiment, path)
+        lines = own_plans.detector(keywords, {})[1]
+        return experiments.mask_rcnn.dataset(path), [
+            (name, text) for name, text, _ in lines
+        ]
+    lines = own_plans.semantic(_defaults(experiments.unet.experiment, path), {})[1]
     return data.folder(path), [(name, text) for name, text, _ in lines]
+
+
+def _defaults(build: Callable, source: pathlib.Path) -> dict[str, Any]:
+    """The keywords of an experiment, with its defaults."""
+    found = inspect.signature(build).parameters.values()
+    return {p.name: p.default for p in found} | {"source": source}
 
 
 def _sections(

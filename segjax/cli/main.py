@@ -1,14 +1,14 @@
-"""`segjax SUBCOMMAND ...`: each subcommand is a module with `main(args)`."""
+"""`segjax SUBCOMMAND ...`: each subcommand is a module with `main(args)`.
+
+What takes time to import is imported where it is used: before `interrupt.handled`,
+Ctrl-C ends in a traceback.
+"""
 
 import contextlib
-import difflib
 import functools
 import importlib
-import importlib.metadata
-import inspect
 import os
 import pathlib
-import platform
 import sys
 from collections.abc import Callable, Sequence
 
@@ -62,6 +62,8 @@ def _main(args: list[str], handler: interrupt.Handler) -> int:
         shell = rest[0] if rest else ""
         return _guarded(lambda: completion.print_script(shell), handler)
     if subcommand not in _SUBCOMMANDS:
+        import difflib
+
         near = difflib.get_close_matches(subcommand, _SUBCOMMANDS, 1)
         hint = (
             f"Perhaps you meant {near[0]}" if near else f"Try {', '.join(_SUBCOMMANDS)}"
@@ -98,6 +100,8 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
         build: The script's function `experiment(*, ...) -> train.Experiment`.
         args: The flags; those of the process unless given.
     """
+    import inspect
+
     from segjax.cli import train
 
     script = pathlib.Path(inspect.getfile(build))
@@ -122,6 +126,9 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
 
 def _version() -> str:
     """Read from metadata, since JAX takes long to import."""
+    import importlib.metadata
+    import platform
+
     from segjax import __version__
 
     jax = importlib.metadata.version("jax")

@@ -96,7 +96,7 @@ class Survey:
         return Counter(one.size for one in self.seen)
 
     @property
-    def together(self) -> np.ndarray:
+    def co_occurrence(self) -> np.ndarray:
         """[C, C]: of the images with class i, the fraction with class j; or NaN."""
         has = np.array([one.pixels[:-1] > 0 for one in self.seen], np.float64)
         count = np.diag(has.T @ has)[:, None]

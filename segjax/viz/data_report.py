@@ -61,7 +61,7 @@ class DataReport:
         sizes: Table of image sizes.
         histograms: [K, N] pixels by channel and intensity.
         span: Lowest and highest intensity of the histograms.
-        together: [C, C] fraction of the images of a class that have another one.
+        co_occurrence: [C, C] fraction of the images of a class that have another one.
         sections: Titles, a sentence, and pictures.
         settings: What `segjax train --data` would choose, as (name, text).
     """
@@ -74,7 +74,7 @@ class DataReport:
     sizes: Table
     histograms: np.ndarray
     span: tuple[float, float]
-    together: np.ndarray
+    co_occurrence: np.ndarray
     sections: Sequence[tuple[str, str, Sequence[Figure]]]
     settings: Sequence[tuple[str, str]] = ()
 
@@ -116,7 +116,7 @@ def render_data_report(report: DataReport) -> str:
         curves=_curves(report.histograms),
         size=(_WIDTH, _HEIGHT),
         ends=[f"{x:g}" for x in report.span],
-        together=_cells(report.together) if some else [],
+        co_occurrence=_cells(report.co_occurrence) if some else [],
     )
 
 
@@ -133,7 +133,7 @@ def _curves(histograms: np.ndarray) -> list[tuple[str, str]]:
     return paths
 
 
-def _cells(together: np.ndarray) -> list[list[tuple[str, float]]]:
+def _cells(co_occurrence: np.ndarray) -> list[list[tuple[str, float]]]:
     """Text and shade of each cell."""
     return [
         [
@@ -143,5 +143,5 @@ def _cells(together: np.ndarray) -> list[list[tuple[str, float]]]:
             )
             for x in row
         ]
-        for row in together
+        for row in co_occurrence
     ]

@@ -60,8 +60,8 @@ def test_counts_equal_numpy(dataset):
         want, _ = np.histogram(images[..., channel], 64, (0, 255 + 1e-9))
         np.testing.assert_array_equal(histogram[channel], want)
     assert found.sizes == {(160, 192): 15}
-    np.testing.assert_array_equal(found.together[:2, :2], 1)
-    assert np.isnan(found.together[2]).all()
+    np.testing.assert_array_equal(found.co_occurrence[:2, :2], 1)
+    assert np.isnan(found.co_occurrence[2]).all()
     assert not found.twins
     assert not found.empty
     assert not found.shifted
