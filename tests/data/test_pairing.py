@@ -157,6 +157,22 @@ def test_layouts_that_are_refused(refused, layout):
     assert words in refused(names)
 
 
+@pytest.mark.parametrize(
+    ("names", "other"),
+    [
+        (["images/a.jpg", "annotations.xml"], "cvat"),
+        (["images/train/a.jpg", "labels/train/a.txt", "data.yaml"], "yolo"),
+        (["V/JPEGImages/a.jpg", "V/SegmentationClass/a.png"], "voc"),
+        (["leftImg8bit/a.png", "gtFine/a_color.png"], "cityscapes"),
+        (["a.jpg", "a.json"], "labelme"),
+    ],
+)
+def test_other_formats_are_named(refused, names, other):
+    got = refused(names)
+    assert f"annotations in the format {other}" in got
+    assert f"segjax data import {other} mine --out NEW_FOLDER" in got
+
+
 def test_a_link_to_a_folder_above_is_refused(refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/again").symlink_to(tmp_path / "mine")

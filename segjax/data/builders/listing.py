@@ -111,7 +111,8 @@ def _check_empty(
     """Raises a ValueError if there are images or masks, and an empty folder of both."""
     for some, names in ((images, words.images), (masks, words.masks)):
         there = [n for n in tree.folders("") if n.lower() in names]
-        if there and not some:
+        is_other = bool(images) and other_format(tree, images) is not None
+        if there and not some and not is_other:
             few = [name.rpartition("/")[2] for name in tree.files(there[0])[:3]]
             raise UserError(
                 f"{tree.shown(there[0])} holds no image: needed files ending in "
@@ -141,6 +142,31 @@ def got(tree: Tree) -> str:
     """Lists the first folders and files of a source, for messages."""
     names = [f"{name}/" for name in tree.folders("")] + tree.files("")
     return ", ".join(names[:6]) or "nothing"
+
+
+def other_format(tree: Tree, images: Sequence[File]) -> str | None:
+    """Guesses the format of annotations that are not masks, for messages.
+
+    Args:
+        tree: The files.
+        images: Its images.
+
+    Returns:
+        A format of `segjax data import`, or None.
+    """
+    top = tree.files("")
+    places = ["", *tree.folders("")]
+    inner = {x.rpartition("/")[2] for place in places for x in tree.folders(place)}
+    if "annotations.xml" in top:
+        return "cvat"
+    if "labels" in inner and any(x.endswith((".yaml", ".yml")) for x in top):
+        return "yolo"
+    for folder, name in (("SegmentationClass", "voc"), ("gtFine", "cityscapes")):
+        if folder in inner:
+            return name
+    first = images[0].name
+    beside = f"{first.rpartition('.')[0]}.json"
+    return "labelme" if beside in tree.files(first.rpartition("/")[0]) else None
 
 
 def _walk(tree: Tree, folder: str) -> Iterator[str]:

@@ -69,6 +69,13 @@ def _unpaired(
 ) -> str:
     """Returns the message for files in one folder that cannot be paired."""
     if not marks:
+        other = listing.other_format(tree, found)
+        if other:
+            return (
+                f"{tree.shown('')} has {len(found)} images and no masks, but "
+                f"annotations in the format {other}: needed {needs}; convert them by "
+                f"segjax data import {other} {tree.shown('')} --out NEW_FOLDER."
+            )
         return (
             f"{tree.shown('')} has {len(found)} images, such as {found[0].name}, and "
             f"no masks: needed {needs}, or names such as NAME_image and NAME_mask; got "
