@@ -33,7 +33,14 @@ LAYERS = {
     },
     "train": {
         *("typing", "files", "ops", "forward", "model_file", "run_folder"),
-        *("multihost", "signals", "compiler", "metrics.mean", "metrics.combine"),
+        *(
+            "multihost",
+            "signals",
+            "terminal",
+            "compiler",
+            "metrics.mean",
+            "metrics.combine",
+        ),
     },
     "inference": {
         *("typing", "files", "ops", "forward", "model_file", "models", "viz"),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from segjax import multihost
+from segjax import multihost, terminal
 from segjax.compiler import compiler_options
 from segjax.errors import as_user_error
 from segjax.run_folder import manifest
@@ -158,7 +158,7 @@ def _train_all(
 ) -> list[dict[str, Any]]:
     """Trains one or many seeds, each into its own run folder."""
     if console is None or jax.process_index() > 0:
-        console = Console(highlight=False, quiet=jax.process_index() > 0)
+        console = terminal.console(quiet=jax.process_index() > 0)
     # A kill while the first files were written leaves some seeds without a run.
     of_seeds = more is not None  # Also if there is only one.
     resumes = [

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from typing_extensions import override
 
+from segjax import terminal
 from segjax.files import writing
 from segjax.run_folder import schema
 from segjax.run_folder.errors import saving
@@ -64,7 +65,7 @@ class MetricWriter:
                 for none.
         """
         self._name = name
-        self._console = Console(highlight=False) if console is None else console
+        self._console = terminal.console() if console is None else console
         self._path = run / "metrics.jsonl"
         self.evaluations: list[dict[str, Any]] = []
         self._files = contextlib.ExitStack()
@@ -242,7 +243,7 @@ def line_console(console: Console) -> Console:
     """Returns a console whose lines appear above the progress bar of another one."""
     if not console.is_terminal:
         return console
-    return Console(file=_Lines(console), highlight=False)
+    return terminal.console(file=_Lines(console))
 
 
 class _Lines(io.StringIO):

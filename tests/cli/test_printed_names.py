@@ -5,7 +5,9 @@ import csv
 import numpy as np
 from rich.console import Console
 
+from segjax import train
 from segjax.cli import inspect
+from segjax.train.metric_writer import MetricWriter
 from tests.cli.conftest import write_scenes
 
 COLUMNS = {
@@ -43,3 +45,10 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path):
     assert [row[2] for row in rows] == want
     assert float(rows[0][3]) == -1  # Numbers stay numbers.
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_lines_of_training_are_unchanged(capsys, tmp_path):
+    config = train.TrainConfig(steps=1, batch_size=1)
+    with MetricWriter(tmp_path, config=config, first_step=0) as writer:
+        writer.print_line(":smile: 0.00: never predicted [/b] [red]x")
+    assert ":smile: 0.00: never predicted [/b] [red]x\n" in capsys.readouterr().out
