@@ -151,7 +151,7 @@ def test_resume_a_finished_run_with_more_steps(segjax, script, source, tmp_path)
     assert segjax("train", script, *flags, "--steps", "6").code == 0
     got = segjax("train", script, *flags, "--steps", "12", "--resume")
     assert got.code == 0, got.err
-    assert "note: --steps 12; the run began with 6." in got.err
+    assert "note: --steps 12; the run was trained with 6." in got.err
     assert json.loads((run / "result.json").read_text())["steps"] == 12
 
 
