@@ -79,19 +79,19 @@ np.testing.assert_allclose(gradient[0, 1, 2, 3], slope[0], rtol=1e-2)
 print("gradient and finite difference agree:", f"{slope[0]:.4f}")
 
 # %% [markdown]
-# ## Where it pulls
+# ## Its gradient
 #
 # The gradient at a pixel of class 1, as the network grows surer of class 1.
-# Cross-entropy pulls hardest where the network is sure and wrong; the Brier score gives
-# up there.
+# The gradient of cross-entropy is largest where the network is sure and wrong; that of
+# the Brier score vanishes there.
 
 # %%
 margins = np.linspace(-8, 8, 65, dtype=np.float32)
 pixels = jnp.stack([jnp.zeros(65), margins], -1)[:, None, None]
 ones = jnp.ones((65, 1, 1), int)
 for name, loss in (("cross-entropy", losses.cross_entropy), ("Brier", brier)):
-    pull = jax.grad(lambda z, loss=loss: loss(z, ones, ones > 0).sum())(pixels)
-    plt.plot(margins, pull[:, 0, 0, 1], label=name)
+    gradient = jax.grad(lambda z, loss=loss: loss(z, ones, ones > 0).sum())(pixels)
+    plt.plot(margins, gradient[:, 0, 0, 1], label=name)
 plt.xlabel("logit of the right class, less the other")
 plt.ylabel("gradient")
 plt.legend()
