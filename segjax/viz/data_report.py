@@ -102,11 +102,11 @@ def render_data_report(report: DataReport) -> str:
             *(title, text),
             [
                 {"uri": picture_uri(f.pixels), "title": f.title, "note": f.note}
-                for f in figures
+                for f in pictures
             ],
         )
-        for title, text, figures in report.sections
-        if figures
+        for title, text, pictures in report.sections
+        if pictures
     ]
     some = 2 < len(report.classes) <= _MOST_CLASSES
     return page_template("data_report.html").render(
