@@ -386,6 +386,17 @@ def _initial_states(
     return states
 
 
+def _settled(values: PyTree) -> PyTree:
+    """The values; waits for them on several CPU devices.
+
+    Programs of several CPU devices that do not depend on each other can run at once,
+    and each can hold threads that another one waits for: XLA ends the process.
+    """
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        jax.block_until_ready(values)
+    return values
+
+
 class _Loop:
     """Updates, with everything that happens between two of them."""
 
@@ -437,8 +448,10 @@ class _Loop:
     def _update(self, compiled, groups, batch, number):
         """One update; the first ones are digested, by programs beside the step."""
         digests = {
-            place: self.step_digests.before(
-                self.step.unpack(groups, place), self.step.unpack(batch, place)
+            place: _settled(
+                self.step_digests.before(
+                    self.step.unpack(groups, place), self.step.unpack(batch, place)
+                )
             )
             for place, recorder in enumerate(self.recorders)
             if recorder.digests.wants(number)
@@ -447,7 +460,8 @@ class _Loop:
         metrics = list(metrics)
         for place, before in digests.items():
             state = self.step.unpack(groups, place)
-            metrics[place] |= before | self.step_digests.after(state, metrics[place])
+            after = self.step_digests.after(state, metrics[place])
+            metrics[place] |= before | _settled(after)
         return groups, metrics
 
     def _record(self, groups: PyTree, metrics: Sequence, number: int) -> None:
