@@ -78,7 +78,8 @@ def test_cross_entropy_equals_a_gather(shape, seed):
 
 
 def _cost(log_p, rare):
-    return asymmetric._asymmetric_cost(log_p, rare > 0, 0.6, 0.5)
+    focal = 0.4 * asymmetric._focal_cost(log_p, 0.5)
+    return jnp.where(rare > 0, -0.6 * log_p, focal)
 
 
 def _cost_by_jax(log_p, rare):
