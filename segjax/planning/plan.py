@@ -8,10 +8,10 @@ from segjax.planning.statistics import Statistics
 
 _LEAST_EXTENT = 8.0
 """Pixels that the regions of the narrowest class keep when images are shrunk."""
-_MOST_FACTOR = 8
+_MOST_FACTOR = 6
 """Largest factor of shrinking: crops are augmented before they are shrunk, which takes
 time and memory by their pixels."""
-_MOST_PIXELS = 5_000_000
+_MOST_PIXELS = 3_000_000
 """Pixels of the crops of an update, for the same reason."""
 _LEAST_SIDE = 192
 """Pixels that the shorter side of a shrunk image keeps."""

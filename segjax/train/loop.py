@@ -1,7 +1,6 @@
 """The training loop: from an experiment to a run folder, for one seed or many."""
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import itertools
@@ -33,6 +32,7 @@ from segjax.train.experiment import (
     initializer,
     open_checkpoints,
 )
+from segjax.train.memory import trim_memory
 from segjax.train.metric_writer import MetricWriter, NullWriter, line_console
 from segjax.train.recorder import (
     NonFiniteError,
@@ -507,15 +507,3 @@ class _Loop:
         if self.step.batch_is_split:
             return state
         return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
-
-
-def trim_memory() -> None:
-    """Returns freed memory to the operating system; does nothing without glibc.
-
-    Compiling a U-Net's step leaves 350 MB that are not used again.
-    """
-    try:
-        trim = ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):
-        return
-    trim(0)

@@ -22,6 +22,7 @@ from segjax.train.experiment import (
     evaluation_split,
     final_split,
 )
+from segjax.train.memory import trim_memory
 from segjax.train.metric_lines import metrics_line, split_title
 from segjax.train.metric_writer import MetricWriter
 from segjax.train.reproducibility import DigestRecorder
@@ -182,7 +183,9 @@ class Recorder:
         self, state: TrainState, split: str, batch: Batch
     ) -> dict[str, float]:
         try:
-            return self.evaluate(state, iter([batch]))
+            metrics = self.evaluate(state, iter([batch]))
+            trim_memory()
+            return metrics
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError):
                 if "RESOURCE_EXHAUSTED" not in str(error):
@@ -414,7 +417,10 @@ class Recorder:
             self.log.status(f"evaluating {split}: {seen}/{images} images")
 
         batches = self._eval_batches(split)
-        return self.evaluate(state, batches, stop=self.stop, done=done)
+        try:
+            return self.evaluate(state, batches, stop=self.stop, done=done)
+        finally:
+            trim_memory()
 
 
 def model_writer(experiment: Experiment, run: pathlib.Path) -> SaveModel:

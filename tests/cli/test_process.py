@@ -8,7 +8,7 @@ MEMORY = """
 import json
 import numpy as np
 from segjax.cli import process
-from segjax.train import loop
+from segjax.train import memory
 
 def resident():
     with open("/proc/self/status") as status:
@@ -21,7 +21,7 @@ array = np.ones(2**24)
 sizes.append(resident())
 del array
 sizes.append(resident())
-loop.trim_memory()
+memory.trim_memory()
 sizes.append(resident())
 print(json.dumps(sizes))
 """

@@ -108,7 +108,7 @@ def test_large_photographs_have_few_crops_an_update():
         FIELDS, size=(3648, 5472), extents=(900.0, 120.0, 150.0)
     )
     made = planning.suggest(large)
-    assert (made.factor, made.size, made.batch_size) == (8, 8 * 192, 2)
+    assert (made.factor, made.size, made.batch_size) == (6, 6 * 192, 2)
 
 
 def test_small_images_are_not_shrunk():
