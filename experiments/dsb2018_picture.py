@@ -73,7 +73,7 @@ def main(args: list[str]) -> None:
     model = segjax.load(options.run)
     test = data.dsb2018(options.source).splits["test"]
     columns = [row(model, test[i]) for i in options.images]
-    sheet(columns).quantize(64).save(options.out, optimize=True)
+    sheet(columns).quantize(256).save(options.out, optimize=True)
 
 
 if __name__ == "__main__":
