@@ -39,7 +39,10 @@ def report_of(
     ]
     kinds = Counter(one.kind for one in found.seen)
     channels = min(len(one.histogram) for one in found.seen)
-    facts = [(split, f"{count:,} images") for split, (count, _) in found.splits.items()]
+    facts = [
+        (split, f"{count:,} image{'s' * (count != 1)}")
+        for split, (count, _) in found.splits.items()
+    ]
     facts += [("pixels", kind) for kind in kinds]
     if any(one.objects is not None for one in found.seen):
         objects = [one.objects or 0 for one in found.seen]
