@@ -9,6 +9,7 @@ norm needs two sums where that of the formula has four.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,7 @@ class _Rows:
     over R of every part is work for one core. Not on a CPU, S = B and P = 1.
     """
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: tuple[Any, ...]):
         self.shape = shape
         batch, height, width, channels = shape
         pixels = height * width
