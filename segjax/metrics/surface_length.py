@@ -9,9 +9,12 @@ import numpy as np
 
 from segjax import ops
 from segjax.errors import UserError
-from segjax.metrics import common
 from segjax.metrics.common import Masks
-from segjax.metrics.surface_scores import check_tolerance, with_empty
+from segjax.metrics.surface_scores import (
+    check_tolerance,
+    extent_or_diagonal,
+    with_empty,
+)
 from segjax.ops import checks
 from segjax.typing import Array
 
@@ -61,8 +64,7 @@ def surface_scores_by_length(
             f"surface_scores_by_length needs a spacing of (height, width), got "
             f"{tuple(spacing)}. Use surface_scores for volumes."
         )
-    if extent is None:
-        extent = common.diagonal(jnp.ones_like(truth, bool), spacing=spacing)
+    extent = extent_or_diagonal(truth, spacing, extent)
     lengths = [_lengths(mask, spacing) for mask in (predicted, truth)]
     far = [ops.distance_transform(x == 0, spacing=spacing) for x in lengths]
     pairs = list(zip(lengths, far[::-1], strict=True))

@@ -100,7 +100,9 @@ def surface_scores(
         "boundary_f1": 2 * a["within"] * b["within"] / both,
     }
     distances = ("hd", "hd95", "assd")
-    return with_empty(scores, distances, count, _extent(truth, spacing, extent))
+    return with_empty(
+        scores, distances, count, extent_or_diagonal(truth, spacing, extent)
+    )
 
 
 def directed_surface_scores(
@@ -137,7 +139,9 @@ def directed_surface_scores(
         kept = {k: side[k] for k in ("hd", "hd95", "within")} | {"asd": mean}
         scores |= {f"{k}_from_{name}": v for k, v in kept.items()}
     distances = [k for k in scores if not k.startswith("within")]
-    return with_empty(scores, distances, count, _extent(truth, spacing, extent))
+    return with_empty(
+        scores, distances, count, extent_or_diagonal(truth, spacing, extent)
+    )
 
 
 def with_empty(
@@ -176,7 +180,10 @@ def check_tolerance(tolerance: float) -> float:
     return tolerance * (1 + 1e-6)
 
 
-def _extent(truth: Masks, spacing: Sequence[float], extent: Array | None) -> Array:
+def extent_or_diagonal(
+    truth: Masks, spacing: Sequence[float], extent: Array | None
+) -> Array:
+    """The given extent [...], or the diagonal of the image between pixel centers."""
     if extent is not None:
         return extent
     return common.diagonal(jnp.ones_like(truth, bool), spacing=spacing)

@@ -168,16 +168,24 @@ def _seen(
     label = np.asarray(example["label"])
     ids = np.where(label == ops.ignore_index(label.dtype), num_classes, label)
     outlined = np.asarray(example.get("instances", ids))
-    has_objects = "instances" in example or "objects" in example
     return Seen(
         place=place,
         size=(label.shape[0], label.shape[1]),
         kind=f"{image.dtype} x {image.shape[-1]}",
         histogram=_histogram(image, span),
         pixels=np.bincount(ids.ravel(), minlength=num_classes + 1),
-        objects=len(objects_of(example).classes) if has_objects else None,
+        objects=_num_objects(example),
         alignment=alignment(image, outlined.astype(np.int64)),
     )
+
+
+def _num_objects(example: Mapping[str, Any]) -> int | None:
+    """Counts objects; of an instance map without making a mask of each."""
+    if "objects" in example:
+        return len(objects_of(example).classes)
+    if "instances" in example:
+        return int(np.count_nonzero(np.unique(np.asarray(example["instances"]))))
+    return None
 
 
 def _span(image: np.ndarray) -> tuple[float, float]:
