@@ -13,6 +13,7 @@ from segjax.data.folder import folder
 from segjax.data.from_tfds import from_tfds
 from segjax.data.image_file import IMAGE_SUFFIXES, read_image
 from segjax.data.instance_folder import instance_folder
+from segjax.data.maps import instance_depth, with_map
 from segjax.data.pipeline import Pipeline
 from segjax.ops import ClipWindow, Normalize, clip_window, normalize
 from segjax.typing import Field
@@ -34,8 +35,10 @@ __all__ = [
     "folder",
     "from_arrays",
     "from_tfds",
+    "instance_depth",
     "instance_folder",
     "isbi2012",
     "normalize",
     "read_image",
+    "with_map",
 ]

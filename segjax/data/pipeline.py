@@ -75,7 +75,7 @@ class Pipeline:
     eval_pixels: int = 2**22
     num_threads: int = 2
     num_workers: int = 0
-    cache_bytes: int = 2**30
+    cache_bytes: int = 2**29
     train_split: str = "train"
     fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     max_objects: int | None = None

@@ -77,7 +77,11 @@ def experiment(
             eval_every=-(-steps // 10),
         ),
         data=data.Pipeline(
-            dataset=mine, size=size, multiple=32 * factor, num_workers=num_workers
+            dataset=mine,
+            size=size,
+            multiple=32 * factor,
+            num_workers=num_workers,
+            cache_bytes=2**28,  # So that photographs of 20 megapixels need under 3 GB.
         ),
         augment=data.augment.compose(
             data.augment.horizontal_flip,

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
+from segjax.train.memory import trim_memory
 from segjax.train.sharding import (
     make_mesh,
     replicated,
@@ -123,6 +125,8 @@ def make_evaluator(
             # jit copies only the arrays that the program reads: masks that only the
             # host compares are not copied to the device.
             filled = filled_rows(batch, mesh.local_mesh.size)
+            if _is_large(filled):
+                trim_memory()
             several = jax.process_count() > 1
             placed = to_device(filled, mesh) if several else dict(filled)
             yield evaluate(evaluated, placed, step), filled
@@ -205,14 +209,22 @@ def _watched(
 def _fetched(
     parts: Iterable[tuple[PyTree, Batch]], *, ahead: int = 2
 ) -> Iterator[tuple[PyTree, Batch]]:
-    """Fetches results in order while the device computes later ones."""
+    """Fetches results in order while the device computes later ones.
+
+    Large batches are not computed ahead: two photographs of 20 megapixels at once would
+    need another gigabyte.
+    """
     waiting: collections.deque[tuple[PyTree, Batch]] = collections.deque()
     for part in parts:
         waiting.append(part)
-        if len(waiting) > ahead:
+        while len(waiting) > ahead or (waiting and _is_large(waiting[-1][1])):
             yield _fetch(*waiting.popleft())
     while waiting:
         yield _fetch(*waiting.popleft())
+
+
+def _is_large(batch: Batch) -> bool:
+    return math.prod(np.shape(batch["image"])[:3]) > 2**23
 
 
 def _fetch(made: PyTree, batch: Batch) -> tuple[PyTree, Batch]:
