@@ -166,6 +166,13 @@ def test_messages(segjax, groups, tmp_path):
     expect_one_error_line(segjax("compare"), "needs run folders")
 
 
+def test_a_result_of_another_form_is_one_line(segjax, groups):
+    path = groups / "ce/seed-1/result.json"
+    path.write_text(json.dumps({"metrics": [0.5], "split": "test"}))
+    got = segjax("compare", groups / "ce", groups / "dice")
+    expect_one_error_line(got, "result.json", "metrics")
+
+
 def test_names_are_shown_as_they_are(segjax, tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / f"r/{seed}", loss="[b] $x_1$ | &", seed=seed, score=0.5)
