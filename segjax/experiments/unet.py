@@ -1,6 +1,7 @@
 """U-Net on your own images and masks."""
 
 import functools
+import math
 import pathlib
 from typing import Any, Literal
 
@@ -56,7 +57,9 @@ def experiment(
         seed: Seeds initialization, augmentation and the data order.
     """
     mine = dataset(source, ids=ids, colors=colors, group=group, folds=folds, fold=fold)
-    factor = planning.shrink_factor(planning.median_image(mine), resize)
+    median = planning.median_image(mine)
+    factor = planning.shrink_factor(median, resize)
+    is_large = math.prod(median) > 2**23
     pretrained = encoder == "efficientnet-lite0"
     scales = 5 if pretrained else depth
     model = models.UNet(
@@ -81,7 +84,9 @@ def experiment(
             size=size,
             multiple=32 * factor,
             num_workers=num_workers,
-            cache_bytes=2**28,  # So that photographs of 20 megapixels need under 3 GB.
+            # So that photographs of 20 megapixels need less than 3 GB.
+            num_threads=1 if is_large else 2,
+            cache_bytes=2**28,
         ),
         augment=data.augment.compose(
             data.augment.horizontal_flip,

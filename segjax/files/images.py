@@ -26,6 +26,7 @@ _UPRIGHT = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 """The transpose for each EXIF orientation; those from 5 swap height and width."""
+_ROWS = 256
 
 
 def decode(
@@ -58,6 +59,25 @@ def decode(
     upright = image.transpose(method)
     upright.format = image.format
     return upright
+
+
+def pixels(image: PIL.Image.Image) -> np.ndarray:
+    """Copies the pixels to an array [H, W] or [H, W, K], of the dtype of the mode.
+
+    By strips of rows: NumPy's conversion holds three copies at once, which are 180 MB
+    for a photograph of 20 megapixels, and takes three times as long.
+    """
+    width, height = image.size
+
+    def strip(top: int) -> np.ndarray:
+        return np.asarray(image.crop((0, top, width, min(height, top + _ROWS))))
+
+    first = strip(0)
+    made = np.empty((height, *first.shape[1:]), first.dtype)
+    made[:_ROWS] = first
+    for top in range(_ROWS, height, _ROWS):
+        made[top : top + _ROWS] = strip(top)
+    return made
 
 
 def size(

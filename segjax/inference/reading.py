@@ -167,7 +167,7 @@ def _read_with_pillow(content: bytes, where: str, max_pixels: int) -> np.ndarray
         image = image.convert("RGB")
     elif image.mode == "1":
         image = image.convert("L")
-    return np.array(image)
+    return images.pixels(image)
 
 
 def _entry(content: bytes, where: str, page: Page) -> bytes:

@@ -109,11 +109,23 @@ def soft_counts(
     Returns:
         Three [B, C], in pixels.
     """
-    confusion = jnp.einsum("bhwi,bhwj->bij", target, probs, precision="highest")
+    confusion = _products(target, probs)
     right = jnp.eye(probs.shape[-1], dtype=confusion.dtype)[None]
     wrong = confusion * (1 - right)
     hits = jnp.sum(confusion * right, axis=2)
     return hits, jnp.sum(wrong, axis=1), jnp.sum(wrong, axis=2)
+
+
+def _products(target: jax.Array, probs: jax.Array) -> jax.Array:
+    """Sums of products over pixels [B, i, j]."""
+    if probs.size < 2**24:
+        return jnp.einsum("bhwi,bhwj->bij", target, probs, precision="highest")
+    # A matrix product would copy both operands, twice: 0.5 GB for 20 megapixels.
+    rows = [
+        jnp.sum(target[..., i : i + 1] * probs, axis=(1, 2))
+        for i in range(target.shape[-1])
+    ]
+    return jnp.stack(rows, axis=1)
 
 
 def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:

@@ -235,3 +235,15 @@ def test_reading(tmp_path):
         reading.read_bytes(type(path)("/dev/null"))
     with pytest.raises((ValueError, IsADirectoryError), match=r"folder|directory"):
         reading.read_bytes(tmp_path)
+
+
+@pytest.mark.parametrize("height", [1, 255, 256, 257, 600])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_pixels_equal_numpys_conversion(mode, height):
+    rng = np.random.default_rng(height)
+    gray = PIL.Image.fromarray(rng.integers(0, 255, (height, 7), np.uint8))
+    picture = gray.convert("I").convert(mode) if mode == "I;16" else gray.convert(mode)
+    want, got = np.array(picture), images.pixels(picture)
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got, want)
+    assert got.flags.writeable

@@ -39,6 +39,21 @@ def test_soft_counts_equal_plain_sums(shape, seed):
     plain_form.check(common.soft_counts, _sums_over_pixels, probs, target, rng=rng)
 
 
+def test_soft_counts_of_large_maps_equal_sums_in_float64():
+    rng = np.random.default_rng(0)
+    probs = rng.random((1, 2**10, 2**12 + 1, 4), np.float32)  # Just above the limit.
+    labels = rng.integers(0, 4, probs.shape[:3])
+    target = np.eye(4, dtype=np.float32)[labels]
+    hits, extra, missed = map(
+        np.asarray, common.soft_counts(jnp.asarray(probs), jnp.asarray(target))
+    )
+    sums = np.stack([probs[labels == i].sum(0, np.float64) for i in range(4)])
+    right = np.diag(sums)
+    np.testing.assert_allclose(hits[0], right, rtol=1e-6)
+    np.testing.assert_allclose(extra[0], sums.sum(0) - right, rtol=1e-6)
+    np.testing.assert_allclose(missed[0], sums.sum(1) - right, rtol=1e-6)
+
+
 def _shared(logits, labels):
     target = jax.nn.one_hot(labels.astype(int), logits.shape[-1])
     return common.softmax_and_log_p(logits, target)

@@ -97,7 +97,7 @@ def read_image(tree: Tree, name: str) -> np.ndarray:
     image = opener.decode(content, where)
     if image.mode.startswith(("I", "F")):  # Gray of more than 8 bits.
         return stored.image(np.asarray(image), where)
-    return np.array(image.convert("RGB"))
+    return opener.pixels(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def turned(tree: Tree, name: str | None, wanted: Sequence[int]) -> str:

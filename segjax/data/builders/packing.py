@@ -45,7 +45,7 @@ def pack(x: np.ndarray) -> bytes:
 def unpack(packed: bytes) -> np.ndarray:
     """Decodes what `pack` returned; [H, W, 1] stored as PNG is decoded to [H, W]."""
     if not packed.startswith(_RAW):
-        pixels = np.array(images.decode(packed, "the record"))
+        pixels = images.pixels(images.decode(packed, "the record"))
         # Some versions of Pillow read 16-bit gray as int32.
         return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
     dtype, shape, start = _header(packed)
