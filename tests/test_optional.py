@@ -23,6 +23,7 @@ EXTRAS = {
     "equinox": "equinox",
     "flatbuffers": "export",
     "matplotlib": "report",
+    "optuna": "sweep",
     "jinja2": "report",
     "skimage": "skeleton",
 }

@@ -17,6 +17,7 @@ from segjax.cli import (
     predict,
     runs,
     seeds,
+    sweep,
     train,
     verify,
 )
@@ -26,6 +27,7 @@ _SHELLS = ("bash", "zsh", "fish", "tcsh")
 _FLAGS = {
     "train": ("script", train.TrainOptions),
     "seeds": ("script", seeds.SeedsOptions),
+    "sweep": ("script", sweep.SweepOptions),
     "compare": ("run", compare.CompareOptions),
     "evaluate": ("run", evaluate.EvaluateOptions, runs.TrustOptions),
     "verify": ("run", verify.VerifyOptions, runs.TrustOptions),

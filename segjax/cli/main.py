@@ -17,6 +17,7 @@ from segjax.cli import interrupt
 _SUBCOMMANDS = {
     "train": "train on your images (--data DIR) or by a script, into a run folder",
     "seeds": "train several seeds at once, with mean, deviation and interval",
+    "sweep": "search settings by training many times (--search name=low..high)",
     "compare": "runs side by side: means over seeds, and which differences are real",
     "evaluate": "score a run's best or last checkpoint",
     "verify": "replay a run's first updates: do they repeat bit for bit?",

@@ -102,6 +102,35 @@ def parse(
     return parsed.experiment, parsed.options
 
 
+def without_seed(build: Build, script: pathlib.Path, *, command: str) -> Build:
+    """Returns the experiment function without the flag `seed`, which it may be given.
+
+    Args:
+        build: The function.
+        script: Its file, for messages.
+        command: The subcommand that gives the seeds, for messages.
+
+    Raises:
+        ValueError: If the function has no keyword `seed`.
+    """
+    signature = inspect.signature(build)
+    if "seed" not in signature.parameters:
+        raise UserError(
+            f"segjax {command} needs an experiment with a keyword `seed`, that of "
+            f"{script} has none. Add `seed: int = 0` and give it to "
+            f"TrainConfig(seed=seed)."
+        )
+
+    @functools.wraps(build)
+    def seedless(**values):
+        return build(**values)
+
+    kept = [p for p in signature.parameters.values() if p.name != "seed"]
+    described: Any = seedless
+    described.__signature__ = signature.replace(parameters=kept)
+    return described
+
+
 def new_run(name: str) -> pathlib.Path:
     """Returns the default run folder, runs/NAME-TIME."""
     return pathlib.Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"

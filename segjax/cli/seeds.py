@@ -1,8 +1,6 @@
 """`segjax seeds EXPERIMENT.py --seeds 0 1 2 3 [--flag value ...] [--run DIR]`."""
 
 import dataclasses
-import functools
-import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +56,10 @@ def main(args: Sequence[str]) -> None:
     build = scripts.load(script)
     prog = f"segjax seeds {script}"
     keywords, options = scripts.parse(
-        _without_seed(build, script), SeedsOptions, flags, prog=prog
+        scripts.without_seed(build, script, command="seeds"),
+        SeedsOptions,
+        flags,
+        prog=prog,
     )
     if not options.seeds:
         raise UserError("--seeds needs numbers, got none. Give --seeds 0 1 2 3.")
@@ -70,25 +71,6 @@ def main(args: Sequence[str]) -> None:
     experiments = [_built(build, keywords, seed) for seed in options.seeds]
     results = _train(experiments, run, options, keywords, script)
     _report(run, results, experiments[0].config.monitor)
-
-
-def _without_seed(build: scripts.Build, script: pathlib.Path) -> scripts.Build:
-    """Returns the experiment function without its keyword `seed`."""
-    signature = inspect.signature(build)
-    if "seed" not in signature.parameters:
-        raise UserError(
-            f"segjax seeds needs an experiment with a keyword `seed`, that of {script} "
-            f"has none. Add `seed: int = 0` and give it to TrainConfig(seed=seed)."
-        )
-
-    @functools.wraps(build)
-    def seedless(**values):
-        return build(**values)
-
-    kept = [p for p in signature.parameters.values() if p.name != "seed"]
-    described: Any = seedless
-    described.__signature__ = signature.replace(parameters=kept)
-    return described
 
 
 def _built(

@@ -131,6 +131,6 @@ def instance_depth(example: Example) -> np.ndarray:
         if inside.all():
             depth[part] = 1
         else:
-            distance = ndimage.distance_transform_edt(inside)
+            distance = np.asarray(ndimage.distance_transform_edt(inside))
             depth[part][inside] = (distance / distance.max())[inside]
     return depth

@@ -25,6 +25,7 @@ from segjax.viz.reliability import reliability
 from segjax.viz.report import read_records, write_report
 from segjax.viz.rgb import to_rgb
 from segjax.viz.seeds import seed_curves
+from segjax.viz.sweeps import sweep_trials
 from segjax.viz.triptych import contact_sheet, triptych
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "reliability",
     "render_data_report",
     "seed_curves",
+    "sweep_trials",
     "title",
     "to_rgb",
     "triptych",

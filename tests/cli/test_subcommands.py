@@ -176,6 +176,7 @@ def test_data_list_and_prepare(segjax, source):
 HELP = {
     "train": "EXPERIMENT.py",
     "seeds": "EXPERIMENT.py",
+    "sweep": "--search",
     "evaluate": "--split",
     "verify": "--first",
     "inspect": "--top",

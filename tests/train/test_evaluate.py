@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from segjax import data, losses, metrics, models, train
+from segjax.train.evaluate import _fetched as fetched
 from segjax.train.evaluate import filled_rows
 from tests.scenes import CLASSES, dataset
 
@@ -71,3 +72,20 @@ def test_added_rows_hold_nothing():
         assert (made[name][1:] == value).all()
     assert not made["object_mask"][1:].any()
     assert filled_rows(batch, 1) is batch
+
+
+@pytest.mark.parametrize(("side", "ahead"), [(8, 2), (3_000, 0)])
+def test_large_batches_are_not_computed_ahead_of_each_other(side, ahead):
+    order = []
+
+    def parts():
+        for number in range(4):
+            order.append(("computed", number))
+            image = np.broadcast_to(np.uint8(0), (1, side, side, 3))
+            yield np.float32(number), {"image": image}
+
+    for made, _ in fetched(parts()):
+        order.append(("fetched", int(made)))
+    first = order.index(("fetched", 0))
+    assert order[:first] == [("computed", n) for n in range(ahead + 1)]
+    assert [n for what, n in order if what == "fetched"] == [0, 1, 2, 3]
