@@ -23,6 +23,7 @@ EXTRAS = {
     "equinox": "equinox",
     "flatbuffers": "export",
     "matplotlib": "report",
+    "nibabel": "medical",
     "optuna": "sweep",
     "jinja2": "report",
     "skimage": "skeleton",

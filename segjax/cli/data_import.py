@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from segjax import terminal
 from segjax.cli import flags
 from segjax.data import formats
 from segjax.data.builders import sources
+from segjax.errors import UserError
 
-FORMATS: dict[str, Callable[[sources.Tree], formats.Annotated]] = {
+FORMATS: dict[str, Callable[..., formats.Annotated]] = {
     "coco": formats.coco,
     "labelme": formats.labelme,
     "cvat": formats.cvat,
@@ -22,6 +24,7 @@ FORMATS: dict[str, Callable[[sources.Tree], formats.Annotated]] = {
     "voc": formats.pascal_voc,
     "cityscapes": formats.cityscapes,
     "ade20k": formats.ade20k,
+    "nifti": formats.nifti,
 }
 
 
@@ -36,15 +39,22 @@ class _Options:
             validation/ and test/ if the format has splits.
         objects: Writes annotations.json with all objects, for data.coco, instead of
             masks/.
+        axis: Of nifti, the axis across slices: 0 sagittal, 1 coronal, 2 axial.
+        window: Of nifti, the values that become black and white, such as -160 240 for
+            organs in CT; by default percentiles of each volume.
     """
 
     format: Annotated[
-        Literal["coco", "labelme", "cvat", "yolo", "voc", "cityscapes", "ade20k"],
+        Literal[
+            "coco", "labelme", "cvat", "yolo", "voc", "cityscapes", "ade20k", "nifti"
+        ],
         tyro.conf.Positional,
     ]
     source: Annotated[pathlib.Path, tyro.conf.Positional]
     out: pathlib.Path
     objects: bool = False
+    axis: int = 2
+    window: tuple[float, float] | None = None
 
 
 def main(args: Sequence[str]) -> None:
@@ -52,7 +62,12 @@ def main(args: Sequence[str]) -> None:
     options: _Options = flags.read(_Options, args, prog="segjax data import")
     path = sources.existing(options.source, f"a folder or zip of {options.format}")
     tree = sources.Folder(path) if path.is_dir() else sources.Zip(path, path.stem)
-    found = FORMATS[options.format](tree)
+    read = FORMATS[options.format]
+    if options.format == "nifti":
+        read = functools.partial(read, axis=options.axis, window=options.window)
+    elif options.window is not None or options.axis != 2:
+        raise UserError(f"--axis and --window are for nifti, not {options.format}.")
+    found = read(tree)
     formats.write(found, options.out, objects=options.objects)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -6,6 +6,7 @@ from segjax.data.formats.coco import coco
 from segjax.data.formats.cvat import cvat
 from segjax.data.formats.items import Annotated, Drawn, Item
 from segjax.data.formats.labelme import labelme
+from segjax.data.formats.nifti import nifti
 from segjax.data.formats.pascal_voc import pascal_voc
 from segjax.data.formats.writing import write
 from segjax.data.formats.yolo import yolo
@@ -19,6 +20,7 @@ __all__ = [
     "coco",
     "cvat",
     "labelme",
+    "nifti",
     "pascal_voc",
     "write",
     "yolo",

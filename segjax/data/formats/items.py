@@ -36,12 +36,14 @@ class Item:
         image: The image's file in the tree.
         split: "train", "validation" or "test"; empty if the format has no splits.
         draw: From (height, width) to its annotations.
+        pixels: The image [H, W, K], if it is not the file but made from it.
     """
 
     name: str
     image: str
     split: str
     draw: Callable[[tuple[int, int]], Drawn]
+    pixels: Callable[[], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

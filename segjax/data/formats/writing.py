@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from segjax.data.builders import base, files, packing
 from segjax.data.formats.items import Annotated, Drawn, Item
@@ -102,13 +103,22 @@ def _write_one(
 ) -> list[dict[str, Any]] | None:
     """Writes an image and its mask; returns the rows of its objects."""
     tree, place = annotated.tree, root / _FOLDERS[item.split]
-    image = files.read_image(tree, item.image)  # Whole and readable, before it counts.
+    if item.pixels is None:
+        image = files.read_image(tree, item.image)  # Readable, before it counts.
+        suffix = item.image.rpartition(".")[2].lower()
+    else:
+        image = item.pixels()
+        suffix = "png" if image.shape[-1] == 1 else "tif"
     height, width = image.shape[:2]
     drawn = item.draw((height, width))
-    suffix = item.image.rpartition(".")[2].lower()
     target = place / "images" / f"{item.name}.{suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(tree.read(item.image))
+    if item.pixels is None:
+        target.write_bytes(tree.read(item.image))
+    elif suffix == "png":
+        target.write_bytes(packing.to_png(image[..., 0]).getvalue())
+    else:
+        tifffile.imwrite(target, image, planarconfig="contig", photometric="minisblack")
     if objects:
         return _rows(drawn, f"{item.name}.{suffix}", tree.shown(item.image))
     mask = place / "masks" / f"{item.name}.png"
