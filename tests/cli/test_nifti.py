@@ -12,7 +12,7 @@ from PIL import Image
 from segjax import data
 from segjax.data import formats
 from segjax.data.builders.sources import Folder
-from tests.cli.conftest import data_dir, expect_one_error_line, segjax  # noqa: F401
+from tests.cli.conftest import expect_one_error_line
 
 SHAPE = (5, 6, 7)
 TURNS = {
@@ -206,11 +206,7 @@ def spoil_folders(folder):
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_left(
-    segjax,  # noqa: F811
-    tmp_path,
-    rng,
-    spoil,
-    words,
+    segjax, tmp_path, rng, spoil, words
 ):
     volumes(tmp_path / "a", rng, count=2)
     spoil(tmp_path / "a")
@@ -220,7 +216,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_left(
     assert not out.exists()
 
 
-def test_the_command(segjax, tmp_path, rng):  # noqa: F811
+def test_the_command(segjax, tmp_path, rng):
     volumes(tmp_path / "a", rng, count=3)
     flags = ["--out", tmp_path / "b", "--axis", 1, "--window", -160, 240]
     got = segjax("data", "import", "nifti", tmp_path / "a", *flags)
