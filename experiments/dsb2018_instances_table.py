@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -26,10 +26,13 @@ GRID = [
         seed_threshold=seed, foreground_threshold=foreground, min_area=area
     )
     for seed, foreground, area in itertools.product(
-        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (0.3, 0.4, 0.5, 0.6), (0, 12, 24)
+        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.4, 0.5, 0.6), (0, 12, 24)
     )
 ]
 SCORE = "dsb2018_score@0.50"
+FIRST = "U-Net, seed 0"
+Maps = dict[str, list[np.ndarray]]
+"""Probabilities [H, W, 3] of the images of each split."""
 
 
 def main() -> None:
@@ -51,41 +54,65 @@ def main() -> None:
         for s, x in sets.items()
     }
     table.add_row("Otsu + components", "", "", "", *(f"{v:.3f}" for v in otsu.values()))
-    models = [segjax.load(run) for run in given.runs]
-    for name, predict in rows(models):
-        maps = {
-            s: [maps_of(predict, e["image"]) for e in track(x, name)]
-            for s, x in sets.items()
-        }
+    for name, maps in rows(given.runs, sets):
         best, score = inference.best_settings(
-            maps["validation"],
+            [maps_of(probs) for probs in maps["validation"]],
             lambda ids: matching(ids, sets["validation"]),
             GRID,
         )
-        found = [inference.instances(*pair, best) for pair in maps["test"]]
+        found = [inference.instances(*maps_of(probs), best) for probs in maps["test"]]
         values = (best.seed_threshold, best.foreground_threshold, best.min_area)
         test = matching(found, sets["test"])
         table.add_row(name, *map(str, values), f"{score:.3f}", f"{test:.3f}")
-        if name == "U-Net":
+        if name == FIRST:
             write_settings(given.runs[0], best)
     Console().print(table)
 
 
-def rows(models: Sequence[inference.Model]):
-    """Yields the name and the prediction function of each row."""
-    one, every = models[0].probabilities, inference.model_ensemble(models)
-    yield "U-Net", one
-    yield "U-Net, TTA", inference.tta(one)
+def rows(
+    runs: Sequence[pathlib.Path], sets: Mapping[str, Sequence]
+) -> Iterator[tuple[str, Maps]]:
+    """Yields the name of each row, and the probabilities of all images by split.
+
+    An ensemble's are the mean of its members', with test-time augmentation too.
+    """
+    models = [segjax.load(run).probabilities for run in runs]
+    alone = [predicted(f, sets, f"seed {n}") for n, f in enumerate(models)]
+    turned = [
+        predicted(inference.tta(f), sets, f"seed {n}, TTA")
+        for n, f in enumerate(models)
+    ]
+    yield FIRST, alone[0]
+    yield f"{FIRST}, TTA", turned[0]
     if len(models) > 1:
-        yield f"{len(models)} seeds", every
-        yield f"{len(models)} seeds, TTA", inference.tta(every)
+        yield f"{len(models)} seeds", mean_of(alone)
+        yield f"{len(models)} seeds, TTA", mean_of(turned)
 
 
-def maps_of(
-    predict: inference.PredictFn, image: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interior and foreground [H, W] of an image."""
-    probs = np.asarray(predict(image[None]))[0]
+def predicted(
+    predict: inference.PredictFn, sets: Mapping[str, Sequence], what: str
+) -> Maps:
+    """Probabilities [H, W, 3] of all images."""
+    return {
+        split: [
+            np.asarray(predict(example["image"][None]))[0]
+            for example in track(examples, f"{what}, {split}")
+        ]
+        for split, examples in sets.items()
+    }
+
+
+def mean_of(members: Sequence[Maps]) -> Maps:
+    """The mean over models."""
+    return {
+        split: [np.mean(images, axis=0) for images in zip(*parts, strict=True)]
+        for split in members[0]
+        for parts in [[member[split] for member in members]]
+    }
+
+
+def maps_of(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Core and foreground [H, W], the two maps of the watershed."""
     return probs[..., 1], probs[..., 1] + probs[..., 2]
 
 
