@@ -186,6 +186,11 @@ def _study(
 def _run(plan: sweep_trials.Plan, options: SweepOptions) -> None:
     """Trains trials in `jobs` threads, each with a process, until there are all."""
     console = terminal.console()
+    console.print(
+        f"Each trial writes its runs and their output to {plan.folder}/trial-NUMBER.",
+        soft_wrap=True,
+        markup=False,
+    )
     asking = threading.Lock()
     unfinished = sweep_trials.abandoned(plan) if options.resume else []
 

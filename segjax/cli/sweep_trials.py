@@ -162,7 +162,10 @@ def _train_seed(
     """Trains one seed to its end, and returns its best value."""
     run = plan.trial_folder(trial.number) / f"seed-{seed}"
     _wait_for_writer(plan, run)
-    log = Log(run / "metrics.jsonl", plan.monitor, plan.split)
+    reported = plan.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    log = Log(
+        run / "metrics.jsonl", plan.monitor, plan.split, after=max(reported, default=-1)
+    )
     if not (run / "result.json").exists():
         args = [*plan.command, *sweep_space.as_flags(plan.build, settings)]
         args += ["--seed", str(seed), "--run", str(run)]
@@ -243,17 +246,18 @@ def _stop_if_all_fail(plan: Plan, reason: str) -> None:
 class Log:
     """Reads the values of a metric from a run's `metrics.jsonl` while it is written."""
 
-    def __init__(self, path: pathlib.Path, metric: str, split: str):
-        """Starts before the first value.
+    def __init__(self, path: pathlib.Path, metric: str, split: str, *, after: int = -1):
+        """Reads nothing yet.
 
         Args:
             path: The file, which need not exist yet.
             metric: Its name.
             split: The split that it is of.
+            after: The last update whose value is not new.
         """
         self.path = path
         self._metric, self._split = metric, split
-        self._last = -1
+        self._last = after
 
     def read(self) -> Iterator[tuple[int, float]]:
         """Yields (update, value) of all lines so far."""

@@ -162,10 +162,11 @@ def test_bad_trials_are_pruned(plan):
     made, options = plan("learning_rate=1e-9..1e-2:log", trials=8, seconds=0.7)
     options = sweep.dataclasses.replace(options, jobs=4)
     sweep._run(made, options)
-    states = [row.state for row in sweep_report.rows_of(made)]
-    assert states[:4] == ["complete"] * 4
-    assert "pruned" in states
-    assert set(states) == {"complete", "pruned"}
+    rows = sweep_report.rows_of(made)
+    assert {row.state for row in rows} == {"complete", "pruned"}
+    pruned = [row.settings["learning_rate"] for row in rows if row.state == "pruned"]
+    best = max(rows, key=lambda row: row.value or 0)
+    assert max(pruned) < best.settings["learning_rate"]
 
 
 def test_each_of_few_combinations_is_tried_once(plan):
@@ -288,6 +289,25 @@ def test_interrupted_trials_are_not_failed(plan):
     sweep._run(made, options)
     assert [row.state for row in sweep_report.rows_of(made)] == ["running"]
     assert sweep_trials.abandoned(made) == [0]
+
+
+def test_values_are_not_reported_again_after_a_resume(plan, tmp_path):
+    made, options = plan(trials=1, seconds=1.5)
+
+    def stop():
+        while not any(t.intermediate_values for t in made.study.get_trials()):
+            time.sleep(0.05)
+        made.stopped.set()
+
+    threading.Thread(target=stop).start()
+    sweep._run(made, options)
+    (trial,) = made.study.get_trials()
+    assert list(trial.intermediate_values) == [1]
+    again, options = plan(trials=1, resume=True)
+    sweep._run(again, options)  # A warning would be an error.
+    (trial,) = again.study.get_trials()
+    assert list(trial.intermediate_values)[:1] == [1]
+    assert trial.state.name == "COMPLETE"
 
 
 def test_a_torn_or_foreign_line_of_the_log_is_passed_over(tmp_path):
