@@ -172,7 +172,7 @@ def from_json(build: Build, flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    if isinstance(value, str) and pathlib.Path in _members(hint):
+    if isinstance(value, str) and pathlib.Path in members(hint):
         return pathlib.Path(value)
     value = tuple(value) if isinstance(value, list) else value
     try:
@@ -187,7 +187,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return value
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, such as `int | None`, or the one type."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)

@@ -5,11 +5,11 @@ import inspect
 import itertools
 import math
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from segjax.cli import scripts
 from segjax.errors import UserError
 
 _RANGE = re.compile(r"(?P<low>[^.].*?)\.\.(?P<high>[^:]+?)(?P<log>:log)?")
@@ -139,7 +139,7 @@ def as_flags(build: Callable, values: Mapping[str, Any]) -> list[str]:
         if value is None or value == parameters[name].default:
             continue
         flag = f"--{name.replace('_', '-')}"
-        is_switch = bool in _members(hints.get(name))
+        is_switch = bool in scripts.members(hints.get(name))
         if is_switch and str(value).lower() in ("true", "false"):
             yes = str(value).lower() == "true"
             args.append(flag if yes else f"--no-{flag[2:]}")
@@ -162,7 +162,7 @@ def _range(text: str, name: str, found: re.Match, build: Callable) -> Range:
     log = found["log"] is not None
     if log and low <= 0:
         raise UserError(f"--search {text}: logarithms need numbers above 0.")
-    types_ = _members(typing.get_type_hints(build).get(name))
+    types_ = scripts.members(typing.get_type_hints(build).get(name))
     if int not in types_ and float not in types_:
         raise UserError(
             f"--search {text}: {name} is no number, so that it has no range. List its "
@@ -172,12 +172,6 @@ def _range(text: str, name: str, found: re.Match, build: Callable) -> Range:
     if whole and not (low.is_integer() and high.is_integer()):
         raise UserError(f"--search {text}: {name} takes whole numbers.")
     return Range(name, low, high, log, whole)
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import signal
 import statistics
@@ -15,6 +14,7 @@ from typing import Any
 
 from segjax.cli import sweep_space
 from segjax.errors import UserError
+from segjax.run_folder import schema
 from segjax.run_folder.lock import locked
 
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
@@ -263,16 +263,13 @@ class Log:
         """Yields (update, value) of all lines so far."""
         if not self.path.exists():
             return
-        for line in self.path.read_text().split("\n")[:-1]:  # The last may be torn.
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(record, dict) or record.get("split") != self._split:
+        for line in self.path.read_bytes().split(b"\n")[:-1]:  # The last may be torn.
+            record = schema.record_of(line)
+            if record is None or record["kind"] != "eval":
                 continue
             value = record.get(self._metric)
-            if record.get("kind") == "eval" and isinstance(value, int | float):
-                yield int(record["step"]), float(value)
+            if record.get("split") == self._split and isinstance(value, int | float):
+                yield record["step"], float(value)
 
     def new(self) -> Iterator[tuple[int, float]]:
         """Yields those that were not yielded before."""

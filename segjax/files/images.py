@@ -65,7 +65,7 @@ def pixels(image: PIL.Image.Image) -> np.ndarray:
     """Copies the pixels to an array [H, W] or [H, W, K], of the dtype of the mode.
 
     By strips of rows: NumPy's conversion holds three copies at once, which are 180 MB
-    for a photograph of 20 megapixels, and takes three times as long.
+    for a photograph of 20 megapixels.
     """
     width, height = image.size
 
