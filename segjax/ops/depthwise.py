@@ -76,6 +76,38 @@ def by_shifts(
     x: Array, kernel: Array, strides: int, dilation: int, pads: Pads
 ) -> jax.Array:
     """Computes `depthwise_conv` as a sum of shifted images."""
+    return _shifts(x, kernel, strides, dilation, pads)
+
+
+def _forward(x, kernel, strides, dilation, pads):
+    # One image at a time. XLA does not fuse a loop with its neighbors; where the result
+    # has many uses, as in training, it would compute the sum again for each of them,
+    # and what is before it again for every shift.
+    def one(_, image):
+        return None, _shifts(image[None], kernel, strides, dilation, pads)[0]
+
+    return jax.lax.scan(one, None, x)[1], (x, kernel)
+
+
+def _backward(strides, dilation, pads, residuals, g):
+    x, kernel = residuals
+
+    def one(total, pair):
+        x, g = pair[0][None], pair[1][None]
+        dx = _input_gradient(g, kernel, x.shape, strides, dilation, pads)
+        dkernel = _kernel_gradient(x, g, kernel.shape, strides, dilation, pads)
+        return total + dkernel, dx[0]
+
+    dkernel, dx = jax.lax.scan(one, jnp.zeros(kernel.shape, jnp.float32), (x, g))
+    return dx, dkernel.astype(kernel.dtype)
+
+
+by_shifts.defvjp(_forward, _backward)
+
+
+def _shifts(
+    x: Array, kernel: Array, strides: int, dilation: int, pads: Pads
+) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     shape = _output_shape(padded, kernel, strides, dilation)
     total = jnp.zeros((), x.dtype)
@@ -85,20 +117,6 @@ def by_shifts(
             at = (i * dilation, j * dilation)
             total = total + _view(padded, at, shape, strides) * weight
     return total
-
-
-def _forward(x, kernel, strides, dilation, pads):
-    return by_shifts(x, kernel, strides, dilation, pads), (x, kernel)
-
-
-def _backward(strides, dilation, pads, residuals, g):
-    x, kernel = residuals
-    dx = _input_gradient(g, kernel, x.shape, strides, dilation, pads)
-    dkernel = _kernel_gradient(x, g, kernel.shape, strides, dilation, pads)
-    return dx, dkernel.astype(kernel.dtype)
-
-
-by_shifts.defvjp(_forward, _backward)
 
 
 def _input_gradient(
@@ -118,7 +136,7 @@ def _input_gradient(
         first = dilation * (kernel.shape[axis] - 1) - before
         around.append((first, shape[1 + axis] + before - spread.shape[1 + axis]))
     flipped = kernel[::-1, ::-1]
-    return by_shifts(spread, flipped, 1, dilation, (around[0], around[1]))
+    return _shifts(spread, flipped, 1, dilation, (around[0], around[1]))
 
 
 def _kernel_gradient(
@@ -131,31 +149,27 @@ def _kernel_gradient(
 ) -> jax.Array:
     """Sums products of shifted images and the gradient, in float32.
 
-    Products are first added in parts of the batch and of the rows, which vectorizes
-    over channels; the rest is a product with a vector of ones. One reduction over all
-    pixels would not vectorize on CPUs.
+    Products are first added in parts of the rows, which vectorizes over channels; the
+    rest is a product with a vector of ones. One reduction over all pixels would not
+    vectorize on CPUs.
     """
-    groups = max(n for n in range(1, _PARTIAL_SUMS + 1) if len(x) % n == 0)
     height, width, channels = g.shape[1:]
-    block = -(-height // max(_PARTIAL_SUMS // groups, 1))
-    blocks = -(-height // block)
-    extra = block * blocks - height
+    rows = -(-height // _PARTIAL_SUMS)
+    parts = -(-height // rows)
+    extra = rows * parts - height
     below = (pads[0][0], pads[0][1] + strides * extra)
     x = jnp.pad(x, ((0, 0), below, pads[1], (0, 0))).astype(jnp.float32)
     g = jnp.pad(g, ((0, 0), (0, extra), (0, 0), (0, 0))).astype(jnp.float32)
-    images = len(x) // groups
-    size = (images, block, width, channels)
-    ones = jnp.ones((1, images * block * width), jnp.float32)
+    size = (len(x), rows, width, channels)
+    ones = jnp.ones((1, len(x) * rows * width), jnp.float32)
     sums = []
     for i in range(shape[0]):
         for j in range(shape[1]):
             total = jnp.zeros((), jnp.float32)
-            for n in range(groups):
-                part = slice(n * images, (n + 1) * images)
-                for k in range(blocks):
-                    at = (i * dilation + strides * block * k, j * dilation)
-                    rows = g[part, k * block : (k + 1) * block]
-                    total = total + _view(x[part], at, size, strides) * rows
+            for k in range(parts):
+                at = (i * dilation + strides * rows * k, j * dilation)
+                part = g[:, k * rows : (k + 1) * rows]
+                total = total + _view(x, at, size, strides) * part
             sums.append((ones @ total.reshape(-1, channels))[0])
     return jnp.stack(sums).reshape(*shape[:2], 1, channels)
 

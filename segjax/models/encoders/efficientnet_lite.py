@@ -123,6 +123,10 @@ class _Conv(nn.Module):
             x = region.zero_outside(x, pixel_mask)
         if self.features is None:
             x = DepthwiseConv(self.kernel_size, self.strides, name="conv")(x)
+        elif self.kernel_size == 1:  # XLA's gradients of such a convolution are slow.
+            x = layers.Conv(
+                self.features, 1, use_bias=False, kernel_init=_fan_out, name="conv"
+            )(x)
         else:
             x = nn.Conv(
                 self.features,
@@ -238,7 +242,8 @@ def _round_width(width: float) -> int:
 
 
 def _relu6(x: Array) -> jax.Array:
-    return jnp.clip(x, 0, 6)
+    # With the gradient 0 at 0 and 6, as in PyTorch; that of jnp.clip divides.
+    return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.asarray(6, x.dtype))
 
 
 efficientnet_lite0 = functools.partial(EfficientNetLite)
