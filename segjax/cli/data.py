@@ -16,6 +16,7 @@ _DATASETS: dict[str, Callable[..., data.Dataset]] = {
     "dsb2018": data.dsb2018,
     "camvid": data.camvid,
     "isbi2012": data.isbi2012,
+    "drive": data.drive,
     "folder": data.folder,
     "instance_folder": data.instance_folder,
     "coco": data.coco,

@@ -26,7 +26,7 @@ from segjax.files import limits
 _NOTES = 5
 
 _INPUTS = (
-    "INPUT: images (PNG, JPEG, TIFF, BMP, WebP, .npy, .npz), folders with their "
+    "INPUT: images (PNG, JPEG, TIFF, BMP, GIF, WebP, .npy, .npz), folders with their "
     "subfolders, or globs."
 )
 

@@ -4,6 +4,7 @@ from segjax.data import augment
 from segjax.data.arrays import from_arrays
 from segjax.data.builders.camvid import camvid
 from segjax.data.builders.digits import digits
+from segjax.data.builders.drive import drive
 from segjax.data.builders.dsb2018 import dsb2018
 from segjax.data.builders.isbi2012 import isbi2012
 from segjax.data.coco import coco
@@ -31,6 +32,7 @@ __all__ = [
     "clip_window",
     "coco",
     "digits",
+    "drive",
     "dsb2018",
     "folder",
     "from_arrays",

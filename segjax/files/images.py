@@ -11,10 +11,10 @@ import PIL.Image
 from segjax.errors import UserError
 from segjax.files import limits
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
+SUFFIXES = tuple(".png .jpg .jpeg .tif .tiff .bmp .gif .webp .npy".split())
 
 # Pillow supports many more, some of which run other programs.
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,

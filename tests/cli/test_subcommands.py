@@ -166,7 +166,7 @@ def test_summary_trains_nothing(segjax, script, source, tmp_path):
 def test_data_list_and_prepare(segjax, source):
     got = segjax("data", "list")
     assert got.code == 0
-    for name in ("digits", "dsb2018", "camvid", "isbi2012", "folder"):
+    for name in ("digits", "dsb2018", "camvid", "isbi2012", "drive", "folder"):
         assert name in got.out
     got = segjax("data", "prepare", "folder", "--source", source)
     assert got.code == 0, got.err

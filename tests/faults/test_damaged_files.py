@@ -92,6 +92,12 @@ def as_webp(pixels):
     return file.getvalue()
 
 
+def as_gif(pixels):
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "GIF")
+    return file.getvalue()
+
+
 GRAY = np.random.default_rng(1).integers(0, 4, SIZE).astype(np.uint8)
 COLOR = np.random.default_rng(2).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
 DEEP = GRAY.astype(np.uint16) * 9000
@@ -106,6 +112,7 @@ IMAGES = {
     "deep.npy": as_npy(DEEP),
     "color.jpg": as_jpeg(COLOR),
     "color.webp": as_webp(COLOR),
+    "gray.gif": as_gif(GRAY),
 }
 CHECKED = (".png",)
 """Formats with checksums over all that counts: what is read is what was written."""

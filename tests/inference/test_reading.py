@@ -110,12 +110,14 @@ def test_files_that_cannot_be_an_image(tmp_path):
     np.save(tmp_path / "code.npy", np.array([{}], object), allow_pickle=True)
     frames = [Image.fromarray(x) for x in random(2, 4, 4)]
     frames[0].save(tmp_path / "two.webp", save_all=True, append_images=[frames[1]])
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=[frames[1]])
     for name, words in (
         ("bad.png", "cannot identify"),
         ("deep.png", "16-bit PNG with color"),
         ("volume.tif", r"one image .* got \[2, 3, 5, 7\]"),
         ("code.npy", "allow_pickle"),
         ("two.webp", "2 pages"),
+        ("two.gif", "2 pages"),
     ):
         with pytest.raises(ValueError, match=words) as error:
             inference.read_image(tmp_path / name, channels=3)
