@@ -71,7 +71,9 @@ def experiment(
         optimizer=optax.chain(
             optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
         ),
-        metric=metrics.semantic(membranes.classes),
+        metric=metrics.combine(
+            metrics.semantic(membranes.classes), metrics.best_threshold_rand()
+        ),
     )
 
 

@@ -50,6 +50,20 @@ def membranes(rng):
     }
 
 
+def retinas(rng):
+    found = {}
+    for part in ("training", "test"):
+        for n in range(20):
+            pixels = sources.image(rng, SIDE, SIDE)
+            mask = (pixels[..., 0] > 99).astype(np.uint8) * 255
+            found |= {
+                f"DRIVE/{part}/images/{n}.png": sources.png(pixels),
+                f"DRIVE/{part}/1st_manual/{n}.png": sources.png(mask),
+                f"DRIVE/{part}/mask/{n}.png": sources.png(np.full_like(mask, 255)),
+            }
+    return found
+
+
 def own(kind):
     def files(rng):
         ids = np.zeros((SIDE, SIDE), np.uint8)
@@ -81,6 +95,8 @@ CASES = [
         "camvid_unet_efficientnet", streets, {"size": (64, 32), "pretrained": False}
     ),
     pytest.param("isbi2012_unet", membranes, {}),
+    pytest.param("drive_unet", retinas, {"size": 32}),
+    pytest.param("drive_unet", retinas, {"size": 32, "loss": "boundary"}),
     pytest.param("folder_unet", own("masks"), {"size": 32}),
     pytest.param(
         "folder_unet", own("masks"), {"size": 32, "encoder": "efficientnet-lite0"}
