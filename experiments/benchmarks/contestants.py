@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         system: segjax, plain (Flax), torch, or torch-compile.
-        network: unet, paper_unet or fcn.
+        network: unet, paper_unet, fcn, or efficientnet_unet.
         mode: train or infer.
         batch: Images.
         size: Side of an image in pixels.

@@ -29,6 +29,14 @@ def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
             head_width=task.head_width,
             dtype=dtype,
         )
+    elif task.network == "efficientnet_unet":
+        model = models.UNet(
+            task.classes,
+            task.widths,
+            norm=models.layers.batch_norm,
+            encoder=models.encoders.efficientnet_lite0(),
+            dtype=dtype,
+        )
     else:
         paper = task.network == "paper_unet"
         model = models.UNet(

@@ -1,5 +1,6 @@
 """PyTorch as a contestant of throughput.py; see contestants.py."""
 
+import importlib
 import pathlib
 import sys
 from typing import Any
@@ -25,6 +26,8 @@ def torch_run(task: Any) -> tuple[bench.Run, dict[str, Any]]:
         net: Any = torch_networks.FCN(
             task.classes, task.widths, task.convs, task.head_width
         )
+    elif task.network == "efficientnet_unet":
+        net = _smp_unet(task)
     else:
         net = torch_networks.UNet(
             task.classes, task.widths, norm=not paper, padding=0 if paper else 1
@@ -64,3 +67,15 @@ def torch_run(task: Any) -> tuple[bench.Run, dict[str, Any]]:
             torch.cuda.synchronize()
 
     return run, {"compile_seconds": bench.seconds(lambda: run(1)), "flops": None}
+
+
+def _smp_unet(task: Any) -> torch.nn.Module:
+    """segmentation_models.pytorch's U-Net; its decoder upsamples by repetition."""
+    importlib.import_module("torchvision_cpu")  # timm imports torchvision.
+    smp = importlib.import_module("segmentation_models_pytorch")
+    return smp.Unet(
+        "tu-tf_efficientnet_lite0",
+        encoder_weights=None,
+        decoder_channels=task.widths[::-1],
+        classes=task.classes,
+    )

@@ -3,6 +3,8 @@
     pip install torch==2.13.0
     python experiments/benchmarks/throughput.py                (2 CPU cores: 8 min)
     python experiments/benchmarks/throughput.py --preset gpu   (one GPU: under 8 min)
+    pip install segmentation-models-pytorch==0.6.0
+    python experiments/benchmarks/throughput.py --preset encoder        (CPU: 4 min)
 
 Every system is a process of its own with the same network, batch and precision; they
 take turns, round after round, and medians are compared, so that a busy machine slows
@@ -23,8 +25,11 @@ from contestants import Task
 from rich.console import Console
 from rich.table import Table
 
-CPU_SYSTEMS = ("segjax", "plain", "torch")
-GPU_SYSTEMS = ("segjax", "plain", "torch", "torch-compile")
+SYSTEMS = {
+    "cpu": ("segjax", "plain", "torch"),
+    "gpu": ("segjax", "plain", "torch", "torch-compile"),
+    "encoder": ("segjax", "torch"),  # That is segmentation_models.pytorch.
+}
 UNET, FCN = (16, 32, 64, 128, 256), (32, 64, 128, 256, 256)
 PRESETS = {
     "cpu": [
@@ -44,6 +49,10 @@ PRESETS = {
         Task(
             "", "paper_unet", "train", 8, 572, 2, (64, 128, 256, 512, 1024), "bfloat16"
         )
+    ],
+    "encoder": [
+        Task("", "efficientnet_unet", mode, 8, 256, 11, UNET, "float32")
+        for mode in ("train", "infer")
     ],
 }
 
@@ -142,7 +151,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def main(
     *,
-    preset: Literal["cpu", "gpu"] | None = None,
+    preset: Literal["cpu", "gpu", "encoder"] | None = None,
     rounds: int = 5,
     seconds: float = 3.0,
     only: tuple[str, ...] = (),
@@ -151,7 +160,8 @@ def main(
     """Measures, prints and writes.
 
     Args:
-        preset: The tasks; those of the device at hand unless given.
+        preset: The tasks; those of the device at hand unless given. encoder: a U-Net
+            with EfficientNet-Lite0, beside segmentation_models.pytorch.
         rounds: Turns of each system.
         seconds: About how long a turn is.
         only: Networks and modes to measure, such as unet train; all unless given.
@@ -161,14 +171,15 @@ def main(
         sys.exit("error: PyTorch is needed to compare with. pip install torch==2.13.0")
     bench.share_device_memory()
     preset = preset or ("cpu" if jax.default_backend() == "cpu" else "gpu")
-    systems = CPU_SYSTEMS if preset == "cpu" else GPU_SYSTEMS
+    systems = SYSTEMS[preset]
     tasks = [t for t in PRESETS[preset] if set(only) <= {t.network, t.mode}]
     console = Console()
     results = []
     for task in tasks:
         results.append(measure(task, systems, rounds, seconds))
         show(results[-1], console)
-    output.write("throughput", {"results": results})
+    name = "encoders" if preset == "encoder" else "throughput"
+    output.write(name, {"results": results})
 
 
 if __name__ == "__main__":
