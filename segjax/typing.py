@@ -67,7 +67,11 @@ Objective = Callable[..., dict[str, PerExample]]
 the number of updates so far, int32."""
 
 Augmentation = Callable[[Key, Example], Example]
-"""`(key, example) -> example`: pure JAX on one example, vmapped inside the step."""
+"""`(key, example) -> example`: pure JAX on one example, vmapped inside the step over
+the axis `EXAMPLES`."""
+
+EXAMPLES = "examples"
+"""The name of the axis over which a step maps augmentations, for those that mix."""
 
 Preprocess = Callable[[Array], Array]
 """`image [..., H, W, K] as stored -> float32`: pure, runs on the device."""

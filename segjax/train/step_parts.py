@@ -13,7 +13,16 @@ from segjax import ops
 from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
 from segjax.train.state import TrainState
-from segjax.typing import Array, Augmentation, Batch, Field, Key, Objective, PyTree
+from segjax.typing import (
+    EXAMPLES,
+    Array,
+    Augmentation,
+    Batch,
+    Field,
+    Key,
+    Objective,
+    PyTree,
+)
 
 
 def make_loss(forward: Forward, objective: Objective) -> Callable:
@@ -93,7 +102,8 @@ def augmented(
     packed = ops.pack_fields(batch, fields or {})
     kept = {k: packed.pop(k) for k in ("weight", "index")}
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, kept["index"])
-    return ops.unpack_fields(jax.vmap(augment)(keys, packed)) | kept
+    over_batch = jax.vmap(augment, axis_name=EXAMPLES)
+    return ops.unpack_fields(over_batch(keys, packed)) | kept
 
 
 def apply_gradients(

@@ -6,7 +6,8 @@ bool [N, H, W], these are transformed too, `boxes` are recomputed from them, and
 `object_mask` becomes False for objects without a pixel left. The maps
 {name: [H, W, ...]} in `linear` and `nearest` are transformed too, by bilinear and
 nearest-neighbor interpolation. Other entries are unchanged. All randomness comes from
-the key, so a result does not depend on other examples in the batch.
+the key, so a result does not depend on other examples in the batch, except for `cutmix`
+and `copy_paste`, which mix them.
 """
 
 from segjax.data.augment.color import (
@@ -17,11 +18,14 @@ from segjax.data.augment.color import (
 )
 from segjax.data.augment.combine import compose, sometimes
 from segjax.data.augment.flip import horizontal_flip, rotate90, vertical_flip
+from segjax.data.augment.mix import copy_paste, cutmix
 from segjax.data.augment.warp import elastic, rotate, scale_and_crop
 
 __all__ = [
     "color_jitter",
     "compose",
+    "copy_paste",
+    "cutmix",
     "elastic",
     "exposure",
     "gaussian_blur",
