@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import signal
 import statistics
@@ -258,25 +259,37 @@ class Log:
         self.path = path
         self._metric, self._split = metric, split
         self._last = after
+        self._position = 0
 
     def read(self) -> Iterator[tuple[int, float]]:
         """Yields (update, value) of all lines so far."""
+        self._position = 0
+        yield from self._values()
+
+    def new(self) -> Iterator[tuple[int, float]]:
+        """Yields those that were not yielded before, without reading the others."""
+        for step, value in self._values():
+            if step > self._last:
+                self._last = step
+                yield step, value
+
+    def _values(self) -> Iterator[tuple[int, float]]:
+        """Yields (update, value) of the complete lines from the position on."""
         if not self.path.exists():
             return
-        for line in self.path.read_bytes().split(b"\n")[:-1]:  # The last may be torn.
+        with self.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._position:
+                self._position = 0  # A resumed run dropped lines.
+            file.seek(self._position)
+            lines = file.read().split(b"\n")[:-1]  # The last may be torn.
+        self._position += sum(len(line) + 1 for line in lines)
+        for line in lines:
             record = schema.record_of(line)
             if record is None or record["kind"] != "eval":
                 continue
             value = record.get(self._metric)
             if record.get("split") == self._split and isinstance(value, int | float):
                 yield record["step"], float(value)
-
-    def new(self) -> Iterator[tuple[int, float]]:
-        """Yields those that were not yielded before."""
-        for step, value in self.read():
-            if step > self._last:
-                self._last = step
-                yield step, value
 
 
 def _last_line(path: pathlib.Path) -> str:

@@ -321,6 +321,10 @@ def test_a_torn_or_foreign_line_of_the_log_is_passed_over(tmp_path):
     with log.path.open("a") as file:
         file.write("\n")
     assert list(log.new()) == [(2, 0.5)]
+    log.path.write_text(json.dumps(good | {"step": 3}) + "\n")  # Cut, then resumed.
+    assert list(log.new()) == [(3, 0.5)]
+    assert list(log.read()) == [(3, 0.5)]
+    assert list(log.new()) == []
 
 
 # --- The command. ---
