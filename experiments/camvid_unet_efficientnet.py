@@ -26,13 +26,14 @@ def experiment(
     *,
     source: pathlib.Path,
     pretrained: bool = True,
-    steps: int = 1_600,
+    steps: int = 2_000,
     batch_size: int = 8,
-    size: tuple[int, int] = (288, 384),
+    size: tuple[int, int] = (192, 256),
     width: int = 16,
     learning_rate: float = 2e-3,
     encoder_rate: float = 0.2,
     rare: float = 2.0,
+    rare_crops: float = 0.0,
     num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
@@ -48,12 +49,14 @@ def experiment(
         learning_rate: Peak of the cosine schedule.
         encoder_rate: Learning rate of a pretrained encoder, relative to the decoder's.
         rare: Weight of rare classes in the cross entropy; others have weight 1.
+        rare_crops: Share of the crops that are placed on a pixel of a rare class.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
     streets = data.camvid(source)
     warmup = min(200, steps // 10)
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
+    ids = tuple(streets.classes.index(name) for name in RARE)
     weights = tuple(rare if name in RARE else 1.0 for name in streets.classes)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -67,12 +70,17 @@ def experiment(
             steps=steps,
             batch_size=batch_size,
             seed=seed,
-            eval_every=-(-steps // 10),
+            eval_every=-(-steps // 5),
         ),
-        data=data.Pipeline(dataset=streets, size=size, num_workers=num_workers),
+        data=data.Pipeline(
+            dataset=streets,
+            size=size,
+            class_crops=data.ClassCrops(ids, share=rare_crops) if rare_crops else None,
+            num_workers=num_workers,
+        ),
         augment=data.augment.compose(
             data.augment.horizontal_flip,
-            data.augment.scale_and_crop(minimum=0.7, maximum=1.5),
+            data.augment.scale_and_crop(minimum=0.8, maximum=1.5),
             data.augment.color_jitter(),
         ),
         model=models.UNet(

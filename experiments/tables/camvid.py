@@ -16,10 +16,15 @@ TABLE = rows.Table(
     rows=[
         rows.Row("efficientnet-scratch", ENCODER, ("--no-pretrained",)),
         rows.Row("efficientnet-pretrained", ENCODER, ("--pretrained",)),
+        rows.Row(
+            "efficientnet-pretrained-rare-crops",
+            ENCODER,
+            ("--pretrained", "--rare-crops", "0.5"),
+        ),
     ],
     metrics=("mean_iou", *(f"iou/{name}" for name in CLASSES)),
     seeds=(0, 1, 2),
-    quick=("--steps", "320"),
+    quick=("--steps", "400"),
     published=(
         "FCN-8s 57.0, SegNet 46.4 to 60.1, ENet 51.3 to 52.1, FC-DenseNet103 66.9 mean "
         "IoU (tables of the Tiramisu and SegNet papers).",
