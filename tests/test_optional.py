@@ -24,6 +24,7 @@ EXTRAS = {
     "flatbuffers": "export",
     "matplotlib": "report",
     "nibabel": "medical",
+    "pydicom": "medical",
     "optuna": "sweep",
     "jinja2": "report",
     "skimage": "skeleton",

@@ -26,8 +26,8 @@ from segjax.files import limits
 _NOTES = 5
 
 _INPUTS = (
-    "INPUT: images (PNG, JPEG, TIFF, BMP, GIF, WebP, .npy, .npz), folders with their "
-    "subfolders, or globs."
+    "INPUT: images (PNG, JPEG, TIFF, BMP, GIF, WebP, .npy, .npz, .dcm), folders with "
+    "their subfolders, or globs."
 )
 
 

@@ -63,7 +63,7 @@ def folder(
         source/images/a.jpg   source/masks/a.png   source/classes.txt (optional)
         source/a_image.jpg    source/a_mask.png    source/classes.csv (optional)
 
-    Images are png, jpg, tif, bmp, gif, webp or npy files of any size, read by
+    Images are png, jpg, tif, bmp, gif, webp, npy or DICOM (.dcm) files, read by
     `data.read_image`; all have the same dtype and number of channels. A mask has the
     stem and the size of its image. Folders and names may be those of other tools:
     see docs/data.md. How files were paired is printed unless it is the first layout.

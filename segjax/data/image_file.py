@@ -14,7 +14,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Reads an image without rescaling its values, as `data.folder` does.
 
     Args:
-        path: A png, jpg, tif, bmp, gif, webp or npy file.
+        path: A png, jpg, tif, bmp, gif, webp, npy or dcm file.
 
     Returns:
         For 8-bit pictures, uint8 [H, W, 3] as viewers show them: gray is repeated,

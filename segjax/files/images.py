@@ -11,7 +11,7 @@ import PIL.Image
 from segjax.errors import UserError
 from segjax.files import limits
 
-SUFFIXES = tuple(".png .jpg .jpeg .tif .tiff .bmp .gif .webp .npy".split())
+SUFFIXES = tuple(".png .jpg .jpeg .tif .tiff .bmp .gif .webp .npy .dcm".split())
 
 # Pillow supports many more, some of which run other programs.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from segjax.errors import UserError
-from segjax.files import images, limits, reading
+from segjax.files import dicom, images, limits, reading
 
 SUFFIXES = (*images.SUFFIXES, ".npz")
 
@@ -123,6 +123,8 @@ def read_image(
         pixels = images.load_npy(content, where, max_pixels=max_pixels)
     elif path.suffix.lower() == ".npy":
         pixels = images.load_npy(content, where, max_pixels=max_pixels)
+    elif path.suffix.lower() == ".dcm":
+        pixels = dicom.read(content, where, max_pixels=max_pixels)
     elif path.suffix.lower() in _TIFF:
         pixels = _tiff(content, where, channels, max_pixels, page)
     else:
@@ -153,7 +155,7 @@ def image_size(
     Raises:
         ValueError: Like `read_image`, for errors visible in the header.
     """
-    if path.suffix.lower() in (".npy", ".npz", *_TIFF):
+    if path.suffix.lower() in (".npy", ".npz", ".dcm", *_TIFF):
         shape = read_image(
             path, channels=channels, max_pixels=max_pixels, page=page
         ).shape

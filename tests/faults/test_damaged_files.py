@@ -22,6 +22,7 @@ from segjax.data.builders.sources import Folder, Zip
 from segjax.errors import UserError
 from segjax.forward import Forward
 from tests.data import sources
+from tests.data.test_dicom import written
 from tests.faults.tally import CASES as ALL
 
 CASES = max(40, ALL // 2)
@@ -113,6 +114,7 @@ IMAGES = {
     "color.jpg": as_jpeg(COLOR),
     "color.webp": as_webp(COLOR),
     "gray.gif": as_gif(GRAY),
+    "ct.dcm": written(DEEP, RescaleSlope="1", RescaleIntercept="-1024"),
 }
 CHECKED = (".png",)
 """Formats with checksums over all that counts: what is read is what was written."""

@@ -8,8 +8,8 @@ import numpy as np
 from segjax.data import stored
 from segjax.data.builders.sources import Tree
 from segjax.errors import UserError
+from segjax.files import dicom, tiff
 from segjax.files import images as opener
-from segjax.files import tiff
 from segjax.files.images import SUFFIXES as IMAGE_SUFFIXES
 
 
@@ -79,7 +79,7 @@ def read_image(tree: Tree, name: str) -> np.ndarray:
         For 8-bit pictures, uint8 [H, W, 3] as viewers show them: gray is repeated,
         transparency is dropped, and the EXIF orientation is applied. For all others,
         i.e. 16-bit, float and multi-channel files and .npy arrays, uint8, uint16 or
-        float32 [H, W, K] as stored.
+        float32 [H, W, K] as stored; DICOM as `dicom.read` has it.
 
     Raises:
         ValueError: If the file is broken, too large, holds several images, or has
@@ -93,6 +93,8 @@ def read_image(tree: Tree, name: str) -> np.ndarray:
         pixels = tiff.read(content, where)
         if pixels is not None:
             return stored.image(pixels, where)
+    if suffix == "dcm":
+        return stored.image(dicom.read(content, where), where)
     # Cameras store rotated pictures; masks are drawn on what viewers show.
     image = opener.decode(content, where)
     if image.mode.startswith(("I", "F")):  # Gray of more than 8 bits.
@@ -112,7 +114,7 @@ def turned(tree: Tree, name: str | None, wanted: Sequence[int]) -> str:
         " (turned by its EXIF orientation)" if the stored pixels have the wanted size,
         else nothing.
     """
-    if name is None or name.lower().endswith((".npy", ".tif", ".tiff")):
+    if name is None or name.lower().endswith((".npy", ".dcm", ".tif", ".tiff")):
         return ""
     is_turned = opener.stored_size(tree.read(name), name) == tuple(wanted)
     return " (turned by its EXIF orientation)" if is_turned else ""
