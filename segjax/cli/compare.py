@@ -21,12 +21,13 @@ class CompareOptions:
 
     Attributes:
         runs: Run folders, or folders of runs, such as those of segjax seeds. Runs that
-            differ in their seed only are one group; the first group is the baseline.
+            differ in --seed and --fold only are one group; the first group is the
+            baseline.
         metric: What is compared; by default the metric that chose the checkpoints.
         lower: Metrics of which lower values are better, such as hd95; of the default
             metric it is known.
-        paired: Insist on pairs: all groups must have the same seeds. Where they have,
-            differences are paired by seed without this flag too.
+        paired: Insist on pairs: all groups must have the same seeds and folds. Where
+            they have, differences are paired without this flag too.
         images: Compare over images too, which says whether a difference would hold on
             other images. Needs segjax evaluate of each run.
         out: A folder for compare.md, compare.csv, compare.tex and compare.png.
@@ -67,9 +68,10 @@ def main(args: Sequence[str]) -> None:
     console = terminal.console()
     for one in comparisons:
         console.print(compare_tables.for_terminal(one))
-    console.print(compare_tables.explained(test))
+    about = compare_tables.explained(test, folds=len({run.fold for run in runs}) > 1)
+    console.print(about)
     if options.out is not None:
-        _write(options.out, comparisons, test, console)
+        _write(options.out, comparisons, about, console)
 
 
 def _check_alike(runs: Sequence[results.RunResult]) -> None:
@@ -79,8 +81,9 @@ def _check_alike(runs: Sequence[results.RunResult]) -> None:
             f"segjax compare needs results of one split, got {', '.join(splits)}. "
             f"Compare them separately."
         )
-    first = runs[0]
+    firsts: dict[int | None, results.RunResult] = {}  # Each fold has data of its own.
     for run in runs:
+        first = firsts.setdefault(run.fold, run)
         if run.data != first.data:
             raise UserError(
                 f"{first.folder} and {run.folder} were trained and scored on other "
@@ -102,30 +105,35 @@ def _lower(
 
 
 def _test(groups: compare_groups.Groups, paired: bool) -> metrics.Test:
-    seeds = [[run.seed for run in group] for group in groups.values()]
+    seeds = [[run.pair for run in group] for group in groups.values()]
     alike = all(one == seeds[0] for one in seeds)
     if paired and not alike:
         said = "; ".join(
-            f"{name} has {', '.join(map(str, one))}"
+            f"{name} has {', '.join(map(_pair_name, one))}"
             for name, one in zip(groups, seeds, strict=True)
         )
         raise UserError(
-            f"--paired needs the same seeds in all groups: {said}. Train the missing "
-            f"ones, or leave --paired out."
+            f"--paired needs the same seeds and folds in all groups: {said}. Train the "
+            f"missing ones, or leave --paired out."
         )
     return metrics.paired_difference if alike else metrics.welch_difference
+
+
+def _pair_name(pair: tuple[int, int]) -> str:
+    seed, fold = pair
+    return str(seed) if fold < 0 else f"{seed} (fold {fold})"
 
 
 def _write(
     out: pathlib.Path,
     comparisons: Sequence[compare_groups.Compared],
-    test: metrics.Test,
+    about: str,
     console: Console,
 ) -> None:
     """Writes the tables and the figure, whole files only."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {
-        "compare.md": compare_tables.markdown(comparisons, test),
+        "compare.md": compare_tables.markdown(comparisons, about),
         "compare.csv": compare_tables.csv_text(comparisons),
         "compare.tex": compare_tables.latex(comparisons),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -105,25 +106,55 @@ def compared_over_images(
     Raises:
         ValueError: If runs have no scores of images, or of other images.
     """
-    found = {
-        name: [results.image_scores(run, metric) for run in group]
-        for name, group in groups.items()
+    scores = {
+        run.folder: results.image_scores(run, metric)
+        for group in groups.values()
+        for run in group
     }
-    first = next(iter(found.values()))[0]
-    for group, scores in zip(groups.values(), found.values(), strict=True):
-        for run, one in zip(group, scores, strict=True):
+    _check_images(groups, scores)
+    found = {name: _image_means(group, scores) for name, group in groups.items()}
+    images = sorted(next(iter(found.values())))
+    values = {
+        name: np.array([means[image] for image in images])
+        for name, means in found.items()
+    }
+    rows = _rows(values, metrics.paired_difference, lower_is_better)
+    split = next(iter(groups.values()))[0].split
+    return Compared(metric, split, lower_is_better, rows, over="images")
+
+
+def _check_images(
+    groups: Groups, scores: Mapping[pathlib.Path, Mapping[int, float]]
+) -> None:
+    """Checks that all groups have the same folds, and all runs of a fold its images."""
+    firsts: dict[int | None, Mapping[int, float]] = {}
+    folds = [{run.fold for run in group} for group in groups.values()]
+    for group, own in zip(groups.values(), folds, strict=True):
+        if own != folds[0]:
+            raise UserError(
+                f"{group[0].folder} is of a group with other folds than the first one. "
+                f"Train the missing folds, or leave --images out."
+            )
+        for run in group:
+            one = scores[run.folder]
+            first = firsts.setdefault(run.fold, one)
             if one.keys() != first.keys():
                 raise UserError(
                     f"{run.folder} was evaluated on {len(one)} images, others on "
                     f"{len(first)}. Evaluate all runs again: segjax evaluate RUN."
                 )
-    values = {
-        name: np.mean([[one[i] for i in sorted(first)] for one in scores], axis=0)
-        for name, scores in found.items()
-    }
-    rows = _rows(values, metrics.paired_difference, lower_is_better)
-    split = next(iter(groups.values()))[0].split
-    return Compared(metric, split, lower_is_better, rows, over="images")
+
+
+def _image_means(
+    group: Sequence[results.RunResult],
+    scores: Mapping[pathlib.Path, Mapping[int, float]],
+) -> dict[tuple[int, int], float]:
+    """The mean over seeds of each image's score, by fold and position in its split."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for run in group:
+        for image, score in scores[run.folder].items():
+            found.setdefault((run.pair[1], image), []).append(score)
+    return {image: float(np.mean(x)) for image, x in found.items()}
 
 
 def _rows(

@@ -27,20 +27,27 @@ def for_terminal(one: Compared) -> Table:
     return table
 
 
-def explained(test: metrics.Test) -> str:
+def explained(test: metrics.Test, *, folds: bool = False) -> str:
     """Says what the columns are."""
     paired = test is metrics.paired_difference
-    kind = "paired by seed" if paired else "of independent groups (Welch)"
-    return (
-        f"n seeds, or images (their means over seeds, paired by image). Differences to "
-        f"the first group, t-test {kind}; p by Holm's correction, intervals hold all "
-        f"differences at once in 95 %. Bold: better than every other group (p < 0.05, "
-        f"all pairs)."
+    by = "seed and fold" if folds else "seed"
+    kind = f"paired by {by}" if paired else "of independent groups (Welch)"
+    what = "seeds and folds" if folds else "seeds"
+    about = (
+        f"n {what}, or images (their means over seeds, paired by image). Differences "
+        f"to the first group, t-test {kind}; p by Holm's correction, intervals hold "
+        f"all differences at once in 95 %. Bold: better than every other group "
+        f"(p < 0.05, all pairs)."
     )
+    overlap = (
+        " Folds share most of their training images, so intervals are too narrow and p "
+        "is too small."
+    )
+    return about + overlap if folds else about
 
 
-def markdown(comparisons: Sequence[Compared], test: metrics.Test) -> str:
-    """All tables in Markdown, and what the columns are."""
+def markdown(comparisons: Sequence[Compared], about: str) -> str:
+    """All tables in Markdown, and a line about their columns."""
     lines = []
     for one in comparisons:
         lines += [f"### {one.title}", "", _line(["group", "n", *_HEAD])]
@@ -50,7 +57,7 @@ def markdown(comparisons: Sequence[Compared], test: metrics.Test) -> str:
             bold = [f"**{c}**" if c and row.is_best else c for c in cells]
             lines.append(_line(bold))
         lines.append("")
-    return "\n".join([*lines, explained(test), ""])
+    return "\n".join([*lines, about, ""])
 
 
 def csv_text(comparisons: Sequence[Compared]) -> str:

@@ -1,4 +1,4 @@
-"""Reads the results of many runs, and groups the seeds of one experiment."""
+"""Reads the results of many runs, and groups seeds and folds of one experiment."""
 
 import csv
 import dataclasses
@@ -21,8 +21,9 @@ class RunResult:
         folder: The run folder.
         experiment: Name of its script, without the suffix.
         script: Digest of its script; None if there is none.
-        flags: The experiment's flags, without the seed.
+        flags: The experiment's flags, without seed and fold.
         seed: The seed.
+        fold: The flag --fold of experiments with cross-validation; None without it.
         monitor: The metric that chose the checkpoint.
         lower_is_better: Of that metric.
         split: The split that was scored.
@@ -36,6 +37,7 @@ class RunResult:
     script: str | None
     flags: Mapping[str, Any]
     seed: int
+    fold: int | None
     monitor: str
     lower_is_better: bool
     split: str
@@ -46,10 +48,16 @@ class RunResult:
     @property
     def row(self) -> dict[str, Any]:
         """One flat row: run, experiment, flags, seed, split, seconds, metrics."""
+        fold = {} if self.fold is None else {"fold": self.fold}
         about = {"run": str(self.folder), "experiment": self.experiment}
         flags = {f"flag.{k}": v for k, v in self.flags.items()}
-        tail = {"seed": self.seed, "split": self.split, "seconds": self.seconds}
-        return {**about, **flags, **tail, **self.metrics}
+        tail = {"split": self.split, "seconds": self.seconds}
+        return {**about, **flags, "seed": self.seed, **fold, **tail, **self.metrics}
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Seed and fold, by which runs of two groups are paired."""
+        return self.seed, -1 if self.fold is None else self.fold
 
 
 def find(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -94,13 +102,15 @@ def read(folder: pathlib.Path) -> RunResult:
         for k, v in result["metrics"].items()
         if v is None or (isinstance(v, int | float) and not isinstance(v, bool))
     }
-    config = manifest["config"]
+    config, flags = manifest["config"], dict(manifest["flags"])
+    fold = flags.get("fold")
     return RunResult(
         folder=folder,
         experiment=pathlib.Path(manifest["script"] or folder).stem,
         script=manifest["code"].get("script"),
-        flags={k: v for k, v in manifest["flags"].items() if k != "seed"},
+        flags={k: v for k, v in flags.items() if k not in ("seed", "fold")},
         seed=manifest["seed"],
+        fold=fold if isinstance(fold, int) else None,
         monitor=config.get("monitor", ""),
         lower_is_better=config.get("mode", "max") == "min",
         split=result.get("split", ""),
@@ -145,26 +155,27 @@ def image_scores(run: RunResult, metric: str) -> dict[int, float]:
 
 
 def grouped(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Groups runs that differ in their seed only.
+    """Groups runs that differ in seed and fold only.
 
     Returns:
         By name, in the order of the first run of each: the script, with the flags in
-        which the groups of that script differ. Runs of a group by their seeds.
+        which the groups of that script differ. Runs of a group by seed, then fold.
 
     Raises:
-        ValueError: If a group has two runs with the same seed.
+        ValueError: If a group has two runs with the same seed and fold.
     """
     groups: dict[str, list[RunResult]] = {}
     for run in runs:
         key = json.dumps([run.experiment, run.script, run.flags], sort_keys=True)
         groups.setdefault(key, []).append(run)
     for group in groups.values():
-        group.sort(key=lambda run: run.seed)
+        group.sort(key=lambda run: run.pair)
         for one, other in itertools.pairwise(group):
-            if one.seed == other.seed:
+            if one.pair == other.pair:
+                fold = "" if one.fold is None else f", and fold {one.fold}"
                 raise UserError(
                     f"{one.folder} and {other.folder} are the same experiment with "
-                    f"the same seed, {one.seed}. Leave one of them out."
+                    f"the same seed, {one.seed}{fold}. Leave one of them out."
                 )
     names = _names([group[0] for group in groups.values()])
     return dict(zip(names, groups.values(), strict=True))

@@ -18,7 +18,7 @@ def write_run(folder, *, loss="ce", seed=0, score=0.5, script="scenes.py", **cha
     folder.mkdir(parents=True)
     manifest = {
         "script": f"/somewhere/{script}",
-        "flags": {"loss": loss, "steps": 9, "seed": seed},
+        "flags": {"loss": loss, "steps": 9, "seed": seed, **changes.get("flags", {})},
         "seed": seed,
         "config": {"monitor": "mean_iou", "mode": "max"},
         "model": "",
@@ -120,6 +120,37 @@ def test_equal_runs_do_not_differ(segjax, tmp_path):
     table = (tmp_path / "out/compare.md").read_text()
     assert "| +0.0000 | +0.0000 to +0.0000 | 1 |" in table
     assert "**" not in table
+
+
+def test_folds_are_values_of_a_group(segjax, tmp_path):
+    scores = {"ce": (0.60, 0.66, 0.63), "dice": (0.70, 0.735, 0.72)}
+    for loss, values in scores.items():
+        for fold, score in enumerate(values):
+            folder = tmp_path / loss / f"fold-{fold}"
+            flags = {"fold": fold}
+            write_run(folder, loss=loss, score=score, data=f"d{fold}", flags=flags)
+            rows = f"index,mean_iou\n0,{score}\n1,{score + 0.01}\n"
+            (folder / "evaluation-test-best.csv").write_text(rows)
+    both = tmp_path / "ce", tmp_path / "dice"
+    got = segjax("compare", *both, "--images", "--out", tmp_path / "out")
+    assert got.code == 0, got.err
+    assert "Folds share most" in " ".join(got.out.split())
+    lines = (tmp_path / "out" / "compare.csv").read_text().splitlines()
+    cells = list(csv.DictReader(lines))
+    assert [row["n"] for row in cells] == ["3", "3", "6", "6"]
+    want = scipy.stats.ttest_rel(scores["dice"], scores["ce"])
+    np.testing.assert_allclose(float(cells[1]["p_holm"]), want.pvalue)
+    assert library.results(tmp_path / "ce")[2]["fold"] == 2
+    write_run(tmp_path / "one", loss="x", data="d0", flags={"fold": 0})
+    text = "index,mean_iou\n0,0.5\n1,0.5\n"
+    (tmp_path / "one" / "evaluation-test-best.csv").write_text(text)
+    other = segjax("compare", *both, tmp_path / "one", "--images")
+    expect_one_error_line(other, "other folds")
+    other = segjax("compare", *both, tmp_path / "one", "--paired")
+    expect_one_error_line(other, "0 (fold 0), 0 (fold 1)")
+    write_run(tmp_path / "two", loss="x", data="d1", flags={"fold": 0})
+    other = segjax("compare", tmp_path / "ce", tmp_path / "two")
+    expect_one_error_line(other, "other data")
 
 
 def test_other_seeds_are_independent_groups(segjax, groups):
