@@ -10,8 +10,8 @@ import numpy as np
 import tyro
 from rich.progress import Progress
 
-from segjax import data, experiments, terminal, viz
-from segjax.cli import data_findings, flags, own_data, own_plans
+from segjax import data, experiments, terminal, train, viz
+from segjax.cli import data_findings, data_pictures, flags, own_data, own_plans, scripts
 from segjax.errors import UserError
 from segjax.files import writing
 from segjax.planning import survey
@@ -27,6 +27,8 @@ class ShowOptions:
         what: A folder of your images and masks or objects, as segjax train --data takes
             it, or the name of a data set, such as camvid.
         source: The folder or zip of a named data set.
+        experiment: A script whose training crops are drawn, augmented, with its default
+            settings; for a folder, by default, those that segjax train --auto uses.
         out: The report; NAME-data.html by default.
         most: The largest number of images of a split that are read; of more, evenly
             spaced ones.
@@ -34,6 +36,7 @@ class ShowOptions:
 
     what: Annotated[str, tyro.conf.Positional]
     source: pathlib.Path | None = None
+    experiment: pathlib.Path | None = None
     out: pathlib.Path | None = None
     most: int = 1_000
 
@@ -48,7 +51,9 @@ def main(args: Sequence[str], named: Mapping[str, Callable[..., data.Dataset]]) 
     options = flags.read(ShowOptions, args, prog="segjax data show")
     if options.most < 1:
         raise UserError(f"--most needs at least 1 image, got {options.most}.")
-    dataset, settings = _opened(options, named)
+    dataset, settings, experiment = _opened(options, named)
+    if options.experiment is not None:
+        experiment = _of_script(options, named)
     console = terminal.console(stderr=True)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("images", total=None)
@@ -61,7 +66,7 @@ def main(args: Sequence[str], named: Mapping[str, Callable[..., data.Dataset]]) 
     report = dataclasses.replace(
         data_findings.report_of(found, settings=settings),
         name=name if options.what not in named else dataset.name,
-        sections=_sections(found, dataset),
+        sections=_sections(found, dataset, experiment),
     )
     out = options.out or pathlib.Path(f"{name}-data.html")
     writing.write_bytes(out, viz.render_data_report(report).encode())
@@ -72,25 +77,54 @@ def main(args: Sequence[str], named: Mapping[str, Callable[..., data.Dataset]]) 
 
 def _opened(
     options: ShowOptions, named: Mapping[str, Callable[..., data.Dataset]]
-) -> tuple[data.Dataset, list[tuple[str, str]]]:
-    """Returns the data set, and the settings that training would choose."""
+) -> tuple[data.Dataset, list[tuple[str, str]], train.Experiment | None]:
+    """Returns the data set, and for a folder the settings that training would choose.
+
+    Returns:
+        (the data set, lines about the settings, the experiment with them or None).
+    """
     path = pathlib.Path(options.what)
     if options.what in named and not path.exists():
         if options.source is None:
-            return named[options.what](), []
-        return named[options.what](options.source), []
+            return named[options.what](), [], None
+        return named[options.what](options.source), [], None
     if not path.exists():
         raise UserError(
             f"{path} is missing: needed a folder, or one of {', '.join(named)}."
         )
     if own_data.task_of(path, []) == "instance":
-        keywords = _defaults(experiments.mask_rcnn.experiment, path)
-        lines = own_plans.detector(keywords, {})[1]
-        return experiments.mask_rcnn.dataset(path), [
-            (name, text) for name, text, _ in lines
-        ]
-    lines = own_plans.semantic(_defaults(experiments.unet.experiment, path), {})[1]
-    return data.folder(path), [(name, text) for name, text, _ in lines]
+        build, plan = experiments.mask_rcnn.experiment, own_plans.detector
+        dataset = experiments.mask_rcnn.dataset(path)
+    else:
+        build, plan = experiments.unet.experiment, own_plans.semantic
+        dataset = data.folder(path)
+    made, lines = plan(_defaults(build, path), {})
+    experiment = scripts.construct(build, {"source": path, **made})
+    return dataset, [(name, text) for name, text, _ in lines], experiment
+
+
+def _of_script(
+    options: ShowOptions, named: Mapping[str, Callable[..., data.Dataset]]
+) -> train.Experiment:
+    """Builds the experiment of a script with its defaults and the source."""
+    assert options.experiment is not None
+    build = scripts.load(options.experiment)
+    parameters = inspect.signature(build).parameters
+    path = pathlib.Path(options.what)
+    is_named = options.what in named and not path.exists()
+    source = options.source if is_named else path
+    given = {"source": source} if source and "source" in parameters else {}
+    missing = [
+        f"--{name.replace('_', '-')}"
+        for name, p in parameters.items()
+        if p.default is p.empty and name not in given
+    ]
+    if missing:
+        raise UserError(
+            f"{options.experiment} needs {', '.join(missing)}, which segjax data show "
+            f"does not pass on. Give it a default, or pass --source."
+        )
+    return scripts.construct(build, given)
 
 
 def _defaults(build: Callable, source: pathlib.Path) -> dict[str, Any]:
@@ -100,7 +134,7 @@ def _defaults(build: Callable, source: pathlib.Path) -> dict[str, Any]:
 
 
 def _sections(
-    found: survey.Survey, dataset: data.Dataset
+    found: survey.Survey, dataset: data.Dataset, experiment: train.Experiment | None
 ) -> list[tuple[str, str, list[viz.Figure]]]:
     """Pictures: the same image in two splits, doubtful masks, and a sample."""
     colors = viz.palette(max(len(found.classes), 1))
@@ -110,7 +144,7 @@ def _sections(
 
     def drawn(one: survey.Seen, note: str = "") -> viz.Figure:
         title = f"{one.place.split}: {one.place.name}"
-        return viz.Figure(_overlay(example(one), colors), title, note)
+        return viz.Figure(data_pictures.overlay(example(one), colors), title, note)
 
     leaks = []
     for pair in found.leaks[:_DOUBTFUL]:
@@ -118,12 +152,15 @@ def _sections(
         pictures = [viz.to_rgb(np.asarray(example(s)["image"])) for s in sides]
         title = ", ".join(f"{s.place.split}: {s.place.name}" for s in sides)
         note = "equal" if pair.exact else f"correlation {pair.correlation:.4f}"
-        leaks.append(viz.Figure(_beside(*pictures), title, note))
+        leaks.append(viz.Figure(data_pictures.beside(*pictures), title, note))
     doubtful = [
         drawn(one, f"fits better {data_findings.direction(one.alignment.shift)}")
         for one in found.shifted[:_DOUBTFUL]
         if one.alignment is not None
     ]
+    crops = []
+    if experiment is not None:
+        crops = data_pictures.training_crops(experiment, colors)
     return [
         ("The same image in two splits", "A score on them says little.", leaks),
         (
@@ -137,25 +174,10 @@ def _sections(
             "Evenly spaced, and images of the rarest classes.",
             [drawn(one) for one in data_findings.samples(found, _SAMPLES)],
         ),
+        (
+            "Training crops",
+            "As the network sees them: preprocessed and augmented. Padding around "
+            "crops that are shrunk or larger than their image is ignored.",
+            crops,
+        ),
     ]
-
-
-def _overlay(example: Mapping[str, Any], colors: np.ndarray) -> np.ndarray:
-    image, label = np.asarray(example["image"]), np.asarray(example["label"])
-    if "instances" in example:
-        # Neighbors have different colors, as far as their ids follow each other.
-        ids = np.asarray(example["instances"]).astype(np.int32)
-        return viz.overlay(image, np.where(ids, 1 + ids % 12, 0), viz.palette(13))
-    valid = label < len(colors)
-    return viz.overlay(image, np.where(valid, label, 0), colors, valid=valid)
-
-
-def _beside(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Both pictures side by side, at the larger height."""
-    height = max(len(one), len(other))
-    padded = [
-        np.pad(x, ((0, height - len(x)), (0, 0), (0, 0)), constant_values=255)
-        for x in (one, other)
-    ]
-    gap = np.full((height, 6, 3), 255, np.uint8)
-    return np.concatenate([padded[0], gap, padded[1]], axis=1)

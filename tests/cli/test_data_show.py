@@ -1,6 +1,8 @@
 """`segjax data show`: the report, and what it prints."""
 
+import base64
 import html
+import io
 import re
 import shutil
 
@@ -25,11 +27,43 @@ def test_report_of_a_folder(segjax, folder, tmp_path):
     text = html.unescape(re.sub("<[^>]+>", " ", page))
     for word in ("background", "square", "bar", "uint8 x 3", "Intensities", "U-Net"):
         assert word in text, word
-    assert page.count("<figure>") == 12
+    assert page.count("<figure>") == 12 + 12  # All images, and training crops.
+    assert "Training crops" in text
     # Nothing is loaded from anywhere.
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "http://" not in page
     assert "https://" not in page
+
+
+SCRIPT = """
+import optax
+from segjax import data, losses, metrics, models, train
+
+def experiment(*, {more}source, seed: int = 0):
+    mine = data.folder(source)
+    return train.Experiment(
+        config=train.TrainConfig(steps=1, batch_size=2, seed=seed),
+        data=data.Pipeline(dataset=mine, size=(16, 24)),
+        augment=data.augment.horizontal_flip,
+        model=models.SimpleCNN(len(mine.classes)),
+        objective=losses.semantic(ce=(1.0, losses.cross_entropy)),
+        optimizer=optax.sgd(0.1),
+        metric=metrics.semantic(mine.classes),
+    )
+"""
+
+
+def test_crops_of_a_script(segjax, folder, tmp_path):
+    script, out = tmp_path / "mine.py", tmp_path / "report.html"
+    script.write_text(SCRIPT.format(more=""))
+    got = segjax("data", "show", folder, "--experiment", script, "--out", out)
+    assert got.code == 0, got.err
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', out.read_text())
+    sizes = [Image.open(io.BytesIO(base64.b64decode(x))).size for x in pictures]
+    assert sizes[-12:] == [(24, 16)] * 12
+    script.write_text(SCRIPT.format(more="depth, "))
+    got = segjax("data", "show", folder, "--experiment", script, "--out", out)
+    expect_one_error_line(got, "needs --depth, which segjax data show does not pass")
 
 
 def test_planted_leak_is_printed_and_drawn(segjax, folder, tmp_path):
