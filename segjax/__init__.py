@@ -93,8 +93,9 @@ def results(*runs: "str | os.PathLike") -> "list[dict[str, typing.Any]]":
         *runs: Run folders, or folders of runs, such as those of `segjax seeds`.
 
     Returns:
-        `run`, `experiment`, `flag.NAME` of each flag of the experiment, `seed`,
-        `split`, `seconds`, and the metrics of result.json by their names.
+        `run`, `experiment`, `flag.NAME` of each flag of the experiment, `seed`, `fold`
+        if there is cross-validation, `split`, `seconds`, and the metrics of result.json
+        by their names.
 
     Raises:
         ValueError: If a folder has no run, or a run is not finished.

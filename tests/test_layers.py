@@ -15,7 +15,7 @@ LAYERS = {
     "errors": set(),
     "compiler": set(),
     "optional": {"errors"},
-    "files": {"typing"},
+    "files": {"typing", "optional"},
     "multihost": {"typing"},
     "terminal": set(),
     "signals": set(),

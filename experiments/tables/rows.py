@@ -111,6 +111,8 @@ def trained(table: Table, chosen: Options) -> list[Row]:
         The rows that were asked for; none after a dry run.
     """
     rows = [row for row in table.rows if row.name in chosen.only]
+    if not chosen.dry_run:
+        chosen.out.mkdir(parents=True, exist_ok=True)  # Before hours of training.
     for seed in chosen.seeds:
         for row in rows:
             run = run_folder(chosen, row, seed)

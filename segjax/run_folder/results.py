@@ -104,11 +104,13 @@ def read(folder: pathlib.Path) -> RunResult:
     }
     config, flags = manifest["config"], dict(manifest["flags"])
     fold = flags.get("fold")
+    if isinstance(fold, int):
+        del flags["fold"]
     return RunResult(
         folder=folder,
         experiment=pathlib.Path(manifest["script"] or folder).stem,
         script=manifest["code"].get("script"),
-        flags={k: v for k, v in flags.items() if k not in ("seed", "fold")},
+        flags={k: v for k, v in flags.items() if k != "seed"},
         seed=manifest["seed"],
         fold=fold if isinstance(fold, int) else None,
         monitor=config.get("monitor", ""),

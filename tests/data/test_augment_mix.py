@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import ops
+from segjax import ops, train
 from segjax.data import augment
 from segjax.typing import EXAMPLES
 
@@ -175,6 +175,18 @@ def test_one_example_and_composition(rng):
         after = mixed(augmentation, alone)
         jax.tree.map(np.testing.assert_array_equal, after, alone)
     assert mixed(both, batch(rng))["image"].shape == (3, SIZE, SIZE, 3)
+
+
+def test_shared_by_devices(rng):
+    """The same as on one device, with the batch split over four."""
+    before = batch(rng, count=8)
+    mesh = train.make_mesh()
+    assert mesh.size == 4
+    split = jax.NamedSharding(mesh, jax.P(*mesh.axis_names))
+    for augmentation in (augment.cutmix(), augment.copy_paste()):
+        alone = mixed(augmentation, before)
+        shared = mixed(augmentation, jax.device_put(before, split))
+        jax.tree.map(np.testing.assert_array_equal, alone, shared)
 
 
 def test_messages(rng):

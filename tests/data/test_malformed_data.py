@@ -269,7 +269,7 @@ MAPS = {
     "webp with loss": ("instances/a.webp", saved_as("WEBP", quality=80)),
     "tiff with loss": ("instances/a.tif", saved_as("TIFF", compression="jpeg")),
     "eps named png": ("instances/a.png", saved_as("EPS")),
-    "gif named png": ("instances/a.png", saved_as("GIF")),
+    "ppm named png": ("instances/a.png", saved_as("PPM")),
     "float tiff": ("instances/a.tif", as_tiff(ZEROS.astype(np.float32))),
     "pages": ("instances/a.tif", as_tiff(PAGES, photometric="minisblack")),
     "tiff cut": ("instances/a.tif", as_tiff(ZEROS)[:100]),
