@@ -67,9 +67,9 @@ def training_crops(
         valid, label = np.asarray(seen["valid"][i]), np.asarray(seen["label"][i])
         example = {"image": picture, "label": np.where(valid, label, len(colors))}
         if "masks" in seen:
-            masks = np.asarray(seen["masks"][i])
-            example["instances"] = np.max(
-                masks * np.arange(1, len(masks) + 1)[:, None, None], axis=0, initial=0
-            )
+            ids = np.zeros(label.shape, np.int32)
+            for number, mask in enumerate(np.asarray(seen["masks"][i]), start=1):
+                ids[mask] = number
+            example["instances"] = ids
         figures.append(viz.Figure(overlay(example, colors), f"crop {i + 1}", ""))
     return figures

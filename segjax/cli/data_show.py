@@ -28,7 +28,7 @@ class ShowOptions:
             it, or the name of a data set, such as camvid.
         source: The folder or zip of a named data set.
         experiment: A script whose training crops are drawn, augmented, with its default
-            settings; for a folder, by default, those that segjax train --auto uses.
+            settings; for a folder, by default, those that segjax train --data uses.
         out: The report; NAME-data.html by default.
         most: The largest number of images of a split that are read; of more, evenly
             spaced ones.
@@ -160,7 +160,11 @@ def _sections(
     ]
     crops = []
     if experiment is not None:
-        crops = data_pictures.training_crops(experiment, colors)
+        try:
+            crops = data_pictures.training_crops(experiment, colors)
+        except UserError as error:  # The rest of the report does not need them.
+            text = f"Training crops cannot be drawn: {error}"
+            terminal.console(stderr=True).print(text, soft_wrap=True)
     return [
         ("The same image in two splits", "A score on them says little.", leaks),
         (

@@ -61,6 +61,11 @@ def test_crops_of_a_script(segjax, folder, tmp_path):
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', out.read_text())
     sizes = [Image.open(io.BytesIO(base64.b64decode(x))).size for x in pictures]
     assert sizes[-12:] == [(24, 16)] * 12
+    script.write_text(SCRIPT.format(more="").replace("24)", "24), max_objects=3"))
+    got = segjax("data", "show", folder, "--experiment", script, "--out", out)
+    assert got.code == 0, got.err
+    assert "Training crops cannot be drawn: max_objects needs" in got.err
+    assert "Training crops" not in out.read_text()
     script.write_text(SCRIPT.format(more="depth, "))
     got = segjax("data", "show", folder, "--experiment", script, "--out", out)
     expect_one_error_line(got, "needs --depth, which segjax data show does not pass")
