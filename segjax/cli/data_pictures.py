@@ -62,7 +62,7 @@ def training_crops(
     low, high = np.percentile(before, _PERCENTILES, axis=(0, 1, 2))
     scaled = (after - low) / np.where(high > low, high - low, 1)
     pictures = np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
-    figures = []
+    drawn = []
     for i, picture in enumerate(pictures):
         valid, label = np.asarray(seen["valid"][i]), np.asarray(seen["label"][i])
         example = {"image": picture, "label": np.where(valid, label, len(colors))}
@@ -71,5 +71,5 @@ def training_crops(
             for number, mask in enumerate(np.asarray(seen["masks"][i]), start=1):
                 ids[mask] = number
             example["instances"] = ids
-        figures.append(viz.Figure(overlay(example, colors), f"crop {i + 1}", ""))
-    return figures
+        drawn.append(viz.Figure(overlay(example, colors), f"crop {i + 1}", ""))
+    return drawn
