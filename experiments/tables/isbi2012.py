@@ -17,11 +17,11 @@ import rows
 
 import segjax
 
-FOLD = "isbi2012_unet.py"
+SCRIPT = "isbi2012_unet.py"
 METRICS = ("mean_dice", "dice/membrane", "dice/cell", "best_v_rand_per_image")
 TABLE = rows.Table(
     name="isbi2012",
-    rows=[rows.Row("unet", FOLD)],
+    rows=[rows.Row("unet", SCRIPT)],
     metrics=METRICS,
     seeds=(0, 1, 2, 3, 4),
     quick=("--steps", "160"),
@@ -47,7 +47,10 @@ def main(args: Sequence[str] | None = None) -> None:
         writer.writerow(["fold", *METRICS])
         for fold, found in zip(chosen.seeds, scores, strict=True):
             writer.writerow([fold, *(found[metric] for metric in METRICS)])
-    lines = ["| fold | " + " | ".join(METRICS) + " |", "| --- " * 5 + "|"]
+    lines = [
+        "| fold | " + " | ".join(METRICS) + " |",
+        "| --- " * (1 + len(METRICS)) + "|",
+    ]
     for fold, found in zip(chosen.seeds, scores, strict=True):
         shown = [f"{found[metric]:.4f}" for metric in METRICS]
         lines.append(f"| {fold} | " + " | ".join(shown) + " |")
