@@ -99,7 +99,9 @@ def _opened(
         build, plan = experiments.unet.experiment, own_plans.semantic
         dataset = data.folder(path)
     made, lines = plan(_defaults(build, path), {})
-    experiment = scripts.construct(build, {"source": path, **made})
+    experiment = None
+    if options.experiment is None:  # Else that of the script is built in its place.
+        experiment = scripts.construct(build, {"source": path, **made})
     return dataset, [(name, text) for name, text, _ in lines], experiment
 
 
