@@ -35,7 +35,7 @@ def experiment(
     batch_size: int = 8,
     size: int = 256,
     max_objects: int = 128,
-    eval_max_objects: int = 384,
+    detections: int = 384,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> train.Experiment:
@@ -50,7 +50,7 @@ def experiment(
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
         max_objects: Slots for the nuclei of a crop; of more, the largest are kept.
-        eval_max_objects: Slots for the nuclei of a whole image, of which one has 375.
+        detections: Nuclei found in an image at most; one has 375.
         learning_rate: Peak of the cosine schedule.
         seed: Seeds initialization, augmentation, sampling and the data order.
     """
@@ -66,12 +66,7 @@ def experiment(
             eval_every=-(-steps // 6),
             monitor="mask_ap",
         ),
-        data=data.Pipeline(
-            dataset=nuclei,
-            size=size,
-            max_objects=max_objects,
-            eval_max_objects=eval_max_objects,
-        ),
+        data=data.Pipeline(dataset=nuclei, size=size, max_objects=max_objects),
         augment=data.augment.compose(
             data.augment.horizontal_flip,
             data.augment.rotate90,
@@ -84,7 +79,7 @@ def experiment(
             len(nuclei.classes),
             small=small,
             pretrained=weights is not None,
-            detections=eval_max_objects,
+            detections=detections,
         ),
         objective=losses.instance(),
         optimizer=train.with_ema(

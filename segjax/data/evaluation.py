@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -11,7 +13,6 @@ import numpy as np
 from segjax import ops
 from segjax.data import instances
 from segjax.data.examples import Reader, stack
-from segjax.data.instances import Overflow
 from segjax.data.pad import reflect_to_size
 from segjax.data.reading import listed, read_ahead
 from segjax.data.spec import ExampleSpec, check_labels
@@ -90,9 +91,38 @@ def _num_rows(
     return ops.round_up(even, processes)
 
 
-def largest(planned: Sequence[list[Row]]) -> list[Row]:
-    """Returns a batch with the most pixels."""
-    return max(planned, key=lambda rows: len(rows) * rows[0][0][0] * rows[0][0][1])
+def slots_by_size(
+    planned: Sequence[list[Row]], counts: Sequence[int]
+) -> dict[tuple[int, int], int]:
+    """Returns the number of slots that no object of a padded size overflows.
+
+    Args:
+        planned: Returned by `plan`.
+        counts: Of the objects of example 0, 1, ...
+
+    Returns:
+        For each padded size a power of two, so that splits share compiled programs.
+    """
+    slots: dict[tuple[int, int], int] = {}
+    for size, number in itertools.chain.from_iterable(planned):
+        count = 0 if number == PADDING else counts[number]
+        slots[size] = max(slots.get(size, 1), 2 ** max(count - 1, 0).bit_length())
+    return slots
+
+
+def largest(
+    planned: Sequence[list[Row]], slots: Mapping[tuple[int, int], int] | None
+) -> list[Row]:
+    """Returns a batch that takes the most memory to evaluate.
+
+    A mask takes a byte a pixel, and what networks keep is taken as 512 of them.
+    """
+
+    def memory(rows: list[Row]) -> int:
+        height, width = size = rows[0][0]
+        return len(rows) * height * width * (512 + (slots[size] if slots else 0))
+
+    return max(planned, key=memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +132,12 @@ class EvalExample:
     Attributes:
         reader: Reads the split.
         spec: Dtypes and shapes of its examples.
-        limit: Slots for objects; None for batches without objects.
+        slots: For objects, by padded size; None for batches without objects.
     """
 
     reader: Reader
     spec: ExampleSpec
-    limit: int | None
+    slots: Mapping[tuple[int, int], int] | None
 
     def __call__(self, place: Row) -> Example:
         """Makes one row of a batch."""
@@ -125,27 +155,46 @@ class EvalExample:
     def _slots(
         self, example: Mapping[str, np.ndarray] | None, size: tuple[int, int]
     ) -> Example:
-        if self.limit is None:
+        if self.slots is None:
             return {}
         if example is None:
-            return instances.no_objects(size, limit=self.limit)
-        found = instances.crop(example, instances.ALL)
-        return instances.fill(found, size, limit=self.limit)
+            made = instances.no_objects(size, limit=self.slots[size])
+        else:
+            found = instances.crop(example, instances.ALL)
+            made = instances.fill(found, size, limit=self.slots[size])
+        assert not made.pop("num_dropped"), "slots_by_size has one for each object"
+        return made
 
 
-def image_sizes(
-    reader: Reader, *, num_threads: int, slow_after: float
-) -> list[tuple[int, int]]:
-    """Reads the (height, width) of every example of a split."""
+def read_of_each(
+    reader: Reader,
+    read: Callable[[int], Any],
+    what: str,
+    *,
+    num_threads: int,
+    slow_after: float,
+) -> list[Any]:
+    """Calls `read`, of `reader`, with the number of every example of its split.
+
+    Args:
+        reader: Reads the split.
+        read: Such as `reader.size`.
+        what: What it reads, for messages.
+        num_threads: See `read_ahead`.
+        slow_after: See `read_ahead`.
+    """
 
     def describe(number: int) -> str:
-        return f"the size of {listed([number], reader.split)}"
+        return f"{what} of {listed([number], reader.split)}"
 
-    stream = grain.MapDataset.range(len(reader)).map(reader.size)
-    sizes = read_ahead(
-        stream, describe, num_threads=num_threads, num_workers=0, slow_after=slow_after
+    found = read_ahead(
+        grain.MapDataset.range(len(reader)).map(read),
+        describe,
+        num_threads=num_threads,
+        num_workers=0,
+        slow_after=slow_after,
     )
-    return list(sizes)
+    return list(found)
 
 
 def batches(
@@ -156,7 +205,6 @@ def batches(
     num_classes: int,
     num_threads: int,
     slow_after: float,
-    overflow: Overflow,
 ) -> Generator[Batch, None, None]:
     """Reads the planned batches.
 
@@ -168,7 +216,6 @@ def batches(
         num_classes: Upper bound for the labels of the first batch.
         num_threads: See `read_ahead`.
         slow_after: See `read_ahead`.
-        overflow: Counts the objects that did not fit into the slots.
 
     Raises:
         CorruptRecordError: If a record cannot be read, since the scores would then not
@@ -198,7 +245,6 @@ def batches(
                     split=split,
                     num_classes=num_classes,
                 )
-            overflow.take(batch, batch["index"], split)
             yield batch
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from segjax.data import faults
 from segjax.data.cache import DecodedCache
+from segjax.data.objects import count_objects
 from segjax.data.spec import arrays_of
 from segjax.typing import Example, Field
 
@@ -58,6 +59,16 @@ class Reader:
             return height, width
         with self._naming(number):
             return self.examples.image_size(number)  # type: ignore[attr-defined]
+
+    def most_objects(self, number: int) -> int:
+        """Counts the objects of an example, with those that have no pixel or class.
+
+        Raises:
+            CorruptRecordError: If it cannot be read.
+        """
+        example = self[number]
+        with self._naming(number):
+            return count_objects(example)
 
     def where(self, number: int) -> str:
         """Names a record in messages."""

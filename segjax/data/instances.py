@@ -92,15 +92,15 @@ def _pick(objects: Objects, which: np.ndarray, window: Window) -> Objects:
 
 
 class Overflow:
-    """Warns on standard error about objects that did not fit into the slots.
+    """Warns on standard error about objects of crops that did not fit into the slots.
 
     Warns at the first image of a split that has too many objects, and again whenever
     the number of such images has doubled.
     """
 
-    def __init__(self, name: str, limit: int | None):
-        """Starts with no images; `name` is the pipeline's attribute for `limit`."""
-        self._name, self._limit = name, limit
+    def __init__(self, limit: int | None):
+        """Starts with no images; `limit` is the pipeline's `max_objects`."""
+        self._limit = limit
         self._found: dict[str, dict[int, int]] = {}
 
     def take(self, batch: Example, numbers: np.ndarray, split: str) -> None:
@@ -121,9 +121,9 @@ class Overflow:
         images[number] = max(num_dropped, images.get(number, 0))
         if not known and len(images).bit_count() == 1:  # A power of two.
             print(
-                f"warning: {self._name}={self._limit} dropped {sum(images.values())} "
+                f"warning: max_objects={self._limit} dropped {sum(images.values())} "
                 f"objects, the smallest, of {len(images)} image(s) of {split!r} so "
                 f"far, most recently {num_dropped} of record {number}. Raise "
-                f"{self._name} to keep them.",
+                f"max_objects to keep them.",
                 file=sys.stderr,
             )

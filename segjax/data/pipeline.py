@@ -54,11 +54,10 @@ class Pipeline:
         fields: Further entries of examples to include in batches, such as
             `{"weight_map": data.Field("linear")}`. Maps are cropped and padded (with
             0) like the image.
-        max_objects: Slots for objects in each image; batches then also have `boxes`,
-            `classes`, `masks`, `object_mask`, `crowd` and `size`. If there are more
-            objects, the largest are kept and a warning is printed. None: no objects.
-        eval_max_objects: The same for evaluation, where images are whole; defaults to
-            `max_objects`.
+        max_objects: Slots for the objects of a training crop; batches then also have
+            `boxes`, `classes`, `masks`, `object_mask`, `crowd` and `size`. If there are
+            more objects, the largest are kept and a warning is printed. Evaluation has
+            slots for all objects of an image. None: no objects.
         class_crops: Places a share of the training crops on chosen classes, such as
             rare ones; see `ClassCrops`.
         skip_corrupt: Maximum number of different unreadable training records (per
@@ -79,7 +78,6 @@ class Pipeline:
     train_split: str = "train"
     fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     max_objects: int | None = None
-    eval_max_objects: int | None = None
     class_crops: ClassCrops | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
@@ -109,8 +107,7 @@ class Pipeline:
     def fingerprint(self) -> str:
         """Digests the prepared data and the settings that determine batches."""
         parts = (_STREAM, self.dataset.fingerprint, self.train_split)
-        slots = (self.max_objects, self.eval_max_objects)
-        objects = [n for n in slots if n is not None]
+        objects = [] if self.max_objects is None else [self.max_objects]
         fields = sorted((k, field.resample) for k, field in self.fields.items())
         crops = [self.class_crops] if self.class_crops else []
         text = repr((*parts, self._crop_size, self.multiple, fields, *objects, *crops))
@@ -209,7 +206,9 @@ class Pipeline:
         All processes get the same number of batches, of equal shapes in the same order,
         and each decodes its own rows only. For this, every process reads the sizes of
         all images once: from file headers in prepared data, or by decoding the images
-        if the data set's sequence has no `image_size(number)`.
+        if the data set's sequence has no `image_size(number)`. With `max_objects`, it
+        also decodes all images once and counts their objects: batches of a padded size
+        have slots for the most that one of its images has, up to a power of two.
 
         Args:
             split: Name of the split.
@@ -242,7 +241,7 @@ class Pipeline:
         process_index: int = 0,
         process_count: int = 1,
     ) -> Batch | None:
-        """Reads one of the batches of `eval_batches` with the most pixels.
+        """Reads the batch of `eval_batches` that takes the most memory.
 
         What evaluates it has the memory for all others. None for an empty split.
         """
@@ -251,9 +250,8 @@ class Pipeline:
         planned = self._eval_plan(reader, batch_size, process_count)()
         if not planned:
             return None
-        chosen = [evaluation.largest(planned)]
         batches = self._read_eval(
-            reader, lambda: chosen, (process_index, process_count)
+            reader, lambda: planned, (process_index, process_count), largest=True
         )
         with contextlib.closing(batches):
             return next(batches)
@@ -285,10 +283,17 @@ class Pipeline:
         reader: Reader,
         planned: Callable[[], list[list[evaluation.Row]]],
         part: tuple[int, int],
+        *,
+        largest: bool = False,
     ) -> Generator[Batch, None, None]:
         if not (batches := planned()):
             return
-        slots = self.eval_max_objects or self.max_objects
+        slots = None
+        if self.max_objects is not None:
+            counts = self._state.object_counts(reader)
+            slots = evaluation.slots_by_size(batches, counts)
+        if largest:
+            batches = [evaluation.largest(batches, slots)]
         spec = self._state.spec(reader, skipped=None)
         yield from evaluation.batches(
             evaluation.EvalExample(reader, spec, slots),
@@ -297,7 +302,6 @@ class Pipeline:
             num_classes=len(self.classes),
             num_threads=self.num_threads,
             slow_after=self.slow_after,
-            overflow=self._state.eval_overflow,
         )
 
     @functools.cached_property

@@ -29,12 +29,9 @@ def check_minima(pipeline: Any) -> None:
             raise UserError(
                 f"{name} must be at least {minimum}, got {getattr(pipeline, name)}."
             )
-    for name in ("max_objects", "eval_max_objects"):
-        slots = getattr(pipeline, name)
-        if slots is not None and slots < 1:
-            raise UserError(f"{name} must be at least 1, got {slots}.")
-    if pipeline.eval_max_objects and not pipeline.max_objects:
-        raise UserError("eval_max_objects needs max_objects too. Pass both.")
+    slots = pipeline.max_objects
+    if slots is not None and slots < 1:
+        raise UserError(f"max_objects must be at least 1, got {slots}.")
 
 
 def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -75,7 +75,7 @@ def test_every_example_once_within_the_limits(sizes, batch_size, processes):
         # One image for each process is evaluated however large it is.
         assert count == processes or count * size[0] * size[1] <= 2**22
     assert all(len(counts) == 1 for counts in by_size.values())
-    largest = evaluation.largest(planned)
+    largest = evaluation.largest(planned, None)
     most = max(len(b) * b[0][0][0] * b[0][0][1] for b in planned)
     assert len(largest) * largest[0][0][0] * largest[0][0][1] == most
 

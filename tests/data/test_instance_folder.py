@@ -111,4 +111,5 @@ def test_deep_images_and_their_id_maps(load, files, rng):
         batch["instances"][0, :3] > 0, batch["label"][0, :3] == 1
     )
     ids = batch["instances"][0]
-    np.testing.assert_array_equal(batch["masks"][0], [ids == 1, ids == 2, ids == 3])
+    assert batch["object_mask"][0].tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(batch["masks"][0, :3], [ids == 1, ids == 2, ids == 3])

@@ -129,31 +129,63 @@ def test_the_largest_are_kept():
 
 def test_dropped_objects_cause_warnings(rng, capsys):
     examples = [example(rng, count=4) for _ in range(8)]
-    whole = [len(by_hand(e["instances"], e["label"])) for e in examples]
-    pipe = pipeline(examples, max_objects=1)
-    list(pipe.eval_batches("train", batch_size=4))
+    pipe = pipeline(examples, size=12, max_objects=1)
+    batches = take(pipe, 20)
     lines = capsys.readouterr().err.splitlines()
     assert "max_objects=1 dropped" in lines[0]
     images = [int(line.split(" of ")[1].split()[0]) for line in lines]
-    assert images == [1, 2, 4, 8][: len(images)]
-    if len(images) == 4:
-        assert f"dropped {sum(whole) - 8} objects" in lines[-1]
-    list(pipe.eval_batches("train", batch_size=4))
+    assert images == [2**k for k in range(len(images))]
+    assert all(batch["masks"].shape[1] == 1 for batch in batches)
+    take(pipe, 20)
     assert not capsys.readouterr().err  # Warned before.
-    take(pipeline(examples, max_objects=9), 3)
+    take(pipeline(examples, size=12, max_objects=9), 3)
     assert not capsys.readouterr().err
 
 
-def test_evaluation_may_have_more_slots(rng, capsys):
-    examples = [example(rng, count=4) for _ in range(4)]
-    pipe = pipeline(examples, max_objects=1, eval_max_objects=2)
-    (batch,) = pipe.eval_batches("train", batch_size=4)
-    assert batch["masks"].shape[1] == 2
-    assert "eval_max_objects=2 dropped" in capsys.readouterr().err
-    assert take(pipe, 1)[0]["masks"].shape[1] == 1
-    assert "warning: max_objects=1 dropped" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="needs max_objects too"):
-        pipeline(examples, max_objects=None, eval_max_objects=2)
+def dots(size, count, *, encoded):
+    """An example with `count` objects of one pixel."""
+    instances = np.zeros(size, np.uint16)
+    instances.ravel()[: 2 * count : 2] = np.arange(1, count + 1)
+    made = {"label": (instances > 0).astype(np.uint8), "name": "n"}
+    made |= {"image": np.zeros((*size, 3), np.uint8)}
+    if not encoded:
+        return made | {"instances": instances}
+    from pycocotools import mask as coco_mask
+
+    masks = [instances == k for k in range(1, count + 1)]
+    rles = [coco_mask.encode(np.asfortranarray(m, dtype=np.uint8)) for m in masks]
+    return made | {"objects": encode_objects(rles, [1] * count, [False] * count)}
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_evaluation_has_slots_for_all_objects(encoded, capsys):
+    counts = [((12, 10), 2), ((12, 10), 7), ((12, 10), 0), ((40, 12), 4), ((9, 70), 0)]
+    examples = [dots(*one, encoded=encoded) for one in counts]
+    pipe = pipeline(examples, max_objects=1)
+    slots = {}
+    for batch in pipe.eval_batches("train", batch_size=4):
+        slots[batch["masks"].shape[2:]] = batch["masks"].shape[1]
+        assert "num_dropped" not in batch
+        for row in np.flatnonzero(batch["weight"]):
+            _, count = counts[batch["index"][row]]
+            assert batch["object_mask"][row].sum() == count
+            assert batch["masks"][row].sum() == count
+    assert slots == {(32, 32): 8, (64, 32): 4, (32, 96): 1}
+    assert not capsys.readouterr().err
+
+
+def test_the_largest_batch_counts_masks():
+    few, many = (dots((32, 64), 1, encoded=False), dots((32, 32), 511, encoded=False))
+    assert largest_shape([few, many], max_objects=1) == (32, 64)
+    many = dots((32, 32), 512, encoded=False)
+    few = dots((32, 33), 1, encoded=False)
+    assert largest_shape([few, many], multiple=1, max_objects=1) == (32, 32)
+    assert largest_shape([few, many], multiple=1, max_objects=None) == (32, 33)
+
+
+def largest_shape(examples, **options):
+    batch = pipeline(examples, **options).largest_eval_batch("train", batch_size=1)
+    return batch["label"].shape[1:]
 
 
 def test_an_image_without_objects():
@@ -179,8 +211,8 @@ def coco_example(crowd=(False, True, False)):
 def test_overlapping_objects_and_crowds():
     one, masks = coco_example()
     (batch,) = pipeline([one], multiple=1).eval_batches("train", batch_size=1)
-    assert batch["classes"][0].tolist() == [2, 1, 3, 0, 0]
-    assert batch["crowd"][0].tolist() == [False, True, False, False, False]
+    assert batch["classes"][0].tolist() == [2, 1, 3, 0]
+    assert batch["crowd"][0].tolist() == [False, True, False, False]
     np.testing.assert_array_equal(batch["masks"][0, :3], masks)
     assert batch["boxes"][0, 0].tolist() == [2, 1, 6, 4]
     (batch,) = take(pipeline([one], size=(8, 9)), 1)
@@ -208,7 +240,7 @@ def test_void_and_background_objects_are_dropped(rng):
     one["instances"][5:8, 5:8] = 2
     one["instances"][9:11, :2], one["label"][9:11, :2] = 3, 2
     (batch,) = pipeline([one], multiple=1).eval_batches("train", batch_size=1)
-    assert batch["classes"][0].tolist() == [2, 0, 0, 0, 0]
+    assert batch["classes"][0].tolist() == [2, 0, 0, 0]
 
 
 @pytest.mark.slow
