@@ -83,6 +83,7 @@ CASES = [
     *[pytest.param(f"digits_{name}", None, {}) for name in OF_DIGITS],
     pytest.param("digits_mislabeled", None, {"scenes": 16}),
     pytest.param("dsb2018_unet", nuclei, {"size": 32}),
+    pytest.param("dsb2018_mislabeled", nuclei, {"size": 32, "wrong": 0.2}),
     pytest.param("dsb2018_unet_instances", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32, "teacher": False}),

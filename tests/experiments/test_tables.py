@@ -1,9 +1,11 @@
 """The scripts of tables, with a program in place of training."""
 
 import csv
+import json
 import pathlib
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -13,6 +15,14 @@ sys.path.insert(0, ROOT)
 from tests.cli.test_compare import write_run
 if sys.argv[1] == "compare":
     sys.exit(subprocess.call([sys.executable, "-m", "segjax", *sys.argv[1:]]))
+if sys.argv[1] == "inspect":
+    # The first of the wrong masks comes last, the others first.
+    run, rows = pathlib.Path(sys.argv[2]), range(100)
+    wrong = json.loads((run / "wrong.json").read_text())
+    order = [*wrong[1:], *(n for n in rows if n not in wrong), wrong[0]]
+    lines = ["rank,index", *(f"{rank},{n}" for rank, n in enumerate(order))]
+    (run / "inspection-train-last.csv").write_text("\\n".join(lines))
+    sys.exit()
 with open(LOG, "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
@@ -117,7 +127,62 @@ def test_folds(rows, tmp_path, monkeypatch, capfd):
     capfd.readouterr()
 
 
-@pytest.mark.parametrize("name", ["drive", "camvid", "isbi2012"])
+def test_label_noise(rows, tmp_path, capfd):
+    import label_noise
+
+    wrong = label_noise.wrong_masks(100)
+    assert len(set(wrong)) == 5
+    for kind in label_noise.KINDS:
+        for seed in range(3):
+            run = tmp_path / "runs" / kind / f"seed-{seed}"
+            run.mkdir(parents=True)
+            (run / "result.json").touch()
+            (run / "wrong.json").write_text(json.dumps(wrong))
+    label_noise.main(flags(tmp_path))
+    text = (tmp_path / "label_noise.md").read_text()
+    assert "| swapped | 0.8000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.0000 |" in text
+    assert "eroded,2,0.8000,0.8000,0.8000" in (tmp_path / "label_noise.csv").read_text()
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("kind", ["eroded", "dilated", "shifted", "swapped"])
+def test_masks_are_altered_as_named(kind, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import dsb2018_mislabeled
+
+    rows, columns = np.mgrid[:60, :50]
+    examples = []
+    for n in range(20):
+        label = np.zeros((60 + n, 50), np.uint8)
+        label[:60][(rows - 30) ** 2 + (columns - 25) ** 2 <= (10 + n % 5) ** 2] = 1
+        examples.append({"label": label, "image": None})
+    got = dsb2018_mislabeled.Mislabeled(examples, kind, 0.2)
+    assert len(got.wrong) == 4
+    for n, before in enumerate(examples):
+        after = got[n]["label"]
+        if n not in got.wrong:
+            assert after is before["label"]
+            continue
+        assert (after.shape, after.dtype) == (before["label"].shape, np.uint8)
+        was, now = before["label"] == 1, after == 1
+        radii = [np.sqrt(mask.sum() / np.pi) for mask in (was, now)]
+        inside = [(was & now).sum() == mask.sum() for mask in (was, now)]
+        if kind == "eroded":
+            assert inside == [False, True]
+            assert radii[0] - radii[1] == pytest.approx(3, abs=0.5)
+        elif kind == "dilated":
+            assert inside == [True, False]
+            assert radii[1] - radii[0] == pytest.approx(3, abs=0.5)
+        elif kind == "shifted":
+            assert was.sum() == now.sum()
+            centers = [np.argwhere(mask).mean(0) for mask in (was, now)]
+            assert np.hypot(*(centers[0] - centers[1])) == pytest.approx(9, abs=0.8)
+        else:
+            assert now.any()
+            assert not np.array_equal(was, now)
+
+
+@pytest.mark.parametrize("name", ["drive", "camvid", "isbi2012", "label_noise"])
 def test_flags_of_the_tables_exist(rows, name, tmp_path):
     import importlib
 
