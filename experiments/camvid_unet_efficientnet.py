@@ -34,6 +34,7 @@ def experiment(
     encoder_rate: float = 0.2,
     rare: float = 2.0,
     rare_crops: float = 0.0,
+    share: float = 1.0,
     num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
@@ -50,10 +51,11 @@ def experiment(
         encoder_rate: Learning rate of a pretrained encoder, relative to the decoder's.
         rare: Weight of rare classes in the cross entropy; others have weight 1.
         rare_crops: Share of the crops that are placed on a pixel of a rare class.
+        share: Share of the training images that is used.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
-    streets = data.camvid(source)
+    streets = data.subset(data.camvid(source), share)
     warmup = min(200, steps // 10)
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
     ids = tuple(streets.classes.index(name) for name in RARE)

@@ -7,7 +7,6 @@ after the last update, since the best checkpoint is chosen on the same slices. W
 --quick, runs take a fifth of the time, and the files are isbi2012-quick.*.
 """
 
-import csv
 import json
 import pathlib
 import shlex
@@ -42,20 +41,16 @@ def main(args: Sequence[str] | None = None) -> None:
     runs = [rows.run_folder(chosen, row, fold) for fold in chosen.seeds]
     scores = [last_scores(run) for run in runs]
     name = f"{TABLE.name}-quick" if chosen.quick else TABLE.name
-    with (chosen.out / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["fold", *METRICS])
-        for fold, found in zip(chosen.seeds, scores, strict=True):
-            writer.writerow([fold, *(found[metric] for metric in METRICS)])
-    lines = [
-        "| fold | " + " | ".join(METRICS) + " |",
-        "| --- " * (1 + len(METRICS)) + "|",
+    heads = ("fold", *METRICS)
+    values = [[found[metric] for metric in METRICS] for found in scores]
+    cells = [
+        [str(fold), *(f"{value:.4f}" for value in each)]
+        for fold, each in zip(chosen.seeds, values, strict=True)
     ]
-    for fold, found in zip(chosen.seeds, scores, strict=True):
-        shown = [f"{found[metric]:.4f}" for metric in METRICS]
-        lines.append(f"| {fold} | " + " | ".join(shown) + " |")
-    means = [rows.mean_and_deviation([s[m] for s in scores]) for m in METRICS]
-    lines.append("| mean ± std | " + " | ".join(means) + " |")
+    means = [rows.mean_and_deviation(each) for each in zip(*values, strict=True)]
+    lines = [*rows.markdown(heads, [*cells, ["mean ± std", *means]])]
+    table = [[fold, *each] for fold, each in zip(chosen.seeds, values, strict=True)]
+    rows.write_csv(chosen.out / f"{name}.csv", heads, table)
     hours = sum(run["seconds"] for run in segjax.results(*runs)) / 3600
     shown = shlex.join(rows.published_command(TABLE, chosen, row, "K"))
     lines += ["", f"`{shown}` for K = 0 to 4: {hours:.1f} hours in all.", ""]

@@ -41,18 +41,19 @@ def main(args: Sequence[str] | None = None) -> None:
         for row in made
     }
     name = f"{TABLE.name}-quick" if chosen.quick else TABLE.name
-    with (chosen.out / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["masks", "seed", *(f"among first {s:g}" for s in SHARES)])
-        for kind, seeds in found.items():
-            for seed, recalls in zip(chosen.seeds, seeds, strict=True):
-                writer.writerow([kind, seed, *(f"{r:.4f}" for r in recalls)])
-    heads = [f"wrong masks among the first {share:.0%}" for share in SHARES]
-    lines = ["| masks | " + " | ".join(heads) + " |"]
-    lines.append("| --- " * (1 + len(heads)) + "|")
-    for kind, seeds in found.items():
-        cells = [rows.mean_and_deviation(each) for each in zip(*seeds, strict=True)]
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    single = [
+        [kind, seed, *(f"{recall:.4f}" for recall in recalls)]
+        for kind, seeds in found.items()
+        for seed, recalls in zip(chosen.seeds, seeds, strict=True)
+    ]
+    heads = ["masks", "seed", *(f"among first {share:g}" for share in SHARES)]
+    rows.write_csv(chosen.out / f"{name}.csv", heads, single)
+    heads = ["masks", *(f"found among the first {share:.0%}" for share in SHARES)]
+    means = [
+        [kind, *(rows.mean_and_deviation(each) for each in zip(*seeds, strict=True))]
+        for kind, seeds in found.items()
+    ]
+    lines = list(rows.markdown(heads, means))
     shown = shlex.join(rows.published_command(TABLE, chosen, made[0], "SEED"))
     lines += ["", f"`{shown}`, and `segjax inspect RUN --checkpoint last`.", ""]
     path = chosen.out / f"{name}.md"

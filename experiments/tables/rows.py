@@ -6,6 +6,7 @@ many sittings as it takes. Runs are those of `segjax train`, the comparison that
 """
 
 import argparse
+import csv
 import dataclasses
 import math
 import pathlib
@@ -13,7 +14,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import segjax
 
@@ -181,20 +182,39 @@ def about_rows(table: Table, chosen: Options, rows: Sequence[Row]) -> Iterator[s
     """Yields a table in Markdown: row, first metric, hours, command; and others'."""
     name = table.metrics[0]
     what = table.each.removeprefix("--")
-    yield f"| row | {name} | {what}s | hours for all | command |"
-    yield "| --- | --- | --- | --- | --- |"
+    cells = []
     for row in rows:
         runs = segjax.results(*(run_folder(chosen, row, s) for s in chosen.seeds))
         args = published_command(table, chosen, row, what.upper())
         hours = sum(run["seconds"] for run in runs) / 3600
         score = mean_and_deviation([run[name] for run in runs])
         shown = " ".join(map(str, chosen.seeds))
-        cells = (row.name, score, shown, f"{hours:.1f}", f"`{shlex.join(args)}`")
-        yield "| " + " | ".join(cells) + " |"
+        line = (row.name, score, shown, f"{hours:.1f}", f"`{shlex.join(args)}`")
+        cells.append(line)
+    heads = ("row", name, f"{what}s", "hours for all", "command")
+    yield from markdown(heads, cells)
     if table.published:
         yield "\nPublished:\n"
         yield from (f"- {line}" for line in table.published)
     yield ""
+
+
+def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yields the lines of a table in Markdown."""
+    yield "| " + " | ".join(heads) + " |"
+    yield "| --- " * len(heads) + "|"
+    for line in lines:
+        yield "| " + " | ".join(line) + " |"
+
+
+def write_csv(
+    path: pathlib.Path, heads: Sequence[str], lines: Iterable[Sequence[object]]
+) -> None:
+    """Writes a table as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heads)
+        writer.writerows(lines)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

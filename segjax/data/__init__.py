@@ -16,6 +16,7 @@ from segjax.data.image_file import IMAGE_SUFFIXES, read_image
 from segjax.data.instance_folder import instance_folder
 from segjax.data.maps import instance_depth, with_map
 from segjax.data.pipeline import Pipeline
+from segjax.data.subsets import subset
 from segjax.ops import ClipWindow, Normalize, clip_window, normalize
 from segjax.typing import Field
 
@@ -42,5 +43,6 @@ __all__ = [
     "isbi2012",
     "normalize",
     "read_image",
+    "subset",
     "with_map",
 ]

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
@@ -25,7 +26,7 @@ if sys.argv[1] == "inspect":
     sys.exit()
 with open(LOG, "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
-flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+flags = {k: v for k, v in zip(sys.argv, sys.argv[1:]) if k.startswith("--")}
 run, loss = pathlib.Path(flags["--run"]), flags.get("--loss", "none")
 seed = int(flags.get("--seed") or flags.get("--fold"))
 if "--resume" in sys.argv:
@@ -145,6 +146,22 @@ def test_label_noise(rows, tmp_path, capfd):
     capfd.readouterr()
 
 
+def test_a_learning_curve(rows, tmp_path, capfd):
+    import camvid_curve
+
+    some = ("pretrained-0.05", "pretrained-1", "no-pretrained-0.5")
+    camvid_curve.main(flags(tmp_path, "--seeds", "0", "1", "--only", *some))
+    text = (tmp_path / "camvid_curve.md").read_text()
+    assert "| pretrained-0.05 | 0.5850 ± 0.0071 | 0 1 | 0.0 |" in text
+    assert "--no-pretrained --share 0.5 --steps 600 --seed SEED` |" in text
+    lines = (tmp_path / "camvid_curve.csv").read_text().splitlines()
+    assert lines[:2] == ["row,seed,mean_iou", "pretrained-0.05,0,0.5800"]
+    assert len(lines) == 7
+    with Image.open(tmp_path / "camvid_curve.png") as picture:
+        assert picture.size == (750, 510)
+    capfd.readouterr()
+
+
 @pytest.mark.parametrize("kind", ["eroded", "dilated", "shifted", "swapped"])
 def test_masks_are_altered_as_named(kind, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
@@ -182,7 +199,9 @@ def test_masks_are_altered_as_named(kind, monkeypatch):
             assert not np.array_equal(was, now)
 
 
-@pytest.mark.parametrize("name", ["drive", "camvid", "isbi2012", "label_noise"])
+@pytest.mark.parametrize(
+    "name", ["drive", "camvid", "isbi2012", "label_noise", "camvid_curve"]
+)
 def test_flags_of_the_tables_exist(rows, name, tmp_path):
     import importlib
 
