@@ -8,8 +8,9 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from segjax.data import staging
@@ -42,6 +43,21 @@ class Dataset:
     classes: tuple[str, ...]
     splits: Mapping[str, Sequence[dict[str, Any]]]
     fingerprint: str
+
+
+def image_size(examples: Any, index: SupportsIndex) -> tuple[int, int]:
+    """Returns (height, width) of one of a split's examples, undecoded if possible."""
+    if hasattr(examples, "image_size"):
+        return examples.image_size(index)
+    height, width = np.shape(examples[index]["label"])
+    return height, width
+
+
+def example_name(examples: Any, index: SupportsIndex) -> str:
+    """Returns the name of one of a split's examples, undecoded if possible."""
+    if hasattr(examples, "name"):
+        return examples.name(index)
+    return str(examples[index].get("name", ""))
 
 
 def view(

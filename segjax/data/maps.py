@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from segjax.data.dataset import Dataset
+from segjax.data.dataset import Dataset, example_name, image_size
 from segjax.errors import UserError
 
 Example = Mapping[str, Any]
@@ -47,16 +47,11 @@ class MappedExamples(Sequence[dict[str, Any]]):
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
         """Returns (height, width) of an example."""
-        if hasattr(self.examples, "image_size"):
-            return self.examples.image_size(index)
-        height, width = np.shape(self.examples[index]["label"])
-        return height, width
+        return image_size(self.examples, index)
 
     def name(self, index: SupportsIndex) -> str:
         """Returns the name of an example."""
-        if hasattr(self.examples, "name"):
-            return self.examples.name(index)
-        return str(self.examples[index].get("name", ""))
+        return example_name(self.examples, index)
 
 
 def with_map(

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from segjax.data.dataset import Dataset
+from segjax.data.dataset import Dataset, example_name, image_size
 from segjax.errors import UserError
 
 
@@ -35,18 +35,11 @@ class Chosen(Sequence[dict[str, Any]]):
 
     def image_size(self, index: SupportsIndex) -> tuple[int, int]:
         """Returns (height, width) of an example."""
-        number = self.numbers[index]
-        if hasattr(self.examples, "image_size"):
-            return self.examples.image_size(number)
-        height, width = np.shape(self.examples[number]["label"])
-        return height, width
+        return image_size(self.examples, self.numbers[index])
 
     def name(self, index: SupportsIndex) -> str:
         """Returns the name of an example."""
-        number = self.numbers[index]
-        if hasattr(self.examples, "name"):
-            return self.examples.name(number)
-        return str(self.examples[number].get("name", ""))
+        return example_name(self.examples, self.numbers[index])
 
 
 def subset(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segjax import ops
+from segjax.data.dataset import image_size
 from segjax.data.objects import objects_of
 from segjax.errors import UserError
 
@@ -102,11 +103,7 @@ def median_image(dataset: Any, *, split: str = "train") -> Size:
 
 def _sizes(examples: Sequence[Any]) -> list[Size]:
     """Returns the (height, width) of all examples, from headers if possible."""
-    if hasattr(examples, "image_size"):
-        read: Any = examples.image_size  # type: ignore[attr-defined]
-        return [read(number) for number in range(len(examples))]
-    shapes = (np.shape(examples[number]["label"]) for number in range(len(examples)))
-    return [(height, width) for height, width in shapes]
+    return [image_size(examples, number) for number in range(len(examples))]
 
 
 def _median(sizes: Sequence[Size]) -> Size:
