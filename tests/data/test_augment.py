@@ -1,4 +1,5 @@
 import functools
+import io
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +8,10 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from segjax.data import augment
-from segjax.data.augment import color, warp
+from segjax.data.augment import color, jpeg, warp
 
 SIZE = 24
 SPATIAL = {
@@ -23,8 +25,10 @@ SPATIAL = {
 PIXELWISE = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
+    "gamma": augment.gamma(),
     "gaussian_noise": augment.gaussian_noise(),
     "gaussian_blur": augment.gaussian_blur(),
+    "jpeg_artifacts": augment.jpeg_artifacts(),
 }
 ALL = SPATIAL | PIXELWISE
 IDENTITY = {
@@ -33,6 +37,7 @@ IDENTITY = {
     "elastic": augment.elastic(sigma=0.0),
     "color_jitter": augment.color_jitter(brightness=0.0, contrast=0.0, saturation=0.0),
     "exposure": augment.exposure(minimum=0.0, maximum=0.0),
+    "gamma": augment.gamma(minimum=1.0, maximum=1.0),
     "gaussian_noise": augment.gaussian_noise(sigma=0.0),
     "gaussian_blur": augment.gaussian_blur(sigma=0.0),
     "compose": augment.compose(),
@@ -317,6 +322,67 @@ def test_exposure_is_a_factor_between_its_stops():
         augment.exposure(minimum=1.0, maximum=0.0)
 
 
+def test_gamma_is_a_power_between_its_exponents(rng):
+    example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.25, np.float32)}
+    change = jax.jit(augment.gamma(minimum=0.5, maximum=2.0))
+    keys = map(jax.random.key, range(99))
+    out = np.array([np.unique(change(key, example)["image"]).item() for key in keys])
+    logs = np.log2(np.log(out) / np.log(0.25))  # Of the exponents.
+    assert -1 <= logs.min() < -0.9
+    assert 0.9 < logs.max() <= 1
+    assert abs(logs.mean()) < 0.15
+    # An image of another range keeps its ends, and the order of its values.
+    wide = rng.uniform(-3, 2, (SIZE, SIZE, 3)).astype(np.float32)
+    got = np.asarray(change(jax.random.key(1), example | {"image": wide})["image"])
+    assert (got.min(), got.max()) == pytest.approx((wide.min(), wide.max()), abs=1e-5)
+    order = np.argsort(wide, axis=None)
+    assert np.all(np.diff(got.ravel()[order]) >= -1e-6)
+    for options in ({"minimum": 0.0}, {"minimum": 2.0, "maximum": 1.0}):
+        with pytest.raises(ValueError, match="0 < minimum <= maximum"):
+            augment.gamma(**options)
+
+
+compressed = jax.jit(jpeg.compressed)
+
+
+@pytest.mark.parametrize("quality", [5, 10, 30, 50, 75, 95])
+@pytest.mark.parametrize("shape", [(64, 48, 3), (37, 50, 3), (64, 48, 1), (9, 20, 1)])
+def test_jpeg_against_pillow(rng, shape, quality):
+    smooth = scipy.ndimage.gaussian_filter(rng.random(shape), (2, 2, 0))
+    pixels = np.uint8(255 * (smooth - smooth.min()) / np.ptp(smooth))
+    file = io.BytesIO()
+    picture = Image.fromarray(pixels if shape[2] == 3 else pixels[..., 0])
+    picture.save(file, "JPEG", quality=quality)
+    want = np.asarray(Image.open(file), np.float32).reshape(shape)
+    got = 255 * np.asarray(compressed(np.float32(pixels / 255), np.float32(quality)))
+    lost = np.abs(want - pixels).mean()
+    # Libjpeg computes with integers, so some coefficients round to another step.
+    assert np.abs(got - want).mean() < max(0.3 * lost, 0.25)
+    assert np.mean(np.abs(got - want) <= 1.01) > (0.75 if shape[2] == 3 else 0.9)
+    assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
+
+
+def test_jpeg_of_other_ranges_and_channels(rng, key):
+    change = jax.jit(augment.jpeg_artifacts(minimum=90.0, maximum=90.0))
+    smooth = scipy.ndimage.gaussian_filter(rng.random((SIZE, SIZE, 5)), (3, 3, 0))
+    unit = np.float32((smooth - smooth.min()) / np.ptp(smooth))
+    want = change(key, ramp() | {"image": unit})["image"]
+    for k in range(5):
+        alone = change(key, ramp() | {"image": unit[..., k : k + 1]})["image"]
+        np.testing.assert_allclose(alone[..., 0], want[..., k], atol=1e-6)
+    wide = change(key, ramp() | {"image": 500 * unit - 200})["image"]
+    np.testing.assert_allclose(wide, 500 * want - 200, atol=2.1)  # One level of 255.
+    qualities = jax.jit(augment.jpeg_artifacts(minimum=5.0, maximum=95.0))
+    lost = [
+        np.abs(qualities(jax.random.key(s), ramp() | {"image": unit})["image"] - unit)
+        for s in range(20)
+    ]
+    assert len({round(float(x.mean()), 6) for x in lost}) > 10
+    for options in ({"minimum": 0.5}, {"maximum": 101.0}, {"minimum": 96.0}):
+        with pytest.raises(ValueError, match="1 <= minimum <= maximum <= 100"):
+            augment.jpeg_artifacts(**options)
+
+
 def test_noise_has_at_most_the_given_deviation():
     example = ramp() | {"image": np.full((SIZE, SIZE, 3), 0.5, np.float32)}
     augmentation = jax.jit(augment.gaussian_noise(sigma=0.1))
@@ -518,6 +584,7 @@ def test_stored_images_are_refused(key):
 RANGED = {
     "color_jitter": augment.color_jitter(),
     "exposure": augment.exposure(),
+    "gamma": augment.gamma(),
     "gaussian_noise": augment.gaussian_noise(sigma=1.0),
 }
 
@@ -539,7 +606,7 @@ def test_images_beyond_the_unit_range_are_not_clipped(rng, name, shift, scale):
         assert np.corrcoef(out.ravel(), image.ravel())[0, 1] > 0.7
 
 
-@pytest.mark.parametrize("name", RANGED)
+@pytest.mark.parametrize("name", sorted(RANGED.keys() - {"gamma"}))
 def test_unit_images_are_clipped_to_the_unit_range(rng, name, key):
     # Images in [0, 1] are clipped to [0, 1].
     example = random_example(rng) | {

@@ -13,11 +13,13 @@ and `copy_paste`, which mix them.
 from segjax.data.augment.color import (
     color_jitter,
     exposure,
+    gamma,
     gaussian_blur,
     gaussian_noise,
 )
 from segjax.data.augment.combine import compose, sometimes
 from segjax.data.augment.flip import horizontal_flip, rotate90, vertical_flip
+from segjax.data.augment.jpeg import jpeg_artifacts
 from segjax.data.augment.mix import copy_paste, cutmix
 from segjax.data.augment.warp import elastic, rotate, scale_and_crop
 
@@ -28,9 +30,11 @@ __all__ = [
     "cutmix",
     "elastic",
     "exposure",
+    "gamma",
     "gaussian_blur",
     "gaussian_noise",
     "horizontal_flip",
+    "jpeg_artifacts",
     "rotate",
     "rotate90",
     "scale_and_crop",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from segjax.data.augment.example import check_at_least, check_image
+from segjax.data.augment.example import check_at_least, check_image, value_range
 from segjax.errors import UserError
 from segjax.typing import Array, Augmentation, Example, Key
 
@@ -99,6 +99,40 @@ def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
     return augment
 
 
+def gamma(*, minimum: float = 0.7, maximum: float = 1.5) -> Augmentation:
+    """Raises the image to a random power, which moves middle tones only.
+
+    The image is taken relative to [0, 1], or to its own range if that is wider, so that
+    the darkest and the brightest possible values stay.
+
+    Args:
+        minimum: Smallest exponent; below 1, dark regions become brighter.
+        maximum: Largest exponent; above 1, they become darker.
+
+    Returns:
+        The augmentation; logarithms of exponents are uniform between the two.
+
+    Raises:
+        ValueError: Unless 0 < minimum <= maximum.
+    """
+    if not 0 < minimum <= maximum:
+        raise UserError(
+            f"gamma needs 0 < minimum <= maximum, got {minimum} and {maximum}."
+        )
+    low, high = math.log(minimum), math.log(maximum)
+
+    def augment(key: Key, example: Example) -> Example:
+        check_image(example)
+        exponent = jnp.exp(jax.random.uniform(key, (), minval=low, maxval=high))
+        image = example["image"]
+        darkest, brightest = value_range(image)
+        spread = brightest - darkest
+        changed = darkest + spread * ((image - darkest) / spread) ** exponent
+        return {**example, "image": changed.astype(image.dtype)}
+
+    return augment
+
+
 def gaussian_noise(*, sigma: float = 0.05) -> Augmentation:
     """Adds Gaussian noise, independent for each pixel and channel.
 
@@ -182,5 +216,4 @@ def gaussian_filter(
 
 def _clip(image: Array, original: Array) -> Array:
     """Clips to [0, 1], or to the range of the original if that is wider."""
-    low = jnp.minimum(jnp.min(original), 0)
-    return jnp.clip(image, low, jnp.maximum(jnp.max(original), 1))
+    return jnp.clip(image, *value_range(original))

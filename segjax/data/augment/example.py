@@ -48,6 +48,14 @@ def check_image(example: Example) -> None:
     chex.assert_type(example["image"], jnp.floating)
 
 
+def value_range(image: Array) -> tuple[Array, Array]:
+    """Returns the darkest and brightest possible value: (0, 1), or wider.
+
+    Images that were normalized, or not scaled, have the range of their own values.
+    """
+    return jnp.minimum(jnp.min(image), 0), jnp.maximum(jnp.max(image), 1)
+
+
 def transform(
     example: Example, change: Callable[[Array], Array], *, size: Array | None = None
 ) -> Example:
