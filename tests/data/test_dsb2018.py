@@ -66,6 +66,20 @@ def test_modalities_and_splits(parts, tmp_path):
     assert set(dark["validation"]) <= set(all_of_it["validation"])
 
 
+def test_a_modality_without_images(parts, tmp_path):
+    gray = [
+        {k: v for k, v in part.items() if "/other" not in k and "/test2" not in k}
+        for part in parts
+    ]
+    source = write(tmp_path / "source", gray)
+    both = [
+        names(data.dsb2018(source, modality=kind, data_dir=tmp_path / "prepared"))
+        for kind in ("fluorescence", "all")
+    ]
+    assert both[0] == both[1]
+    assert len(both[0]["test"]) == 2
+
+
 def test_one_map_of_all_nuclei(parts, tmp_path):
     source = write(tmp_path / "source", parts)
     prepared = data.dsb2018(source, data_dir=tmp_path / "prepared")

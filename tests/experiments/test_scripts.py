@@ -85,6 +85,16 @@ CASES = [
     pytest.param("dsb2018_unet", nuclei, {"size": 32}),
     pytest.param("dsb2018_mislabeled", nuclei, {"size": 32, "wrong": 0.2}),
     pytest.param("dsb2018_unet_instances", nuclei, {"size": 32}),
+    pytest.param(
+        "dsb2018_unet_instances",
+        nuclei,
+        {
+            "size": 32,
+            "encoder": "efficientnet-lite0",
+            "pretrained": True,
+            "modality": "all",
+        },
+    ),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32}),
     pytest.param("dsb2018_mean_teacher", nuclei, {"size": 32, "teacher": False}),
     pytest.param("dsb2018_mask_rcnn", nuclei, {"size": 32, "small": True}),

@@ -22,8 +22,9 @@ def color_jitter(
 ) -> Augmentation:
     """Changes brightness, then contrast, then saturation, each by a random factor.
 
-    Brightness scales the image, contrast scales its distance from the image's mean
-    gray, and saturation scales its distance from each pixel's gray. Gray is defined for
+    Brightness scales the image (one that was normalized, around what became 0),
+    contrast scales its distance from the image's mean gray, and saturation scales its
+    distance from each pixel's gray. Gray is defined for
     three channels only: otherwise contrast scales the distance from each channel's
     mean, and `saturation` must be 0.
 
@@ -75,6 +76,9 @@ def color_jitter(
 def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
     """Multiplies the image by a random power of two, like a camera's exposure.
 
+    What is multiplied is the distance from black: from 0, or, in an image with values
+    below 0, such as a normalized one, from its darkest value.
+
     Args:
         minimum: Smallest exponent, in stops: -1 halves the brightness.
         maximum: Largest exponent. Far above 0, most of the image saturates.
@@ -94,7 +98,8 @@ def exposure(*, minimum: float = -1.0, maximum: float = 0.5) -> Augmentation:
         check_image(example)
         factor = jnp.exp2(jax.random.uniform(key, (), minval=minimum, maxval=maximum))
         image = example["image"]
-        return {**example, "image": _clip(image * factor, image)}
+        black, _ = value_range(image)
+        return {**example, "image": _clip(black + (image - black) * factor, image)}
 
     return augment
 

@@ -45,15 +45,17 @@ def dsb2018(
     if modality not in kinds:
         raise UserError(f"modality must be one of {list(kinds)}, got {modality!r}.")
     directory = dataset.prepare_source(Dsb2018, source, data_dir=data_dir)
-    parts = {
-        "train": "train_{}[:90%]",
-        "validation": "train_{}[90%:]",
-        "test": "test_{}",
-    }
+    there = dataset.prepared_splits(directory)
+    train, test = (
+        [f"{part}_{k}" for k in kinds[modality] if f"{part}_{k}" in there]
+        for part in ("train", "test")
+    )
     splits = {
-        split: "+".join(part.format(kind) for kind in kinds[modality])
-        for split, part in parts.items()
+        "train": "+".join(f"{part}[:90%]" for part in train),
+        "validation": "+".join(f"{part}[90%:]" for part in train),
+        "test": "+".join(test),
     }
+    splits = {split: parts for split, parts in splits.items() if parts}
     return dataset.view(directory, f"dsb2018/{modality}", splits)
 
 
