@@ -101,13 +101,17 @@ def slots_by_size(
         counts: Of the objects of example 0, 1, ...
 
     Returns:
-        For each padded size a power of two, so that splits share compiled programs.
+        For each padded size a power of two or a multiple of 64, so that splits share
+        compiled programs.
     """
     slots: dict[tuple[int, int], int] = {}
     for size, number in itertools.chain.from_iterable(planned):
-        count = 0 if number == PADDING else counts[number]
-        slots[size] = max(slots.get(size, 1), 2 ** max(count - 1, 0).bit_length())
-    return slots
+        count = 1 if number == PADDING else max(counts[number], 1)
+        slots[size] = max(slots.get(size, 1), count)
+    return {
+        size: ops.round_up(count, min(64, 2 ** (count - 1).bit_length()))
+        for size, count in slots.items()
+    }
 
 
 def largest(

@@ -208,7 +208,7 @@ class Pipeline:
         all images once: from file headers in prepared data, or by decoding the images
         if the data set's sequence has no `image_size(number)`. With `max_objects`, it
         also decodes all images once and counts their objects: batches of a padded size
-        have slots for the most that one of its images has, up to a power of two.
+        have slots for the most that one of its images has, rounded up.
 
         Args:
             split: Name of the split.

@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
+from segjax.data import evaluation
 from segjax.data.dataset import Dataset
 from segjax.data.instances import crop, fill
 from segjax.data.objects import Objects, encode_objects
@@ -172,6 +173,15 @@ def test_evaluation_has_slots_for_all_objects(encoded, capsys):
             assert batch["masks"][row].sum() == count
     assert slots == {(32, 32): 8, (64, 32): 4, (32, 96): 1}
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "slots"),
+    [(0, 1), (1, 1), (3, 4), (33, 64), (64, 64), (65, 128), (375, 384)],
+)
+def test_slots_are_rounded_up(count, slots):
+    rows = [[((8, 8), 0), ((8, 8), evaluation.PADDING)]]
+    assert evaluation.slots_by_size(rows, [count]) == {(8, 8): slots}
 
 
 def test_the_largest_batch_counts_masks():
