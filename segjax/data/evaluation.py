@@ -166,7 +166,8 @@ class EvalExample:
         else:
             found = instances.crop(example, instances.ALL)
             made = instances.fill(found, size, limit=self.slots[size])
-        assert not made.pop("num_dropped"), "slots_by_size has one for each object"
+        num_dropped = made.pop("num_dropped")
+        assert not num_dropped, "slots_by_size has one slot for each object"
         return made
 
 

@@ -24,9 +24,8 @@ def color_jitter(
 
     Brightness scales the image (one that was normalized, around what became 0),
     contrast scales its distance from the image's mean gray, and saturation scales its
-    distance from each pixel's gray. Gray is defined for
-    three channels only: otherwise contrast scales the distance from each channel's
-    mean, and `saturation` must be 0.
+    distance from each pixel's gray. Gray is defined for three channels only: otherwise
+    contrast scales the distance from each channel's mean, and `saturation` must be 0.
 
     Args:
         brightness: The factor is uniform in [1 - brightness, 1 + brightness]; in
