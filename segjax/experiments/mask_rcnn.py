@@ -41,7 +41,7 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         size: Side of the training crops, in pixels.
-        max_objects: Slots for the objects of an image; of more, the largest are kept.
+        max_objects: Slots for the objects of a crop; of more, the largest are kept.
         learning_rate: Peak of the cosine schedule.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation, sampling and the data order.
