@@ -12,6 +12,7 @@ from segjax.viz.curves import COLORS, plain, title
 
 _INK = "#22262b"
 _LINE = 0.34  # Inches a group.
+_COLUMNS = 4
 _DOT: dict[str, Any] = {"markersize": 3.5, "alpha": 0.75, "markeredgewidth": 0}
 _BAR: dict[str, Any] = {"markersize": 11, "markeredgewidth": 2}
 
@@ -35,12 +36,16 @@ def group_intervals(panels: Mapping[str, Mapping[str, Group]]) -> bytes:
     """
     plots = optional.require("matplotlib.figure", extra="report", purpose="figures")
     names = list(next(iter(panels.values())))
-    height = 0.9 + _LINE * len(names)
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    height = rows * (0.9 + _LINE * len(names))
     longest = max(map(len, names))
-    width = 3.4 * len(panels) + min(0.075 * longest, 4.0)
+    width = 3.4 * columns + min(0.075 * longest, 4.0)
     figure = plots.Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True).ravel()
-    for axes, (name, groups) in zip(grid, panels.items(), strict=True):
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in grid.ravel()[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (name, groups) in zip(grid.flat, panels.items(), strict=False):
         for place, (values, mean, low, high) in enumerate(groups.values()):
             axes.plot([low, high], [place] * 2, color=COLORS[0], linewidth=1.4)
             axes.plot([mean], [place], "|", color=COLORS[0], **_BAR)
@@ -52,7 +57,8 @@ def group_intervals(panels: Mapping[str, Mapping[str, Group]]) -> bytes:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     labels = [plain(name) for name in names]
-    grid[0].set_yticks(range(len(names)), labels, fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_yticks(range(len(names)), labels, fontsize=8)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
     return stream.getvalue()
