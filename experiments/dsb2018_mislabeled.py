@@ -4,7 +4,7 @@
     segjax inspect RUN --checkpoint last
 
 `tables/label_noise.py` trains one run for each kind and counts how many of the wrong
-masks `segjax inspect` ranks among the first 5 %. Result: see experiments/README.md.
+masks `segjax inspect` ranks among the first 5 %. Not measured yet.
 """
 
 import dataclasses

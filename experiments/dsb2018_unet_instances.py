@@ -96,7 +96,8 @@ def experiment(
     if modality == "all":
         more = data.dsb2018(source, modality="all")
         splits = {**nuclei.splits, "train": BrightOnDark(more.splits["train"])}
-        nuclei = dataclasses.replace(more, splits=splits)
+        fingerprint = f"{more.fingerprint} bright on dark"
+        nuclei = dataclasses.replace(more, splits=splits, fingerprint=fingerprint)
     nuclei = data.with_map(nuclei, "depth", data.instance_depth)
     nuclei = dataclasses.replace(nuclei, classes=CLASSES)
     rate = optax.warmup_cosine_decay_schedule(

@@ -51,15 +51,16 @@ def main(args: Sequence[str] | None = None) -> None:
         ]
         for row in made
     }
-    name = f"{TABLE.name}-quick" if chosen.quick else TABLE.name
     single = [
         [row, seed, f"{score:.4f}"]
         for row, scores in found.items()
         for seed, score in zip(chosen.seeds, scores, strict=True)
     ]
-    rows.write_csv(chosen.out / f"{name}.csv", ["row", "seed", "mean_iou"], single)
-    draw(found, chosen.out / f"{name}.png")
-    path = chosen.out / f"{name}.md"
+    rows.write_csv(
+        rows.written(TABLE, chosen, ".csv"), ["row", "seed", "mean_iou"], single
+    )
+    draw(found, rows.written(TABLE, chosen, ".png"))
+    path = rows.written(TABLE, chosen, ".md")
     path.write_text("\n".join([*rows.about_rows(TABLE, chosen, made), ""]))
     print(f"Written: {path}")
 

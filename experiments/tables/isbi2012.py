@@ -40,7 +40,6 @@ def main(args: Sequence[str] | None = None) -> None:
     row = TABLE.rows[0]
     runs = [rows.run_folder(chosen, row, fold) for fold in chosen.seeds]
     scores = [last_scores(run) for run in runs]
-    name = f"{TABLE.name}-quick" if chosen.quick else TABLE.name
     heads = ("fold", *METRICS)
     values = [[found[metric] for metric in METRICS] for found in scores]
     cells = [
@@ -50,12 +49,12 @@ def main(args: Sequence[str] | None = None) -> None:
     means = [rows.mean_and_deviation(each) for each in zip(*values, strict=True)]
     lines = [*rows.markdown(heads, [*cells, ["mean ± std", *means]])]
     table = [[fold, *each] for fold, each in zip(chosen.seeds, values, strict=True)]
-    rows.write_csv(chosen.out / f"{name}.csv", heads, table)
+    rows.write_csv(rows.written(TABLE, chosen, ".csv"), heads, table)
     hours = sum(run["seconds"] for run in segjax.results(*runs)) / 3600
     shown = shlex.join(rows.published_command(TABLE, chosen, row, "K"))
     lines += ["", f"`{shown}` for K = 0 to 4: {hours:.1f} hours in all.", ""]
     lines += ["Published:", "", *(f"- {line}" for line in TABLE.published), ""]
-    path = chosen.out / f"{name}.md"
+    path = rows.written(TABLE, chosen, ".md")
     path.write_text("\n".join(lines))
     print(f"Written: {path}")
 

@@ -40,14 +40,13 @@ def main(args: Sequence[str] | None = None) -> None:
         row.name: [found_first(rows.run_folder(chosen, row, s)) for s in chosen.seeds]
         for row in made
     }
-    name = f"{TABLE.name}-quick" if chosen.quick else TABLE.name
     single = [
         [kind, seed, *(f"{recall:.4f}" for recall in recalls)]
         for kind, seeds in found.items()
         for seed, recalls in zip(chosen.seeds, seeds, strict=True)
     ]
     heads = ["masks", "seed", *(f"among first {share:g}" for share in SHARES)]
-    rows.write_csv(chosen.out / f"{name}.csv", heads, single)
+    rows.write_csv(rows.written(TABLE, chosen, ".csv"), heads, single)
     heads = ["masks", *(f"found among the first {share:.0%}" for share in SHARES)]
     means = [
         [kind, *(rows.mean_and_deviation(each) for each in zip(*seeds, strict=True))]
@@ -56,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
     lines = list(rows.markdown(heads, means))
     shown = shlex.join(rows.published_command(TABLE, chosen, made[0], "SEED"))
     lines += ["", f"`{shown}`, and `segjax inspect RUN --checkpoint last`.", ""]
-    path = chosen.out / f"{name}.md"
+    path = rows.written(TABLE, chosen, ".md")
     path.write_text("\n".join(lines))
     print(f"Written: {path}")
 

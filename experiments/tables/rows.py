@@ -162,17 +162,16 @@ def main(table: Table, doc: str | None, args: Sequence[str] | None = None) -> No
     rows = trained(table, chosen)
     if not rows:
         return
-    name = f"{table.name}-quick" if chosen.quick else table.name
+    path = written(table, chosen, ".md")
     folders = [str(run_folder(chosen, r, s)) for r in rows for s in chosen.seeds]
     flags = ["--metric", *table.metrics]
     flags += ["--lower", *table.lower] if table.lower else []
-    made = chosen.out / f".{name}"
+    made = chosen.out / f".{path.stem}"
     run = [*SEGJAX, "compare", *folders, *flags, "--out", str(made)]
     subprocess.run(run, check=True)
-    for path in sorted(made.iterdir()):
-        path.rename(chosen.out / f"{name}{path.suffix}")
+    for file in sorted(made.iterdir()):
+        file.rename(written(table, chosen, file.suffix))
     made.rmdir()
-    path = chosen.out / f"{name}.md"
     lines = [*about_rows(table, chosen, rows), path.read_text()]
     path.write_text("\n".join(lines))
     print(f"Written: {path}")
@@ -197,6 +196,12 @@ def about_rows(table: Table, chosen: Options, rows: Sequence[Row]) -> Iterator[s
         yield "\nPublished:\n"
         yield from (f"- {line}" for line in table.published)
     yield ""
+
+
+def written(table: Table, chosen: Options, suffix: str) -> pathlib.Path:
+    """The file of the table with a suffix; quick runs have files of their own."""
+    name = f"{table.name}-quick" if chosen.quick else table.name
+    return chosen.out / f"{name}{suffix}"
 
 
 def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -26,6 +26,9 @@ from segjax.typing import Batch, Field
 _STREAM = "3"
 """Version of the batches made from the same data; part of the fingerprint."""
 
+_EvalPlan = tuple[list[list[evaluation.Row]], dict[tuple[int, int], int] | None]
+"""The rows of each batch, and the slots for objects by padded size."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
@@ -247,11 +250,12 @@ class Pipeline:
         """
         settings.process_rows(batch_size, process_index, process_count)
         reader = self._reader(split)
-        planned = self._eval_plan(reader, batch_size, process_count)()
+        planned, slots = self._eval_plan(reader, batch_size, process_count)()
         if not planned:
             return None
+        chosen = [evaluation.largest(planned, slots)]
         batches = self._read_eval(
-            reader, lambda: planned, (process_index, process_count), largest=True
+            reader, lambda: (chosen, slots), (process_index, process_count)
         )
         with contextlib.closing(batches):
             return next(batches)
@@ -263,10 +267,13 @@ class Pipeline:
 
     def _eval_plan(
         self, reader: Reader, batch_size: int, processes: int
-    ) -> Callable[[], list[list[evaluation.Row]]]:
-        """Returns a function that reads the sizes of the images and plans."""
-        return lambda: (
-            evaluation.plan(
+    ) -> Callable[[], _EvalPlan]:
+        """Returns a function that reads the images' sizes, counts objects and plans."""
+
+        def plan() -> _EvalPlan:
+            if not len(reader):
+                return [], None
+            planned = evaluation.plan(
                 self._state.sizes(reader),
                 batch_size=batch_size,
                 multiple=self.multiple,
@@ -274,26 +281,22 @@ class Pipeline:
                 max_pixels=self.eval_pixels,
                 processes=processes,
             )
-            if len(reader)
-            else []
-        )
+            if self.max_objects is None:
+                return planned, None
+            counts = self._state.object_counts(reader)
+            return planned, evaluation.slots_by_size(planned, counts)
+
+        return plan
 
     def _read_eval(
         self,
         reader: Reader,
-        planned: Callable[[], list[list[evaluation.Row]]],
+        planned: Callable[[], _EvalPlan],
         part: tuple[int, int],
-        *,
-        largest: bool = False,
     ) -> Generator[Batch, None, None]:
-        if not (batches := planned()):
+        batches, slots = planned()
+        if not batches:
             return
-        slots = None
-        if self.max_objects is not None:
-            counts = self._state.object_counts(reader)
-            slots = evaluation.slots_by_size(batches, counts)
-        if largest:
-            batches = [evaluation.largest(batches, slots)]
         spec = self._state.spec(reader, skipped=None)
         yield from evaluation.batches(
             evaluation.EvalExample(reader, spec, slots),
