@@ -1,5 +1,6 @@
 """`--distributed`: connects the processes of a run, and ends them after an error."""
 
+import atexit
 import concurrent.futures
 import os
 import socket
@@ -161,11 +162,11 @@ def parse(values: Sequence[str]) -> Place:
 
 
 def run_or_exit(work: Callable[[], int]) -> int:
-    """Runs the command; if it fails in a distributed run, ends the process at once.
+    """Runs the command; ends the process of a distributed run itself.
 
-    JAX's shutdown waits for all processes, while the others wait for this one in a
-    collective, for minutes. Once it has ended, they fail immediately on a CPU, and
-    after JAX's heartbeat timeout elsewhere.
+    After an error it ends at once: JAX's shutdown would wait for all processes, while
+    the others wait for this one in a collective, for minutes. Once it has ended, they
+    fail immediately on a CPU, and after JAX's heartbeat timeout elsewhere.
 
     Args:
         work: Returns the exit code: 2 for a user's mistake.
@@ -187,9 +188,12 @@ def run_or_exit(work: Callable[[], int]) -> int:
         else:
             traceback.print_exc()
         code = 1
-    if code in (1, 2) and jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():
+        if code in (1, 2):
+            time.sleep(1.0)  # Time for the others to report the same error.
+        else:
+            atexit._run_exitfuncs()  # JAX waits for the others.
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(1.0)  # Time for the others to report the same error.
-        os._exit(code)
+        os._exit(code)  # Gloo's destructors have been seen to wait forever.
     return code

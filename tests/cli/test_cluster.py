@@ -39,7 +39,12 @@ def join(*places, port=None, timeout=60.0):
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
-    outputs = [process.communicate(timeout=120) for process in started]
+    try:
+        outputs = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
     return [
         (process.returncode, out if process.returncode == 0 else lines_of(error))
         for process, (out, error) in zip(started, outputs, strict=True)

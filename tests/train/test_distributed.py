@@ -64,6 +64,7 @@ def finished(processes):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     return [(p.returncode, *text) for p, text in zip(processes, texts, strict=True)]
 
 
