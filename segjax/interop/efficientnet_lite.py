@@ -1,6 +1,7 @@
 """EfficientNet-Lite: published weights, and conversion of other PyTorch ports."""
 
 import functools
+import importlib.util
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -132,6 +133,11 @@ def efficientnet_lite0_imagenet(*, into: str = "encoder") -> Callable[[PyTree], 
     """
     state = read_tensors(_weights_file())
     return functools.partial(_initialize, state, into)
+
+
+def has_efficientnet_lite0_imagenet() -> bool:
+    """Returns whether the package of ImageNet's weights is installed."""
+    return importlib.util.find_spec(_PACKAGE) is not None
 
 
 def _initialize(state: Mapping[str, np.ndarray], into: str, fresh: PyTree) -> PyTree:

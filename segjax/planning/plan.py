@@ -25,6 +25,8 @@ _RARE = 0.05
 """Classes are weighted if one has a smaller share of the pixels."""
 _WEIGHTS = (0.5, 4.0)
 """Bounds of class weights, in units of their mean over pixels."""
+_LEAST_PRETRAINED = 96
+"""Pixels of a crop's side for an encoder whose coarsest map has a stride of 32."""
 _SMALL_OBJECT = 20
 """Pixels; images with smaller objects are enlarged for a detector."""
 _STEPS = (200, 20_000)
@@ -41,6 +43,8 @@ class Plan:
         depth: Number of scales of the network.
         class_weights: Factors of the cross-entropy by class; None for ones.
         batch_size: Images per update.
+        pretrained: Whether the images are photographs, for which an encoder that was
+            trained on ImageNet is better.
     """
 
     factor: int
@@ -49,6 +53,7 @@ class Plan:
     depth: int
     class_weights: tuple[float, ...] | None
     batch_size: int
+    pretrained: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,8 @@ def suggest(found: Statistics, *, resize: int | None = None) -> Plan:
     factor of 8: a network then sees most of each object, in less time. The crop is at
     most 192 pixels of the shrunk image, and the network halves it until about 8 pixels
     remain. If a class has less than 5 % of the pixels, classes are weighted by the
-    inverse square root of their share, within a factor of 8.
+    inverse square root of their share, within a factor of 8. Colored images, in crops
+    of 96 pixels or more, call for a pretrained encoder.
 
     Args:
         found: Statistics of the training split.
@@ -96,6 +102,7 @@ def suggest(found: Statistics, *, resize: int | None = None) -> Plan:
         depth=min(5, max(3, math.ceil(math.log2(crop / _COARSEST)))),
         class_weights=_class_weights(found.pixel_shares),
         batch_size=_batch_size(crop, factor),
+        pretrained=found.colored and crop >= _LEAST_PRETRAINED,
     )
 
 

@@ -16,6 +16,8 @@ Size = tuple[int, int]
 
 _MOST_PIXELS = 200_000_000
 """Pixels of the images that are read, which takes about half a minute."""
+_COLORED = 5.0
+"""Mean difference between the largest and smallest channel, in levels of 0 to 255."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Statistics:
         object_side: Median of the geometric mean of the sides of an object's box, in
             pixels; None without objects.
         most_objects: The most objects of an image.
+        colored: Whether at least half of the images read are 8-bit RGB with colors, as
+            photographs are, and not gray ones in three channels.
     """
 
     images: Mapping[str, int]
@@ -49,6 +53,7 @@ class Statistics:
     extents: tuple[float | None, ...]
     object_side: float | None = None
     most_objects: int = 0
+    colored: bool = False
 
 
 def statistics(dataset: Any, *, split: str = "train", most: int = 64) -> Statistics:
@@ -93,6 +98,7 @@ def statistics(dataset: Any, *, split: str = "train", most: int = 64) -> Statist
         ),
         object_side=float(np.median(sides)) if sides else None,
         most_objects=max(len(count.object_sides) for count in counts),
+        colored=2 * sum(count.colored for count in counts) >= len(counts),
     )
 
 
@@ -113,11 +119,12 @@ def _median(sizes: Sequence[Size]) -> Size:
 
 @dataclasses.dataclass(frozen=True)
 class _Counts:
-    """Counts of one image: pixels and border edges by class, and sides of objects."""
+    """Of one image: pixels and border edges by class, sides of objects, any colors."""
 
     pixels: np.ndarray
     borders: np.ndarray
     object_sides: list[float]
+    colored: bool
 
 
 def _counts(example: Mapping[str, Any], num_classes: int) -> _Counts:
@@ -127,7 +134,19 @@ def _counts(example: Mapping[str, Any], num_classes: int) -> _Counts:
         _histogram(ids, num_classes),
         _borders(ids, num_classes),
         _object_sides(example),
+        _is_colored(np.asarray(example["image"])),
     )
+
+
+def _is_colored(image: np.ndarray) -> bool:
+    """Returns whether the channels of an 8-bit RGB image differ by 5 levels or more.
+
+    JPEG's chroma leaves differences of a level or two in gray images.
+    """
+    if image.dtype != np.uint8 or image.shape[-1] != 3:
+        return False
+    some = image[::4, ::4]
+    return bool((some.max(axis=-1) - some.min(axis=-1)).mean() >= _COLORED)
 
 
 def _histogram(ids: np.ndarray, num_classes: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def test_both_plants_are_learned(segjax, write_fields, tmp_path):
     new = write_fields(tmp_path / "new", 4, seed=1, **SMALL)
     got = segjax(
         "train", "--data", folder, "--run", run, "--resize", 216, "--width", 8,
-        "--steps", 100, "--batch-size", 4,
+        "--steps", 100, "--batch-size", 4, "--encoder", "conv",
     )  # fmt: skip
     assert got.code == 0, got.err
     assert "shrunk 2 times, to 216 pixels" in got.out

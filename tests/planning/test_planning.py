@@ -69,6 +69,30 @@ def test_objects_are_measured_by_their_boxes():
     assert found.most_objects == 3
 
 
+@pytest.mark.parametrize(
+    ("colors", "dtype", "colored"),
+    [
+        ([(200, 100, 50)] * 2 + [(9, 9, 9)] * 2, np.uint8, True),
+        ([(200, 100, 50)] + [(9, 9, 9)] * 2, np.uint8, False),
+        ([(100, 101, 99)] * 3, np.uint8, False),  # A gray JPEG.
+        ([(200, 100, 50)] * 3, np.uint16, False),
+        ([(200, 100)] * 3, np.uint8, False),
+    ],
+)
+def test_photographs_are_told_from_gray_images(colors, dtype, colored):
+    images = [np.full((8, 8, len(color)), color, dtype) for color in colors]
+    found = planning.statistics(dataset([np.zeros((8, 8))] * len(colors), image=images))
+    assert found.colored is colored
+
+
+def test_photographs_call_for_a_pretrained_encoder():
+    photos = dataclasses.replace(FIELDS, colored=True)
+    assert planning.suggest(photos).pretrained
+    assert not planning.suggest(FIELDS).pretrained
+    # Crops of 64 pixels would be 2x2 at its coarsest scale.
+    assert not planning.suggest(dataclasses.replace(photos, size=(90, 90))).pretrained
+
+
 def test_many_images_are_read_evenly_spaced():
     labels = [np.full((4, 4), number % 2) for number in range(11)]
     found = planning.statistics(dataset(labels), most=4)
@@ -187,10 +211,15 @@ def test_the_time_of_an_update_grows_with_network_and_crops():
     assert rate > 1e8
     one = planning.update_seconds(1e9, pixels=10**6, flops_per_second=1e10)
     assert one == pytest.approx((3e9 + 9_000 * 10**6) / 1e10)
+    mobile = planning.update_seconds(
+        1e9, pixels=10**6, flops_per_second=1e10, depthwise=True
+    )
+    assert mobile > one
 
 
 def test_suggestions_fit_the_settings_of_the_experiment():
-    settings = {field.name for field in dataclasses.fields(plan.Plan)} - {"factor"}
+    settings = {field.name for field in dataclasses.fields(plan.Plan)}
+    settings -= {"factor", "pretrained"}
     assert settings <= inspect.signature(unet.experiment).parameters.keys()
     settings = {field.name for field in dataclasses.fields(plan.DetectorPlan)}
     assert settings <= inspect.signature(mask_rcnn.experiment).parameters.keys()
