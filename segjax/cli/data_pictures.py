@@ -18,9 +18,7 @@ def overlay(example: Mapping[str, Any], colors: np.ndarray) -> np.ndarray:
     """Draws classes, or objects if there are any, over the image of an example."""
     image, label = np.asarray(example["image"]), np.asarray(example["label"])
     if "instances" in example:
-        # Neighbors have different colors, as far as their ids follow each other.
-        ids = np.asarray(example["instances"]).astype(np.int32)
-        return viz.overlay(image, np.where(ids, 1 + ids % 12, 0), viz.palette(13))
+        return viz.overlay_objects(image, np.asarray(example["instances"]))
     valid = label < len(colors)
     return viz.overlay(image, np.where(valid, label, 0), colors, valid=valid)
 

@@ -1,17 +1,10 @@
 """Draws what `segjax predict` computed."""
 
-import functools
-
 import numpy as np
 
 from segjax import inference, viz
 from segjax.cli.predict_work import Result, Work
 from segjax.inference.objects import Objects
-
-
-@functools.cache
-def _palette(count: int) -> np.ndarray:
-    return viz.palette(count)
 
 
 def overlay(
@@ -35,8 +28,7 @@ def overlay(
     if step == 1 and len(found) * labels.size <= 2**28:
         return viz.instances(image, dense(found), classes=model.classes)
     # Too many masks of the image's size: colors by number, without boxes.
-    shown = np.where(labels > 0, labels % 12 + 1, 0)
-    return viz.overlay(image[::step, ::step], shown[::step, ::step], _palette(13))
+    return viz.overlay_objects(image[::step, ::step], labels[::step, ::step])
 
 
 def dense(found: Objects) -> dict[str, np.ndarray]:

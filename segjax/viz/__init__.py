@@ -19,7 +19,7 @@ from segjax.viz.inspection import (
 )
 from segjax.viz.instances import instance_triptych, instances, outlines
 from segjax.viz.legend import legend
-from segjax.viz.overlay import errors, label_to_rgb, overlay
+from segjax.viz.overlay import errors, label_to_rgb, overlay, overlay_objects
 from segjax.viz.palette import palette
 from segjax.viz.reliability import reliability
 from segjax.viz.report import read_records, write_report
@@ -47,6 +47,7 @@ __all__ = [
     "object_panels",
     "outlines",
     "overlay",
+    "overlay_objects",
     "palette",
     "panels",
     "read_records",

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Integer, UInt8
 
 from segjax.errors import UserError
 from segjax.typing import Array
+from segjax.viz.palette import palette as distinct_colors
 from segjax.viz.rgb import Picture, Rgb, to_rgb
 
 Palette = UInt8[np.ndarray, "c 3"]
@@ -13,6 +14,7 @@ ValidMap = Bool[Array, "h w"]
 
 IGNORED_COLOR = np.array([150, 150, 150], np.uint8)
 ERROR_COLOR = np.array([235, 64, 52], np.uint8)
+_OBJECT_COLORS = 12
 
 
 def label_to_rgb(
@@ -67,10 +69,35 @@ def overlay(
     label = np.asarray(label)
     tinted = label > 0 if valid is None else (label > 0) & np.asarray(valid)
     label = np.where(tinted, label, 0)
-    opacity = alpha * tinted
-    opacity[find_boundaries(label) & tinted] = 1
+    return _blended(image, label, label_to_rgb(label, palette), alpha)
+
+
+def overlay_objects(image: Picture, ids: LabelMap, *, alpha: float = 0.45) -> Rgb:
+    """Tints the objects of an image, each in a color of its own, with their outlines.
+
+    There are 12 colors: ids that follow each other, as those of neighbors often do,
+    have different ones, and the outlines separate objects of the same color.
+
+    Args:
+        image: [H, W, K] as stored, shown by `to_rgb`.
+        ids: [H, W] ids of objects; 0 is background.
+        alpha: Opacity inside an object, in [0, 1].
+
+    Returns:
+        [H, W, 3].
+    """
+    ids = np.asarray(ids)
+    colors = distinct_colors(_OBJECT_COLORS + 1)
+    shown = np.where(ids > 0, 1 + ids % _OBJECT_COLORS, 0)
+    return _blended(image, ids, colors[shown], alpha)
+
+
+def _blended(image: Picture, ids: LabelMap, colors: Rgb, alpha: float) -> Rgb:
+    """Tints pixels whose id is not 0; those at a border between ids are opaque."""
+    opacity = alpha * (ids > 0)
+    opacity[find_boundaries(ids) & (ids > 0)] = 1
     opacity = opacity[..., None]
-    blended = (1 - opacity) * to_rgb(image) + opacity * label_to_rgb(label, palette)
+    blended = (1 - opacity) * to_rgb(image) + opacity * colors
     return np.round(blended).astype(np.uint8)
 
 

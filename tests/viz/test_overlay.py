@@ -38,6 +38,19 @@ def test_overlay_does_not_tint_ignored_pixels():
     np.testing.assert_array_equal(got, np.full((3, 4, 3), 51))
 
 
+def test_touching_objects_of_the_same_color_are_separated():
+    ids = np.zeros((5, 8), np.uint16)
+    ids[:, 1:4], ids[:, 4:7] = 500, 512
+    black = np.zeros((5, 8, 3), np.uint8)
+    got = viz.overlay_objects(black, ids, alpha=0.5)
+    color = viz.palette(13)[1 + 500 % 12].astype(int)
+    assert not got[:, [0, 7]].any()
+    np.testing.assert_array_equal(got[:, [1, 3, 4, 6]], np.tile(color, (5, 4, 1)))
+    np.testing.assert_allclose(got[:, [2, 5]], np.tile(color / 2, (5, 2, 1)), atol=0.5)
+    other = viz.overlay_objects(black, np.where(ids == 512, 501, ids))
+    assert (other[0, 4] != other[0, 3]).any()
+
+
 def test_errors_are_red_where_valid_and_wrong():
     image = np.full((1, 3, 3), 100, np.uint8)
     truth, prediction = np.array([[0, 1, 255]]), np.array([[0, 2, 0]])
