@@ -25,14 +25,15 @@ TABLE = rows.Table(
         rows.Row(
             f"{flag.removeprefix('--')}-{share:g}",
             SCRIPT,
-            (flag, "--share", f"{share:g}", "--steps", "600"),
+            (flag, "--share", f"{share:g}"),
+            steps=600,
         )
         for share in SHARES
         for flag in STARTS.values()
     ],
     metrics=("mean_iou",),
     seeds=(0, 1, 2),
-    quick=("--steps", "120"),
+    quick=(),
 )
 
 

@@ -10,34 +10,9 @@ from PIL import Image
 
 import segjax as library
 from tests.cli.conftest import expect_one_error_line
+from tests.fake_runs import write_run
 
 SCORES = {"ce": (0.60, 0.62, 0.61), "dice": (0.70, 0.735, 0.72)}
-
-
-def write_run(folder, *, loss="ce", seed=0, score=0.5, script="scenes.py", **changes):
-    folder.mkdir(parents=True)
-    manifest = {
-        "script": f"/somewhere/{script}",
-        "flags": {"loss": loss, "steps": 9, "seed": seed, **changes.get("flags", {})},
-        "seed": seed,
-        "config": {"monitor": "mean_iou", "mode": "max"},
-        "model": "",
-        "data": {"fingerprint": changes.get("data", "d1")},
-        "code": {"script": changes.get("digest", "aa")},
-        "versions": {},
-        "devices": [],
-        "xla_flags": "",
-    }
-    scores = {"mean_iou": score, "hd95": 10 * (1 - score), "none": None}
-    result = {
-        "metrics": scores,
-        "split": changes.get("split", "test"),
-        "seed": seed,
-        "seconds": 1.5,
-    }
-    (folder / "run.json").write_text(json.dumps(manifest))
-    (folder / "result.json").write_text(json.dumps(result))
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segjax import data
+from tests.fake_runs import write_run
+
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import json, pathlib, subprocess, sys
 sys.path.insert(0, ROOT)
-from tests.cli.test_compare import write_run
+from tests.fake_runs import write_run
 if sys.argv[1] == "compare":
     sys.exit(subprocess.call([sys.executable, "-m", "segjax", *sys.argv[1:]]))
 if sys.argv[1] == "inspect":
@@ -162,6 +165,49 @@ def test_a_learning_curve(rows, tmp_path, capfd):
     capfd.readouterr()
 
 
+def test_nuclei(rows, tmp_path, monkeypatch, capfd):
+    import dsb2018
+
+    truth = np.zeros((40, 60), np.uint16)
+    truth[5:15, 5:15], truth[20:30, 5:15], truth[20:30, 30:50] = 3, 4, 9
+    examples = [
+        {"image": np.full((40, 60, 3), 40 * n, np.uint8), "instances": truth}
+        for n in range(1, 4)
+    ]
+    half = np.where(truth == 4, 0, truth)
+    half[20:30, 45:50] = 0  # IoU 15 / 20 of the largest.
+
+    def found(run, validation):
+        assert len(validation) == 3
+        return lambda example: truth if run.parent.name == "unet" else half
+
+    sets = data.Dataset(
+        "nuclei", dsb2018.CLASSES, {s: examples for s in dsb2018.SPLITS}, "nuclei"
+    )
+    monkeypatch.setattr(dsb2018.data, "dsb2018", lambda source: sets)
+    monkeypatch.setattr(dsb2018, "PREDICTORS", dict.fromkeys(dsb2018.PREDICTORS, found))
+    for row in dsb2018.TABLE.rows:
+        for seed in (0, 1):
+            run = tmp_path / "runs" / row.name / f"seed-{seed}"
+            write_run(run, loss="none", seed=seed, score=0.5)
+    dsb2018.main(flags(tmp_path, "--seeds", "0", "1"))
+    table = list(csv.reader((tmp_path / "dsb2018.csv").read_text().splitlines()))
+    assert len(table) == 1 + 3 * 2 * 2
+    values = {
+        (row[0], row[1], row[2]): [float(x) for x in row[3:]] for row in table[1:]
+    }
+    assert values["unet", "1", "test"] == [1.0] * 7
+    # Of 400 true pixels 250 are found. Two of three nuclei match below 0.75, then one.
+    want = [500 / 650, 2 / 3, 2 / 3, 2 / 3, 1 / 4, 1 / 4, 1.75 / (2 + 0.5)]
+    assert values["mask-rcnn", "0", "validation"] == pytest.approx(want)
+    text = (tmp_path / "dsb2018.md").read_text()
+    assert "| mask-rcnn | 0.7692 ± 0.0000 | 0.6667 ± 0.0000 |" in text
+    assert "--steps 6600 --seed SEED`" in text
+    with Image.open(tmp_path / "dsb2018.png") as picture:
+        assert picture.size == (5 * dsb2018.SIDE, 24 + 3 * dsb2018.SIDE)
+    capfd.readouterr()
+
+
 @pytest.mark.parametrize("kind", ["eroded", "dilated", "shifted", "swapped"])
 def test_masks_are_altered_as_named(kind, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
@@ -200,7 +246,7 @@ def test_masks_are_altered_as_named(kind, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["drive", "camvid", "isbi2012", "label_noise", "camvid_curve"]
+    "name", ["drive", "camvid", "isbi2012", "label_noise", "camvid_curve", "dsb2018"]
 )
 def test_flags_of_the_tables_exist(rows, name, tmp_path):
     import importlib
