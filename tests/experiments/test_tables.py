@@ -123,12 +123,33 @@ def test_folds(rows, tmp_path, monkeypatch, capfd):
     import isbi2012
 
     monkeypatch.setattr(isbi2012, "METRICS", ("mean_iou",))
+    monkeypatch.setattr(isbi2012, "nvidia_dice", lambda run: int(run.name[-1]) / 10)
     isbi2012.main(flags(tmp_path))
     text = (tmp_path / "isbi2012.md").read_text()
-    assert "| 4 | 4.2000 |" in text  # The last evaluation that is not the final one.
-    assert "| mean ± std | 2.2000 ± 1.5811 |" in text
+    # The last evaluation that is not the final one.
+    assert "| 4 | 4.2000 | 0.4000 |" in text
+    assert "| mean ± std | 2.2000 ± 1.5811 | 0.2000 ± 0.1581 |" in text
     assert "--fold K` for K = 0 to 4" in text
     capfd.readouterr()
+
+
+def test_soft_dice_by_hand(rows):
+    import isbi2012
+
+    p = np.array([[[0.8, 0.2], [0.4, 0.6]]])
+    t = np.array([[[1.0, 0.0], [0.0, 1.0]]])
+    want = (2 * 0.8 / (0.64 + 0.16 + 1) + 2 * 0.6 / (0.04 + 0.36 + 1)) / 2
+    assert isbi2012.soft_dice(p, t) == pytest.approx(want)
+    label = np.zeros((512, 512), np.uint8)
+    label[:, 200:] = 1
+    example = {"image": label, "label": label}
+    sure = isbi2012._soft_dice(lambda image: np.eye(2)[image], example)
+    assert sure == pytest.approx(1, abs=1e-2)
+    unsure = isbi2012._soft_dice(lambda image: np.full((512, 512, 2), 0.5), example)
+    # 2 n/2 / (N/4 + n) of shares n / N = 0.39 and 0.61.
+    assert unsure == pytest.approx(
+        np.mean([x / (0.25 + x) for x in (0.39, 0.61)]), 1e-2
+    )
 
 
 def test_label_noise(rows, tmp_path, capfd):
