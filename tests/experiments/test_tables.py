@@ -229,6 +229,31 @@ def test_nuclei(rows, tmp_path, monkeypatch, capfd):
     capfd.readouterr()
 
 
+def test_own_data(rows, tmp_path, monkeypatch, capfd):
+    import own_data
+
+    label = np.array([[0, 1], [255, 1]], np.uint8)
+    example = {"image": np.full((2, 2, 3), 7, np.uint8), "label": label}
+    sets = data.Dataset("x", ("sky", "road"), {"train": [example] * 2, "test": []}, "x")
+    monkeypatch.setattr(own_data.data, "camvid", lambda source: sets)
+    call = ["--camvid", "DATA", "--runs", tmp_path, "--out", tmp_path]
+    own_data.main([*map(str, call), "--updates", "9", "3"])
+    folder = tmp_path / "camvid-folder"
+    assert (folder / "classes.txt").read_text() == "sky\nroad\n"
+    with Image.open(folder / "train/masks/0001.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), label)
+    by_hand, planned = (tmp_path / "log.txt").read_text().splitlines()
+    script = "camvid_unet_efficientnet.py --source DATA --steps 9 --seed 0"
+    assert script in by_hand
+    assert planned.startswith(f"train --data {folder} --minutes 15 --seed 0 --run")
+    text = (tmp_path / "own_data.md").read_text()
+    assert "| camvid | from the images | mean_iou | 0.5800 | 0.0 | 100.0% |" in text
+    assert "`segjax train --data DIR --minutes 15 --seed 0`" in text
+    own_data.main(list(map(str, call)))
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
+    capfd.readouterr()
+
+
 @pytest.mark.parametrize("kind", ["eroded", "dilated", "shifted", "swapped"])
 def test_masks_are_altered_as_named(kind, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
