@@ -80,7 +80,7 @@ def experiment(
         data=data.Pipeline(
             dataset=streets,
             size=size,
-            class_crops=data.ClassCrops(ids, share=rare_crops) if rare_crops else None,
+            placement=data.ClassCrops(ids, share=rare_crops) if rare_crops else None,
             num_workers=num_workers,
         ),
         augment=data.augment.compose(

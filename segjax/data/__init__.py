@@ -8,7 +8,7 @@ from segjax.data.builders.drive import drive
 from segjax.data.builders.dsb2018 import dsb2018
 from segjax.data.builders.isbi2012 import isbi2012
 from segjax.data.coco import coco
-from segjax.data.crops import ClassCrops
+from segjax.data.crops import ClassCrops, CropPlacement, ObjectCrops
 from segjax.data.dataset import Dataset
 from segjax.data.folder import folder
 from segjax.data.from_tfds import from_tfds
@@ -24,9 +24,11 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ClassCrops",
     "ClipWindow",
+    "CropPlacement",
     "Dataset",
     "Field",
     "Normalize",
+    "ObjectCrops",
     "Pipeline",
     "augment",
     "camvid",

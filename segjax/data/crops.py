@@ -1,13 +1,41 @@
-"""Where training crops are placed: anywhere, or on pixels of chosen classes."""
+"""Where training crops are placed: anywhere, or on chosen classes or objects."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from segjax.data.objects import draw_object
 from segjax.errors import UserError
 
 _WORDS = 5
+
+
+@runtime_checkable
+class CropPlacement(Protocol):
+    """Chooses pixels that a share of the training crops hold.
+
+    Its `repr` is part of the data's fingerprint, so it should be a frozen dataclass.
+    """
+
+    @property
+    def share(self) -> float:
+        """Share of the crops, in [0, 1]; the others are placed anywhere."""
+        ...
+
+    def pixel(self, example: Mapping[str, Any], first: int, second: int) -> int | None:
+        """Draws a pixel that the crop is to hold.
+
+        Args:
+            example: As the data set has it.
+            first: A random number in [0, 2**32), and the only source of randomness,
+            second: with this one.
+
+        Returns:
+            The number of the pixel, row by row; None for a crop anywhere.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,61 +56,87 @@ class ClassCrops:
     share: float = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.share <= 1:
-            raise UserError(f"share must be in [0, 1], got {self.share}.")
+        _check_share(self.share)
         if not self.classes or min(self.classes) < 0:
             raise UserError(
                 f"classes must be class ids, at least one, got {list(self.classes)}."
             )
 
+    def pixel(self, example: Mapping[str, Any], first: int, second: int) -> int | None:
+        """Draws a class, then one of its pixels."""
+        label = np.asarray(example["label"])
+        found = [np.flatnonzero(label == c) for c in self.classes]
+        return _drawn([pixels for pixels in found if pixels.size], first, second)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectCrops:
+    """Places a share of the training crops so that they hold an object.
+
+    Every object of an image is as likely as the others, so that small ones are seen as
+    often as large ones, and empty regions less often. Needs examples with objects.
+
+    Attributes:
+        share: Of the crops, in [0, 1]; crops of images without objects are placed
+            anywhere. Crowds are no objects.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self):
+        _check_share(self.share)
+
+    def pixel(self, example: Mapping[str, Any], first: int, second: int) -> int | None:
+        """Draws an object, then one of its pixels."""
+        pixels = np.flatnonzero(draw_object(example, first))
+        return _drawn([pixels] if pixels.size else [], 0, second)
+
 
 def corner(
     seed: int,
     position: int,
-    label: np.ndarray,
+    example: Mapping[str, Any],
     size: tuple[int, int],
-    class_crops: ClassCrops | None,
+    placement: CropPlacement | None,
 ) -> tuple[int, int]:
     """Returns the (top, left) of a crop, a pure function of its arguments.
 
     Args:
         seed: Of the crops.
         position: Of the crop in the stream.
-        label: [H, W], class ids of the image.
+        example: With `label` [H, W], and what the placement reads.
         size: (height, width) of the crop; larger than the image is allowed.
-        class_crops: Chooses the classes that crops hold; None for none.
+        placement: Chooses what crops hold; None for crops anywhere.
     """
-    rest = [max(0, h - want) for h, want in zip(label.shape, size, strict=True)]
+    shape = np.shape(example["label"])
+    rest = [max(0, have - want) for have, want in zip(shape, size, strict=True)]
     if not any(rest):
         return 0, 0
     # Raw words of SeedSequence: NumPy guarantees that these never change. The first two
     # are the same for any number of words.
-    words = np.random.SeedSequence((seed, position)).generate_state(_WORDS)
-    if class_crops is not None and words[2] < class_crops.share * 2**32:
-        pixel = _pixel(label, class_crops.classes, int(words[3]), int(words[4]))
+    words = np.random.SeedSequence((seed, position)).generate_state(_WORDS).tolist()
+    if placement is not None and words[2] < placement.share * 2**32:
+        pixel = placement.pixel(example, words[3], words[4])
         if pixel is not None:
-            return _around(pixel, words, size, rest)
-    return int(words[0]) % (rest[0] + 1), int(words[1]) % (rest[1] + 1)
+            # The pixel is anywhere in the crop, and the crop within the image.
+            top, left = (
+                min(max(0, at - word % want), most)
+                for at, word, want, most in zip(
+                    divmod(pixel, shape[1]), words[:2], size, rest, strict=True
+                )
+            )
+            return top, left
+    return words[0] % (rest[0] + 1), words[1] % (rest[1] + 1)
 
 
-def _pixel(
-    label: np.ndarray, classes: Sequence[int], which_class: int, which_pixel: int
-) -> tuple[int, int] | None:
-    """Draws a pixel of one of the classes in the image; None without such a pixel."""
-    there = [found for c in classes if (found := np.flatnonzero(label == c)).size]
-    if not there:
+def _drawn(groups: list[np.ndarray], first: int, second: int) -> int | None:
+    """Draws one of the groups of pixels, and a pixel of it; None without groups."""
+    if not groups:
         return None
-    pixels = there[which_class % len(there)]
-    y, x = divmod(int(pixels[which_pixel % len(pixels)]), label.shape[1])
-    return y, x
+    pixels = groups[first % len(groups)]
+    return int(pixels[second % len(pixels)])
 
 
-def _around(
-    pixel: tuple[int, int], words: np.ndarray, size: Sequence[int], rest: Sequence[int]
-) -> tuple[int, int]:
-    """Places the crop so that the pixel is anywhere in it, within the image."""
-    top, left = (
-        min(max(0, at - int(word) % want), most)
-        for at, word, want, most in zip(pixel, words[:2], size, rest, strict=True)
-    )
-    return top, left
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise UserError(f"share must be in [0, 1], got {share}.")

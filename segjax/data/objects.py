@@ -59,6 +59,26 @@ def count_objects(example: Mapping[str, Any]) -> int:
     return int(np.count_nonzero(np.unique(_instances(example))))
 
 
+def draw_object(example: Mapping[str, Any], number: int) -> np.ndarray:
+    """Returns the mask of one object without decoding the others.
+
+    Args:
+        example: See `objects_of`.
+        number: Of the object, modulo their number; crowds do not count.
+
+    Returns:
+        bool [H, W], empty without objects.
+    """
+    if "objects" in example:
+        rows = [r for r in json.loads(example["objects"]) if not r[1]]
+        size = np.shape(example["label"])
+        return _mask(rows[number % len(rows)], size) if rows else np.zeros(size, bool)
+    instances = _instances(example)
+    ids = np.unique(instances)
+    ids = ids[ids > 0]
+    return instances == ids[number % len(ids)] if len(ids) else instances > 0
+
+
 def encode_objects(
     rles: Sequence[Mapping[str, Any]], classes: Sequence[int], crowd: Sequence[bool]
 ) -> str:
@@ -105,7 +125,7 @@ def draw_label(
 def _instances(example: Mapping[str, Any]) -> np.ndarray:
     if "instances" not in example:
         raise UserError(
-            f"max_objects needs a data set with objects, got examples with "
+            f"Objects are needed, got examples with "
             f"{', '.join(sorted(example))} only. Use digits, dsb2018, coco or "
             f"instance_folder."
         )
@@ -114,15 +134,20 @@ def _instances(example: Mapping[str, Any]) -> np.ndarray:
 
 def _decode(text: str | bytes, size: tuple[int, int]) -> Objects:
     rows = json.loads(text)
-    decode = coco_mask().decode
     masks = np.zeros((len(rows), *size), bool)
-    for mask, (_, _, counts) in zip(masks, rows, strict=True):
-        mask[:] = decode({"size": list(size), "counts": counts.encode()})
+    for mask, row in zip(masks, rows, strict=True):
+        mask[:] = _mask(row, size)
     return Objects(
         masks=masks,
         classes=np.array([k for k, _, _ in rows], np.int32),
         crowd=np.array([c for _, c, _ in rows], bool),
     )
+
+
+def _mask(row: Sequence[Any], size: tuple[int, ...]) -> np.ndarray:
+    """Decodes an object of `encode_objects`, bool [H, W]."""
+    run_lengths = {"size": list(size), "counts": row[2].encode()}
+    return coco_mask().decode(run_lengths).astype(bool)
 
 
 def coco_mask() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from segjax.data import evaluation, settings, training
-from segjax.data.crops import ClassCrops
+from segjax.data.crops import CropPlacement
 from segjax.data.dataset import Dataset
 from segjax.data.examples import Reader
 from segjax.data.faults import CorruptRecordError
@@ -61,8 +61,8 @@ class Pipeline:
             `boxes`, `classes`, `masks`, `object_mask`, `crowd` and `size`. If there are
             more objects, the largest are kept and a warning is printed. Evaluation has
             slots for all objects of an image. None: no objects.
-        class_crops: Places a share of the training crops on chosen classes, such as
-            rare ones; see `ClassCrops`.
+        placement: Places a share of the training crops on chosen classes, such as
+            rare ones, or on objects: see `ClassCrops` and `ObjectCrops`.
         skip_corrupt: Maximum number of different unreadable training records (per
             process). Each is reported once on standard error, and its rows are zeros
             with `weight` 0 and their usual `index`. Evaluation allows none.
@@ -81,7 +81,7 @@ class Pipeline:
     train_split: str = "train"
     fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     max_objects: int | None = None
-    class_crops: ClassCrops | None = None
+    placement: CropPlacement | None = None
     skip_corrupt: int = 0
     slow_after: float = 30.0
 
@@ -112,7 +112,7 @@ class Pipeline:
         parts = (_STREAM, self.dataset.fingerprint, self.train_split)
         objects = [] if self.max_objects is None else [self.max_objects]
         fields = sorted((k, field.resample) for k, field in self.fields.items())
-        crops = [self.class_crops] if self.class_crops else []
+        crops = [self.placement] if self.placement else []
         text = repr((*parts, self._crop_size, self.multiple, fields, *objects, *crops))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -176,7 +176,7 @@ class Pipeline:
                 size,
                 self.size is None,
                 self.max_objects,
-                self.class_crops,
+                self.placement,
             ),
             order=int(order),
             batch_size=batch_size,

@@ -29,7 +29,7 @@ class TrainExample:
         size: (height, width) of the crop.
         whole: Whether images must have this size already.
         limit: Slots for objects; None for batches without objects.
-        class_crops: Classes that a share of the crops holds.
+        placement: What a share of the crops holds; None for crops anywhere.
     """
 
     reader: Reader
@@ -38,7 +38,7 @@ class TrainExample:
     size: tuple[int, int]
     whole: bool
     limit: int | None
-    class_crops: crops.ClassCrops | None
+    placement: crops.CropPlacement | None
 
     def __call__(self, position: int, number: int) -> Example:
         """Makes one row of a batch.
@@ -71,7 +71,7 @@ class TrainExample:
                 "Pass the (height, width) of the training crops."
             )
         top, left = crops.corner(
-            self.seed, position, example["label"], self.size, self.class_crops
+            self.seed, position, example, self.size, self.placement
         )
         window = np.s_[top : top + self.size[0], left : left + self.size[1]]
         made = self.spec.row(example, self.size, window=window)

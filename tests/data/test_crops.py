@@ -5,9 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco
 
 from segjax import data
 from segjax.data import crops
+from segjax.data.objects import encode_objects
 from segjax.errors import UserError
 
 SIZE = (8, 12)
@@ -22,8 +24,9 @@ def label():
     return label
 
 
-def corners(label, class_crops, count=400, seed=0):
-    return [crops.corner(seed, i, label, SIZE, class_crops) for i in range(count)]
+def corners(label, placement, count=400, seed=0, **more):
+    example = {"label": label, **more}
+    return [crops.corner(seed, i, example, SIZE, placement) for i in range(count)]
 
 
 def window(label, corner):
@@ -65,7 +68,7 @@ def test_crops_depend_on_seed_and_position_alone(label):
     assert corners(label, both) == corners(label, both)
     assert corners(label, both) != corners(label, both, seed=1)
     whole = corners(label, both)
-    assert crops.corner(0, 17, label, SIZE, both) == whole[17]
+    assert crops.corner(0, 17, {"label": label}, SIZE, both) == whole[17]
 
 
 def test_images_smaller_than_the_crop():
@@ -79,7 +82,7 @@ def test_batches_of_a_pipeline(label):
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
     made = data.from_arrays(images, np.stack([label] * 3), classes=("a", "b", "c"))
     plain = data.Pipeline(dataset=made, size=8)
-    rare = data.Pipeline(dataset=made, size=8, class_crops=data.ClassCrops((1,), 1.0))
+    rare = data.Pipeline(dataset=made, size=8, placement=data.ClassCrops((1,), 1.0))
     assert plain.fingerprint() != rare.fingerprint()
     streams = [rare.train_batches(batch_size=2, seed=3) for _ in range(2)]
     streams.append(rare.train_batches(batch_size=2, seed=3, first_batch=2))
@@ -94,9 +97,47 @@ def test_batches_of_a_pipeline(label):
         np.testing.assert_array_equal(x["label"], y["label"])
 
 
+def objects(label, kind):
+    """A pixel and a bar as two objects, and a crowd if there can be one."""
+    ids = np.where(label == 1, 5, np.where(label == 2, 900, 0)).astype(np.uint16)
+    if kind == "instances":
+        return {"instances": ids}
+    masks = [ids == 5, label == 0, ids == 900]
+    rles = [coco.encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]
+    crowd = [False, True, False]
+    return {"objects": encode_objects(rles, [1, 1, 2], crowd)}
+
+
+@pytest.mark.parametrize("kind", ["instances", "objects"])
+def test_small_objects_are_held_as_often_as_large_ones(label, kind):
+    found = corners(label, data.ObjectCrops(1.0), **objects(label, kind))
+    held = [np.unique(window(label, c)) for c in found]
+    assert all(x.max() > 0 for x in held)
+    assert 0.4 < np.mean([1 in x for x in held]) < 0.6
+    assert found == corners(label, data.ObjectCrops(1.0), **objects(label, kind))
+    half = corners(label, data.ObjectCrops(0.5), 2000, **objects(label, kind))
+    assert 0.5 < np.mean([window(label, c).any() for c in half]) < 0.9
+
+
+@pytest.mark.parametrize("kind", ["instances", "objects"])
+def test_images_without_objects_are_cropped_anywhere(label, kind):
+    none = np.zeros_like(label)
+    empty = {"instances": none} if kind == "instances" else {"objects": "[]"}
+    found = corners(none, data.ObjectCrops(1.0), **empty)
+    assert found == corners(none, None)
+
+
+def test_object_crops_need_objects(label):
+    with pytest.raises(UserError, match="Objects are needed, got"):
+        corners(label, data.ObjectCrops(1.0))
+
+
 @pytest.mark.parametrize(
     "options", [{"classes": ()}, {"classes": (-1,)}, {"classes": (1,), "share": 1.5}]
 )
 def test_wrong_options(options):
     with pytest.raises(UserError, match=r"^(share|classes) must be"):
         data.ClassCrops(**options)
+    if "share" in options:
+        with pytest.raises(UserError, match=r"^share must be"):
+            data.ObjectCrops(options["share"])
