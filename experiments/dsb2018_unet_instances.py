@@ -31,7 +31,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from segjax import cli, data, inference, interop, losses, metrics, models, train
+from segjax import (
+    UserError,
+    cli,
+    data,
+    inference,
+    interop,
+    losses,
+    metrics,
+    models,
+    train,
+)
 from segjax.models import encoders
 
 CLASSES = ("background", "core", "rim")
@@ -68,7 +78,7 @@ def experiment(
     size: int = 160,
     learning_rate: float = 2e-3,
     core: float = 0.5,
-    encoder: Literal["plain", "efficientnet-lite0"] = "plain",
+    encoder: Literal["conv", "efficientnet-lite0"] = "conv",
     pretrained: bool = False,
     encoder_rate: float = 0.2,
     modality: Literal["fluorescence", "all"] = "fluorescence",
@@ -92,6 +102,8 @@ def experiment(
             validation and test have fluorescence only.
         seed: Seeds initialization, augmentation and the data order.
     """
+    if pretrained and encoder == "conv":
+        raise UserError("--pretrained needs --encoder efficientnet-lite0.")
     nuclei = data.dsb2018(source)
     if modality == "all":
         more = data.dsb2018(source, modality="all")
@@ -148,7 +160,7 @@ def experiment(
             num_classes=len(CLASSES),
             widths=(16, 32, 64, 128, 128),
             norm=models.layers.batch_norm,
-            encoder=None if encoder == "plain" else encoders.efficientnet_lite0(),
+            encoder=None if encoder == "conv" else encoders.efficientnet_lite0(),
         ),
         init_from=interop.efficientnet_lite0_imagenet() if pretrained else None,
         objective=objective,

@@ -23,10 +23,15 @@ from segjax import inference, train
 from segjax.cli import runs
 
 SCRIPT = "isbi2012_unet.py"
+ENCODER = ("--encoder", "efficientnet-lite0")
 METRICS = ("mean_dice", "dice/membrane", "dice/cell", "best_v_rand_per_image")
 TABLE = rows.Table(
     name="isbi2012",
-    rows=[rows.Row("unet", SCRIPT)],
+    rows=[
+        rows.Row("unet", SCRIPT),
+        rows.Row("efficientnet-scratch", SCRIPT, ENCODER),
+        rows.Row("efficientnet-pretrained", SCRIPT, (*ENCODER, "--pretrained")),
+    ],
     metrics=METRICS,
     seeds=(0, 1, 2, 3, 4),
     quick=("--steps", "160"),
@@ -43,30 +48,33 @@ TABLE = rows.Table(
 def main(args: Sequence[str] | None = None) -> None:
     """Trains what is missing, and writes the table."""
     chosen = rows.options(TABLE, __doc__, args)
-    if not rows.trained(TABLE, chosen):
+    heads = ("row", "fold", *METRICS, "nvidia_dice")
+    table, cells, lines = [], [], []
+    for row in rows.trained(TABLE, chosen):
+        folders = [rows.run_folder(chosen, row, fold) for fold in chosen.seeds]
+        values = [scores(folder) for folder in folders]
+        for fold, each in zip(chosen.seeds, values, strict=True):
+            table.append([row.name, fold, *each])
+            cells.append([row.name, str(fold), *(f"{value:.4f}" for value in each)])
+        means = [rows.mean_and_deviation(each) for each in zip(*values, strict=True)]
+        cells.append([f"**{row.name}**", "mean ± std", *means])
+        hours = sum(run["seconds"] for run in segjax.results(*folders)) / 3600
+        shown = shlex.join(rows.published_command(TABLE, chosen, row, "K"))
+        lines.append(f"- {row.name}: {hours:.1f} hours in all, `{shown}`")
+    if not table:
         return
-    row = TABLE.rows[0]
-    folders = [rows.run_folder(chosen, row, fold) for fold in chosen.seeds]
-    heads = ("fold", *METRICS, "nvidia_dice")
-    values = []
-    for folder in folders:
-        found = last_scores(folder)
-        values.append([*(found[metric] for metric in METRICS), nvidia_dice(folder)])
-    cells = [
-        [str(fold), *(f"{value:.4f}" for value in each)]
-        for fold, each in zip(chosen.seeds, values, strict=True)
-    ]
-    means = [rows.mean_and_deviation(each) for each in zip(*values, strict=True)]
-    lines = [*rows.markdown(heads, [*cells, ["mean ± std", *means]])]
-    table = [[fold, *each] for fold, each in zip(chosen.seeds, values, strict=True)]
     rows.write_csv(rows.written(TABLE, chosen, ".csv"), heads, table)
-    hours = sum(run["seconds"] for run in segjax.results(*folders)) / 3600
-    shown = shlex.join(rows.published_command(TABLE, chosen, row, "K"))
-    lines += ["", f"`{shown}` for K = 0 to 4: {hours:.1f} hours in all.", ""]
-    lines += ["Published:", "", *(f"- {line}" for line in TABLE.published), ""]
+    lines = [*rows.markdown(heads, cells), "", *lines, "", "Published:", ""]
+    lines += [*(f"- {line}" for line in TABLE.published), ""]
     path = rows.written(TABLE, chosen, ".md")
     path.write_text("\n".join(lines))
     print(f"Written: {path}")
+
+
+def scores(folder: pathlib.Path) -> list[float]:
+    """The scores of a run after its last update."""
+    found = last_scores(folder)
+    return [*(found[metric] for metric in METRICS), nvidia_dice(folder)]
 
 
 def last_scores(run: pathlib.Path) -> dict[str, float]:

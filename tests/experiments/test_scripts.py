@@ -106,6 +106,11 @@ CASES = [
         "camvid_unet_efficientnet", streets, {"size": (64, 32), "pretrained": False}
     ),
     pytest.param("isbi2012_unet", membranes, {}),
+    pytest.param(
+        "isbi2012_unet",
+        membranes,
+        {"encoder": "efficientnet-lite0", "pretrained": True},
+    ),
     pytest.param("drive_unet", retinas, {"size": 32}),
     pytest.param("drive_unet", retinas, {"size": 32, "loss": "boundary"}),
     pytest.param("folder_unet", own("masks"), {"size": 32}),

@@ -124,12 +124,13 @@ def test_folds(rows, tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(isbi2012, "METRICS", ("mean_iou",))
     monkeypatch.setattr(isbi2012, "nvidia_dice", lambda run: int(run.name[-1]) / 10)
-    isbi2012.main(flags(tmp_path))
+    isbi2012.main(flags(tmp_path, "--only", "unet"))
     text = (tmp_path / "isbi2012.md").read_text()
     # The last evaluation that is not the final one.
-    assert "| 4 | 4.2000 | 0.4000 |" in text
-    assert "| mean ± std | 2.2000 ± 1.5811 | 0.2000 ± 0.1581 |" in text
-    assert "--fold K` for K = 0 to 4" in text
+    assert "| unet | 4 | 4.2000 | 0.4000 |" in text
+    assert "| **unet** | mean ± std | 2.2000 ± 1.5811 | 0.2000 ± 0.1581 |" in text
+    assert "- unet: 0.0 hours in all, `segjax train experiments/isbi2012" in text
+    assert (tmp_path / "isbi2012.csv").read_text().splitlines()[3] == "unet,2,2.2,0.2"
     capfd.readouterr()
 
 
