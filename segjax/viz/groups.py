@@ -12,7 +12,8 @@ from segjax.viz.curves import COLORS, plain, title
 
 _INK = "#22262b"
 _LINE = 0.34  # Inches a group.
-_COLUMNS = 4
+_COLUMNS = 3
+_TICKS = 5
 _DOT: dict[str, Any] = {"markersize": 3.5, "alpha": 0.75, "markeredgewidth": 0}
 _BAR: dict[str, Any] = {"markersize": 11, "markeredgewidth": 2}
 
@@ -36,7 +37,7 @@ def group_intervals(panels: Mapping[str, Mapping[str, Group]]) -> bytes:
     """
     plots = optional.require("matplotlib.figure", extra="report", purpose="figures")
     names = list(next(iter(panels.values())))
-    columns = min(len(panels), _COLUMNS)
+    columns = 2 if len(panels) == 4 else min(len(panels), _COLUMNS)
     rows = -(-len(panels) // columns)
     height = rows * (0.9 + _LINE * len(names))
     longest = max(map(len, names))
@@ -54,6 +55,7 @@ def group_intervals(panels: Mapping[str, Mapping[str, Group]]) -> bytes:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(labelsize=8, colors=_INK)
         axes.grid(axis="x", alpha=0.25)
+        axes.locator_params(axis="x", nbins=_TICKS)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     labels = [plain(name) for name in names]
