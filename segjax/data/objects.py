@@ -125,7 +125,7 @@ def draw_label(
 def _instances(example: Mapping[str, Any]) -> np.ndarray:
     if "instances" not in example:
         raise UserError(
-            f"Objects are needed, got examples with "
+            f"This needs a data set with objects, got examples with "
             f"{', '.join(sorted(example))} only. Use digits, dsb2018, coco or "
             f"instance_folder."
         )

@@ -64,7 +64,9 @@ def test_crops_of_a_script(segjax, folder, tmp_path):
     script.write_text(SCRIPT.format(more="").replace("24)", "24), max_objects=3"))
     got = segjax("data", "show", folder, "--experiment", script, "--out", out)
     assert got.code == 0, got.err
-    assert "Training crops cannot be drawn: Objects are needed, got" in got.err
+    assert (
+        "Training crops cannot be drawn: This needs a data set with objects" in got.err
+    )
     assert "Training crops" not in out.read_text()
     script.write_text(SCRIPT.format(more="depth, "))
     got = segjax("data", "show", folder, "--experiment", script, "--out", out)

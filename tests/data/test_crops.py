@@ -128,7 +128,7 @@ def test_images_without_objects_are_cropped_anywhere(label, kind):
 
 
 def test_object_crops_need_objects(label):
-    with pytest.raises(UserError, match="Objects are needed, got"):
+    with pytest.raises(UserError, match="This needs a data set with objects, got"):
         corners(label, data.ObjectCrops(1.0))
 
 

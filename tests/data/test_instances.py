@@ -283,7 +283,7 @@ def test_workers_and_corrupt_records(rng):
             lambda: take(
                 pipeline([{"image": np.zeros((8, 8, 1), np.uint8), "label": EYE}]), 1
             ),
-            "Objects are needed, got",
+            "This needs a data set with objects, got",
         ),
     ],
 )
