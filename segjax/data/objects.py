@@ -146,8 +146,8 @@ def _decode(text: str | bytes, size: tuple[int, int]) -> Objects:
 
 def _mask(row: Sequence[Any], size: tuple[int, ...]) -> np.ndarray:
     """Decodes an object of `encode_objects`, bool [H, W]."""
-    run_lengths = {"size": list(size), "counts": row[2].encode()}
-    return coco_mask().decode(run_lengths).astype(bool)
+    decode = coco_mask().decode
+    return decode({"size": list(size), "counts": row[2].encode()}).astype(bool)
 
 
 def coco_mask() -> Any:
