@@ -141,8 +141,9 @@ def test_digits_mask_rcnn_without_segjax(tmp_path, rng, found):
                 )
                 assert not got[name][i][~kept].any()
             masks = got["masks"][i]
+            # Boxes of 1e-5 pixels more or less move them: 1.04e-5 on one machine.
             np.testing.assert_allclose(
-                masks[kept, :height, :width], want.objects["masks"], atol=1e-5
+                masks[kept, :height, :width], want.objects["masks"], atol=3e-5
             )
             assert not masks[:, height:].any()
             labels = got["labels"][i, :height, :width]
