@@ -44,6 +44,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "--updates", type=int, nargs=2, default=[*UPDATES.values()], metavar="N"
     )
     given = parser.parse_args(args)
+    if not any(getattr(given, name) for name in BY_HAND):
+        parser.error("needs --camvid DIR, --dsb2018 DIR, or both")
     given.out.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, updates in zip(BY_HAND, given.updates, strict=True):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from segjax.cli import cluster
+from tests import processes
 
 JOIN = """
 import sys
@@ -39,15 +40,9 @@ def join(*places, port=None, timeout=60.0):
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
-    try:
-        outputs = [process.communicate(timeout=120) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
     return [
-        (process.returncode, out if process.returncode == 0 else lines_of(error))
-        for process, (out, error) in zip(started, outputs, strict=True)
+        (code, out if code == 0 else lines_of(error))
+        for code, out, error in processes.finished(started, timeout=120)
     ]
 
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from segjax import train
-from tests import scenes
+from tests import processes, scenes
 from tests.train import agreement
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,15 +57,8 @@ def start_two(args, *, devices=1):
     return [start([*args, *place, rank], devices=devices) for rank in range(2)]
 
 
-def finished(processes):
-    """Waits; returns (exit code, standard output, standard error) of each."""
-    try:
-        texts = [p.communicate(timeout=300) for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return [(p.returncode, *text) for p, text in zip(processes, texts, strict=True)]
+def finished(started):
+    return processes.finished(started, timeout=300)
 
 
 def segjax_train(script, run, *flags):
