@@ -68,8 +68,8 @@ def experiment(
         optax.inject_hyperparams(optax.adamw)(rate, weight_decay=1e-4),
     )
     if pretrained:
-        slower = functools.partial(_factor, encoder_rate)
-        optimizer = optax.chain(optimizer, train.scale_updates(slower))
+        slower = train.scale_updates({"encoder": encoder_rate})
+        optimizer = optax.chain(optimizer, slower)
     return train.Experiment(
         config=train.TrainConfig(
             steps=steps,
@@ -103,10 +103,6 @@ def experiment(
         optimizer=optimizer,
         metric=metrics.semantic(streets.classes),
     )
-
-
-def _factor(encoder_rate: float, path: str) -> float:
-    return encoder_rate if path.startswith("encoder/") else 1.0
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def experiment(
         optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
     )
     if pretrained:
-        slower = functools.partial(_factor, encoder_rate)
-        optimizer = optax.chain(optimizer, train.scale_updates(slower))
+        slower = train.scale_updates({"encoder": encoder_rate})
+        optimizer = optax.chain(optimizer, slower)
 
     def objective(logits, batch):
         return pixels(logits, batch | {"label": three_classes(batch, core)})
@@ -167,10 +167,6 @@ def experiment(
         optimizer=train.with_ema(optimizer, decay=0.99),
         metric=metrics.objects(metrics.Matching.from_batch, separate=separate),
     )
-
-
-def _factor(encoder_rate: float, path: str) -> float:
-    return encoder_rate if path.startswith("encoder/") else 1.0
 
 
 def three_classes(batch, core: float):

@@ -12,7 +12,6 @@ Result over the five folds, after the last update: mean Dice 0.876 ± 0.005, V_r
 install "segjax[pretrained]"), is not measured yet.
 """
 
-import functools
 import pathlib
 from typing import Literal
 
@@ -63,8 +62,8 @@ def experiment(
         optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
     )
     if pretrained:
-        slower = functools.partial(_factor, encoder_rate)
-        optimizer = optax.chain(optimizer, train.scale_updates(slower))
+        slower = train.scale_updates({"encoder": encoder_rate})
+        optimizer = optax.chain(optimizer, slower)
     is_conv = encoder == "conv"
     return train.Experiment(
         config=train.TrainConfig(
@@ -98,10 +97,6 @@ def experiment(
             metrics.semantic(membranes.classes), metrics.best_threshold_rand()
         ),
     )
-
-
-def _factor(encoder_rate: float, path: str) -> float:
-    return encoder_rate if path.startswith("encoder/") else 1.0
 
 
 if __name__ == "__main__":

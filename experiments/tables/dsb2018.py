@@ -10,7 +10,6 @@ With --quick, runs take a fifth of the time, and the files are dsb2018-quick.*.
 
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +46,6 @@ TABLE = rows.Table(
         "images): 0.835 at 0.50.",
     ),
 )
-CLASSES = ("background", "nucleus")
 SPLITS = ("validation", "test")
 SHOWN = 5  # Images of the figure.
 SIDE = 220  # Pixels of each of its pictures.
@@ -110,32 +108,14 @@ def scores(found: Ids, examples: Sequence[Mapping[str, Any]]) -> list[float]:
         found: Ids [H, W] of each image.
         examples: With their true `instances`.
     """
-    matching, panoptic, pixels = [], [], np.zeros(2)
-    for number, (ids, example) in enumerate(zip(found, examples, strict=True)):
-        truth = np.asarray(example["instances"])
-        where = np.ones((1, *truth.shape), bool)
-        row = {"index": np.array([number]), "weight": np.ones(1, np.float32)}
-        ids, truth = ids[None].astype(np.int64), truth[None].astype(np.int64)
-        matching.append(metrics.Matching.from_batch(ids, truth, where, row))
-        sides = [((x > 0).astype(np.int64), x) for x in (ids, truth)]
-        panoptic.append(
-            metrics.Panoptic.from_batch(
-                *sides, where, row, classes=CLASSES, things=CLASSES[1:]
-            )
-        )
-        both = ((ids > 0) & (truth > 0)).sum()
-        pixels += 2 * both, (ids > 0).sum() + (truth > 0).sum()
-    by_threshold = merged(matching).table()["dsb2018_score"][::2]
-    quality = merged(panoptic).compute()["pq/nucleus"]
-    return [float(pixels[0] / pixels[1]), *map(float, by_threshold), float(quality)]
-
-
-def merged(parts: Sequence[Any]) -> Any:
-    """Joins the metrics of single images."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.merge(part)
-    return whole
+    truth = [np.asarray(example["instances"]) for example in examples]
+    matching = metrics.of_id_maps(metrics.Matching.from_batch, found, truth)
+    panoptic = metrics.of_id_maps(metrics.Panoptic.from_objects, found, truth)
+    both = sum(((a > 0) & (b > 0)).sum() for a, b in zip(found, truth, strict=True))
+    either = sum((ids > 0).sum() for ids in (*found, *truth))
+    by_threshold = matching.table()["dsb2018_score"][::2]
+    quality = panoptic.compute()["pq/object"]
+    return [float(2 * both / either), *map(float, by_threshold), float(quality)]
 
 
 def by_components(run: pathlib.Path, _: Any) -> Predict:
@@ -151,9 +131,7 @@ def by_components(run: pathlib.Path, _: Any) -> Predict:
 
 def by_watershed(run: pathlib.Path, validation: Sequence[Any]) -> Predict:
     """With test-time augmentation, and settings chosen on validation."""
-    sys.path.insert(0, str(rows.EXPERIMENTS))
-    import dsb2018_instances_table as settings
-
+    settings = rows.script("dsb2018_instances_table")
     probabilities = inference.tta(segjax.load(run).probabilities)
 
     def maps(example: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +184,9 @@ def figure(shown: Mapping[str, Ids], examples: Sequence[Any]) -> Image.Image:
         draw.text((column * SIDE + 6, 4), name, "black", font_size=15)
     for line, number in enumerate(worst):
         example = examples[number]
-        image = brightened(np.asarray(example["image"]))
+        # Fluorescence is dark.
+        bright = np.asarray(example["image"], np.float32)
+        image = viz.to_rgb(bright, window=(0, 99.5))
         pictures = [image, viz.overlay_objects(image, example["instances"])]
         pictures += [viz.overlay_objects(image, ids[number]) for ids in shown.values()]
         for column, picture in enumerate(pictures):
@@ -218,17 +198,8 @@ def figure(shown: Mapping[str, Ids], examples: Sequence[Any]) -> Image.Image:
 
 def errors(ids: np.ndarray, truth: np.ndarray) -> float:
     """Missed and invented nuclei of an image, at an IoU of 0.5."""
-    where = np.ones((1, *truth.shape), bool)
-    row = {"index": np.zeros(1, int), "weight": np.ones(1, np.float32)}
-    pair = [np.asarray(x)[None].astype(np.int64) for x in (ids, truth)]
-    found = metrics.Matching.from_batch(*pair, where, row).compute()
+    found = metrics.of_id_maps(metrics.Matching.from_batch, [ids], [truth]).compute()
     return found["fp@0.50"] + found["fn@0.50"]
-
-
-def brightened(image: np.ndarray) -> np.ndarray:
-    """The image with its brightest pixels at 255: fluorescence is dark."""
-    high = max(float(np.percentile(image, 99.5)), 1.0)
-    return np.clip(image * (255 / high), 0, 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -77,10 +77,8 @@ def found_first(run: pathlib.Path) -> list[float]:
 
 def wrong_masks(images: int) -> list[int]:
     """Numbers of the training images whose masks the experiment alters."""
-    sys.path.insert(0, str(rows.EXPERIMENTS))
-    import dsb2018_mislabeled
-
-    return dsb2018_mislabeled.Mislabeled(range(images), "eroded", 0.05).wrong.tolist()
+    made = rows.script("dsb2018_mislabeled").Mislabeled(range(images), "eroded", 0.05)
+    return made.wrong.tolist()
 
 
 if __name__ == "__main__":

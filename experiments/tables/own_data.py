@@ -21,7 +21,7 @@ import rows
 from PIL import Image
 
 import segjax
-from segjax import data
+from segjax import data, errors
 
 BY_HAND = {"camvid": "camvid_unet_efficientnet.py", "dsb2018": "dsb2018_unet.py"}
 METRICS = {"camvid": "mean_iou", "dsb2018": "dice/nucleus"}
@@ -50,7 +50,10 @@ def main(args: Sequence[str] | None = None) -> None:
     lines = []
     for name, updates in zip(BY_HAND, given.updates, strict=True):
         if source := getattr(given, name):
-            lines += compared(name, source, updates, given.runs, given.seed)
+            try:
+                lines += compared(name, source, updates, given.runs, given.seed)
+            except errors.UserError as error:
+                parser.error(f"--{name}: {error}")
     rows.write_csv(given.out / "own_data.csv", HEADS, lines)
     path = given.out / "own_data.md"
     path.write_text("\n".join(rows.markdown(HEADS, lines)) + "\n")

@@ -8,12 +8,14 @@ many sittings as it takes. Runs are those of `segjax train`, the comparison that
 import argparse
 import csv
 import dataclasses
+import importlib
 import math
 import pathlib
 import shlex
 import statistics
 import subprocess
 import sys
+import types
 from collections.abc import Iterable, Iterator, Sequence
 
 import segjax
@@ -85,6 +87,13 @@ class Options:
     seeds: tuple[int, ...]
     only: tuple[str, ...]
     dry_run: bool
+
+
+def script(name: str) -> types.ModuleType:
+    """Imports an experiment, for its functions."""
+    if str(EXPERIMENTS) not in sys.path:
+        sys.path.insert(0, str(EXPERIMENTS))
+    return importlib.import_module(name)
 
 
 def options(table: Table, doc: str | None, args: Sequence[str] | None) -> Options:

@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import optax
@@ -98,26 +99,22 @@ def experiment(
         objective=losses.semantic(
             ce=(1.0, cross_entropy), dice=(1.0, losses.soft_dice)
         ),
-        optimizer=optimizer(learning_rate, steps, encoder_rate if pretrained else 1.0),
+        optimizer=optimizer(
+            learning_rate, steps, {"encoder": encoder_rate} if pretrained else {}
+        ),
         metric=metrics.semantic(mine.classes),
     )
 
 
 def optimizer(
-    peak: float, steps: int, encoder_rate: float
+    peak: float, steps: int, factors: Mapping[str, float]
 ) -> optax.GradientTransformation:
-    """AdamW with a cosine schedule, and another learning rate for the encoder."""
+    """AdamW with a cosine schedule, times factors for modules."""
     rate = optax.warmup_cosine_decay_schedule(0.0, peak, min(50, steps // 10), steps)
     made = optax.chain(
         optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(rate)
     )
-    if encoder_rate == 1.0:
-        return made
-
-    def factor(path: str) -> float:
-        return encoder_rate if path.startswith("encoder/") else 1.0
-
-    return optax.chain(made, train.scale_updates(factor))
+    return optax.chain(made, train.scale_updates(factors))
 
 
 def dataset(source: pathlib.Path, **options: Any) -> data.Dataset:

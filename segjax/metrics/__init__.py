@@ -31,7 +31,7 @@ from segjax.metrics.image_confusion import ImageConfusion, semantic_per_image
 from segjax.metrics.lesions import LesionDetection
 from segjax.metrics.matching import Matching
 from segjax.metrics.mean import Mean
-from segjax.metrics.objects import objects, regions
+from segjax.metrics.objects import objects, of_id_maps, regions
 from segjax.metrics.panoptic import Panoptic
 from segjax.metrics.partition import partition_errors, partition_scores
 from segjax.metrics.rand import RandCurve, best_threshold_rand, rand_scores, v_rand
@@ -102,6 +102,7 @@ __all__ = [
     "metric_differences",
     "metric_intervals",
     "objects",
+    "of_id_maps",
     "on_host",
     "outline",
     "paired_difference",

@@ -1,6 +1,6 @@
 """Object metrics of semantic segmentation networks, by connected components."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -86,6 +86,46 @@ def regions(
         foreground=foreground,
         connectivity=connectivity,
     )
+
+
+def of_id_maps(
+    object_metric: ObjectMetric,
+    predicted: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray],
+) -> Any:
+    """Scores objects that are there already, such as those of another program.
+
+        of_id_maps(Matching.from_batch, predicted, truth).compute()
+
+    Args:
+        object_metric: Such as `Matching.from_batch` and `Panoptic.from_objects`.
+        predicted: Of each image, ids int [H, W], 0 for background.
+        truth: Of the same images in the same order; sizes may differ between images.
+
+    Returns:
+        The metric of all images together.
+
+    Raises:
+        ValueError: If there are no images, their numbers differ, or the two maps of an
+            image have different sizes.
+    """
+    if len(predicted) != len(truth) or not len(truth):
+        raise UserError(
+            f"of_id_maps needs two maps for each image, got {len(predicted)} predicted "
+            f"and {len(truth)} true ones."
+        )
+    metric = None
+    for index, (found, true) in enumerate(zip(predicted, truth, strict=True)):
+        if found.shape != true.shape or found.ndim != 2:
+            raise UserError(
+                f"of_id_maps needs pairs of maps [H, W], got {list(found.shape)} and "
+                f"{list(true.shape)} for image {index}."
+            )
+        row = {"index": np.array([index]), "weight": np.ones(1, np.float32)}
+        valid = np.ones((1, *true.shape), bool)
+        part = object_metric(found[None], true[None], valid, row)
+        metric = part if metric is None else metric.merge(part)
+    return metric
 
 
 def _objects(

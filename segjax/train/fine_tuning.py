@@ -1,6 +1,6 @@
 """Freezing parameters and learning rates by layer, as optax transformations."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from segjax.errors import UserError
 from segjax.typing import PyTree
 
 IsFrozen = Callable[[str], bool]
-Factor = Callable[[str], float | int | optax.Schedule]
+Factor = float | int | optax.Schedule
 
 
 def freeze(
@@ -54,41 +54,45 @@ def freeze(
 _LABELS = {False: "trained", True: "frozen"}
 
 
-def scale_updates(factor: Factor) -> optax.GradientTransformation:
-    """Multiplies updates by a factor for each parameter: learning rates by layer.
+def scale_updates(factors: Mapping[str, Factor]) -> optax.GradientTransformation:
+    """Multiplies updates by a factor for each module: learning rates by layer.
 
-        optax.chain(
-            optax.adamw(rate),
-            train.scale_updates(lambda path: 0.1 if path.startswith("encoder/") else 1),
-        )
+        optax.chain(optax.adamw(rate), train.scale_updates({"encoder": 0.1}))
 
     A factor may be a schedule, `step -> factor`: one that is 0 for the first steps
     trains the other layers first.
 
     Args:
-        factor: `path -> factor`; a path is as in `freeze`.
+        factors: Factors of modules or single parameters, such as "encoder",
+            "encoder/block3" or "head/bias". The longest that fits a parameter's path
+            counts; what none fits keeps its update.
 
     Returns:
-        A transformation for the end of a chain. Its `init` raises a ValueError if all
-        factors are equal numbers, as if a name were misspelled.
+        A transformation for the end of a chain. Its `init` raises a ValueError if a
+        name fits no parameter.
     """
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
-        factors = jax.tree.leaves(_by_path(params, factor))
-        if len(factors) > 1 and all(x == factors[0] for x in factors):
-            raise UserError(
-                f"scale_updates has the same factor for every parameter. Paths are "
-                f"such as {_first_path(params)}."
-            )
+        found = set(jax.tree.leaves(_by_path(params, fitting)))
+        for name in factors:
+            if name not in found:
+                raise UserError(
+                    f"scale_updates: no parameter for {name!r}. Paths are such as "
+                    f"{_first_path(params)}."
+                )
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def fitting(path: str) -> str:
+        fits = [x for x in factors if path == x or path.startswith(f"{x}/")]
+        return max(fits, key=len, default="")
 
     def update(updates, state, params=None):
         del params
 
         def scale(path: str, update: jax.Array) -> jax.Array:
-            value = factor(path)
-            value = value(state.count) if callable(value) else value
-            return jnp.asarray(value, update.dtype) * update
+            factor = factors.get(fitting(path), 1)
+            factor = factor(state.count) if callable(factor) else factor
+            return jnp.asarray(factor, update.dtype) * update
 
         scaled = jax.tree.map_with_path(lambda k, x: scale(_name(k), x), updates)
         return scaled, optax.ScaleByScheduleState(state.count + 1)

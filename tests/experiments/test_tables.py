@@ -203,8 +203,9 @@ def test_nuclei(rows, tmp_path, monkeypatch, capfd):
         assert len(validation) == 3
         return lambda example: truth if run.parent.name == "unet" else half
 
+    classes = ("background", "nucleus")
     sets = data.Dataset(
-        "nuclei", dsb2018.CLASSES, {s: examples for s in dsb2018.SPLITS}, "nuclei"
+        "nuclei", classes, {s: examples for s in dsb2018.SPLITS}, "nuclei"
     )
     monkeypatch.setattr(dsb2018.data, "dsb2018", lambda source: sets)
     monkeypatch.setattr(dsb2018, "PREDICTORS", dict.fromkeys(dsb2018.PREDICTORS, found))
@@ -252,7 +253,10 @@ def test_own_data(rows, tmp_path, monkeypatch, capfd):
     assert "`segjax train --data DIR --minutes 15 --seed 0`" in text
     own_data.main(list(map(str, call)))
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
-    capfd.readouterr()
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        own_data.main(["--dsb2018", str(tmp_path), "--out", str(tmp_path)])
+    assert "error: --dsb2018: " in capfd.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("kind", ["eroded", "dilated", "shifted", "swapped"])

@@ -27,12 +27,8 @@ def test_touching_objects_are_separated():
     settings = inference.Watershed(seed_threshold=3.0)
     got = inference.instances(distance, foreground, settings)
     assert got.dtype == np.int32
-    matched = metrics.Matching.from_batch(
-        got[None],
-        truth[None],
-        np.ones((1, *truth.shape), bool),
-        {"index": np.zeros(1, np.int32), "weight": np.ones(1, np.float32)},
-    ).compute()
+    match = metrics.Matching.from_batch
+    matched = metrics.of_id_maps(match, [got], [truth]).compute()
     assert matched["tp@0.75"] == 2
     assert matched["fp@0.75"] == 0
     np.testing.assert_array_equal(got > 0, truth > 0)

@@ -245,3 +245,28 @@ def test_messages(rng):
         metrics.objects(*MAKES)(logits, batch)
     with pytest.raises(ValueError, match="at least one metric, got none"):
         metrics.regions()
+
+
+def test_id_maps_of_different_sizes_equal_one_batch(rng):
+    predicted, truth, _ = objects(rng)
+    batch = {"index": np.arange(8), "weight": np.ones(8, np.float32)}
+    for metric in (metrics.Matching.from_batch, metrics.Panoptic.from_objects):
+        want = metric(predicted, truth, np.ones(truth.shape, bool), batch).compute()
+        # A part without objects may be cut off.
+        a, b = (list(np.pad(x, ((0, 0), (0, 5), (0, 0)))) for x in (predicted, truth))
+        a[3:], b[3:] = (x[3:].astype(np.uint16) for x in (predicted, truth))
+        assert metrics.of_id_maps(metric, a, b).compute() == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"),
+    [
+        ([], [], "0 predicted and 0 true"),
+        ([np.zeros((2, 2), int)], [], "1 predicted and 0 true"),
+        ([np.zeros((2, 2), int)], [np.zeros((2, 3), int)], r"\[2, 2\] and \[2, 3\]"),
+        ([np.zeros(2, int)], [np.zeros(2, int)], r"\[H, W\], got \[2\]"),
+    ],
+)
+def test_id_maps_that_do_not_fit(predicted, truth, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.of_id_maps(metrics.Matching.from_batch, predicted, truth)

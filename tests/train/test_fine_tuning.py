@@ -47,12 +47,12 @@ def test_freeze_names_a_path_if_it_selects_nothing():
 
 
 def test_factors_and_schedules_by_hand():
-    def factor(path):
-        if in_encoder(path):
-            return lambda step: jnp.where(step < 2, 0.0, 0.1)
-        return 0.5 if path == "head/bias" else 1
-
-    optimizer = optax.chain(optax.sgd(1.0), train.scale_updates(factor))
+    factors = {
+        "encoder": lambda step: jnp.where(step < 2, 0.0, 0.1),
+        "head": 1,
+        "head/bias": 0.5,
+    }
+    optimizer = optax.chain(optax.sgd(1.0), train.scale_updates(factors))
     params, _ = updated(optimizer, steps=2)
     np.testing.assert_array_equal(params["encoder"]["conv"]["kernel"], 2.0)
     params, _ = updated(optimizer, steps=3)
@@ -61,9 +61,17 @@ def test_factors_and_schedules_by_hand():
     np.testing.assert_allclose(params["head"]["kernel"], -1.0)
 
 
-def test_equal_factors_are_a_mistake():
-    scaled = train.scale_updates(lambda path: 0.1 if "enc/" in path else 1.0)
-    with pytest.raises(ValueError, match=r"same factor.*encoder/conv/kernel"):
+def test_modules_without_a_factor_keep_their_updates():
+    optimizer = optax.chain(optax.sgd(1.0), train.scale_updates({"encoder": 0.25}))
+    params, _ = updated(optimizer)
+    np.testing.assert_allclose(params["encoder"]["conv"]["kernel"], 1.75)
+    np.testing.assert_array_equal(params["head"]["bias"], 1.0)
+
+
+@pytest.mark.parametrize("name", ["enc", "encoder/", "head/bias/x"])
+def test_a_factor_for_no_parameter_is_a_mistake(name):
+    scaled = train.scale_updates({"head": 1.0, name: 0.1})
+    with pytest.raises(ValueError, match=rf"{name!r}.*encoder/conv/kernel"):
         scaled.init(PARAMS)
 
 
