@@ -16,11 +16,6 @@ TABLE = rows.Table(
     rows=[
         rows.Row("efficientnet-scratch", ENCODER, ("--no-pretrained",)),
         rows.Row("efficientnet-pretrained", ENCODER, ("--pretrained",)),
-        rows.Row(
-            "efficientnet-pretrained-rare-crops",
-            ENCODER,
-            ("--pretrained", "--rare-crops", "0.5"),
-        ),
     ],
     metrics=("mean_iou", *(f"iou/{name}" for name in CLASSES)),
     seeds=(0, 1, 2),

@@ -297,7 +297,16 @@ def test_masks_are_altered_as_named(kind, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["drive", "camvid", "isbi2012", "label_noise", "camvid_curve", "dsb2018"]
+    "name",
+    [
+        "drive",
+        "camvid",
+        "isbi2012",
+        "label_noise",
+        "camvid_curve",
+        "dsb2018",
+        "rare_crops",
+    ],
 )
 def test_flags_of_the_tables_exist(rows, name, tmp_path):
     import importlib
