@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from segjax import terminal, viz
+from segjax import data, terminal, viz
 from segjax import train as training
 from segjax.cli import evaluate_images, pictures, runs, usage
+from segjax.errors import UserError
 
+_ALL = "all"
 _SCORE_WIDTH = 7
 
 
@@ -20,7 +22,8 @@ class EvaluateOptions:
     """Flags of `segjax evaluate` beside those of the experiment.
 
     Attributes:
-        split: The split to evaluate; by default test, if the data has one.
+        split: The split to evaluate, or all of them together: all. By default test, if
+            the data has one.
         checkpoint: The best checkpoint by the monitored metric, or the last one.
     """
 
@@ -39,42 +42,102 @@ def main(args: Sequence[str]) -> None:
     )
     folder = runs.folder_argument(args, "evaluate")
     run = runs.load(folder, EvaluateOptions, args[1:], prog=f"segjax evaluate {folder}")
-    data, size = run.experiment.data, run.experiment.config.batch_size
-    split = run.options.split or training.final_split(data.splits)
-    step = int(run.state.step)
-    metric, objective = run.experiment.metric, run.experiment.objective
-    scores = evaluate_images.ImageScores(metric, objective, step=step)
-    evaluate = training.evaluator(
-        dataclasses.replace(run.experiment, metric=scores.metric())
-    )
-    metrics = evaluate(run.state, data.eval_batches(split, batch_size=size))
+    run = dataclasses.replace(run, experiment=_with_all(run.experiment))
+    is_other = _is_other(run)
+    split = _split(run, is_other=is_other)
+    scores, metrics = _scores(run, split)
     path = folder / f"evaluation-{split}-{run.options.checkpoint}.json"
-    training.write_json(
-        path,
-        {
-            "metrics": metrics,
-            "split": split,
-            "examples": data.num_examples(split),
-            "checkpoint": run.options.checkpoint,
-            "step": step,
-            "data": data.fingerprint(),
-        },
-    )
+    title = training.split_title(split)
+    if is_other:  # Not the files that `segjax compare` reads.
+        title = f"other data, {split}"
+        path = path.with_stem(f"{path.stem}-{run.experiment.data.fingerprint()}")
+    _write_metrics(run, split, metrics, path)
     console = terminal.console()
-    console.print(
-        _whole(metrics, f"{folder.name}: {training.split_title(split)}, step {step}")
-    )
-    console.print(_by_class(metrics, data.classes, width=console.width))
-    written = [path, _write_images(run, split, scores, path.with_suffix(".csv"))]
+    console.print(_whole(metrics, _line(run, split, title)))
+    classes = run.experiment.data.classes
+    console.print(_by_class(metrics, classes, width=console.width))
+    written = [path, _write_images(run, split, title, scores, path.with_suffix(".csv"))]
     for made in written:
         console.print(f"Written: {made}", soft_wrap=True)
     with pictures.optional_report():
         pictures.write_report(folder)
 
 
+def _with_all(experiment: training.Experiment) -> training.Experiment:
+    """Adds the split `all`, if the data are those of a `Pipeline`."""
+    if not isinstance(experiment.data, data.Pipeline):
+        return experiment
+    whole = data.join_splits(experiment.data.dataset)
+    pipeline = dataclasses.replace(experiment.data, dataset=whole)
+    return dataclasses.replace(experiment, data=pipeline)
+
+
+def _is_other(run: runs.Run) -> bool:
+    """Whether flags have changed the data, or how they are cropped, since training."""
+    known = runs.manifest_of(run.folder)["data"]["fingerprint"]
+    return run.experiment.data.fingerprint() != known
+
+
+def _split(run: runs.Run, *, is_other: bool) -> str:
+    """The split to evaluate.
+
+    Raises:
+        ValueError: If none was asked for and the data are others. Their test split may
+            be a random part of them, and the model has seen none of them.
+    """
+    splits = run.experiment.data.splits
+    if run.options.split is None and is_other:
+        raise UserError(
+            f"These data, or their crops, are not those of {run.folder}. Which images "
+            f"are to be scored? Give --split with one of {', '.join(splits[::-1])}."
+        )
+    own = [split for split in splits if split != _ALL]
+    return run.options.split or training.final_split(own)
+
+
+def _scores(
+    run: runs.Run, split: str
+) -> tuple[evaluate_images.ImageScores, dict[str, float]]:
+    """Evaluates; the scores of images and those of the split."""
+    experiment, step = run.experiment, int(run.state.step)
+    size = experiment.config.batch_size
+    scores = evaluate_images.ImageScores(
+        experiment.metric, experiment.objective, step=step
+    )
+    evaluate = training.evaluator(
+        dataclasses.replace(experiment, metric=scores.metric())
+    )
+    batches = experiment.data.eval_batches(split, batch_size=size)
+    return scores, evaluate(run.state, batches)
+
+
+def _write_metrics(
+    run: runs.Run, split: str, metrics: Mapping[str, float], path: pathlib.Path
+) -> None:
+    evaluated = run.experiment.data
+    training.write_json(
+        path,
+        {
+            "metrics": metrics,
+            "split": split,
+            "examples": evaluated.num_examples(split),
+            "checkpoint": run.options.checkpoint,
+            "step": int(run.state.step),
+            "data": evaluated.fingerprint(),
+        },
+    )
+
+
+def _line(run: runs.Run, split: str, title: str) -> str:
+    count = run.experiment.data.num_examples(split)
+    images = "1 image" if count == 1 else f"{count} images"
+    return f"{run.folder.name}: {title}, {images}, step {int(run.state.step)}"
+
+
 def _write_images(
     run: runs.Run,
     split: str,
+    title: str,
     scores: evaluate_images.ImageScores,
     path: pathlib.Path,
 ) -> pathlib.Path:
@@ -89,7 +152,7 @@ def _write_images(
     chosen = {}
     for index in order[: config.samples]:
         value = viz.format_score(scores.by_index[index].get(by, math.nan))
-        chosen[index] = f"{split}, {viz.title(by)} {value}"
+        chosen[index] = f"{title}, {viz.title(by)} {value}"
     pictures.draw_worst(experiment, run.state, run.folder, split, chosen)
     return path
 

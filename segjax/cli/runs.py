@@ -58,11 +58,32 @@ def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str)
         prog: The command, for messages.
 
     Raises:
-        ValueError: If the folder has no run, no script or no intact checkpoint.
+        ValueError: If the folder has no run, no script or no intact checkpoint, or the
+            data have another number of classes.
     """
-    experiment, chosen = rebuild(folder, manifest_of(folder), options, args, prog=prog)
+    manifest = manifest_of(folder)
+    experiment, chosen = rebuild(folder, manifest, options, args, prog=prog)
+    _check_classes(experiment.data.classes, manifest["data"]["classes"], folder)
     state = state_of(experiment, folder, chosen.checkpoint)
     return Run(folder, experiment, state, chosen)
+
+
+def _check_classes(
+    found: Sequence[str], trained: Sequence[str], folder: pathlib.Path
+) -> None:
+    """Says how classes are called in other data; ValueError if their numbers differ."""
+    if len(found) != len(trained):
+        raise UserError(
+            f"These data have {len(found)} classes ({', '.join(found)}), {folder} was "
+            f"trained with {len(trained)} ({', '.join(trained)}). Name all of them in "
+            f"the data's classes.txt, in this order."
+        )
+    if list(found) != list(trained):
+        print(
+            f"note: the classes {', '.join(found)} are scored as those of {folder}: "
+            f"{', '.join(trained)}.",
+            file=sys.stderr,
+        )
 
 
 def rebuild(

@@ -16,7 +16,7 @@ from segjax.data.image_file import IMAGE_SUFFIXES, read_image
 from segjax.data.instance_folder import instance_folder
 from segjax.data.maps import instance_depth, with_map
 from segjax.data.pipeline import Pipeline
-from segjax.data.subsets import subset
+from segjax.data.subsets import join_splits, subset
 from segjax.ops import ClipWindow, Normalize, clip_window, normalize
 from segjax.typing import Field
 
@@ -43,6 +43,7 @@ __all__ = [
     "instance_depth",
     "instance_folder",
     "isbi2012",
+    "join_splits",
     "normalize",
     "read_image",
     "subset",

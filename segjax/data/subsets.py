@@ -1,7 +1,10 @@
-"""A part of a data set's training examples."""
+"""A part of a data set's training examples, and all its examples together."""
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
@@ -40,6 +43,56 @@ class Chosen(Sequence[dict[str, Any]]):
     def name(self, index: SupportsIndex) -> str:
         """Returns the name of an example."""
         return example_name(self.examples, self.numbers[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined(Sequence[dict[str, Any]]):
+    """The examples of several sequences, one after the other.
+
+    Attributes:
+        parts: The sequences.
+    """
+
+    parts: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:  # type: ignore[override]
+        """Returns an example."""
+        part, number = self._place(index)
+        return part[number]
+
+    def image_size(self, index: SupportsIndex) -> tuple[int, int]:
+        """Returns (height, width) of an example."""
+        return image_size(*self._place(index))
+
+    def name(self, index: SupportsIndex) -> str:
+        """Returns the name of an example."""
+        return example_name(*self._place(index))
+
+    def _place(self, index: SupportsIndex) -> tuple[Any, int]:
+        number = operator.index(index)
+        if not 0 <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        starts = [0, *itertools.accumulate(map(len, self.parts))]
+        which = bisect.bisect_right(starts, number) - 1
+        return self.parts[which], number - starts[which]
+
+
+def join_splits(dataset: Dataset, name: str = "all") -> Dataset:
+    """Adds a split of all examples, in the order of the splits that have them.
+
+    For the evaluation on data with which a model was not trained. The fingerprint does
+    not change.
+
+    Args:
+        dataset: Any data set.
+        name: Of the new split.
+    """
+    splits = dict(dataset.splits)
+    joined = Joined(tuple(splits.values()))
+    return dataclasses.replace(dataset, splits={**splits, name: joined})
 
 
 def subset(

@@ -63,8 +63,12 @@ def _is_never_predicted(metrics: Mapping[str, float], name: str) -> bool:
 
 
 def split_title(split: str) -> str:
-    """Returns a split's name for lines and tables; of `train`, that it is no test."""
-    return "train (the images of training, no test)" if split == "train" else split
+    """Returns a split's name for lines and tables, and whether it is no test."""
+    said = {
+        "train": "train (the images of training, no test)",
+        "all": "all (with the images of training, no test)",
+    }
+    return said.get(split, split)
 
 
 def _words(name: str) -> str:
