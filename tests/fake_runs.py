@@ -10,7 +10,7 @@ def write_run(folder, *, loss="ce", seed=0, score=0.5, script="scenes.py", **cha
         "script": f"/somewhere/{script}",
         "flags": {"loss": loss, "steps": 9, "seed": seed, **changes.get("flags", {})},
         "seed": seed,
-        "config": {"monitor": "mean_iou", "mode": "max"},
+        "config": {"monitor": "mean_iou", "mode": "max", "batch_size": 4},
         "model": "",
         "data": {"fingerprint": changes.get("data", "d1")},
         "code": {"script": changes.get("digest", "aa")},

@@ -38,6 +38,7 @@ if "--resume" in sys.argv:
 write_run(run, loss=loss, seed=seed, score=0.5 + seed ** 2 / 100 + len(loss) / 50)
 evals = [{"kind": "eval", "step": s, "mean_iou": seed + s / 10} for s in (1, 2)]
 evals.append({"kind": "eval", "step": 1, "final": True, "mean_iou": 0.0})
+evals += [{"kind": "train", "images_per_second": speed} for speed in (10, 160, 170)]
 (run / "metrics.jsonl").write_text("\\n".join(map(json.dumps, evals)))
 if loss == "broken":
     (run / "result.json").rename(run / "kept.json")
@@ -239,20 +240,23 @@ def test_own_data(rows, tmp_path, monkeypatch, capfd):
     sets = data.Dataset("x", ("sky", "road"), {"train": [example] * 2, "test": []}, "x")
     monkeypatch.setattr(own_data.data, "camvid", lambda source: sets)
     call = ["--camvid", "DATA", "--runs", tmp_path, "--out", tmp_path]
-    own_data.main([*map(str, call), "--updates", "9", "3"])
+    own_data.main([*map(str, call)])
     folder = tmp_path / "camvid-folder"
     assert (folder / "classes.txt").read_text() == "sky\nroad\n"
     with Image.open(folder / "train/masks/0001.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), label)
-    by_hand, planned = (tmp_path / "log.txt").read_text().splitlines()
-    script = "camvid_unet_efficientnet.py --source DATA --steps 9 --seed 0"
-    assert script in by_hand
+    planned, pilot, by_hand = (tmp_path / "log.txt").read_text().splitlines()
     assert planned.startswith(f"train --data {folder} --minutes 15 --seed 0 --run")
+    script = "camvid_unet_efficientnet.py --source DATA --steps 40 --seed 0"
+    assert script in pilot
+    assert script in by_hand  # All runs took 1.5 s.
+    # An update of 4 images takes 1 / 40 s, 40 of them 1 s, and the rest 0.5 s.
+    assert own_data.updates_within(10.5, tmp_path / "camvid" / "pilot") == 400
     text = (tmp_path / "own_data.md").read_text()
     assert "| camvid | from the images | mean_iou | 0.5800 | 0.0 | 100.0% |" in text
     assert "`segjax train --data DIR --minutes 15 --seed 0`" in text
     own_data.main(list(map(str, call)))
-    assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 3
     monkeypatch.undo()
     with pytest.raises(SystemExit):
         own_data.main(["--dsb2018", str(tmp_path), "--out", str(tmp_path)])
