@@ -12,11 +12,13 @@ import rows
 
 SCRIPT = "camvid_unet_efficientnet.py"
 RARE = ("pole", "sign", "pedestrian", "bicyclist")
+# With larger batches and fewer updates, some of these classes are not learned at all.
+SMALL = ("--batch-size", "4", "--size", "192", "192")
 TABLE = rows.Table(
     name="rare_crops",
     rows=[
-        rows.Row("even", SCRIPT, steps=500),
-        rows.Row("rare", SCRIPT, ("--rare-crops", "0.5"), steps=500),
+        rows.Row("even", SCRIPT, SMALL, steps=1_500),
+        rows.Row("rare", SCRIPT, (*SMALL, "--rare-crops", "0.5"), steps=1_500),
     ],
     metrics=(*(f"iou/{name}" for name in RARE), "mean_iou"),
     seeds=(0, 1, 2),

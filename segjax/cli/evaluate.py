@@ -47,17 +47,18 @@ def main(args: Sequence[str]) -> None:
     split = _split(run, is_other=is_other)
     scores, metrics = _scores(run, split)
     path = folder / f"evaluation-{split}-{run.options.checkpoint}.json"
-    title = training.split_title(split)
+    title, caption = training.split_title(split), split
     if is_other:  # Not the files that `segjax compare` reads.
-        title = f"other data, {split}"
+        title = caption = f"other data, {split}"
         path = path.with_stem(f"{path.stem}-{run.experiment.data.fingerprint()}")
     _write_metrics(run, split, metrics, path)
     console = terminal.console()
     console.print(_whole(metrics, _line(run, split, title)))
     classes = run.experiment.data.classes
     console.print(_by_class(metrics, classes, width=console.width))
-    written = [path, _write_images(run, split, title, scores, path.with_suffix(".csv"))]
-    for made in written:
+    table = path.with_suffix(".csv")
+    _write_images(run, split, caption, scores, table)
+    for made in (path, table):
         console.print(f"Written: {made}", soft_wrap=True)
     with pictures.optional_report():
         pictures.write_report(folder)
@@ -137,10 +138,10 @@ def _line(run: runs.Run, split: str, title: str) -> str:
 def _write_images(
     run: runs.Run,
     split: str,
-    title: str,
+    caption: str,
     scores: evaluate_images.ImageScores,
     path: pathlib.Path,
-) -> pathlib.Path:
+) -> None:
     """Writes the table of images, and pictures of the worst ones for the report."""
     experiment = run.experiment
     config = experiment.config
@@ -152,9 +153,8 @@ def _write_images(
     chosen = {}
     for index in order[: config.samples]:
         value = viz.format_score(scores.by_index[index].get(by, math.nan))
-        chosen[index] = f"{title}, {viz.title(by)} {value}"
+        chosen[index] = f"{caption}, {viz.title(by)} {value}"
     pictures.draw_worst(experiment, run.state, run.folder, split, chosen)
-    return path
 
 
 def _whole(metrics: Mapping[str, float], title: str) -> Table:
