@@ -8,7 +8,7 @@ import jax
 
 _CACHE = "~/.cache/segjax/jax"
 # glibc's mallopt parameters, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_compiled_programs() -> None:
@@ -26,12 +26,14 @@ def keep_freed_memory() -> None:
     XLA allocates the temporary arrays of every step anew. By default glibc maps and
     unmaps them, and every step pays for the page faults (docs/speed.md). Does nothing
     without glibc.
+
+    Each thread keeps its own arena: in a single one, the pieces that the compiler
+    leaves are searched for every block of a matrix product.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_ARENA_MAX, 1)  # Other arenas are too small for arrays, which are mapped.
     mallopt(_MMAP_THRESHOLD, 2**31 - 1)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**28)
