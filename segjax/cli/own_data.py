@@ -114,7 +114,6 @@ def _steps(build: scripts.Build, keywords: Mapping[str, Any], minutes: float) ->
         cost or 0.0,
         pixels=batch * side**2,
         flops_per_second=rate,
-        depthwise=keywords.get("encoder") == "efficientnet-lite0",
     )
     steps = planning.steps_within(60 * minutes, update=update)
     return multihost.broadcast_from_first(steps)

@@ -211,10 +211,6 @@ def test_the_time_of_an_update_grows_with_network_and_crops():
     assert rate > 1e8
     one = planning.update_seconds(1e9, pixels=10**6, flops_per_second=1e10)
     assert one == pytest.approx((3e9 + 9_000 * 10**6) / 1e10)
-    mobile = planning.update_seconds(
-        1e9, pixels=10**6, flops_per_second=1e10, depthwise=True
-    )
-    assert mobile > one
 
 
 def test_suggestions_fit_the_settings_of_the_experiment():
