@@ -111,13 +111,13 @@ def _run_of(task: Task) -> tuple[Run, dict[str, Any]]:
 
 def main() -> None:
     """Builds what the first argument says, then answers requests until they end."""
-    from segjax.train import loop
+    from segjax.train import memory
 
     bench.prepare_process()
     task = Task(**json.loads(sys.argv[1]))
     task = dataclasses.replace(task, widths=tuple(task.widths))
     run, facts = _run_of(task)
-    loop.trim_memory()
+    memory.trim_memory()
     run(2)
     bench.forget_peak()
 

@@ -26,8 +26,8 @@ from segjax.cli import scripts
 from segjax import train
 told("imports of the command")
 load, after_step = scripts.load, train.Recorder.after_step
-from segjax.train import loop
-fit = loop.fit
+from segjax.train import run
+fit = run.fit
 def loaded(path, **rest):
     build = load(path, **rest)
     told("imports of the script")
@@ -39,7 +39,7 @@ def first(self, state, scalars, number):
     float(scalars["loss"])
     told("data, initialization, compilation, first step")
     os._exit(0)
-scripts.load, train.Recorder.after_step, loop.fit = loaded, first, fitted
+scripts.load, train.Recorder.after_step, run.fit = loaded, first, fitted
 cli.main(["train", *sys.argv[2:]])
 """
 

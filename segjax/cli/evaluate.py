@@ -68,15 +68,14 @@ def _with_all(experiment: training.Experiment) -> training.Experiment:
     """Adds the split `all`, if the data are those of a `Pipeline`."""
     if not isinstance(experiment.data, data.Pipeline):
         return experiment
-    whole = data.join_splits(experiment.data.dataset)
+    whole = data.join_splits(experiment.data.dataset, _ALL)
     pipeline = dataclasses.replace(experiment.data, dataset=whole)
     return dataclasses.replace(experiment, data=pipeline)
 
 
 def _is_other(run: runs.Run) -> bool:
     """Whether flags have changed the data, or how they are cropped, since training."""
-    known = runs.manifest_of(run.folder)["data"]["fingerprint"]
-    return run.experiment.data.fingerprint() != known
+    return run.experiment.data.fingerprint() != run.manifest["data"]["fingerprint"]
 
 
 def _split(run: runs.Run, *, is_other: bool) -> str:

@@ -36,12 +36,14 @@ class Run:
 
     Attributes:
         folder: The run folder.
+        manifest: Content of its `run.json`.
         experiment: The experiment, built again from the run's script and flags.
         state: The state of the requested checkpoint.
         options: The flags of the subcommand.
     """
 
     folder: pathlib.Path
+    manifest: Mapping[str, Any]
     experiment: training.Experiment
     state: training.TrainState
     options: Any
@@ -65,7 +67,7 @@ def load(folder: pathlib.Path, options: type, args: Sequence[str], *, prog: str)
     experiment, chosen = rebuild(folder, manifest, options, args, prog=prog)
     _check_classes(experiment.data.classes, manifest["data"]["classes"], folder)
     state = state_of(experiment, folder, chosen.checkpoint)
-    return Run(folder, experiment, state, chosen)
+    return Run(folder, manifest, experiment, state, chosen)
 
 
 def _check_classes(

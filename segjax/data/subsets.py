@@ -88,9 +88,11 @@ def join_splits(dataset: Dataset, name: str = "all") -> Dataset:
 
     Args:
         dataset: Any data set.
-        name: Of the new split.
+        name: Of the new split. A data set that has such a split is returned as it is.
     """
     splits = dict(dataset.splits)
+    if name in splits:
+        return dataset
     joined = Joined(tuple(splits.values()))
     return dataclasses.replace(dataset, splits={**splits, name: joined})
 

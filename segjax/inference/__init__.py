@@ -17,8 +17,9 @@ from segjax.inference.example_scores import (
     ranked,
     score_examples,
 )
+from segjax.inference.loading import SCRIPT, NeedsCodeError, load
 from segjax.inference.members import PlannedFn, model_ensemble
-from segjax.inference.model import SCRIPT, Model, NeedsCodeError, load
+from segjax.inference.model import Model
 from segjax.inference.objects import Objects
 from segjax.inference.prediction import Prediction, confident_objects
 from segjax.inference.predictor import (

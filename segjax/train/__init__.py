@@ -28,13 +28,12 @@ from segjax.train.experiment import (
     open_checkpoints,
 )
 from segjax.train.fine_tuning import freeze, scale_updates
-from segjax.train.loop import train, train_seeds
 from segjax.train.metric_lines import split_title
-from segjax.train.metric_writer import TensorBoardWriter
-from segjax.train.multi_seed import seed_folder
 from segjax.train.recorder import NonFiniteError, Recorder, SeedDivergedError
 from segjax.train.replay import replay
 from segjax.train.reproducibility import STREAMS, Difference, differences
+from segjax.train.run import train, train_seeds
+from segjax.train.seed_runs import seed_folder
 from segjax.train.sharding import (
     AXIS,
     jit_step,
@@ -75,6 +74,7 @@ from segjax.train.step_parts import (
     rng_streams,
     step_keys,
 )
+from segjax.train.tensorboard import TensorBoardWriter
 
 __all__ = [
     "AXIS",

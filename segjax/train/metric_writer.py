@@ -1,4 +1,4 @@
-"""Metric writers: `metrics.jsonl`, TensorBoard, and the terminal."""
+"""Writes metrics to `metrics.jsonl`, TensorBoard and the terminal."""
 
 import contextlib
 import io
@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,6 +26,7 @@ from segjax.run_folder import schema
 from segjax.run_folder.errors import saving
 from segjax.run_folder.manifest import without_nan
 from segjax.train.experiment import TrainConfig
+from segjax.train.tensorboard import TensorBoardWriter
 
 
 class MetricWriter:
@@ -295,84 +294,3 @@ def truncate_log(path: pathlib.Path, step: int) -> None:
 def _is_kept(line: str, step: int) -> bool:
     record = json.loads(line)
     return record["step"] <= step and not record.get("final")
-
-
-_FLUSH_SECONDS = 20.0
-
-
-def _messages() -> tuple[Any, Any, Any]:
-    """Imports TensorBoard's messages Event, SessionLog and Summary.
-
-    Not at the top: tensorboardX imports PyTorch where it is installed, which is slow.
-    """
-    from tensorboardX.proto import event_pb2, summary_pb2
-
-    session_log = event_pb2.SessionLog  # pyright: ignore
-    return event_pb2.Event, session_log, summary_pb2.Summary  # pyright: ignore
-
-
-class TensorBoardWriter:
-    """Writes scalars and images for TensorBoard. Use as a context manager.
-
-    Events are written in the calling thread: tensorboardX's SummaryWriter uses another
-    thread, and hangs once that thread has died of a full disk.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        """Opens a new event file.
-
-        Args:
-            folder: Created if missing; TensorBoard reads all files in it.
-        """
-        from tensorboardX.event_file_writer import EventsWriter
-
-        self._path = folder
-        with saving(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # File names have a resolution of seconds; two files must differ.
-            self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-        self._flushed = -math.inf
-
-    def __enter__(self) -> "TensorBoardWriter":
-        return self
-
-    def __exit__(self, *_) -> None:
-        with saving(self._path):
-            self._events.close()
-
-    def drop_after(self, step: int) -> None:
-        """Makes TensorBoard drop the later steps of earlier files."""
-        event, session_log, _ = _messages()
-        start = session_log(status=session_log.START)
-        self._write(event(session_log=start), step + 1)
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a point to a curve."""
-        self._add(step, tag=name, simple_value=value)
-
-    def add_image(self, name: str, image: np.ndarray, step: int) -> None:
-        """Adds an image, uint8 [H, W, 3]."""
-        height, width, _ = image.shape
-        png = io.BytesIO()
-        Image.fromarray(image).save(png, "png")
-        _, _, summary = _messages()
-        image = summary.Image(
-            height=height,
-            width=width,
-            colorspace=3,
-            encoded_image_string=png.getvalue(),
-        )
-        self._add(step, tag=name, image=image)
-
-    def _add(self, step: int, **value: Any) -> None:
-        event, _, summary = _messages()
-        made = summary(value=[summary.Value(**value)])
-        self._write(event(summary=made), step)
-
-    def _write(self, event: Any, step: int) -> None:
-        event.wall_time, event.step = time.time(), step
-        with saving(self._path):
-            self._events.write_event(event)
-            if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-                self._events.flush()
-                self._flushed = time.monotonic()

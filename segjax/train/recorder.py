@@ -1,10 +1,9 @@
 """Logging, evaluation and saving of one run, called after every update."""
 
-import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,14 +21,13 @@ from segjax.train.experiment import (
     evaluation_split,
     final_split,
 )
-from segjax.train.memory import trim_memory
 from segjax.train.metric_lines import metrics_line, split_title
 from segjax.train.metric_writer import MetricWriter
 from segjax.train.reproducibility import DigestRecorder
+from segjax.train.split_evaluator import SplitEvaluator, Stop
 from segjax.train.state import TrainState
 from segjax.typing import Array, Batch
 
-Stop = Callable[[], int | None]
 SaveModel = Callable[[TrainState, int, Mapping[str, Any]], None]
 """`(state, step, image)`: writes the model of a run; `image` describes its input."""
 
@@ -99,7 +97,8 @@ class Recorder:
         self.digests = DigestRecorder() if digests is None else digests
         self.experiment = experiment
         self.config, self.data = experiment.config, experiment.data
-        self.checkpoints, self.log, self.evaluate = checkpoints, log, evaluate
+        self.checkpoints, self.log = checkpoints, log
+        self._splits = SplitEvaluator(experiment, evaluate, log)
         self.save_model, self._begin_run = save_model, begin_run
         examples = self.data.num_examples("train")
         self.epoch_steps = max(1, -(-examples // self.config.batch_size))
@@ -111,7 +110,6 @@ class Recorder:
         self._skipped = 0
         self._interrupted = False  # A signal stopped the evaluation of the first step.
         self._saved_model: int | None = None
-        self._image: dict[str, Any] = {}
         self._began, self._earlier_seconds = time.perf_counter(), 0.0
 
     @property
@@ -153,49 +151,7 @@ class Recorder:
         Raises:
             ValueError: If the evaluation has no such metric, or memory is not enough.
         """
-        self.log.status("compiling the evaluation")
-        split = evaluation_split(self.data.splits)
-        batch = self._largest_batch(split)
-        metrics = {} if batch is None else self._try_to_evaluate(state, split, batch)
-        if self.config.monitor not in metrics:
-            names = ", ".join(sorted(metrics))
-            raise UserError(f"monitor needs one of {names}, got {self.config.monitor}.")
-        final = final_split(self.data.splits)
-        last = None if final == split else self._largest_batch(final)
-        if batch and last and last["image"].size > batch["image"].size:
-            self._try_to_evaluate(state, final, last)
-
-    def _largest_batch(self, split: str) -> Batch | None:
-        """Reads the largest batch of a split, or the first if the data has no order."""
-        options = {
-            "batch_size": self.config.batch_size,
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
-        if hasattr(self.data, "largest_eval_batch"):
-            read: Any = self.data.largest_eval_batch  # type: ignore[attr-defined]
-            return read(split, **options)
-        batches = self.data.eval_batches(split, **options)
-        with contextlib.closing(batches):
-            return next(batches, None)
-
-    def _try_to_evaluate(
-        self, state: TrainState, split: str, batch: Batch
-    ) -> dict[str, float]:
-        try:
-            metrics = self.evaluate(state, iter([batch]))
-            trim_memory()
-            return metrics
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if isinstance(error, jax.errors.JaxRuntimeError):
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-            rows, height, width = batch["image"].shape[:3]
-            raise UserError(
-                f"The memory is not enough to evaluate {rows} of the largest images of "
-                f"{split}, {width}x{height} pixels. Shrink the images "
-                f"(models.Shrunk, --resize), or use a smaller network."
-            ) from error
+        self._splits.check(state)
 
     def begin(self, state: TrainState) -> None:
         """Writes `run.json`, opens the log and, in a new run, saves the first state.
@@ -213,15 +169,7 @@ class Recorder:
 
     def note_images(self, batch: Batch) -> None:
         """Records channels, dtype and value range of a host batch for `model.json`."""
-        image = np.asarray(batch["image"])[np.asarray(batch["weight"]) > 0]
-        if image.size:
-            low, high = float(image.min()), float(image.max())
-            self._image = {
-                "channels": image.shape[-1],
-                "dtype": str(image.dtype),
-                "low": min(low, self._image.get("low", low)),
-                "high": max(high, self._image.get("high", high)),
-            }
+        self._splits.note_images(batch)
 
     def finish_evaluation(self, state: TrainState, first: int) -> None:
         """Repeats the evaluation of step `first` if a signal interrupted it."""
@@ -264,7 +212,7 @@ class Recorder:
     def evaluate_and_save(self, state: TrainState, number: int) -> None:
         """Evaluates and saves the state after update `number`."""
         split, monitor = evaluation_split(self.data.splits), self.config.monitor
-        metrics = self._evaluate(state, split)
+        metrics = self._splits.evaluate(state, split, stop=self.stop)
         epoch = number / self.epoch_steps
         self.log.write_eval(number, metrics, split=split, epoch=epoch)
         loss = _means([{"loss": x} for x in self._losses])["loss"]
@@ -308,7 +256,7 @@ class Recorder:
         step, split = int(state.step), final_split(self.data.splits)
         if self._saved_model != step:
             self._save_model(state, step)
-        metrics = self._evaluate(state, split)
+        metrics = self._splits.evaluate(state, split, stop=self.stop)
         epoch = step / self.epoch_steps
         self.log.write_eval(step, metrics, split=split, epoch=epoch, final=True)
         line = metrics_line(metrics, monitor=self.config.monitor)
@@ -327,7 +275,7 @@ class Recorder:
 
     def _save_model(self, state: TrainState, step: int) -> None:
         if self.save_model is not None:
-            self.save_model(state, step, self._image)
+            self.save_model(state, step, self._splits.image)
             self._saved_model = step
 
     def _call_on_eval(self) -> None:
@@ -396,31 +344,6 @@ class Recorder:
             means["skipped"] = float(self._skipped)
         self._rows.clear()
         self.log.write_train(number, means)
-
-    def _eval_batches(self, split: str) -> Generator[Batch, None, None]:
-        batches = self.data.eval_batches(
-            split,
-            batch_size=self.config.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        with contextlib.closing(batches):
-            for batch in batches:
-                self.note_images(batch)
-                yield batch
-
-    def _evaluate(self, state: TrainState, split: str) -> dict[str, float]:
-        images = self.data.num_examples(split)
-
-        def done(own: int) -> None:
-            seen = min(own * jax.process_count(), images)
-            self.log.status(f"evaluating {split}: {seen}/{images} images")
-
-        batches = self._eval_batches(split)
-        try:
-            return self.evaluate(state, batches, stop=self.stop, done=done)
-        finally:
-            trim_memory()
 
 
 def model_writer(experiment: Experiment, run: pathlib.Path) -> SaveModel:

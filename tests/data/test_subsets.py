@@ -67,3 +67,11 @@ def test_a_pipeline_reads_it():
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(dataset(4))
+
+
+def test_joined_splits_hold_every_example_once():
+    whole = dataset(3)
+    joined = data.join_splits(whole)
+    assert numbers(joined, "all") == [0, 1, 2, 0, 1]
+    assert joined.fingerprint == whole.fingerprint
+    assert data.join_splits(joined) is joined  # It has such a split.

@@ -157,7 +157,7 @@ def test_images_too_large_for_the_memory_are_named_before_training(
             "RESOURCE_EXHAUSTED: Out of memory allocating 43000000000 bytes."
         )
 
-    monkeypatch.setattr("segjax.train.loop.evaluator", lambda *_: evaluate)
+    monkeypatch.setattr("segjax.train.run.evaluator", lambda *_: evaluate)
     with pytest.raises(ValueError, match=r"8 of the largest images .* 16x16 pixels"):
         train.train(experiment(), run=tmp_path / "run", console=silent())
     assert not (tmp_path / "run/run.json").exists()

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from segjax import data, models, train
-from segjax.train import multi_seed, reproducibility
+from segjax.train import reproducibility, seed_runs
 from tests.scenes import Around, dataset, experiment
 
 SEEDS = (3, 0, 1, 7)
@@ -235,7 +235,7 @@ def test_equal_data_is_shared():
     shared = [made(seed, dataset_=scenes) for seed in (0, 1)]
     other = Watched(made(2).data)  # The same fingerprint, but other batches.
     experiments = [*shared, made(2, watched=other)]
-    found = multi_seed.share_equal_data(experiments)
+    found = seed_runs.share_equal_data(experiments)
     assert found[0].data is found[1].data
     assert shared[0].data is not shared[1].data
     assert found[2].data is other
