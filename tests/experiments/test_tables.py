@@ -309,6 +309,7 @@ def test_masks_are_altered_as_named(kind, monkeypatch):
         "label_noise",
         "camvid_curve",
         "dsb2018",
+        "dsb2018_pretraining",
         "rare_crops",
     ],
 )
