@@ -4,9 +4,10 @@
 
 The pretrained U-Net, three seeds, the same number of updates: all crops drawn evenly,
 and half of them placed on a pixel of a rare class. Both weight rare classes by 6, since
-with a weight of 2 so few updates learn none of pole and bicyclist. Trains what is missing and writes
-rare_crops.md, .csv, .tex and .png beside this file. With --quick, runs take a fifth of
-the time, and the files are rare_crops-quick.*.
+with a weight of 2 so few updates learn none of pole and bicyclist.
+
+Trains what is missing and writes rare_crops.md, .csv, .tex and .png beside this file.
+With --quick, runs take a fifth of the time, and the files are rare_crops-quick.*.
 """
 
 import rows
