@@ -20,6 +20,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+_MOST_MEMORY = 2 * 2**30
 SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,6 +30,26 @@ def pytest_configure(config):
     # Half of an entry, while another process writes it: JAX says so and compiles.
     message = "Error reading persistent compilation cache entry"
     config.addinivalue_line("filterwarnings", f"ignore:{message}:UserWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Drops compiled programs once they take gigabytes: a process took 8 GB."""
+    yield
+    from segjax.train.memory import trim_memory  # Not before its shapes are checked.
+
+    if _resident_bytes() > _MOST_MEMORY:
+        jax.clear_caches()
+        trim_memory()
+
+
+def _resident_bytes():
+    """Memory of this process; 0 where the system does not tell."""
+    try:
+        pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,10 @@ def write_run(folder, *, loss="ce", seed=0, score=0.5, script="scenes.py", **cha
         "seed": seed,
         "config": {"monitor": "mean_iou", "mode": "max", "batch_size": 4},
         "model": "",
-        "data": {"fingerprint": changes.get("data", "d1")},
+        "data": {
+            "fingerprint": changes.get("crops", "c1"),
+            "dataset": changes.get("data", "d1"),
+        },
         "code": {"script": changes.get("digest", "aa")},
         "versions": {},
         "devices": [],

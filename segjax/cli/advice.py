@@ -10,7 +10,7 @@ _FLAGS = {
     "resize": "--resize N (coarser: a crop holds more of the image)",
     "size": "--size N (larger crops)",
     "class_weights": "--class-weights (more for this class)",
-    "steps": "--minutes N or --steps N (longer)",
+    "steps": "--steps N (longer)",
 }
 
 

@@ -119,6 +119,7 @@ def describe(
 ) -> dict[str, Any]:
     """Returns what is needed to repeat a run, as plain JSON values."""
     data = experiment.data
+    dataset = getattr(data, "dataset", None)
     return {
         "started": _now(),
         "command": shlex.join(sys.argv),
@@ -129,6 +130,8 @@ def describe(
         "model": repr(experiment.model),
         "data": {
             "fingerprint": data.fingerprint(),
+            # Without how it is cropped.
+            "dataset": getattr(dataset, "fingerprint", data.fingerprint()),
             "classes": list(data.classes),
             "examples": {split: data.num_examples(split) for split in data.splits},
             "skip_corrupt": getattr(data, "skip_corrupt", 0),

@@ -27,7 +27,7 @@ class RunResult:
         monitor: The metric that chose the checkpoint.
         lower_is_better: Of that metric.
         split: The split that was scored.
-        data: Fingerprint of the data.
+        data: Fingerprint of the data set, whatever its crops.
         metrics: Scores by name.
         seconds: Time that training took.
     """
@@ -116,7 +116,7 @@ def read(folder: pathlib.Path) -> RunResult:
         monitor=config.get("monitor", ""),
         lower_is_better=config.get("mode", "max") == "min",
         split=result.get("split", ""),
-        data=manifest["data"]["fingerprint"],
+        data=manifest["data"].get("dataset", manifest["data"]["fingerprint"]),
         metrics=numbers,
         seconds=result.get("seconds", math.nan),
     )

@@ -159,6 +159,8 @@ def test_messages(segjax, groups, tmp_path):
     expect_one_error_line(
         segjax("compare", one, groups / "other"), "other data (d1, d2)"
     )
+    write_run(groups / "cropped", loss="x", crops="c2")  # The same data.
+    assert segjax("compare", one, groups / "cropped").code == 0
     write_run(groups / "validated", seed=5, split="validation")
     expect_one_error_line(
         segjax("compare", one, groups / "validated"), "one split, got test, validation"
