@@ -118,7 +118,7 @@ def describe(
     experiment: Any, *, flags: Mapping[str, Any], script: pathlib.Path | None
 ) -> dict[str, Any]:
     """Returns what is needed to repeat a run, as plain JSON values."""
-    data = experiment.data
+    data, fingerprint = experiment.data, experiment.data.fingerprint()
     dataset = getattr(data, "dataset", None)
     return {
         "started": _now(),
@@ -129,9 +129,9 @@ def describe(
         "config": {k: _plain(v) for k, v in vars(experiment.config).items()},
         "model": repr(experiment.model),
         "data": {
-            "fingerprint": data.fingerprint(),
+            "fingerprint": fingerprint,
             # Without how it is cropped.
-            "dataset": getattr(dataset, "fingerprint", data.fingerprint()),
+            "dataset": getattr(dataset, "fingerprint", fingerprint),
             "classes": list(data.classes),
             "examples": {split: data.num_examples(split) for split in data.splits},
             "skip_corrupt": getattr(data, "skip_corrupt", 0),
