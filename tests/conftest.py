@@ -6,6 +6,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What every machine has; tests/onednn/ and tests that ask for it turn it on.
+os.environ.setdefault("SEGJAX_ONEDNN", "0")
 # Most of the tests' time is compilation, of small programs mostly: keep them all.
 _CACHE = os.path.expanduser("~/.cache/segjax/jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)

@@ -73,12 +73,12 @@ def xla_works(
 
     x, kernel, back = jax.device_put(arrays(layer))
     forms = {
-        "forward": lambda x, kernel, back: ops.conv_same(x, kernel),
+        "forward": lambda x, kernel, back: ops.conv(x, kernel),
         "input gradient": lambda x, kernel, back: jax.vjp(
-            lambda x: ops.conv_same(x, kernel), x
+            lambda x: ops.conv(x, kernel), x
         )[1](back),
         "weight gradient": lambda x, kernel, back: jax.vjp(
-            lambda kernel: ops.conv_same(x, kernel), kernel
+            lambda kernel: ops.conv(x, kernel), kernel
         )[1](back),
     }
 

@@ -145,7 +145,8 @@ def _flat(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Flattens the environment in a manifest to one level."""
     flat = {k: str(v) for k, v in manifest.get("versions", {}).items()}
     flat |= {k: str(v) for k, v in manifest.get("jax", {}).items()}
-    for name in ("processes", "cpu", "cores", "xla_flags", "compiler_options"):
+    names = "processes cpu cores xla_flags compiler_options onednn"
+    for name in names.split():
         if name in manifest:
             flat[name] = " ".join(str(manifest[name]).split())
     kinds = collections.Counter(d.partition(" ")[2] for d in manifest["devices"])

@@ -43,26 +43,17 @@ class ConvNorm(nn.Module):
             train: Passed to the norm.
             pixel_mask: bool [B, H, W, 1], False in padding; None for no padding.
         """
-        bias = self.norm is layers.no_norm
-        init = self.kernel_init
-        if self.kernel_size == 1:  # XLA's gradients of such a convolution are slow.
-            x = x[:, :: self.strides, :: self.strides]
-            conv = layers.Conv(
-                self.features, 1, use_bias=bias, kernel_init=init, name="conv"
-            )
-        else:
+        if self.kernel_size > 1:
             x = region.zero_outside(x, pixel_mask)
-            conv = nn.Conv(
-                self.features,
-                (self.kernel_size, self.kernel_size),
-                strides=self.strides,
-                padding=self.dilation * (self.kernel_size // 2),
-                kernel_dilation=self.dilation,
-                use_bias=bias,
-                dtype=x.dtype,
-                kernel_init=init,
-                name="conv",
-            )
-        x = conv(x)
+        x = layers.Conv(
+            self.features,
+            self.kernel_size,
+            strides=self.strides,
+            padding=self.dilation * (self.kernel_size // 2),
+            dilation=self.dilation,
+            use_bias=self.norm is layers.no_norm,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
         mask = region.stride(pixel_mask, self.strides)
         return self.norm(x, train=train, axis_name=self.axis_name, mask=mask)

@@ -173,31 +173,41 @@ class FrozenNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """`ops.conv_same` and a bias, with the parameters of `nn.Conv`.
+    """`ops.conv` and a bias, with the parameters of `nn.Conv`.
 
     Attributes:
         features: Channels of the result.
         kernel_size: Height and width of the kernel, odd.
-        padding: "SAME", or "VALID", which leaves out the pixels that read padding.
+        padding: "SAME", or "VALID", which leaves out the pixels that read padding, or
+            the zeros at every border.
         use_bias: Adds a bias.
         kernel_init: Initializer of the kernel.
+        strides: Pixels between outputs.
+        dilation: Pixels between entries of the kernel.
     """
 
     features: int
     kernel_size: int = 3
-    padding: str = "SAME"
+    padding: str | int = "SAME"
     use_bias: bool = True
     kernel_init: Any = he_normal
+    strides: int = 1
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, I] -> [B, H, W, features] in the dtype of `x`."""
+        """[B, H, W, I] -> [B, H / strides, W / strides, features], dtype of `x`."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         kernel = kernel.astype(x.dtype)
-        convolve = ops.conv_same if self.padding == "SAME" else ops.conv_valid
-        x = convolve(x, kernel)
+        x = ops.conv(
+            x,
+            kernel,
+            strides=self.strides,
+            dilation=self.dilation,
+            padding=self.padding,
+        )
         if not self.use_bias:
             return x
         zeros = nn.initializers.zeros

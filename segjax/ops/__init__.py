@@ -12,7 +12,7 @@ from segjax.ops.boxes import (
 )
 from segjax.ops.buckets import bucket_sizes
 from segjax.ops.channels import add_bias, normalize_batch, normalize_groups
-from segjax.ops.conv import conv_same, conv_valid
+from segjax.ops.convolution import conv
 from segjax.ops.crop import center_crop
 from segjax.ops.depthwise import depthwise_conv
 from segjax.ops.digest import digest
@@ -70,8 +70,7 @@ __all__ = [
     "center_crop",
     "clip_boxes",
     "clip_window",
-    "conv_same",
-    "conv_valid",
+    "conv",
     "crop_masks",
     "decode_boxes",
     "depth_to_space",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from segjax import onednn
 from segjax.errors import UserError
 from segjax.typing import Array
 
@@ -31,7 +32,8 @@ def depthwise_conv(
     Equals `nn.Conv(C, (K, L), strides, feature_group_count=C, padding="SAME",
     kernel_dilation=dilation, use_bias=False)`. On CPUs it is a sum of shifted images,
     with explicit first derivatives (there is no forward mode), because XLA's grouped
-    convolution is slow there. See docs/speed.md.
+    convolution is slow there; in float32 oneDNN computes it where the extra `onednn` is
+    installed. See docs/speed.md.
 
     Args:
         x: [B, H, W, C].
@@ -56,6 +58,10 @@ def depthwise_conv(
         x.shape[1:3], spread, (strides, strides), "SAME"
     )
     pads: Pads = ((rows[0], rows[1]), (columns[0], columns[1]))
+    if onednn.takes(x, kernel):
+        return onednn.convolution(
+            x, kernel, strides=strides, dilation=dilation, padding=pads
+        )
     form = by_shifts if jax.default_backend() == "cpu" else by_xla
     return form(x, kernel, strides, dilation, pads)
 

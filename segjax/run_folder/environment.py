@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from segjax import onednn
 from segjax.compiler import compiler_options
 
 _PACKAGES = (
@@ -34,6 +35,7 @@ def run_environment() -> dict[str, Any]:
         "cores": _cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compiler_options": compiler_options(),
+        "onednn": onednn.version(),
         "jax": {name: getattr(jax.config, name) for name in _jax_options()},
     }
 
@@ -46,7 +48,7 @@ def code_digests(script: pathlib.Path | None) -> dict[str, Any]:
             of the working folder.
     """
     package = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    for path in sorted([*_PACKAGE.rglob("*.py"), *_PACKAGE.rglob("*.cc")]):
         package.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0")
         package.update(path.read_bytes() + b"\0")
     return {

@@ -84,6 +84,7 @@ class Manifest(TypedDict):
     devices: list[str]
     xla_flags: str
     compiler_options: NotRequired[dict[str, str]]
+    onednn: NotRequired[str | None]
     processes: NotRequired[Count]
     jax: NotRequired[dict[str, Any]]
     seeds_together: NotRequired[list[int]]

@@ -80,10 +80,10 @@ class RPN(nn.Module):
         Returns:
             Logits [B, A] and deltas [B, A, 4], float32, in the order of `anchors`.
         """
-        features, dtype = pyramid[0].shape[-1], pyramid[0].dtype
+        features = pyramid[0].shape[-1]
         cell = self._anchors_per_cell
         convs = [
-            nn.Conv(features, (3, 3), dtype=dtype, kernel_init=_init, name=f"conv{i}")
+            layers.Conv(features, kernel_init=_init, name=f"conv{i}")
             for i in range(self.convs)
         ]
         score = layers.Conv(cell, 1, kernel_init=_init, name="score")

@@ -123,17 +123,12 @@ class _Conv(nn.Module):
             x = region.zero_outside(x, pixel_mask)
         if self.features is None:
             x = DepthwiseConv(self.kernel_size, self.strides, name="conv")(x)
-        elif self.kernel_size == 1:  # XLA's gradients of such a convolution are slow.
-            x = layers.Conv(
-                self.features, 1, use_bias=False, kernel_init=_fan_out, name="conv"
-            )(x)
         else:
-            x = nn.Conv(
+            x = layers.Conv(
                 self.features,
-                (self.kernel_size, self.kernel_size),
+                self.kernel_size,
                 strides=self.strides,
                 use_bias=False,
-                dtype=x.dtype,
                 kernel_init=_fan_out,
                 name="conv",
             )(x)
@@ -224,13 +219,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, *] -> [B, H, W, width]."""
-        x = nn.Conv(
-            self.width,
-            (1, 1),
-            use_bias=False,
-            dtype=x.dtype,
-            kernel_init=_fan_out,
-            name="conv",
+        x = layers.Conv(
+            self.width, 1, use_bias=False, kernel_init=_fan_out, name="conv"
         )(x)
         return _relu6(self.norm(x, train=train, axis_name=None))
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segjax import ops
-from segjax.ops import conv
+from segjax.ops import convolution
 
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 17])
 KERNELS = st.sampled_from([(1, 1), (3, 3), (7, 7), (5, 1), (1, 7)])
@@ -36,8 +36,8 @@ def test_patches_equal_xla(seed, height, width, kernel, one):
     w = jax.random.normal(keys[1], (*kernel, inputs, outputs)) / 7
     seen = jax.random.normal(keys[2], (2, height, width, outputs))
 
-    value, grads = both(conv.conv_by_patches, x, w, seen)
-    wanted, wanted_grads = both(conv.conv_by_xla, x, w, seen)
+    value, grads = both(convolution.conv_by_patches, x, w, seen)
+    wanted, wanted_grads = both(convolution.conv_by_xla, x, w, seen)
     np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=2e-6)
     for a, b in zip(grads, wanted_grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -46,7 +46,7 @@ def test_patches_equal_xla(seed, height, width, kernel, one):
 def test_patches_are_used_for_large_kernels_on_small_maps_on_cpu(monkeypatch):
     def convolves(height, side):
         x, w = jnp.ones((1, height, height, 2)), jnp.ones((side, side, 2, 2))
-        fresh = lambda x, w: ops.conv_same(x, w)  # noqa: E731  Traced anew each time.
+        fresh = lambda x, w: ops.conv(x, w)  # noqa: E731  Traced anew each time.
         return "conv_general_dilated" in str(jax.make_jaxpr(fresh)(x, w))
 
     assert not convolves(4, 7)

@@ -1,0 +1,6 @@
+"""Convolutions on x86 CPUs by oneDNN, the library that PyTorch uses: extra `onednn`."""
+
+from segjax.onednn.library import version
+from segjax.onednn.primitives import Pads, convolution, takes
+
+__all__ = ["Pads", "convolution", "takes", "version"]

@@ -1,0 +1,165 @@
+// Convolutions of float32 images by oneDNN, as functions that XLA calls.
+//
+// Images are [B, H, W, C] and kernels [K, L, I, O], as in JAX. A kernel with I = 1 on an
+// image of C > 1 channels is depthwise, with O = C. `window` is (stride, dilation, zeros
+// above, left, below, right).
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "oneapi/dnnl/dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+using dnnl::memory;
+using xla::ffi::Error;
+using Array = xla::ffi::Buffer<xla::ffi::F32>;
+using Result = xla::ffi::ResultBuffer<xla::ffi::F32>;
+using Ints = xla::ffi::Span<const int64_t>;
+
+constexpr auto kFloat = memory::data_type::f32;
+constexpr auto kDirect = dnnl::algorithm::convolution_direct;
+
+enum Kind { kForward, kInputGradient, kKernelGradient };
+
+const dnnl::engine& Cpu() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// What oneDNN calls source, weights and destination, in JAX's layouts.
+struct Shapes {
+  memory::desc source, weights, destination;
+  memory::dims strides, dilation, before, after;
+
+  Shapes(Ints x, Ints kernel, Ints y, Ints window)
+      : source(Image(x)),
+        weights(Kernel(kernel, x[3])),
+        destination(Image(y)),
+        strides{window[0], window[0]},
+        dilation{window[1] - 1, window[1] - 1},
+        before{window[2], window[3]},
+        after{window[4], window[5]} {}
+
+  static memory::desc Image(Ints d) {
+    return {{d[0], d[3], d[1], d[2]}, kFloat, memory::format_tag::nhwc};
+  }
+
+  static memory::desc Kernel(Ints d, int64_t channels) {
+    const int64_t k = d[0], l = d[1], i = d[2], o = d[3];
+    if (i == channels)
+      return {{o, i, k, l}, kFloat, memory::dims{1, o, l * i * o, i * o}};
+    return {{o, 1, 1, k, l}, kFloat, memory::dims{1, 1, 1, l * o, o}};
+  }
+};
+
+// A primitive, and the copy between JAX's layout of the kernel and the one it uses.
+struct Plan {
+  dnnl::primitive primitive;
+  memory::desc weights;
+  dnnl::reorder copy;
+
+  Plan(Kind kind, const Shapes& s) {
+    // oneDNN chooses the layout of the kernel, which is small.
+    const memory::desc any(s.weights.get_dims(), kFloat, memory::format_tag::any);
+    const dnnl::convolution_forward::primitive_desc forward(
+        Cpu(), dnnl::prop_kind::forward_training, kDirect, s.source, any,
+        s.destination, s.strides, s.dilation, s.before, s.after);
+    if (kind == kForward) {
+      Set(dnnl::convolution_forward(forward), forward.weights_desc(), kind, s);
+    } else if (kind == kInputGradient) {
+      const dnnl::convolution_backward_data::primitive_desc gradient(
+          Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
+          s.before, s.after, forward);
+      Set(dnnl::convolution_backward_data(gradient), gradient.weights_desc(), kind, s);
+    } else {
+      const dnnl::convolution_backward_weights::primitive_desc gradient(
+          Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
+          s.before, s.after, forward);
+      Set(dnnl::convolution_backward_weights(gradient), gradient.diff_weights_desc(),
+          kind, s);
+    }
+  }
+
+  void Set(dnnl::primitive made, memory::desc layout, Kind kind, const Shapes& s) {
+    primitive = std::move(made);
+    weights = std::move(layout);
+    const bool out = kind == kKernelGradient;
+    const memory::desc& from = out ? weights : s.weights;
+    const memory::desc& to = out ? s.weights : weights;
+    copy = dnnl::reorder(dnnl::reorder::primitive_desc(Cpu(), from, Cpu(), to));
+  }
+};
+
+// Making a plan takes longer than a small convolution, so plans are kept.
+std::shared_ptr<const Plan> FindPlan(Kind kind, const Shapes& shapes, Ints x,
+                                     Ints kernel, Ints window) {
+  static std::mutex mutex;
+  static std::map<std::vector<int64_t>, std::shared_ptr<const Plan>> plans;
+  std::vector<int64_t> key{kind};
+  for (Ints part : {x, kernel, window})
+    key.insert(key.end(), part.begin(), part.end());
+  std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<const Plan>& plan = plans[key];
+  if (!plan) plan = std::make_shared<const Plan>(kind, shapes);
+  return plan;
+}
+
+Error Run(Kind kind, const Array& x, const Array& kernel, const Array& y, Ints window) {
+  try {
+    const Shapes shapes(x.dimensions(), kernel.dimensions(), y.dimensions(), window);
+    const auto plan =
+        FindPlan(kind, shapes, x.dimensions(), kernel.dimensions(), window);
+    memory source(shapes.source, Cpu(), x.typed_data());
+    memory weights(shapes.weights, Cpu(), kernel.typed_data());
+    memory destination(shapes.destination, Cpu(), y.typed_data());
+    memory copy(plan->weights, Cpu());
+    dnnl::stream stream(Cpu());
+    if (kind != kKernelGradient) plan->copy.execute(stream, weights, copy);
+    if (kind == kForward) {
+      plan->primitive.execute(stream, {{DNNL_ARG_SRC, source},
+                                       {DNNL_ARG_WEIGHTS, copy},
+                                       {DNNL_ARG_DST, destination}});
+    } else if (kind == kInputGradient) {
+      plan->primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, source},
+                                       {DNNL_ARG_WEIGHTS, copy},
+                                       {DNNL_ARG_DIFF_DST, destination}});
+    } else {
+      plan->primitive.execute(stream, {{DNNL_ARG_SRC, source},
+                                       {DNNL_ARG_DIFF_WEIGHTS, copy},
+                                       {DNNL_ARG_DIFF_DST, destination}});
+      plan->copy.execute(stream, copy, weights);
+    }
+    stream.wait();
+    return Error::Success();
+  } catch (const dnnl::error& error) {
+    return Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+}
+
+Error Forward(Array x, Array kernel, Result y, Ints window) {
+  return Run(kForward, x, kernel, *y, window);
+}
+
+Error InputGradient(Array y, Array kernel, Result x, Ints window) {
+  return Run(kInputGradient, *x, kernel, y, window);
+}
+
+Error KernelGradient(Array x, Array y, Result kernel, Ints window) {
+  return Run(kKernelGradient, x, *kernel, y, window);
+}
+
+auto Signature() {
+  return xla::ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<Ints>(
+      "window");
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_forward, Forward, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_input_gradient, InputGradient, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_kernel_gradient, KernelGradient, Signature());

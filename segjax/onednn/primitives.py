@@ -1,0 +1,155 @@
+"""Convolution and its two gradients by oneDNN, as primitives of JAX.
+
+Each of the three is linear in both of its arguments, and its derivatives are the other
+two, so that all of JAX's transformations work, to any order.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from segjax.onednn import library
+from segjax.typing import Array
+
+Pads = Sequence[tuple[int, int]]
+Shape = tuple[int, ...]
+Window = tuple[int, int, int, int, int, int]
+"""Stride, dilation, and zeros above, left, below, right: as in convolutions.cc."""
+
+
+def takes(x: Array, kernel: Array) -> bool:
+    """Whether oneDNN is there, and computes convolutions of such arrays."""
+    sizes = (*x.shape, *kernel.shape)
+    return (
+        x.dtype == kernel.dtype == jnp.float32
+        and all(isinstance(n, int) and n > 0 for n in sizes)
+        and library.version() is not None
+    )
+
+
+def convolution(
+    x: Array, kernel: Array, *, strides: int, dilation: int, padding: str | Pads
+) -> jax.Array:
+    """Convolves images as `jax.lax.conv_general_dilated` does.
+
+    In a program for several devices, and in an exported one, XLA computes it.
+
+    Args:
+        x: float32 [B, H, W, C].
+        kernel: float32 [K, L, C, O]; or [K, L, 1, C] for a depthwise convolution.
+        strides: Pixels between outputs.
+        dilation: Pixels between entries of the kernel.
+        padding: "SAME" or "VALID", or zeros above and below, left and right, which are
+            not negative.
+
+    Returns:
+        float32 [B, H2, W2, O].
+    """
+    if isinstance(padding, str):
+        spread = [dilation * (n - 1) + 1 for n in kernel.shape[:2]]
+        steps = (strides, strides)
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], spread, steps, padding)
+    (above, below), (left, right) = padding
+    window = (strides, dilation, above, left, below, right)
+    return _forward.bind(x, kernel, window=window, shape=None)
+
+
+def by_xla(
+    x: Array, kernel: Array, *, window: Window, shape: Shape | None = None
+) -> jax.Array:
+    """Computes `convolution` by XLA."""
+    del shape
+    stride, dilation, above, left, below, right = window
+    return jax.lax.conv_general_dilated(
+        jnp.asarray(x),
+        jnp.asarray(kernel),
+        (stride, stride),
+        ((above, below), (left, right)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3] // kernel.shape[2],
+    )
+
+
+def _input_gradient_by_xla(
+    g: Array, kernel: Array, *, window: Window, shape: Shape
+) -> jax.Array:
+    x = jax.ShapeDtypeStruct(shape, g.dtype)
+    return jax.linear_transpose(lambda x: by_xla(x, kernel, window=window), x)(g)[0]
+
+
+def _kernel_gradient_by_xla(
+    x: Array, g: Array, *, window: Window, shape: Shape
+) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct(shape, g.dtype)
+    return jax.linear_transpose(lambda k: by_xla(x, k, window=window), kernel)(g)[0]
+
+
+def _primitive(target: str, compute: Callable[..., jax.Array]) -> Primitive:
+    """Makes a primitive that XLA computes by `compute` where oneDNN does not."""
+    primitive = Primitive(f"onednn_{target}")
+    portable = mlir.lower_fun(compute, multiple_results=False)
+    call = jax.ffi.ffi_lowering(f"segjax_onednn_{target}")
+
+    @functools.partial(jax.jit, static_argnames=("window", "shape"))
+    def run(a: Array, b: Array, *, window: Window, shape: Shape | None) -> Any:
+        return primitive.bind(a, b, window=window, shape=shape)
+
+    def aval(a: Any, b: Any, **params: Any) -> Any:
+        made = jax.make_jaxpr(functools.partial(compute, **params))(a, b)
+        return made.out_avals[0]
+
+    def batched(args: Any, axes: Any, **params: Any) -> tuple[Any, int]:
+        return jax.vmap(functools.partial(compute, **params), axes)(*args), 0
+
+    def lower(ctx: Any, a: Any, b: Any, *, window: Window, shape: Shape | None) -> Any:
+        module = ctx.module_context
+        devices = getattr(module.axis_context, "num_devices", 1)
+        if devices != 1 or module.lowering_parameters.for_export:
+            return portable(ctx, a, b, window=window, shape=shape)
+        return call(ctx, a, b, window=np.array(window, np.int64))
+
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(aval)
+    batching.primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, portable)
+    mlir.register_lowering(primitive, lower, platform="cpu")
+    return primitive
+
+
+_forward = _primitive("forward", by_xla)
+_input_gradient = _primitive("input_gradient", _input_gradient_by_xla)
+_kernel_gradient = _primitive("kernel_gradient", _kernel_gradient_by_xla)
+
+# Of the pair that a transposed rule gets, the one asked for is known by its shape only.
+ad.defbilinear(
+    _forward,
+    lambda g, x, kernel, *, window, shape: _input_gradient.bind(
+        g, kernel, window=window, shape=x.aval.shape
+    ),
+    lambda g, x, kernel, *, window, shape: _kernel_gradient.bind(
+        x, g, window=window, shape=kernel.aval.shape
+    ),
+)
+ad.defbilinear(
+    _input_gradient,
+    lambda ct, g, kernel, *, window, shape: _forward.bind(
+        ct, kernel, window=window, shape=None
+    ),
+    lambda ct, g, kernel, *, window, shape: _kernel_gradient.bind(
+        ct, g, window=window, shape=kernel.aval.shape
+    ),
+)
+ad.defbilinear(
+    _kernel_gradient,
+    lambda ct, x, g, *, window, shape: _input_gradient.bind(
+        g, ct, window=window, shape=x.aval.shape
+    ),
+    lambda ct, x, g, *, window, shape: _forward.bind(x, ct, window=window, shape=None),
+)
