@@ -31,6 +31,8 @@ EXTRAS = {
 }
 SHARED = {"instances": "skimage"}
 """Extras whose module another extra has too."""
+WITHOUT_MODULE = {"onednn"}
+"""Extras of which no module is imported."""
 """Modules of packages that training can do without, and the extra that has each."""
 
 
@@ -61,7 +63,8 @@ def test_extras_have_their_packages_and_the_base_does_not():
         assert needed & names_of(PROJECT["optional-dependencies"][extra])
         assert not needed & names_of(PROJECT["dependencies"])
     (everything,) = PROJECT["optional-dependencies"]["all"]
-    assert everything == f"segjax[{','.join(sorted({*EXTRAS.values(), *SHARED}))}]"
+    names = {*EXTRAS.values(), *SHARED, *WITHOUT_MODULE}
+    assert everything == f"segjax[{','.join(sorted(names))}]"
     for extra, module in SHARED.items():
         needed = names_of(owners[module])
         assert needed & names_of(PROJECT["optional-dependencies"][extra])

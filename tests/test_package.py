@@ -42,6 +42,7 @@ def test_wheel_trains_outside_the_checkout(tmp_path, data_dir_env):
         "-c", "import segjax; print(segjax.__file__)", cwd=elsewhere, site=site
     )
     assert pathlib.Path(where.strip()).is_relative_to(site)
+    assert (site / "segjax/onednn/convolutions.cc").is_file()
 
     (elsewhere / "scenes.py").write_text(SCRIPT)
     write_scenes(elsewhere / "scenes", 12)

@@ -24,13 +24,23 @@ Window = tuple[int, int, int, int, int, int]
 
 
 def takes(x: Array, kernel: Array) -> bool:
-    """Whether oneDNN is there, and computes convolutions of such arrays."""
+    """Whether oneDNN is there, and computes convolutions of such arrays.
+
+    Not in a `jax.shard_map` that checks what varies over devices.
+    """
     sizes = (*x.shape, *kernel.shape)
     return (
         x.dtype == kernel.dtype == jnp.float32
         and all(isinstance(n, int) and n > 0 for n in sizes)
+        and not any(_varies(a) for a in (x, kernel))
         and library.version() is not None
     )
+
+
+def _varies(a: Array) -> bool:
+    """Whether JAX keeps an account of the devices over which an array varies."""
+    axes = getattr(jax.typeof(a), "manual_axis_type", None)
+    return bool(getattr(axes, "varying", None))
 
 
 def convolution(
