@@ -53,9 +53,9 @@ def _is_loaded() -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
         warnings.warn(
-            f"Convolutions are computed by XLA, which is slower: oneDNN is installed, "
-            f"and the functions that call it could not be compiled ({lines[0]}). "
-            f"Install a C++17 compiler, such as g++, or set {SWITCH}=0.",
+            f"XLA computes convolutions, which is slower: oneDNN is installed, and what "
+            f"calls it could not be compiled and loaded ({lines[0]}). Install a C++17 "
+            f"compiler, such as g++, or set {SWITCH}=0.",
             stacklevel=2,
         )
         return False
@@ -93,7 +93,7 @@ def _compiled(onednn: pathlib.Path, header: pathlib.Path) -> pathlib.Path:
     if path.exists():
         return path
     if shutil.which(compiler[0]) is None:
-        raise OSError(f"no {compiler[0]}")
+        raise OSError(f"there is no {compiler[0]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Under its name only when whole: other processes may be starting too.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

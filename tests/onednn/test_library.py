@@ -9,12 +9,23 @@ import pytest
 from segjax import onednn
 
 LOOK = "from segjax import onednn; print(onednn.version())"
+CONVOLVE = """
+import jax, jax.numpy as jnp
+from segjax import onednn, ops
+from segjax.ops.convolution import conv_by_xla
+assert onednn.version()
+x, kernel = jnp.arange(2.0 * 9 * 9 * 4).reshape(2, 9, 9, 4) / 99, jnp.ones((3, 3, 4, 4))
+def loss(form):
+    return jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(form(x, k))), (0, 1)))
+for a, b in zip(loss(ops.conv)(x, kernel), loss(conv_by_xla)(x, kernel)):
+    assert jnp.abs(a - b).max() < 1e-3, (a, b)
+"""
 
 
-def look(**environment):
+def look(code=LOOK, **environment):
     """Looks in a new process."""
     return subprocess.run(
-        [sys.executable, "-W", "always", "-c", LOOK],
+        [sys.executable, "-W", "always", "-c", code],
         env={**os.environ, "SEGJAX_ONEDNN": "", **environment},
         capture_output=True,
         text=True,
@@ -46,6 +57,14 @@ def test_a_compiler_that_does_not_work(tmp_path, compiler):
         pytest.skip("the extra is for x86 Linux with a C++ compiler")
     found = look(HOME=str(tmp_path), CXX=compiler)
     assert found.stdout == "None\n"
-    assert "Convolutions are computed by XLA" in found.stderr
-    assert "Install a C++17 compiler" in found.stderr
+    assert "XLA computes convolutions" in found.stderr
+    assert "compiler, such as g++, or set SEGJAX_ONEDNN=0" in found.stderr
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_many_cores_call_by_one_thread(tmp_path):
+    if look().stdout == "None\n":
+        pytest.skip("the extra is for x86 Linux with a C++ compiler")
+    compiler = "c++ -DSEGJAX_DIRECT_CORES=0"
+    look(CONVOLVE, HOME=str(tmp_path), CXX=compiler)
+    assert list(tmp_path.rglob("convolutions.so"))
