@@ -67,40 +67,51 @@ struct Shapes {
 };
 
 // A primitive, and the copy between JAX's layout of the kernel and the one it uses.
+// oneDNN's own scratch memory belongs to the thread that made a primitive, and XLA calls
+// from any, so each call brings its own.
 struct Plan {
   dnnl::primitive primitive;
-  memory::desc weights;
+  memory::desc weights, scratch, copy_scratch;
   dnnl::reorder copy;
 
   Plan(Kind kind, const Shapes& s) {
     // oneDNN chooses the layout of the kernel, which is small.
     const memory::desc any(s.weights.get_dims(), kFloat, memory::format_tag::any);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::convolution_forward::primitive_desc forward(
         Cpu(), dnnl::prop_kind::forward_training, kDirect, s.source, any,
-        s.destination, s.strides, s.dilation, s.before, s.after);
+        s.destination, s.strides, s.dilation, s.before, s.after, attributes);
     if (kind == kForward) {
-      Set(dnnl::convolution_forward(forward), forward.weights_desc(), kind, s);
+      primitive = dnnl::convolution_forward(forward);
+      weights = forward.weights_desc();
+      scratch = forward.scratchpad_desc();
     } else if (kind == kInputGradient) {
       const dnnl::convolution_backward_data::primitive_desc gradient(
           Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
-          s.before, s.after, forward);
-      Set(dnnl::convolution_backward_data(gradient), gradient.weights_desc(), kind, s);
+          s.before, s.after, forward, attributes);
+      primitive = dnnl::convolution_backward_data(gradient);
+      weights = gradient.weights_desc();
+      scratch = gradient.scratchpad_desc();
     } else {
       const dnnl::convolution_backward_weights::primitive_desc gradient(
           Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
-          s.before, s.after, forward);
-      Set(dnnl::convolution_backward_weights(gradient), gradient.diff_weights_desc(),
-          kind, s);
+          s.before, s.after, forward, attributes);
+      primitive = dnnl::convolution_backward_weights(gradient);
+      weights = gradient.diff_weights_desc();
+      scratch = gradient.scratchpad_desc();
     }
+    const bool out = kind == kKernelGradient;
+    const dnnl::reorder::primitive_desc reorder(Cpu(), out ? weights : s.weights, Cpu(),
+                                                out ? s.weights : weights, attributes);
+    copy = dnnl::reorder(reorder);
+    copy_scratch = reorder.scratchpad_desc();
   }
 
-  void Set(dnnl::primitive made, memory::desc layout, Kind kind, const Shapes& s) {
-    primitive = std::move(made);
-    weights = std::move(layout);
-    const bool out = kind == kKernelGradient;
-    const memory::desc& from = out ? weights : s.weights;
-    const memory::desc& to = out ? s.weights : weights;
-    copy = dnnl::reorder(dnnl::reorder::primitive_desc(Cpu(), from, Cpu(), to));
+  void Copy(dnnl::stream& stream, const memory& from, const memory& to) const {
+    copy.execute(stream, {{DNNL_ARG_FROM, from},
+                          {DNNL_ARG_TO, to},
+                          {DNNL_ARG_SCRATCHPAD, memory(copy_scratch, Cpu())}});
   }
 };
 
@@ -128,21 +139,16 @@ Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
     memory destination(shapes.destination, Cpu(), y.typed_data());
     memory copy(plan->weights, Cpu());
     dnnl::stream stream(Cpu());
-    if (kind != kKernelGradient) plan->copy.execute(stream, weights, copy);
-    if (kind == kForward) {
-      plan->primitive.execute(stream, {{DNNL_ARG_SRC, source},
-                                      {DNNL_ARG_WEIGHTS, copy},
-                                      {DNNL_ARG_DST, destination}});
-    } else if (kind == kInputGradient) {
-      plan->primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, source},
-                                      {DNNL_ARG_WEIGHTS, copy},
-                                      {DNNL_ARG_DIFF_DST, destination}});
-    } else {
-      plan->primitive.execute(stream, {{DNNL_ARG_SRC, source},
-                                      {DNNL_ARG_DIFF_WEIGHTS, copy},
-                                      {DNNL_ARG_DIFF_DST, destination}});
-      plan->copy.execute(stream, copy, weights);
-    }
+    if (kind != kKernelGradient) plan->Copy(stream, weights, copy);
+    const bool forward = kind == kForward;
+    plan->primitive.execute(
+        stream, {{forward || kind == kKernelGradient ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC,
+                  source},
+                 {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS,
+                  copy},
+                 {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
+                 {DNNL_ARG_SCRATCHPAD, memory(plan->scratch, Cpu())}});
+    if (kind == kKernelGradient) plan->Copy(stream, copy, weights);
     stream.wait();
     return Error::Success();
   } catch (const dnnl::error& error) {

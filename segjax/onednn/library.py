@@ -53,7 +53,7 @@ def _is_loaded() -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
         warnings.warn(
-            f"XLA computes convolutions, which is slower: oneDNN is installed, and what "
+            f"XLA computes convolutions, which is slower: oneDNN is there, but what "
             f"calls it could not be compiled and loaded ({lines[0]}). Install a C++17 "
             f"compiler, such as g++, or set {SWITCH}=0.",
             stacklevel=2,

@@ -1,5 +1,6 @@
 """Convolutions by oneDNN beside XLA's: values, derivatives, transformations."""
 
+import concurrent.futures
 import functools
 import platform
 import shutil
@@ -188,6 +189,27 @@ def test_the_same_bits_each_time(pair):
     grad = jax.jit(jax.grad(lambda k: jnp.sum(ops.conv(x, k) ** 2)))
     one, other = grad(kernel), grad(kernel)
     np.testing.assert_array_equal(one, other)
+
+
+def test_many_threads_at_once(rng):
+    """oneDNN's own scratch memory would belong to the thread that came first."""
+
+    def work(side, inputs, outputs):
+        x = rng.normal(size=(2, side, side, inputs)).astype(np.float32)
+        kernel = rng.normal(size=(3, 3, inputs, outputs)).astype(np.float32)
+        gradients = jax.grad(lambda x, k: jnp.sum(ops.conv(x, k) ** 2), (0, 1))
+        return functools.partial(jax.jit(gradients), x, kernel)
+
+    works = [work(9 + 8 * n, 4 + 3 * n, 16 - n) for n in range(6)]
+    wanted = [jax.block_until_ready(call()) for call in works]
+
+    def again(number):
+        found = works[number % len(works)]()
+        for a, b in zip(found, wanted[number % len(works)], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(again, range(300)))
 
 
 def test_a_remat_block(pair):
