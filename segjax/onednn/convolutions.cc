@@ -116,16 +116,14 @@ struct Plan {
 };
 
 // Making a plan takes longer than a small convolution, so plans are kept.
-std::shared_ptr<const Plan> FindPlan(Kind kind, const Shapes& shapes,
-                                     std::vector<int64_t> key) {
-  static std::mutex& mutex = *new std::mutex;
-  static auto& plans = *new std::map<std::vector<int64_t>, std::shared_ptr<const Plan>>;
-  std::lock_guard<std::mutex> lock(mutex);
-  std::shared_ptr<const Plan>& plan = plans[std::move(key)];
-  if (!plan) plan = std::make_shared<const Plan>(kind, shapes);
-  return plan;
+const Plan& FindPlan(Kind kind, const Shapes& shapes, std::vector<int64_t> key) {
+  static auto& plans = *new std::map<std::vector<int64_t>, std::unique_ptr<Plan>>;
+  std::unique_ptr<Plan>& plan = plans[std::move(key)];
+  if (!plan) plan = std::make_unique<Plan>(kind, shapes);
+  return *plan;
 }
 
+// Called by one thread at a time.
 Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
               Ints window) {
   try {
@@ -133,22 +131,22 @@ Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
     std::vector<int64_t> key{kind};
     for (Ints part : {x.dimensions(), kernel.dimensions(), window})
       key.insert(key.end(), part.begin(), part.end());
-    const auto plan = FindPlan(kind, shapes, std::move(key));
+    const Plan& plan = FindPlan(kind, shapes, std::move(key));
     memory source(shapes.source, Cpu(), x.typed_data());
     memory weights(shapes.weights, Cpu(), kernel.typed_data());
     memory destination(shapes.destination, Cpu(), y.typed_data());
-    memory copy(plan->weights, Cpu());
+    memory copy(plan.weights, Cpu());
     dnnl::stream stream(Cpu());
-    if (kind != kKernelGradient) plan->Copy(stream, weights, copy);
+    if (kind != kKernelGradient) plan.Copy(stream, weights, copy);
     const bool forward = kind == kForward;
-    plan->primitive.execute(
+    plan.primitive.execute(
         stream, {{forward || kind == kKernelGradient ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC,
                   source},
                  {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS,
                   copy},
                  {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
-                 {DNNL_ARG_SCRATCHPAD, memory(plan->scratch, Cpu())}});
-    if (kind == kKernelGradient) plan->Copy(stream, copy, weights);
+                 {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}});
+    if (kind == kKernelGradient) plan.Copy(stream, copy, weights);
     stream.wait();
     return Error::Success();
   } catch (const dnnl::error& error) {
@@ -198,7 +196,11 @@ class Caller {
 Error Run(Kind kind, const Array& x, const Array& kernel, const Array& y, Ints window) {
   const auto compute = [&] { return Compute(kind, x, kernel, y, window); };
   static const bool direct = std::thread::hardware_concurrency() <= SEGJAX_DIRECT_CORES;
-  return direct ? compute() : Caller::Get().Run(std::packaged_task<Error()>(compute));
+  if (!direct) return Caller::Get().Run(std::packaged_task<Error()>(compute));
+  // Two at once would have twice as many threads as there are cores.
+  static std::mutex& mutex = *new std::mutex;
+  std::lock_guard<std::mutex> lock(mutex);
+  return compute();
 }
 
 Error Forward(Array x, Array kernel, Result y, Ints window) {
