@@ -58,7 +58,7 @@ INSTALL_CUDA = @if nvidia-smi --list-gpus >/dev/null 2>&1; then \
 .venv/.installed-demo: requirements.txt pyproject.toml | .venv/bin/pip
 	$(PIP_INSTALL) -c requirements.txt setuptools
 	$(INSTALL_CUDA)
-	$(PIP_INSTALL) -c requirements.txt --no-build-isolation --editable ".[report]"
+	$(PIP_INSTALL) -c requirements.txt --no-build-isolation --editable ".[onednn,report]"
 	touch $@
 
 .venv/.installed-parity: third_party/requirements.txt third_party/peers.txt .venv/.installed

@@ -28,7 +28,7 @@ LAYERS = {
     "metrics": {"typing", "ops", "optional"},
     "models": {"typing", "ops"},
     "data": {"typing", "ops", "files", "optional"},
-    "planning": {"typing", "ops", "data"},
+    "planning": {"typing", "ops", "data", "compiler"},
     "experiments": {
         *("data", "interop", "losses", "metrics", "models", "ops", "planning", "train"),
     },

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from segjax import data, terminal, viz
+from segjax import data, run_folder, terminal, viz
 from segjax import train as training
 from segjax.cli import evaluate_images, pictures, runs, usage
 from segjax.errors import UserError
@@ -74,8 +74,9 @@ def _with_all(experiment: training.Experiment) -> training.Experiment:
 
 
 def _is_other(run: runs.Run) -> bool:
-    """Whether flags have changed the data, or how they are cropped, since training."""
-    return run.experiment.data.fingerprint() != run.manifest["data"]["fingerprint"]
+    """Whether flags have changed the data since training."""
+    found = run_folder.dataset_fingerprint(run.experiment.data)
+    return found != run.manifest["data"]["dataset"]
 
 
 def _split(run: runs.Run, *, is_other: bool) -> str:
@@ -88,8 +89,8 @@ def _split(run: runs.Run, *, is_other: bool) -> str:
     splits = run.experiment.data.splits
     if run.options.split is None and is_other:
         raise UserError(
-            f"These data, or their crops, are not those of {run.folder}. Which images "
-            f"are to be scored? Give --split with one of {', '.join(splits[::-1])}."
+            f"These data are not those of {run.folder}. Which images are to be "
+            f"scored? Give --split with one of {', '.join(splits[::-1])}."
         )
     own = [split for split in splits if split != _ALL]
     return run.options.split or training.final_split(own)

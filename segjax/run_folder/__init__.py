@@ -4,7 +4,12 @@ from segjax.run_folder.environment import code_digests, file_digest, run_environ
 from segjax.run_folder.errors import SaveError
 from segjax.run_folder.integrity import DamagedError
 from segjax.run_folder.lock import locked
-from segjax.run_folder.manifest import SCRIPT, write_json, write_script
+from segjax.run_folder.manifest import (
+    SCRIPT,
+    dataset_fingerprint,
+    write_json,
+    write_script,
+)
 from segjax.run_folder.signature import is_trusted
 
 __all__ = [
@@ -12,6 +17,7 @@ __all__ = [
     "DamagedError",
     "SaveError",
     "code_digests",
+    "dataset_fingerprint",
     "file_digest",
     "is_trusted",
     "locked",

@@ -114,12 +114,17 @@ def write_manifest(
     write_json(run / "run.json", found)
 
 
+def dataset_fingerprint(data: Any) -> str:
+    """Returns the fingerprint of a run's data without how they are cropped."""
+    dataset = getattr(data, "dataset", None)
+    return getattr(dataset, "fingerprint", None) or data.fingerprint()
+
+
 def describe(
     experiment: Any, *, flags: Mapping[str, Any], script: pathlib.Path | None
 ) -> dict[str, Any]:
     """Returns what is needed to repeat a run, as plain JSON values."""
-    data, fingerprint = experiment.data, experiment.data.fingerprint()
-    dataset = getattr(data, "dataset", None)
+    data = experiment.data
     return {
         "started": _now(),
         "command": shlex.join(sys.argv),
@@ -129,9 +134,8 @@ def describe(
         "config": {k: _plain(v) for k, v in vars(experiment.config).items()},
         "model": repr(experiment.model),
         "data": {
-            "fingerprint": fingerprint,
-            # Without how it is cropped.
-            "dataset": getattr(dataset, "fingerprint", fingerprint),
+            "fingerprint": data.fingerprint(),
+            "dataset": dataset_fingerprint(data),
             "classes": list(data.classes),
             "examples": {split: data.num_examples(split) for split in data.splits},
             "skip_corrupt": getattr(data, "skip_corrupt", 0),

@@ -116,7 +116,7 @@ def read(folder: pathlib.Path) -> RunResult:
         monitor=config.get("monitor", ""),
         lower_is_better=config.get("mode", "max") == "min",
         split=result.get("split", ""),
-        data=manifest["data"].get("dataset", manifest["data"]["fingerprint"]),
+        data=manifest["data"]["dataset"],
         metrics=numbers,
         seconds=result.get("seconds", math.nan),
     )

@@ -30,7 +30,7 @@ class Data(TypedDict):
     """What `run.json` says of the data."""
 
     fingerprint: str
-    dataset: NotRequired[str]
+    dataset: str
     skip_corrupt: NotRequired[Annotated[int, msgspec.Meta(ge=0)]]
 
 

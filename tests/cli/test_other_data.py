@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import segjax as library
-from tests.cli.conftest import expect_one_error_line, write_scenes
+from tests.cli.conftest import SCRIPT, expect_one_error_line, write_scenes
 
 
 @pytest.fixture
@@ -55,6 +55,21 @@ def test_every_image_is_scored(segjax, copy, tmp_path):
 def test_data_that_moved_are_the_same(segjax, copy, source, tmp_path):
     moved = shutil.copytree(source, tmp_path / "moved")
     got = segjax("evaluate", copy, "--source", moved)
+    assert got.code == 0, got.err
+    assert "other data" not in got.out
+
+
+def test_data_with_other_crops_are_the_same(segjax, source, tmp_path):
+    text = SCRIPT.replace("steps: int = 30", "steps: int = 1, size: int = 16")
+    text = text.replace("size=16)", "size=size)")
+    text = text.replace(
+        "        seed: Seeds", "        size: Of crops.\n        seed: Seeds"
+    )
+    (tmp_path / "sizes.py").write_text(text)
+    run = tmp_path / "run"
+    got = segjax("train", tmp_path / "sizes.py", "--source", source, "--run", run)
+    assert got.code == 0, got.err
+    got = segjax("evaluate", run, "--size", "12")
     assert got.code == 0, got.err
     assert "other data" not in got.out
 
