@@ -28,7 +28,7 @@ LAYERS = {
     "metrics": {"typing", "ops", "optional"},
     "models": {"typing", "ops"},
     "data": {"typing", "ops", "files", "optional"},
-    "planning": {"typing", "ops", "data", "compiler"},
+    "planning": {"typing", "ops", "data", "onednn"},
     "experiments": {
         *("data", "interop", "losses", "metrics", "models", "ops", "planning", "train"),
     },
