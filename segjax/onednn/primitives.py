@@ -137,7 +137,7 @@ _forward = _primitive("forward", by_xla)
 _input_gradient = _primitive("input_gradient", _input_gradient_by_xla)
 _kernel_gradient = _primitive("kernel_gradient", _kernel_gradient_by_xla)
 
-# Of the pair that a transposed rule gets, the one asked for is known by its shape only.
+# A rule of transposition gets both arguments, of the one that it is for only the shape.
 ad.defbilinear(
     _forward,
     lambda g, x, kernel, *, window, shape: _input_gradient.bind(
