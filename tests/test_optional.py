@@ -29,11 +29,11 @@ EXTRAS = {
     "jinja2": "report",
     "skimage": "skeleton",
 }
+"""Modules of packages that training can do without, and the extra that has each."""
 SHARED = {"instances": "skimage"}
 """Extras whose module another extra has too."""
 WITHOUT_MODULE = {"onednn"}
 """Extras of which no module is imported."""
-"""Modules of packages that training can do without, and the extra that has each."""
 
 
 def names_of(requirements):
