@@ -18,7 +18,8 @@ _PLAIN = re.compile(r"[^\[\]{}*?\\%#$]*")
 def quiet() -> Iterator[None]:
     """Keeps Orbax's own reports of a failed save, pages long, out of the terminal.
 
-    Python also warns of arrays whose writing was never started when it collects them.
+    Python also warns of arrays whose writing was never started when it collects them,
+    and asyncio of those whose failure nobody awaited: both may come after the save.
     """
 
     def not_orbax(record: logging.LogRecord) -> bool:
@@ -27,6 +28,7 @@ def quiet() -> Iterator[None]:
     logger = logging.getLogger("absl")
     before = silence_failed_writers()
     logger.addFilter(not_orbax)
+    logging.getLogger("asyncio").addFilter(_not_a_failed_write)
     try:
         yield
     except Exception:
@@ -35,6 +37,11 @@ def quiet() -> Iterator[None]:
     finally:
         sys.unraisablehook = before
         logger.removeFilter(not_orbax)
+
+
+def _not_a_failed_write(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return "os_error_code=" not in str(error)  # As TensorStore writes.
 
 
 def silence_failed_writers() -> Callable[["sys.UnraisableHookArgs"], Any]:
