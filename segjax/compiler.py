@@ -1,4 +1,4 @@
-"""XLA's options for the programs that train, evaluate and predict."""
+"""XLA's options for the programs that train, evaluate and predict, and its cores."""
 
 import functools
 import os
@@ -34,3 +34,10 @@ def _is_known() -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def cores() -> int:
+    """The number of cores for this process; XLA splits its sums over them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -105,9 +105,13 @@ class Forward:
                 variables, **arguments, train=True, rngs=rngs, mutable=list(state)
             )
         else:
-            outputs = self.model.apply(variables, **arguments, train=False, rngs=rngs)
+            outputs = self.infer(variables, arguments, rngs)
         self._check_size(outputs, batch["image"])
         return outputs, state
+
+    def infer(self, variables: PyTree, inputs: dict[str, Any], rngs: Any = None) -> Any:
+        """Returns the model's outputs outside of training for its keyword arguments."""
+        return self.model.apply(variables, **inputs, train=False, rngs=rngs)
 
     def __call__(
         self, variables: PyTree, batch: Batch, *, train: bool = False, rngs: Any = None

@@ -23,6 +23,7 @@ LAYERS = {
     "run_folder": {"typing", "files", "compiler", "onednn"},
     "ops": {"typing", "onednn"},
     "forward": {"typing", "ops"},
+    "few_images": {"typing", "forward", "compiler", "onednn"},
     "model_file": {"typing", "files", "ops", "forward", "models"},
     "losses": {"typing", "ops"},
     "metrics": {"typing", "ops", "optional"},
@@ -33,7 +34,8 @@ LAYERS = {
         *("data", "interop", "losses", "metrics", "models", "ops", "planning", "train"),
     },
     "train": {
-        *("typing", "files", "ops", "forward", "model_file", "run_folder"),
+        *("typing", "files", "ops", "forward", "few_images", "model_file"),
+        "run_folder",
         *(
             "multihost",
             "signals",
@@ -45,7 +47,7 @@ LAYERS = {
     },
     "inference": {
         *("typing", "files", "ops", "forward", "model_file", "models", "viz"),
-        *("compiler", "optional"),
+        *("compiler", "few_images", "optional"),
     },
     "export": {
         *("typing", "files", "ops", "forward", "models", "inference", "optional"),

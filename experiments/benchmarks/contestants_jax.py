@@ -12,6 +12,7 @@ from bench import Run
 
 from segjax import losses, models, train
 from segjax.compiler import compiler_options
+from segjax.few_images import few_images_at_a_time
 
 
 def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
@@ -58,8 +59,9 @@ def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
     shape = (task.size, task.size, 3)
     state = train.init_state(model, optimizer, seed=0, image_shape=shape)
     if task.mode == "infer":
+        forward = few_images_at_a_time(train.make_forward(model))
         return _jax_inference(
-            model,
+            lambda variables, image: forward(variables, {"image": image})[0],
             train.variables(state),
             batch["image"],
             compiler_options=compiler_options(),
@@ -90,7 +92,11 @@ def plain_run(task: Any) -> tuple[Run, dict[str, Any]]:
     init = jax.jit(lambda key, x: model.init(key, x, train=False))
     variables = dict(init(key, jnp.zeros((1, *image.shape[1:]))))
     if task.mode == "infer":
-        return _jax_inference(model, variables, image)
+
+        def apply(variables, image):
+            return model.apply(variables, image / jnp.float32(255), train=False)
+
+        return _jax_inference(apply, variables, image)
     params = variables.pop("params")
     optimizer = optax.sgd(1e-3, momentum=0.9)
     state = (params, variables, optimizer.init(params), key)
@@ -110,10 +116,9 @@ def _jax_training(step, state, arguments, options=None) -> tuple[Run, dict[str, 
     return run, facts
 
 
-def _jax_inference(model, variables, image, **options) -> tuple[Run, dict[str, Any]]:
+def _jax_inference(apply, variables, image, **options) -> tuple[Run, dict[str, Any]]:
     def infer(variables, image):
-        x = image / jnp.float32(255)
-        return jnp.argmax(model.apply(variables, x, train=False), axis=-1)
+        return jnp.argmax(apply(variables, image), axis=-1)
 
     compiled, facts = _compile(jax.jit(infer, **options), variables, image)
 

@@ -10,6 +10,7 @@ import numpy as np
 from segjax import models, ops
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
+from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward
 from segjax.typing import Array, PyTree
 
@@ -85,6 +86,7 @@ class Predictor:
                 f"{multiple} and {max_shapes}."
             )
         self._margin = forward.margin
+        forward = few_images_at_a_time(forward)
         self._multiple, self._max_shapes = multiple, max_shapes
         self._variables = jax.device_put(variables)
         self._sizes: list[Size] = []  # The compiled sizes, in order.

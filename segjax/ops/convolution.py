@@ -62,13 +62,13 @@ def conv_1x1(
 
 def conv_by_xla(
     x: Float[Array, "b h w i"],
-    kernel: Float[Array, "k l i o"],
+    kernel: Float[Array, "k l j o"],
     *,
     strides: int = 1,
     dilation: int = 1,
     padding: str | onednn.Pads = "SAME",
 ) -> Float[Array, "b h2 w2 o"]:
-    """Computes `conv` as one XLA convolution."""
+    """Computes `conv` by XLA; in i / j groups, of which each has its own outputs."""
     return jax.lax.conv_general_dilated(
         jnp.asarray(x),
         jnp.asarray(kernel),
@@ -76,6 +76,7 @@ def conv_by_xla(
         padding,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3] // kernel.shape[2],
     )
 
 

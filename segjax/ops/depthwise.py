@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from segjax import onednn
 from segjax.errors import UserError
+from segjax.ops.convolution import conv_by_xla
 from segjax.typing import Array
 
 _PARTIAL_SUMS = 8
@@ -59,26 +60,12 @@ def depthwise_conv(
     )
     pads: Pads = ((rows[0], rows[1]), (columns[0], columns[1]))
     if onednn.takes(x, kernel):
-        return onednn.convolution(
-            x, kernel, strides=strides, dilation=dilation, padding=pads
-        )
-    form = by_shifts if jax.default_backend() == "cpu" else by_xla
-    return form(x, kernel, strides, dilation, pads)
-
-
-def by_xla(
-    x: Array, kernel: Array, strides: int, dilation: int, pads: Pads
-) -> jax.Array:
-    """Computes `depthwise_conv` as one grouped XLA convolution."""
-    return jax.lax.conv_general_dilated(
-        jnp.asarray(x),
-        jnp.asarray(kernel, x.dtype),
-        (strides, strides),
-        pads,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
+        compute = onednn.convolution
+    elif jax.default_backend() == "cpu":
+        return by_shifts(x, kernel, strides, dilation, pads)
+    else:
+        compute, kernel = conv_by_xla, kernel.astype(x.dtype)
+    return compute(x, kernel, strides=strides, dilation=dilation, padding=pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

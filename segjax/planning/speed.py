@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax import onednn
+from segjax.ops.convolution import conv_by_xla
 
 _FLOPS_PER_PIXEL = 9_000
 """Operations of an update per pixel of its crops, besides those of the network:
@@ -28,11 +29,7 @@ def flops_per_second(*, repeats: int = 5) -> float:
     kernel = jnp.ones((3, 3, 16, 16), jnp.float32)
 
     def loss(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        numbers = ("NHWC", "HWIO", "NHWC")
-        made = jax.lax.conv_general_dilated(
-            image, kernel, (1, 1), "SAME", dimension_numbers=numbers
-        )
-        return jnp.mean(made**2)
+        return jnp.mean(conv_by_xla(image, kernel) ** 2)
 
     work = jax.jit(jax.grad(loss, argnums=(0, 1)))
     jax.block_until_ready(work(image, kernel))

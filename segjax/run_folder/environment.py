@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from segjax import onednn
-from segjax.compiler import compiler_options
+from segjax.compiler import compiler_options, cores
 
 _PACKAGES = (
     "segjax jax jaxlib flax optax chex orbax-checkpoint grain array-record "
@@ -32,7 +32,7 @@ def run_environment() -> dict[str, Any]:
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "processes": jax.process_count(),
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compiler_options": compiler_options(),
         "onednn": onednn.version(),
@@ -77,13 +77,6 @@ def _cpu() -> str:
         return next(x.split(": ", 1)[1] for x in lines if x.startswith("model name"))
     except (OSError, StopIteration, IndexError):
         return platform.processor() or platform.machine()
-
-
-def _cores() -> int | None:
-    """The number of cores for this process; XLA splits its sums over them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from segjax import multihost, ops
 from segjax.compiler import compiler_options
 from segjax.errors import UserError
+from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
@@ -100,6 +101,8 @@ def make_evaluator(
     """
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
+    if mesh.size == 1:
+        forward = few_images_at_a_time(forward)
     eval_step = make_eval_step(forward, objective, metric)
 
     programs: list[Callable] = []  # One, compiled for each shape.

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from segjax import onednn
+from tests.onednn.machine import NEEDED
 
 LOOK = "from segjax import onednn; print(onednn.version())"
 CONVOLVE = """
@@ -38,9 +39,8 @@ def test_off_by_the_variable():
     assert onednn.version() is None
 
 
-def test_compiled_once(tmp_path, monkeypatch):
-    if look().stdout == "None\n":
-        pytest.skip("the extra is for x86 Linux with a C++ compiler")
+@NEEDED
+def test_compiled_once(tmp_path):
     first = look(HOME=str(tmp_path))
     assert first.stdout.startswith("20")
     assert not first.stderr
@@ -51,10 +51,9 @@ def test_compiled_once(tmp_path, monkeypatch):
     assert [made] == list(tmp_path.rglob("convolutions.so"))
 
 
+@NEEDED
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "sh -c 'exit 3'"])
 def test_a_compiler_that_does_not_work(tmp_path, compiler):
-    if look().stdout == "None\n":
-        pytest.skip("the extra is for x86 Linux with a C++ compiler")
     found = look(HOME=str(tmp_path), CXX=compiler)
     assert found.stdout == "None\n"
     assert "XLA computes convolutions" in found.stderr
@@ -62,9 +61,8 @@ def test_a_compiler_that_does_not_work(tmp_path, compiler):
     assert not list(tmp_path.rglob("*.so"))
 
 
+@NEEDED
 def test_many_cores_call_by_one_thread(tmp_path):
-    if look().stdout == "None\n":
-        pytest.skip("the extra is for x86 Linux with a C++ compiler")
     compiler = "c++ -DSEGJAX_DIRECT_CORES=0"
     look(CONVOLVE, HOME=str(tmp_path), CXX=compiler)
     assert list(tmp_path.rglob("convolutions.so"))

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from segjax import onednn
 from tests.cli.conftest import SCRIPT, write_scenes
+from tests.onednn.machine import NEEDED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, NEEDED]
 
 
 def segjax(*args, **environment):
@@ -28,11 +28,6 @@ def segjax(*args, **environment):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Runs of 10 updates, in one go and in two."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGJAX_ONEDNN", "")
-        version = onednn.version()
-    if version is None:
-        pytest.skip("the extra is for x86 Linux with a C++ compiler")
     folder = tmp_path_factory.mktemp("onednn")
     (folder / "scenes.py").write_text(SCRIPT)
     write_scenes(folder / "scenes")

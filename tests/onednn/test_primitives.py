@@ -2,9 +2,6 @@
 
 import concurrent.futures
 import functools
-import platform
-import shutil
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +10,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from segjax import onednn, ops
-from segjax.ops import convolution, depthwise
+from segjax.ops import convolution
+from tests.onednn.machine import NEEDED
 
-pytestmark = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64")
-    or not shutil.which("c++"),
-    reason="the extra is for x86 Linux with a C++ compiler",
-)
+pytestmark = NEEDED
 
 CASES = [
     # inputs, outputs, kernel, strides, dilation, padding
@@ -102,16 +96,13 @@ def test_depthwise_equals_xla(case, rng):
     x = rng.normal(size=(2, 13, 17, channels)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 1, channels)).astype(np.float32)
     spread = dilation * (size - 1) + 1
-    rows, columns = jax.lax.padtype_to_pads(
+    pads = jax.lax.padtype_to_pads(
         (13, 17), (spread, spread), (strides, strides), "SAME"
     )
-
-    def theirs(x, kernel):
-        return depthwise.by_xla(x, kernel, strides, dilation, (rows, columns))
-
+    window = {"strides": strides, "dilation": dilation}
     check(
-        functools.partial(ops.depthwise_conv, strides=strides, dilation=dilation),
-        theirs,
+        functools.partial(ops.depthwise_conv, **window),
+        functools.partial(convolution.conv_by_xla, **window, padding=pads),
         x,
         kernel,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segjax import ops
-from segjax.ops import depthwise
+from segjax.ops.convolution import conv_by_xla
 
 
 def plain(x, kernel, strides, dilation):
@@ -68,7 +68,7 @@ def test_batched(rng):
 def test_the_form_of_other_devices(rng):
     x = rng.normal(size=(2, 7, 8, 3)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 1, 3)).astype(np.float32)
-    got = depthwise.by_xla(x, kernel, 2, 1, ((1, 1), (0, 1)))
+    got = conv_by_xla(x, kernel, strides=2, padding=((1, 1), (0, 1)))
     np.testing.assert_allclose(got, ops.depthwise_conv(x, kernel, strides=2), atol=1e-5)
 
 
