@@ -5,6 +5,7 @@
 // above, left, below, right).
 
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <future>
 #include <map>
@@ -16,6 +17,9 @@
 
 #include "oneapi/dnnl/dnnl.hpp"
 #include "xla/ffi/api/ffi.h"
+
+extern "C" int omp_get_max_threads();
+extern "C" void omp_set_num_threads(int);
 
 // Up to this many cores, XLA's threads call oneDNN themselves; see Caller.
 #ifndef SEGJAX_DIRECT_CORES
@@ -32,6 +36,9 @@ using Ints = xla::ffi::Span<const int64_t>;
 
 constexpr auto kFloat = memory::data_type::f32;
 constexpr auto kDirect = dnnl::algorithm::convolution_direct;
+
+// Kernels of more entries are copied by all threads. Waking them takes 0.1 ms.
+constexpr int64_t kLarge = 1 << 16;
 
 enum Kind { kForward, kInputGradient, kKernelGradient };
 
@@ -66,13 +73,26 @@ struct Shapes {
   }
 };
 
-// A primitive, and the copy between JAX's layout of the kernel and the one it uses.
-// oneDNN's own scratch memory belongs to the thread that made a primitive, and XLA calls
+// Makes what this thread begins run in it alone.
+class OneThread {
+ public:
+  explicit OneThread(bool wanted) : before_(omp_get_max_threads()) {
+    if (wanted) omp_set_num_threads(1);
+  }
+  ~OneThread() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+// A primitive, and the copy between JAX's layout of the kernel and the one it uses,
+// unless the two are the same, as with 16 outputs. oneDNN's own scratch memory belongs to the thread that made a primitive, and XLA calls
 // from any, so each call brings its own.
 struct Plan {
   dnnl::primitive primitive;
   memory::desc weights, scratch, copy_scratch;
   dnnl::reorder copy;
+  bool small, copies;
 
   Plan(Kind kind, const Shapes& s) {
     // oneDNN chooses the layout of the kernel, which is small.
@@ -102,13 +122,29 @@ struct Plan {
       scratch = gradient.scratchpad_desc();
     }
     const bool out = kind == kKernelGradient;
+    small = s.weights.get_size() / sizeof(float) <= kLarge;
+    const OneThread one(small);
     const dnnl::reorder::primitive_desc reorder(Cpu(), out ? weights : s.weights, Cpu(),
                                                 out ? s.weights : weights, attributes);
     copy = dnnl::reorder(reorder);
     copy_scratch = reorder.scratchpad_desc();
+    copies = weights.get_size() != s.weights.get_size() || Moves(s.weights, out);
+  }
+
+  // Whether the copy changes the order of the entries.
+  bool Moves(const memory::desc& plain, bool out) const {
+    const size_t size = plain.get_size();
+    std::vector<float> before(size / sizeof(float)), after(before.size());
+    for (size_t i = 0; i < before.size(); ++i) before[i] = i % (1 << 24);
+    dnnl::stream stream(Cpu());
+    Copy(stream, memory(out ? weights : plain, Cpu(), before.data()),
+         memory(out ? plain : weights, Cpu(), after.data()));
+    stream.wait();
+    return std::memcmp(before.data(), after.data(), size) != 0;
   }
 
   void Copy(dnnl::stream& stream, const memory& from, const memory& to) const {
+    const OneThread one(small);
     copy.execute(stream, {{DNNL_ARG_FROM, from},
                           {DNNL_ARG_TO, to},
                           {DNNL_ARG_SCRATCHPAD, memory(copy_scratch, Cpu())}});
@@ -135,9 +171,11 @@ Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
     memory source(shapes.source, Cpu(), x.typed_data());
     memory weights(shapes.weights, Cpu(), kernel.typed_data());
     memory destination(shapes.destination, Cpu(), y.typed_data());
-    memory copy(plan.weights, Cpu());
+    const memory copy = plan.copies
+                            ? memory(plan.weights, Cpu())
+                            : memory(plan.weights, Cpu(), kernel.typed_data());
     dnnl::stream stream(Cpu());
-    if (kind != kKernelGradient) plan.Copy(stream, weights, copy);
+    if (plan.copies && kind != kKernelGradient) plan.Copy(stream, weights, copy);
     const bool forward = kind == kForward;
     plan.primitive.execute(
         stream, {{forward || kind == kKernelGradient ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC,
@@ -146,7 +184,7 @@ Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
                   copy},
                  {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
                  {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}});
-    if (kind == kKernelGradient) plan.Copy(stream, copy, weights);
+    if (plan.copies && kind == kKernelGradient) plan.Copy(stream, copy, weights);
     stream.wait();
     return Error::Success();
   } catch (const dnnl::error& error) {

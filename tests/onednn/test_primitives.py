@@ -24,6 +24,8 @@ CASES = [
     (4, 4, 3, 1, 1, "VALID"),
     (3, 16, 7, 2, 1, 3),
     (1, 1, 5, 1, 1, "SAME"),
+    (16, 64, 3, 1, 1, "SAME"),  # The kernel is not copied.
+    (64, 128, 3, 1, 1, "SAME"),  # All threads copy the kernel.
 ]
 DEPTHWISE = [(12, 5, 1, 1), (24, 5, 2, 1), (8, 3, 1, 2), (17, 3, 2, 1)]
 # channels, kernel, strides, dilation
