@@ -38,7 +38,9 @@ constexpr auto kFloat = memory::data_type::f32;
 constexpr auto kDirect = dnnl::algorithm::convolution_direct;
 
 // Kernels of more entries are copied by all threads. Waking them takes 0.1 ms.
-constexpr int64_t kLarge = 1 << 16;
+constexpr size_t kLarge = 1 << 16;
+// Those of more are copied without asking whether that is needed: asking takes memory.
+constexpr size_t kHuge = 1 << 20;
 
 enum Kind { kForward, kInputGradient, kKernelGradient };
 
@@ -86,8 +88,9 @@ class OneThread {
 };
 
 // A primitive, and the copy between JAX's layout of the kernel and the one it uses,
-// unless the two are the same, as with 16 outputs. oneDNN's own scratch memory belongs to the thread that made a primitive, and XLA calls
-// from any, so each call brings its own.
+// unless the two are the same, as with 16 outputs. oneDNN's own scratch memory belongs
+// to the thread that made a primitive, and XLA calls from any, so each call brings its
+// own.
 struct Plan {
   dnnl::primitive primitive;
   memory::desc weights, scratch, copy_scratch;
@@ -103,39 +106,44 @@ struct Plan {
         Cpu(), dnnl::prop_kind::forward_training, kDirect, s.source, any,
         s.destination, s.strides, s.dilation, s.before, s.after, attributes);
     if (kind == kForward) {
-      primitive = dnnl::convolution_forward(forward);
-      weights = forward.weights_desc();
-      scratch = forward.scratchpad_desc();
+      Take<dnnl::convolution_forward>(forward, forward.weights_desc());
     } else if (kind == kInputGradient) {
-      const dnnl::convolution_backward_data::primitive_desc gradient(
-          Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
-          s.before, s.after, forward, attributes);
-      primitive = dnnl::convolution_backward_data(gradient);
-      weights = gradient.weights_desc();
-      scratch = gradient.scratchpad_desc();
+      using Gradient = dnnl::convolution_backward_data;
+      const Gradient::primitive_desc gradient(Cpu(), kDirect, s.source, any,
+                                              s.destination, s.strides, s.dilation,
+                                              s.before, s.after, forward, attributes);
+      Take<Gradient>(gradient, gradient.weights_desc());
     } else {
-      const dnnl::convolution_backward_weights::primitive_desc gradient(
-          Cpu(), kDirect, s.source, any, s.destination, s.strides, s.dilation,
-          s.before, s.after, forward, attributes);
-      primitive = dnnl::convolution_backward_weights(gradient);
-      weights = gradient.diff_weights_desc();
-      scratch = gradient.scratchpad_desc();
+      using Gradient = dnnl::convolution_backward_weights;
+      const Gradient::primitive_desc gradient(Cpu(), kDirect, s.source, any,
+                                              s.destination, s.strides, s.dilation,
+                                              s.before, s.after, forward, attributes);
+      Take<Gradient>(gradient, gradient.diff_weights_desc());
     }
     const bool out = kind == kKernelGradient;
-    small = s.weights.get_size() / sizeof(float) <= kLarge;
+    const size_t entries = s.weights.get_size() / sizeof(float);
+    small = entries <= kLarge;
     const OneThread one(small);
     const dnnl::reorder::primitive_desc reorder(Cpu(), out ? weights : s.weights, Cpu(),
                                                 out ? s.weights : weights, attributes);
     copy = dnnl::reorder(reorder);
     copy_scratch = reorder.scratchpad_desc();
-    copies = weights.get_size() != s.weights.get_size() || Moves(s.weights, out);
+    copies = entries > kHuge || weights.get_size() != s.weights.get_size() ||
+             Moves(s.weights, out);
+  }
+
+  template <class Primitive>
+  void Take(const typename Primitive::primitive_desc& made, memory::desc kernel) {
+    primitive = Primitive(made);
+    weights = kernel;
+    scratch = made.scratchpad_desc();
   }
 
   // Whether the copy changes the order of the entries.
   bool Moves(const memory::desc& plain, bool out) const {
     const size_t size = plain.get_size();
     std::vector<float> before(size / sizeof(float)), after(before.size());
-    for (size_t i = 0; i < before.size(); ++i) before[i] = i % (1 << 24);
+    for (size_t i = 0; i < before.size(); ++i) before[i] = i;
     dnnl::stream stream(Cpu());
     Copy(stream, memory(out ? weights : plain, Cpu(), before.data()),
          memory(out ? plain : weights, Cpu(), after.data()));
