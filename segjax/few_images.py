@@ -30,8 +30,10 @@ def few_images_at_a_time(forward: Forward) -> Forward:
             in its batch when it does not train. Not for a program of several devices.
 
     Returns:
-        The same function.
+        The same function. A subclass of `Forward` is returned unchanged.
     """
+    if type(forward) is not Forward:
+        return forward
     values = {f.name: getattr(forward, f.name) for f in dataclasses.fields(forward)}
     return _InParts(**values)
 

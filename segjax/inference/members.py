@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.errors import UserError
+from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward
 from segjax.inference import transforms
 from segjax.inference.model import Model
@@ -111,7 +112,8 @@ class _Members(Forward):
         self, variables: PyTree, batch: Batch, *, train: bool = False, rngs: Any = None
     ) -> tuple[Any, PyTree]:
         """Runs all members on a stored batch, for prediction only."""
-        network = Forward(self.model, self.preprocess, self.model_inputs)
+        plain = Forward(self.model, self.preprocess, self.model_inputs)
+        network = few_images_at_a_time(plain)
 
         def member(own: PyTree, temperature: Array) -> Array:
             outputs, _ = network(own, batch)

@@ -86,8 +86,9 @@ def test_inspect_finds_the_wrong_labels(script, tmp_path, monkeypatch):
 
 
 def _segjax(*args):
-    # Without the four CPU devices of the tests, which would share the cores.
-    environment = os.environ | {"XLA_FLAGS": ""}
+    # Without the four CPU devices of the tests, which would share the cores, and with
+    # oneDNN where it is there: the training is long.
+    environment = os.environ | {"XLA_FLAGS": "", "SEGJAX_ONEDNN": ""}
     done = subprocess.run(
         [sys.executable, "-m", "segjax.cli.main", *map(str, args)],
         capture_output=True,

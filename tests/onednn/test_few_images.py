@@ -7,6 +7,7 @@ import pytest
 
 from segjax import few_images, inference, losses, metrics, models, train
 from segjax.few_images import few_images_at_a_time
+from segjax.forward import Forward
 from tests.onednn.machine import NEEDED
 
 pytestmark = NEEDED
@@ -72,6 +73,19 @@ def test_whole_where_parts_are_not_faster(network, monkeypatch):
     )
     batch = batch | {"size": np.full((ROWS, 2), SIDE)}
     assert not loops(few_images_at_a_time(sized), {"params": {}}, batch)
+
+
+def test_subclasses_are_left_alone(network):
+    class Doubled(Forward):
+        def apply(self, *args, **options):
+            outputs, state = super().apply(*args, **options)
+            return 2 * outputs, state
+
+    plain, _, _ = network
+    doubled = Doubled(plain.model)
+    assert few_images_at_a_time(doubled) is doubled
+    twice = few_images_at_a_time(plain)
+    assert few_images_at_a_time(twice) is twice
 
 
 class Sized:
