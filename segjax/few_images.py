@@ -1,9 +1,11 @@
 """Inference on few images at a time, whose maps stay in the caches of a CPU."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.extend.core import jaxpr_as_fun
 
 from segjax import onednn
 from segjax.compiler import cores
@@ -19,7 +21,7 @@ _WEIGHTS = 2**23
 def few_images_at_a_time(forward: Forward) -> Forward:
     """Makes inference compute parts of a batch one after another, where that is faster.
 
-    It is on CPUs where oneDNN computes the convolutions (XLA's are slow in a loop), for
+    It is on CPUs where oneDNN computes all convolutions (XLA's are slow in a loop), for
     models of fewer than 8 million parameters, whose logits are computed from images
     alone: a U-Net takes 0.8 times as long on one core, 0.9 to 1.0 times on two, and an
     eighth to a half of the memory (docs/speed.md). Elsewhere, and in training, nothing
@@ -39,7 +41,7 @@ def few_images_at_a_time(forward: Forward) -> Forward:
 
 
 class _InParts(Forward):
-    """A `Forward` that computes `infer` in parts."""
+    """A `Forward` that computes `infer` in parts, if oneDNN convolves all of them."""
 
     def infer(self, variables: PyTree, inputs: dict[str, Any], rngs: Any = None) -> Any:
         def compute(inputs: dict[str, Any]) -> Any:
@@ -50,10 +52,23 @@ class _InParts(Forward):
             return compute(inputs)
         image = inputs["image"]
         parts = image.reshape(-1, rows, *image.shape[1:])
-        made = jax.lax.map(lambda part: compute({"image": part}), parts)
-        if not isinstance(made, jax.Array) or made.ndim != 5:  # Not logits.
+        part = jax.ShapeDtypeStruct(parts.shape[1:], parts.dtype)
+        traced = jax.make_jaxpr(lambda part: compute({"image": part}))(part)
+        is_logits = [aval.ndim for aval in traced.out_avals] == [4]
+        if not is_logits or "conv_general_dilated" in _operations(traced.jaxpr):
             return compute(inputs)
+        made = jax.lax.map(lambda part: jaxpr_as_fun(traced)(part)[0], parts)
         return made.reshape(-1, *made.shape[2:])
+
+
+def _operations(jaxpr: Any) -> Iterator[str]:
+    """Names of a program's operations, with those of the functions that it calls."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _operations(inner)
 
 
 def rows_of_a_part(variables: PyTree, inputs: dict[str, Any]) -> int | None:
@@ -63,5 +78,5 @@ def rows_of_a_part(variables: PyTree, inputs: dict[str, Any]) -> int | None:
     if sum(x.size for x in jax.tree.leaves(variables)) > _WEIGHTS:
         return None
     rows, height, width = inputs["image"].shape[:3]
-    least = cores() * max(1, _PIXELS // (height * width))
+    least = cores() * max(1, _PIXELS // max(1, height * width))
     return next((n for n in range(least, rows) if rows % n == 0), None)

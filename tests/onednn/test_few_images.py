@@ -68,6 +68,8 @@ def test_whole_where_parts_are_not_faster(network, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("SEGJAX_ONEDNN", "0")
         assert not loops(parts, variables, batch)
+    half = train.make_forward(forward.model.clone(dtype=jnp.bfloat16))
+    assert not loops(few_images_at_a_time(half), variables, batch)
     sized = train.make_forward(
         Sized(), model_inputs=lambda b: {"image": b["image"], "size": b["size"]}
     )
