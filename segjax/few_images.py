@@ -1,11 +1,10 @@
 """Inference on few images at a time, whose maps stay in the caches of a CPU."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun, jaxprs_in_params
 
 from segjax import onednn
 from segjax.compiler import cores
@@ -36,8 +35,7 @@ def few_images_at_a_time(forward: Forward) -> Forward:
     """
     if type(forward) is not Forward:
         return forward
-    values = {f.name: getattr(forward, f.name) for f in dataclasses.fields(forward)}
-    return _InParts(**values)
+    return _InParts(**vars(forward))
 
 
 class _InParts(Forward):
@@ -65,10 +63,8 @@ def _operations(jaxpr: Any) -> Iterator[str]:
     """Names of a program's operations, with those of the functions that it calls."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name
-        for value in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _operations(inner)
+        for inner in jaxprs_in_params(equation.params):
+            yield from _operations(inner)
 
 
 def rows_of_a_part(variables: PyTree, inputs: dict[str, Any]) -> int | None:

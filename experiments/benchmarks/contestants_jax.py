@@ -124,9 +124,9 @@ def _jax_inference(
     def infer(variables, image):
         return jnp.argmax(apply(variables, image), axis=-1)
 
-    compiled, facts = _compile(jax.jit(infer, **options), variables, image)
-    if counted is not None:  # XLA counts the body of a loop once.
-        facts["flops"] = _flops(jax.jit(counted), variables, image)
+    counted = None if counted is None else jax.jit(counted)
+    program = jax.jit(infer, **options)
+    compiled, facts = _compile(program, variables, image, counted=counted)
 
     def run(steps: int) -> None:
         for _ in range(steps):  # One after another: JAX would begin several at once.
@@ -135,15 +135,15 @@ def _jax_inference(
     return run, facts
 
 
-def _compile(function, *arguments, options=None) -> tuple[Any, dict[str, Any]]:
+def _compile(
+    function, *arguments, options=None, counted=None
+) -> tuple[Any, dict[str, Any]]:
+    """Compiles, and counts the operations of `function` or, of a loop, of `counted`."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile(compiler_options=options)
     seconds = time.perf_counter() - start
-    flops = _flops(function, *arguments)
-    return compiled, {"compile_seconds": seconds, "flops": flops}
-
-
-def _flops(function, *arguments) -> float | None:
-    # Of a program for a TPU: on a CPU, XLA does not count what oneDNN computes.
-    portable = function.trace(*arguments).lower(lowering_platforms=("tpu",))
-    return (portable.cost_analysis() or {}).get("flops")
+    # Of a program for a TPU: on a CPU, XLA does not count what oneDNN computes. And not
+    # of a loop, whose body XLA counts once.
+    traced = (counted or function).trace(*arguments)
+    analysis = traced.lower(lowering_platforms=("tpu",)).cost_analysis() or {}
+    return compiled, {"compile_seconds": seconds, "flops": analysis.get("flops")}

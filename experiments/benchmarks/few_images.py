@@ -8,7 +8,6 @@ segjax chooses (`segjax.few_images`).
 """
 
 import statistics
-import time
 
 import bench
 import jax
@@ -42,7 +41,7 @@ def programs(model, side: int):
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros(shape, np.float32)[:1])
     forward = train.make_forward(model)
 
-    def compiled(forward, images_of_a_part):
+    def compiled(images_of_a_part):
         def infer(variables, images):
             parts = images.reshape(-1, images_of_a_part, *images.shape[1:])
             return jax.lax.map(lambda x: forward(variables, {"image": x})[0], parts)
@@ -54,7 +53,7 @@ def programs(model, side: int):
         lowered = jax.jit(function).lower(variables, images)
         return lowered.compile(compiler_options=compiler_options())
 
-    made = {count: compiled(forward, count) for count in (8, 4, 2, 1)}
+    made = {count: compiled(count) for count in (8, 4, 2, 1)}
     rows = few_images.rows_of_a_part(variables, {"image": images})
     return variables, images, made, rows or BATCH
 
@@ -65,10 +64,11 @@ def measure(model, side: int, rounds: int) -> dict:
     seconds = {count: [] for count in made}
     for _ in range(rounds + 1):
         for count, program in made.items():
-            for _ in range(3):
-                began = time.perf_counter()
+
+            def run(program=program):
                 jax.block_until_ready(program(variables, images))
-                seconds[count].append(time.perf_counter() - began)
+
+            seconds[count] += [bench.seconds(run) for _ in range(3)]
     return {
         "chosen": chosen,
         "ms": {n: 1e3 * statistics.median(s[3:]) for n, s in seconds.items()},
