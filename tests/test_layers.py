@@ -23,7 +23,7 @@ LAYERS = {
     "run_folder": {"typing", "files", "compiler", "onednn"},
     "ops": {"typing", "onednn"},
     "forward": {"typing", "ops"},
-    "few_images": {"typing", "forward", "compiler", "onednn"},
+    "cpu_inference": {"typing", "forward", "compiler", "onednn"},
     "model_file": {"typing", "files", "ops", "forward", "models"},
     "losses": {"typing", "ops"},
     "metrics": {"typing", "ops", "optional"},
@@ -34,7 +34,7 @@ LAYERS = {
         *("data", "interop", "losses", "metrics", "models", "ops", "planning", "train"),
     },
     "train": {
-        *("typing", "files", "ops", "forward", "few_images", "model_file"),
+        *("typing", "files", "ops", "forward", "cpu_inference", "model_file"),
         "run_folder",
         *(
             "multihost",
@@ -47,7 +47,7 @@ LAYERS = {
     },
     "inference": {
         *("typing", "files", "ops", "forward", "model_file", "models", "viz"),
-        *("compiler", "few_images", "optional"),
+        *("compiler", "cpu_inference", "optional"),
     },
     "export": {
         *("typing", "files", "ops", "forward", "models", "inference", "optional"),

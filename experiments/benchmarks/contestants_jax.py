@@ -12,7 +12,7 @@ from bench import Run
 
 from segjax import losses, models, train
 from segjax.compiler import compiler_options
-from segjax.few_images import few_images_at_a_time
+from segjax.cpu_inference import faster_on_cpu
 
 
 def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
@@ -60,7 +60,7 @@ def segjax_run(task: Any) -> tuple[Run, dict[str, Any]]:
     state = train.init_state(model, optimizer, seed=0, image_shape=shape)
     if task.mode == "infer":
         whole = train.make_forward(model)
-        few = few_images_at_a_time(whole)
+        few = faster_on_cpu(whole)
         return _jax_inference(
             lambda variables, image: few(variables, {"image": image})[0],
             train.variables(state),

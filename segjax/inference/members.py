@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.cpu_inference import faster_on_cpu
 from segjax.errors import UserError
-from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward
 from segjax.inference import transforms
 from segjax.inference.model import Model
@@ -113,7 +113,7 @@ class _Members(Forward):
     ) -> tuple[Any, PyTree]:
         """Runs all members on a stored batch, for prediction only."""
         plain = Forward(self.model, self.preprocess, self.model_inputs)
-        network = few_images_at_a_time(plain)
+        network = faster_on_cpu(plain)
 
         def member(own: PyTree, temperature: Array) -> Array:
             outputs, _ = network(own, batch)

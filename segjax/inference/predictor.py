@@ -9,8 +9,8 @@ import numpy as np
 
 from segjax import models, ops
 from segjax.compiler import compiler_options
+from segjax.cpu_inference import faster_on_cpu
 from segjax.errors import UserError
-from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward
 from segjax.typing import Array, PyTree
 
@@ -86,7 +86,7 @@ class Predictor:
                 f"{multiple} and {max_shapes}."
             )
         self._margin = forward.margin
-        forward = few_images_at_a_time(forward)
+        forward = faster_on_cpu(forward)
         self._multiple, self._max_shapes = multiple, max_shapes
         self._variables = jax.device_put(variables)
         self._sizes: list[Size] = []  # The compiled sizes, in order.

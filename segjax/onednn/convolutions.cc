@@ -2,7 +2,7 @@
 //
 // Images are [B, H, W, C] and kernels [K, L, I, O], as in JAX. A kernel with I = 1 on an
 // image of C > 1 channels is depthwise, with O = C. `window` is (stride, dilation, zeros
-// above, left, below, right).
+// above, left, below, right). A bias is [O].
 
 #include <condition_variable>
 #include <cstring>
@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
@@ -42,7 +43,14 @@ constexpr size_t kLarge = 1 << 16;
 // Those of more are copied without asking whether that is needed: asking takes memory.
 constexpr size_t kHuge = 1 << 20;
 
-enum Kind { kForward, kInputGradient, kKernelGradient };
+// Of oneDNN's ReLU below 0. With a slope of 0 it makes NaN 0, and hides that a network
+// has diverged; this one is less than any rounding.
+constexpr float kSlope = 1e-30f;
+
+// kShifted is forward and adds a number to each channel, kRectified computes ReLU too.
+enum Kind { kForward, kShifted, kRectified, kInputGradient, kKernelGradient };
+
+bool IsForward(Kind kind) { return kind <= kRectified; }
 
 const dnnl::engine& Cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -51,12 +59,13 @@ const dnnl::engine& Cpu() {
 
 // What oneDNN calls source, weights and destination, in JAX's layouts.
 struct Shapes {
-  memory::desc source, weights, destination;
+  memory::desc source, weights, bias, destination;
   memory::dims strides, dilation, before, after;
 
   Shapes(Ints x, Ints kernel, Ints y, Ints window)
       : source(Image(x)),
         weights(Kernel(kernel, x[3])),
+        bias({y[3]}, kFloat, memory::format_tag::x),
         destination(Image(y)),
         strides{window[0], window[0]},
         dilation{window[1] - 1, window[1] - 1},
@@ -100,12 +109,18 @@ struct Plan {
   Plan(Kind kind, const Shapes& s) {
     // oneDNN chooses the layout of the kernel, which is small.
     const memory::desc any(s.weights.get_dims(), kFloat, memory::format_tag::any);
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::primitive_attr attributes, with_relu;
+    for (dnnl::primitive_attr* each : {&attributes, &with_relu})
+      each->set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::post_ops relu;
+    relu.append_eltwise(dnnl::algorithm::eltwise_relu, kSlope, 0);
+    with_relu.set_post_ops(relu);
+    const bool with_bias = kind == kShifted || kind == kRectified;
     const dnnl::convolution_forward::primitive_desc forward(
         Cpu(), dnnl::prop_kind::forward_training, kDirect, s.source, any,
-        s.destination, s.strides, s.dilation, s.before, s.after, attributes);
-    if (kind == kForward) {
+        with_bias ? s.bias : memory::desc(), s.destination, s.strides, s.dilation,
+        s.before, s.after, kind == kRectified ? with_relu : attributes);
+    if (IsForward(kind)) {
       Take<dnnl::convolution_forward>(forward, forward.weights_desc());
     } else if (kind == kInputGradient) {
       using Gradient = dnnl::convolution_backward_data;
@@ -167,9 +182,9 @@ const Plan& FindPlan(Kind kind, const Shapes& shapes, std::vector<int64_t> key) 
   return *plan;
 }
 
-// Called by one thread at a time.
-Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
-              Ints window) {
+// Called by one thread at a time. `bias` is null without one.
+Error Compute(Kind kind, const Array& x, const Array& kernel, float* bias,
+              const Array& y, Ints window) {
   try {
     const Shapes shapes(x.dimensions(), kernel.dimensions(), y.dimensions(), window);
     std::vector<int64_t> key{kind};
@@ -184,14 +199,13 @@ Error Compute(Kind kind, const Array& x, const Array& kernel, const Array& y,
                             : memory(plan.weights, Cpu(), kernel.typed_data());
     dnnl::stream stream(Cpu());
     if (plan.copies && kind != kKernelGradient) plan.Copy(stream, weights, copy);
-    const bool forward = kind == kForward;
-    plan.primitive.execute(
-        stream, {{forward || kind == kKernelGradient ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC,
-                  source},
-                 {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS,
-                  copy},
-                 {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
-                 {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}});
+    std::unordered_map<int, memory> arguments{
+        {kind == kInputGradient ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, source},
+        {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, copy},
+        {IsForward(kind) ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
+        {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}};
+    if (bias) arguments[DNNL_ARG_BIAS] = memory(shapes.bias, Cpu(), bias);
+    plan.primitive.execute(stream, arguments);
     if (plan.copies && kind == kKernelGradient) plan.Copy(stream, copy, weights);
     stream.wait();
     return Error::Success();
@@ -239,8 +253,9 @@ class Caller {
   std::deque<std::packaged_task<Error()>> tasks_;
 };
 
-Error Run(Kind kind, const Array& x, const Array& kernel, const Array& y, Ints window) {
-  const auto compute = [&] { return Compute(kind, x, kernel, y, window); };
+Error Run(Kind kind, const Array& x, const Array& kernel, float* bias, const Array& y,
+          Ints window) {
+  const auto compute = [&] { return Compute(kind, x, kernel, bias, y, window); };
   static const bool direct = std::thread::hardware_concurrency() <= SEGJAX_DIRECT_CORES;
   if (!direct) return Caller::Get().Run(std::packaged_task<Error()>(compute));
   // Two at once would have twice as many threads as there are cores.
@@ -250,15 +265,23 @@ Error Run(Kind kind, const Array& x, const Array& kernel, const Array& y, Ints w
 }
 
 Error Forward(Array x, Array kernel, Result y, Ints window) {
-  return Run(kForward, x, kernel, *y, window);
+  return Run(kForward, x, kernel, nullptr, *y, window);
+}
+
+Error Shifted(Array x, Array kernel, Array bias, Result y, Ints window) {
+  return Run(kShifted, x, kernel, bias.typed_data(), *y, window);
+}
+
+Error Rectified(Array x, Array kernel, Array bias, Result y, Ints window) {
+  return Run(kRectified, x, kernel, bias.typed_data(), *y, window);
 }
 
 Error InputGradient(Array y, Array kernel, Result x, Ints window) {
-  return Run(kInputGradient, *x, kernel, y, window);
+  return Run(kInputGradient, *x, kernel, nullptr, y, window);
 }
 
 Error KernelGradient(Array x, Array y, Result kernel, Ints window) {
-  return Run(kKernelGradient, x, *kernel, y, window);
+  return Run(kKernelGradient, x, *kernel, nullptr, y, window);
 }
 
 auto Signature() {
@@ -266,8 +289,19 @@ auto Signature() {
       "window");
 }
 
+auto SignatureWithBias() {
+  return xla::ffi::Ffi::Bind()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
+      .Attr<Ints>("window");
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_forward, Forward, Signature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_shifted, Shifted, SignatureWithBias());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_rectified, Rectified, SignatureWithBias());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_input_gradient, InputGradient, Signature());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_kernel_gradient, KernelGradient, Signature());

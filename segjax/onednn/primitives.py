@@ -1,7 +1,8 @@
 """Convolution and its two gradients by oneDNN, as primitives of JAX.
 
 Each of the three is linear in both of its arguments, and its derivatives are the other
-two, so that all of JAX's transformations work, to any order.
+two, so that all of JAX's transformations work, to any order. Two more, for inference,
+add a number to each channel, and compute ReLU, in the same call.
 """
 
 import functools
@@ -67,7 +68,26 @@ def convolution(
         padding = jax.lax.padtype_to_pads(x.shape[1:3], spread, steps, padding)
     (above, below), (left, right) = padding
     window = (strides, dilation, above, left, below, right)
-    return _forward.bind(x, kernel, window=window, shape=None)
+    return forward.bind(x, kernel, window=window, shape=None)
+
+
+def shifted(
+    x: Array, kernel: Array, bias: Array, *, window: Window, rectified: bool
+) -> jax.Array:
+    """Convolves, adds a number to each channel, and computes ReLU if `rectified`.
+
+    Args:
+        x: float32 [B, H, W, C].
+        kernel: As for `convolution`.
+        bias: float32 [O].
+        window: See `Window`.
+        rectified: Whether to replace negative numbers by 0.
+
+    Returns:
+        float32 [B, H2, W2, O].
+    """
+    primitive = _rectified if rectified else _shifted
+    return primitive.bind(x, kernel, bias, window=window, shape=None)
 
 
 def by_xla(
@@ -108,22 +128,22 @@ def _primitive(target: str, compute: Callable[..., jax.Array]) -> Primitive:
     call = jax.ffi.ffi_lowering(f"segjax_onednn_{target}")
 
     @functools.partial(jax.jit, static_argnames=("window", "shape"))
-    def run(a: Array, b: Array, *, window: Window, shape: Shape | None) -> Any:
-        return primitive.bind(a, b, window=window, shape=shape)
+    def run(*args: Array, window: Window, shape: Shape | None) -> Any:
+        return primitive.bind(*args, window=window, shape=shape)
 
-    def aval(a: Any, b: Any, **params: Any) -> Any:
-        made = jax.make_jaxpr(functools.partial(compute, **params))(a, b)
+    def aval(*args: Any, **params: Any) -> Any:
+        made = jax.make_jaxpr(functools.partial(compute, **params))(*args)
         return made.out_avals[0]
 
     def batched(args: Any, axes: Any, **params: Any) -> tuple[Any, int]:
         return jax.vmap(functools.partial(compute, **params), axes)(*args), 0
 
-    def lower(ctx: Any, a: Any, b: Any, *, window: Window, shape: Shape | None) -> Any:
+    def lower(ctx: Any, *args: Any, window: Window, shape: Shape | None) -> Any:
         module = ctx.module_context
         devices = getattr(module.axis_context, "num_devices", 1)
         if devices != 1 or module.lowering_parameters.for_export:
-            return portable(ctx, a, b, window=window, shape=shape)
-        return call(ctx, a, b, window=np.array(window, np.int64))
+            return portable(ctx, *args, window=window, shape=shape)
+        return call(ctx, *args, window=np.array(window, np.int64))
 
     primitive.def_impl(run)
     primitive.def_abstract_eval(aval)
@@ -133,13 +153,14 @@ def _primitive(target: str, compute: Callable[..., jax.Array]) -> Primitive:
     return primitive
 
 
-_forward = _primitive("forward", by_xla)
+forward = _primitive("forward", by_xla)
+"""The primitive of `convolution`."""
 _input_gradient = _primitive("input_gradient", _input_gradient_by_xla)
 _kernel_gradient = _primitive("kernel_gradient", _kernel_gradient_by_xla)
 
 # A rule of transposition gets both arguments, of the one that it is for only the shape.
 ad.defbilinear(
-    _forward,
+    forward,
     lambda g, x, kernel, *, window, shape: _input_gradient.bind(
         g, kernel, window=window, shape=x.aval.shape
     ),
@@ -149,7 +170,7 @@ ad.defbilinear(
 )
 ad.defbilinear(
     _input_gradient,
-    lambda ct, g, kernel, *, window, shape: _forward.bind(
+    lambda ct, g, kernel, *, window, shape: forward.bind(
         ct, kernel, window=window, shape=None
     ),
     lambda ct, g, kernel, *, window, shape: _kernel_gradient.bind(
@@ -161,5 +182,33 @@ ad.defbilinear(
     lambda ct, x, g, *, window, shape: _input_gradient.bind(
         g, ct, window=window, shape=x.aval.shape
     ),
-    lambda ct, x, g, *, window, shape: _forward.bind(x, ct, window=window, shape=None),
+    lambda ct, x, g, *, window, shape: forward.bind(x, ct, window=window, shape=None),
 )
+
+
+def _shifted_apart(
+    x: Array, kernel: Array, bias: Array, *, window: Window, shape: None = None
+) -> jax.Array:
+    return forward.bind(x, kernel, window=window, shape=shape) + bias[None, None, None]
+
+
+def _rectified_apart(
+    x: Array, kernel: Array, bias: Array, *, window: Window, shape: None = None
+) -> jax.Array:
+    return jax.nn.relu(_shifted_apart(x, kernel, bias, window=window, shape=shape))
+
+
+def _with_derivatives(target: str, compute: Callable[..., jax.Array]) -> Primitive:
+    """Makes a primitive whose derivatives are those of `compute`."""
+
+    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+        tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
+        return jax.jvp(functools.partial(compute, **params), primals, tangents)
+
+    primitive = _primitive(target, compute)
+    ad.primitive_jvps[primitive] = jvp
+    return primitive
+
+
+_shifted = _with_derivatives("shifted", _shifted_apart)
+_rectified = _with_derivatives("rectified", _rectified_apart)

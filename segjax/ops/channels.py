@@ -22,6 +22,7 @@ _ROW, _RUN = 512, 16
 two, and then no longer computes what is summed on the way."""
 
 
+@jax.jit  # So that `onednn.fused` finds it in a program, by its name.
 def add_bias(x: Float[Array, "b h w c"], bias: Float[Array, " c"]) -> jax.Array:
     """Adds a number to each channel.
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from segjax import multihost, ops
 from segjax.compiler import compiler_options
+from segjax.cpu_inference import faster_on_cpu
 from segjax.errors import UserError
-from segjax.few_images import few_images_at_a_time
 from segjax.forward import Forward, loss_terms
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
@@ -102,7 +102,7 @@ def make_evaluator(
     mesh = make_mesh() if mesh is None else mesh
     same, split = replicated(mesh), split_over(mesh)
     if mesh.size == 1:
-        forward = few_images_at_a_time(forward)
+        forward = faster_on_cpu(forward)
     eval_step = make_eval_step(forward, objective, metric)
 
     programs: list[Callable] = []  # One, compiled for each shape.

@@ -1,12 +1,12 @@
-"""Inference on few images at a time: the same results, and when it is done."""
+"""Inference by oneDNN: the same results, in parts, and when that is done."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import few_images, inference, losses, metrics, models, train
-from segjax.few_images import few_images_at_a_time
+from segjax import cpu_inference, inference, losses, metrics, models, train
+from segjax.cpu_inference import faster_on_cpu
 from segjax.forward import Forward
 from tests.onednn.machine import NEEDED
 
@@ -17,8 +17,8 @@ ROWS, SIDE = 6, 16
 @pytest.fixture(autouse=True)
 def _of_two_images(monkeypatch):
     monkeypatch.delenv("SEGJAX_ONEDNN")
-    monkeypatch.setattr(few_images, "cores", lambda: 2)
-    monkeypatch.setattr(few_images, "_PIXELS", SIDE**2)
+    monkeypatch.setattr(cpu_inference, "cores", lambda: 2)
+    monkeypatch.setattr(cpu_inference, "_PIXELS", SIDE**2)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def loops(forward, variables, batch):
 
 def test_equals_the_whole_batch(network):
     forward, variables, batch = network
-    parts = few_images_at_a_time(forward)
+    parts = faster_on_cpu(forward)
     found = jax.jit(parts)(variables, batch)[0]
-    np.testing.assert_allclose(found, forward(variables, batch)[0], atol=1e-6)
+    np.testing.assert_allclose(found, forward(variables, batch)[0], atol=1e-5)
     for image, row in zip(batch["image"], found, strict=True):
         alone = parts(variables, {"image": image[None]})[0]
         np.testing.assert_allclose(alone[0], row, atol=1e-6)
@@ -51,30 +51,30 @@ def test_equals_the_whole_batch(network):
 def test_parts_divide_the_batch(network, rows, looped):
     forward, variables, batch = network
     image = np.resize(batch["image"], (rows, SIDE, SIDE, 3))
-    assert loops(few_images_at_a_time(forward), variables, {"image": image}) == looped
+    assert loops(faster_on_cpu(forward), variables, {"image": image}) == looped
 
 
 def test_whole_where_parts_are_not_faster(network, monkeypatch):
     forward, variables, batch = network
-    parts = few_images_at_a_time(forward)
+    parts = faster_on_cpu(forward)
 
     def training(b):
         return parts(variables, b, train=True)[0]
 
     assert "scan" not in str(jax.make_jaxpr(training)(batch))
     with monkeypatch.context() as patch:
-        patch.setattr(few_images, "_WEIGHTS", 100)
+        patch.setattr(cpu_inference, "_WEIGHTS", 100)
         assert not loops(parts, variables, batch)
     with monkeypatch.context() as patch:
         patch.setenv("SEGJAX_ONEDNN", "0")
         assert not loops(parts, variables, batch)
     half = train.make_forward(forward.model.clone(dtype=jnp.bfloat16))
-    assert not loops(few_images_at_a_time(half), variables, batch)
+    assert not loops(faster_on_cpu(half), variables, batch)
     sized = train.make_forward(
         Sized(), model_inputs=lambda b: {"image": b["image"], "size": b["size"]}
     )
     batch = batch | {"size": np.full((ROWS, 2), SIDE)}
-    assert not loops(few_images_at_a_time(sized), {"params": {}}, batch)
+    assert not loops(faster_on_cpu(sized), {"params": {}}, batch)
 
 
 def test_subclasses_are_left_alone(network):
@@ -85,9 +85,9 @@ def test_subclasses_are_left_alone(network):
 
     plain, _, _ = network
     doubled = Doubled(plain.model)
-    assert few_images_at_a_time(doubled) is doubled
-    twice = few_images_at_a_time(plain)
-    assert few_images_at_a_time(twice) is twice
+    assert faster_on_cpu(doubled) is doubled
+    twice = faster_on_cpu(plain)
+    assert faster_on_cpu(twice) is twice
 
 
 class Sized:
