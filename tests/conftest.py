@@ -2,13 +2,13 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
+_FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+# Most of the tests' time is compilation, of which LLVM's optimizations are a half.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + _FLAGS
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What every machine has; tests/onednn/ and tests that ask for it turn it on.
 os.environ.setdefault("SEGJAX_ONEDNN", "0")
-# Most of the tests' time is compilation, of small programs mostly: keep them all.
+# Programs are small mostly: keep them all.
 _CACHE = os.path.expanduser("~/.cache/segjax/jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -26,6 +26,11 @@ _MOST_MEMORY = 2 * 2**30
 SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+jax.devices()  # Reads the flags. Processes that tests start compile as users do, and
+os.environ["XLA_FLAGS"] = _FLAGS  # get nothing from this process's cache.
+_UNOPTIMIZED = os.environ["JAX_COMPILATION_CACHE_DIR"] + "-unoptimized"
+jax.config.update("jax_compilation_cache_dir", _UNOPTIMIZED)
 
 
 def pytest_configure(config):
