@@ -20,12 +20,12 @@ _WEIGHTS = 2**23
 def faster_on_cpu(forward: Forward) -> Forward:
     """Makes inference faster where oneDNN computes the convolutions.
 
-    Batch norm and ReLU are computed by the convolutions before them. Models of fewer
-    than 8 million parameters, all of whose convolutions oneDNN computes (XLA's are slow
-    in a loop) and whose logits are computed from images alone, compute parts of a batch
-    one after another, whose maps stay in the caches: a U-Net takes an eighth to a half
-    of the memory. Together it takes 0.75 times as long on one core, and 0.85 to 0.95
-    times on two (docs/speed.md). Elsewhere, and in training, nothing changes.
+    Convolutions compute the batch norm or bias and the ReLU that follow them. Models of
+    fewer than 8 million parameters, all of whose convolutions oneDNN computes (XLA's
+    are slow in a loop) and whose logits are computed from images alone, compute parts
+    of a batch one after another, whose maps stay in the caches, in less memory. A U-Net
+    takes 0.8 times as long on one core, 0.85 times on two (docs/speed.md). Elsewhere,
+    and in training, nothing changes.
 
     Args:
         forward: The network, whose outputs for an image do not depend on the others

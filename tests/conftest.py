@@ -2,9 +2,15 @@
 
 import os
 
-_FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-# Most of the tests' time is compilation, of which LLVM's optimizations are a half.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + _FLAGS
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        # Most of the tests' time is compilation, and half of that LLVM's optimizations.
+        # Tests that train for long, and those of users' commands, leave the flags out.
+        "--xla_backend_optimization_level=0",
+    ]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What every machine has; tests/onednn/ and tests that ask for it turn it on.
 os.environ.setdefault("SEGJAX_ONEDNN", "0")
@@ -26,11 +32,6 @@ _MOST_MEMORY = 2 * 2**30
 SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-jax.devices()  # Reads the flags. Processes that tests start compile as users do, and
-os.environ["XLA_FLAGS"] = _FLAGS  # get nothing from this process's cache.
-_UNOPTIMIZED = os.environ["JAX_COMPILATION_CACHE_DIR"] + "-unoptimized"
-jax.config.update("jax_compilation_cache_dir", _UNOPTIMIZED)
 
 
 def pytest_configure(config):

@@ -47,8 +47,8 @@ constexpr size_t kHuge = 1 << 20;
 // has diverged; this one is less than any rounding.
 constexpr float kSlope = 1e-30f;
 
-// kShifted is forward and adds a number to each channel, kRectified computes ReLU too.
-enum Kind { kForward, kShifted, kRectified, kInputGradient, kKernelGradient };
+// kRectified is forward, adds a number to each channel, and computes ReLU.
+enum Kind { kForward, kRectified, kInputGradient, kKernelGradient };
 
 bool IsForward(Kind kind) { return kind <= kRectified; }
 
@@ -115,11 +115,11 @@ struct Plan {
     dnnl::post_ops relu;
     relu.append_eltwise(dnnl::algorithm::eltwise_relu, kSlope, 0);
     with_relu.set_post_ops(relu);
-    const bool with_bias = kind == kShifted || kind == kRectified;
+    const bool rectified = kind == kRectified;
     const dnnl::convolution_forward::primitive_desc forward(
         Cpu(), dnnl::prop_kind::forward_training, kDirect, s.source, any,
-        with_bias ? s.bias : memory::desc(), s.destination, s.strides, s.dilation,
-        s.before, s.after, kind == kRectified ? with_relu : attributes);
+        rectified ? s.bias : memory::desc(), s.destination, s.strides, s.dilation,
+        s.before, s.after, rectified ? with_relu : attributes);
     if (IsForward(kind)) {
       Take<dnnl::convolution_forward>(forward, forward.weights_desc());
     } else if (kind == kInputGradient) {
@@ -268,10 +268,6 @@ Error Forward(Array x, Array kernel, Result y, Ints window) {
   return Run(kForward, x, kernel, nullptr, *y, window);
 }
 
-Error Shifted(Array x, Array kernel, Array bias, Result y, Ints window) {
-  return Run(kShifted, x, kernel, bias.typed_data(), *y, window);
-}
-
 Error Rectified(Array x, Array kernel, Array bias, Result y, Ints window) {
   return Run(kRectified, x, kernel, bias.typed_data(), *y, window);
 }
@@ -301,7 +297,6 @@ auto SignatureWithBias() {
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_forward, Forward, Signature());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_shifted, Shifted, SignatureWithBias());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_rectified, Rectified, SignatureWithBias());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_input_gradient, InputGradient, Signature());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_kernel_gradient, KernelGradient, Signature());

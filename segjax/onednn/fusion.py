@@ -21,9 +21,10 @@ _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 def fused(program: ClosedJaxpr) -> Callable[..., list[Array]]:
     """Makes convolutions of a program compute what follows them too.
 
-    For inference: factors of channels (those of batch norm) are multiplied into the
-    kernels, and convolutions add the numbers of channels and compute ReLU, for which
-    their maps would be read and written once more. Results differ by rounding.
+    For inference: where ReLU follows a convolution, after batch norm or a bias, factors
+    of channels are multiplied into its kernel, and it adds the numbers of channels and
+    computes ReLU, for which its map would be read and written once more. Results differ
+    by rounding.
 
     Args:
         program: As `jax.make_jaxpr` returns it.
@@ -62,7 +63,7 @@ class _Pending:
         first, second = operands
         other = second if first is self else first
         if name == "max" and _is_zero(other):
-            return self.compute(rectified=True)
+            return self.rectified()
         channels = (1, 1, 1, self.kernel.shape[3])
         if isinstance(other, _Pending) or jnp.shape(other) != channels:
             return None
@@ -81,15 +82,19 @@ class _Pending:
         shift = number if self.shift is None else self.shift + number
         return dataclasses.replace(self, shift=shift)
 
-    def compute(self, *, rectified: bool = False) -> jax.Array:
+    def compute(self) -> jax.Array:
         """[B, H2, W2, O]."""
-        x, kernel, window = self.x, self.kernel, self.window
-        kernel = kernel if self.scale is None else kernel * self.scale
-        if self.shift is None and not rectified:
-            return primitives.forward.bind(x, kernel, window=window, shape=None)
+        window = self.window
+        y = primitives.forward.bind(self.x, self.kernel, window=window, shape=None)
+        y = y if self.scale is None else y * self.scale
+        return y if self.shift is None else y + self.shift
+
+    def rectified(self) -> jax.Array:
+        """[B, H2, W2, O] of ReLU, in one call."""
+        kernel = self.kernel if self.scale is None else self.kernel * self.scale
         zeros = jnp.zeros(kernel.shape[3], kernel.dtype)
-        shift = zeros if self.shift is None else self.shift.reshape(-1)
-        return primitives.shifted(x, kernel, shift, window=window, rectified=rectified)
+        bias = zeros if self.shift is None else self.shift.reshape(-1)
+        return primitives.rectified(self.x, kernel, bias, window=self.window)
 
 
 def _is_zero(value: Any) -> bool:

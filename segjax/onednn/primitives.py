@@ -1,8 +1,8 @@
 """Convolution and its two gradients by oneDNN, as primitives of JAX.
 
 Each of the three is linear in both of its arguments, and its derivatives are the other
-two, so that all of JAX's transformations work, to any order. Two more, for inference,
-add a number to each channel, and compute ReLU, in the same call.
+two, so that all of JAX's transformations work, to any order. One more, for inference,
+adds a number to each channel and computes ReLU in the same call.
 """
 
 import functools
@@ -71,23 +71,19 @@ def convolution(
     return forward.bind(x, kernel, window=window, shape=None)
 
 
-def shifted(
-    x: Array, kernel: Array, bias: Array, *, window: Window, rectified: bool
-) -> jax.Array:
-    """Convolves, adds a number to each channel, and computes ReLU if `rectified`.
+def rectified(x: Array, kernel: Array, bias: Array, *, window: Window) -> jax.Array:
+    """Convolves, adds a number to each channel, and computes ReLU.
 
     Args:
         x: float32 [B, H, W, C].
         kernel: As for `convolution`.
         bias: float32 [O].
         window: See `Window`.
-        rectified: Whether to replace negative numbers by 0.
 
     Returns:
-        float32 [B, H2, W2, O].
+        float32 [B, H2, W2, O]; NaN stays NaN.
     """
-    primitive = _rectified if rectified else _shifted
-    return primitive.bind(x, kernel, bias, window=window, shape=None)
+    return _rectified.bind(x, kernel, bias, window=window, shape=None)
 
 
 def by_xla(
@@ -186,29 +182,18 @@ ad.defbilinear(
 )
 
 
-def _shifted_apart(
-    x: Array, kernel: Array, bias: Array, *, window: Window, shape: None = None
-) -> jax.Array:
-    return forward.bind(x, kernel, window=window, shape=shape) + bias[None, None, None]
-
-
 def _rectified_apart(
     x: Array, kernel: Array, bias: Array, *, window: Window, shape: None = None
 ) -> jax.Array:
-    return jax.nn.relu(_shifted_apart(x, kernel, bias, window=window, shape=shape))
+    y = forward.bind(x, kernel, window=window, shape=shape)
+    return jax.nn.relu(y + bias[None, None, None])
 
 
-def _with_derivatives(target: str, compute: Callable[..., jax.Array]) -> Primitive:
-    """Makes a primitive whose derivatives are those of `compute`."""
-
-    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-        tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
-        return jax.jvp(functools.partial(compute, **params), primals, tangents)
-
-    primitive = _primitive(target, compute)
-    ad.primitive_jvps[primitive] = jvp
-    return primitive
+def _rectified_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
+    function = functools.partial(_rectified_apart, **params)
+    return jax.jvp(function, primals, tangents)
 
 
-_shifted = _with_derivatives("shifted", _shifted_apart)
-_rectified = _with_derivatives("rectified", _rectified_apart)
+_rectified = _primitive("rectified", _rectified_apart)
+ad.primitive_jvps[_rectified] = _rectified_jvp

@@ -37,8 +37,8 @@ def loops(forward, variables, batch):
 
 def test_equals_the_whole_batch(network):
     forward, variables, batch = network
-    parts = faster_on_cpu(forward)
-    found = jax.jit(parts)(variables, batch)[0]
+    parts = jax.jit(faster_on_cpu(forward))
+    found = parts(variables, batch)[0]
     np.testing.assert_allclose(found, forward(variables, batch)[0], atol=1e-5)
     for image, row in zip(batch["image"], found, strict=True):
         alone = parts(variables, {"image": image[None]})[0]
