@@ -2,19 +2,13 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=4",
-        # Most of the tests' time is compilation, and half of that LLVM's optimizations.
-        # Tests that train for long, and those of users' commands, leave the flags out.
-        "--xla_backend_optimization_level=0",
-    ]
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What every machine has; tests/onednn/ and tests that ask for it turn it on.
 os.environ.setdefault("SEGJAX_ONEDNN", "0")
-# Programs are small mostly: keep them all.
+# Most of the tests' time is compilation, of small programs mostly: keep them all.
 _CACHE = os.path.expanduser("~/.cache/segjax/jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
