@@ -1,6 +1,6 @@
 """Inference on CPUs by oneDNN: fused convolutions, and few images at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,40 +41,26 @@ def faster_on_cpu(forward: Forward) -> Forward:
 
 
 class _OnCpu(Forward):
+    """A `Forward` that computes `infer` by fused convolutions, and in parts."""
+
     def infer(self, variables: PyTree, inputs: dict[str, Any], rngs: Any = None) -> Any:
         def compute(inputs: dict[str, Any]) -> Any:
             return super(_OnCpu, self).infer(variables, inputs, rngs)
 
         if onednn.version() is None:
             return compute(inputs)
+        trace = jax.make_jaxpr(compute, return_shape=True)
         rows = rows_of_a_part(variables, inputs)
         if rows is not None:
             image = inputs["image"]
-            parts = {"image": image.reshape(-1, rows, *image.shape[1:])}
-            one = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], parts))
-            run, shape, is_by_onednn = _fused(compute, one)
-            if is_by_onednn and getattr(shape, "ndim", None) == 4:
-                made = jax.lax.map(run, parts)
+            parts = image.reshape(-1, rows, *image.shape[1:])
+            one = jax.ShapeDtypeStruct(parts.shape[1:], parts.dtype)
+            program, shape = trace({"image": one})
+            is_logits = getattr(shape, "ndim", None) == 4
+            if is_logits and "conv_general_dilated" not in _operations(program.jaxpr):
+                made = jax.lax.map(onednn.fused(program, shape), {"image": parts})
                 return made.reshape(-1, *made.shape[2:])
-        return _fused(compute, inputs)[0](inputs)
-
-
-def _fused(
-    compute: Callable[[dict[str, Any]], Any], inputs: dict[str, Any]
-) -> tuple[Callable[[dict[str, Any]], Any], Any, bool]:
-    """Traces a function, and fuses its convolutions.
-
-    Returns:
-        (the function, shapes of its results, whether XLA computes no convolution).
-    """
-    program, shapes = jax.make_jaxpr(compute, return_shape=True)(inputs)
-    run = onednn.fused(program)
-
-    def fused(inputs: dict[str, Any]) -> Any:
-        leaves = run(*jax.tree.leaves(inputs))
-        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-    return fused, shapes, "conv_general_dilated" not in _operations(program.jaxpr)
+        return onednn.fused(*trace(inputs))(inputs)
 
 
 def _operations(jaxpr: Any) -> Iterator[str]:

@@ -45,9 +45,8 @@ def programs(model, side: int):
         return forward(variables, {"image": images})[0]
 
     def infer_fused(variables, images):
-        program = jax.make_jaxpr(infer)(variables, images)
-        leaves = jax.tree.leaves((variables, images))
-        return onednn.fused(program)(*leaves)[0]
+        program = jax.make_jaxpr(infer, return_shape=True)(variables, images)
+        return onednn.fused(*program)(variables, images)
 
     def compiled(images_of_a_part, is_fused):
         one = infer_fused if is_fused else infer

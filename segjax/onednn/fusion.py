@@ -12,13 +12,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from segjax.onednn import primitives
-from segjax.typing import Array
+from segjax.typing import Array, PyTree
 
 _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 """Operations that call a function, and the parameter that is it: `relu` has both."""
 
 
-def fused(program: ClosedJaxpr) -> Callable[..., list[Array]]:
+def fused(program: ClosedJaxpr, shapes: PyTree) -> Callable[..., PyTree]:
     """Makes convolutions of a program compute what follows them too.
 
     For inference: where ReLU follows a convolution, after batch norm or a bias, factors
@@ -27,15 +27,17 @@ def fused(program: ClosedJaxpr) -> Callable[..., list[Array]]:
     by rounding.
 
     Args:
-        program: As `jax.make_jaxpr` returns it.
+        program: As `jax.make_jaxpr` returns it with `return_shape=True`.
+        shapes: The second result of that: those of the results.
 
     Returns:
-        A function of the program's flat arguments to its flat results.
+        The function that was traced.
     """
 
-    def run(*args: Array) -> list[Array]:
-        made = _run(program.jaxpr, program.consts, args)
-        return [jnp.asarray(_computed(value)) for value in made]
+    def run(*args: PyTree) -> PyTree:
+        made = _run(program.jaxpr, program.consts, jax.tree.leaves(args))
+        leaves = [jnp.asarray(_computed(value)) for value in made]
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
     return run
 
