@@ -49,7 +49,7 @@ import optax
 import tyro
 from losses_ablation_report import document, draw, make_metric, table
 
-from segjax import data, losses, models, train
+from segjax import data, losses, memory, models, train
 from segjax.cli import process
 from segjax.typing import Batch, Objective
 
@@ -303,7 +303,7 @@ def load_or_train(
 def main(config: Config) -> None:
     """Runs missing trainings and writes table and figure."""
     process.keep_compiled_programs()
-    process.keep_freed_memory()
+    memory.keep_freed_memory()
     process.run_one_program_at_a_time()
     digits = data.digits()
     fit = Fit(config, digits)

@@ -38,7 +38,7 @@ def pytest_configure(config):
 def _memory():
     """Drops compiled programs once they take gigabytes: a process took 8 GB."""
     yield
-    from segjax.train.memory import trim_memory  # Not before its shapes are checked.
+    from segjax.memory import trim_memory  # Not before its shapes are checked.
 
     if _resident_bytes() > _MOST_MEMORY:
         jax.clear_caches()

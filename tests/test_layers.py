@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(segjax.__file__).parent
 LAYERS = {
     "typing": set(),
     "errors": set(),
+    "memory": set(),
     "compiler": set(),
     "onednn": {"typing"},
     "optional": {"errors"},
@@ -41,6 +42,7 @@ LAYERS = {
             "signals",
             "terminal",
             "compiler",
+            "memory",
             "metrics.mean",
             "metrics.combine",
         ),

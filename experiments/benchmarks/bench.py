@@ -139,9 +139,10 @@ def answer(facts: Any, reply: Callable[[Any], Any]) -> None:
 
 def prepare_process() -> None:
     """Sets the process up as `segjax train` does, for every system alike."""
+    from segjax import memory
     from segjax.cli import process
 
-    process.keep_freed_memory()
+    memory.keep_freed_memory()
     process.run_one_program_at_a_time()
 
 

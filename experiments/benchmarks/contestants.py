@@ -111,7 +111,7 @@ def _run_of(task: Task) -> tuple[Run, dict[str, Any]]:
 
 def main() -> None:
     """Builds what the first argument says, then answers requests until they end."""
-    from segjax.train import memory
+    from segjax import memory
 
     bench.prepare_process()
     task = Task(**json.loads(sys.argv[1]))

@@ -166,10 +166,9 @@ def answer() -> None:
     system = Task(**json.loads(sys.argv[1])).system
     if system != "oneDNN":
         os.environ["SEGJAX_ONEDNN"] = "0"
-    from segjax import onednn
-    from segjax.cli import process
+    from segjax import memory, onednn
 
-    process.keep_freed_memory()
+    memory.keep_freed_memory()
     if system == "oneDNN" and onednn.version() is None:
         sys.exit('oneDNN is not there. pip install "segjax[onednn]".')
     if system == "PyTorch":

@@ -19,8 +19,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from segjax import data
-from segjax.cli import process
+from segjax import data, memory
 
 
 def images_a_second(
@@ -98,6 +97,6 @@ def main(
 
 
 if __name__ == "__main__":
-    process.keep_freed_memory()  # As `segjax train` does.
+    memory.keep_freed_memory()  # As `segjax train` does.
     jax.config.update("jax_platforms", "cpu")  # Only the host works here.
     bench.run(main)

@@ -114,11 +114,12 @@ def run(build: Callable, args: Sequence[str] | None = None) -> None:
 
 
 def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
+    from segjax import memory
     from segjax.cli import cluster, errors, process
     from segjax.files import orbax
 
     process.keep_compiled_programs()
-    process.keep_freed_memory()
+    memory.keep_freed_memory()
     process.run_one_program_at_a_time()
     orbax.silence_failed_writers()
     handler.loading = False

@@ -1,14 +1,11 @@
 """Settings of the whole process, made before the first program runs."""
 
-import ctypes
 import os
 import pathlib
 
 import jax
 
 _CACHE = "~/.cache/segjax/jax"
-# glibc's mallopt parameters, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_compiled_programs() -> None:
@@ -18,25 +15,6 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc reuse freed memory instead of returning it to the operating system.
-
-    XLA allocates the temporary arrays of every step anew. By default glibc maps and
-    unmaps them, and every step pays for the page faults (docs/speed.md). Does nothing
-    without glibc.
-
-    Each thread keeps its own arena: in a single one, the pieces that the compiler
-    leaves are searched for every block of a matrix product.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_MMAP_THRESHOLD, 2**31 - 1)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_TOP_PAD, 2**28)
 
 
 def run_one_program_at_a_time() -> None:

@@ -14,9 +14,9 @@ from segjax.compiler import compiler_options
 from segjax.cpu_inference import faster_on_cpu
 from segjax.errors import UserError
 from segjax.forward import Forward, loss_terms
+from segjax.memory import trim_memory
 from segjax.metrics.combine import OnHost, map_on_host, with_batch
 from segjax.metrics.mean import Mean
-from segjax.train.memory import trim_memory
 from segjax.train.sharding import (
     make_mesh,
     replicated,

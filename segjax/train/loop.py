@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from segjax.compiler import compiler_options
 from segjax.errors import as_user_error
+from segjax.memory import trim_memory
 from segjax.signals import Stopped
 from segjax.train import multi_seed, reproducibility, seed_runs, sharding
 from segjax.train.evaluate import EvaluationStoppedError
@@ -20,7 +21,6 @@ from segjax.train.experiment import (
     host_batches,
     initializer,
 )
-from segjax.train.memory import trim_memory
 from segjax.train.recorder import NonFiniteError, Recorder, SeedDivergedError
 from segjax.train.state import TrainState, batch_spec
 from segjax.typing import Batch, PyTree

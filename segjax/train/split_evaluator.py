@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from segjax.errors import UserError
+from segjax.memory import trim_memory
 from segjax.train.evaluate import Evaluator
 from segjax.train.experiment import Experiment, evaluation_split, final_split
-from segjax.train.memory import trim_memory
 from segjax.train.metric_writer import MetricWriter
 from segjax.train.state import TrainState
 from segjax.typing import Batch
