@@ -2,7 +2,8 @@
 //
 // Images are [B, H, W, C] and kernels [K, L, I, O], as in JAX. A kernel with I = 1 on an
 // image of C > 1 channels is depthwise, with O = C. `window` is (stride, dilation, zeros
-// above, left, below, right). A bias is [O].
+// above, left, below, right). A bias is [O]. A packed kernel is in oneDNN's layout for
+// images of one size, or is not used where that takes more than its space.
 
 #include <condition_variable>
 #include <cstring>
@@ -61,6 +62,7 @@ const dnnl::engine& Cpu() {
 struct Shapes {
   memory::desc source, weights, bias, destination;
   memory::dims strides, dilation, before, after;
+  std::vector<int64_t> key;
 
   Shapes(Ints x, Ints kernel, Ints y, Ints window)
       : source(Image(x)),
@@ -70,7 +72,9 @@ struct Shapes {
         strides{window[0], window[0]},
         dilation{window[1] - 1, window[1] - 1},
         before{window[2], window[3]},
-        after{window[4], window[5]} {}
+        after{window[4], window[5]} {
+    for (Ints part : {x, kernel, window}) key.insert(key.end(), part.begin(), part.end());
+  }
 
   static memory::desc Image(Ints d) {
     return {{d[0], d[3], d[1], d[2]}, kFloat, memory::format_tag::nhwc};
@@ -154,6 +158,11 @@ struct Plan {
     scratch = made.scratchpad_desc();
   }
 
+  // Whether a packed kernel has the primitive's layout.
+  bool Fits(const Array& packed) const {
+    return weights.get_size() <= packed.size_bytes();
+  }
+
   // Whether the copy changes the order of the entries.
   bool Moves(const memory::desc& plain, bool out) const {
     const size_t size = plain.get_size();
@@ -175,43 +184,37 @@ struct Plan {
 };
 
 // Making a plan takes longer than a small convolution, so plans are kept.
-const Plan& FindPlan(Kind kind, const Shapes& shapes, std::vector<int64_t> key) {
-  static auto& plans = *new std::map<std::vector<int64_t>, std::unique_ptr<Plan>>;
-  std::unique_ptr<Plan>& plan = plans[std::move(key)];
+const Plan& FindPlan(Kind kind, const Shapes& shapes) {
+  using Key = std::pair<Kind, std::vector<int64_t>>;
+  static auto& plans = *new std::map<Key, std::unique_ptr<Plan>>;
+  std::unique_ptr<Plan>& plan = plans[{kind, shapes.key}];
   if (!plan) plan = std::make_unique<Plan>(kind, shapes);
   return *plan;
 }
 
-// Called by one thread at a time. `bias` is null without one.
-Error Compute(Kind kind, const Array& x, const Array& kernel, float* bias,
-              const Array& y, Ints window) {
-  try {
-    const Shapes shapes(x.dimensions(), kernel.dimensions(), y.dimensions(), window);
-    std::vector<int64_t> key{kind};
-    for (Ints part : {x.dimensions(), kernel.dimensions(), window})
-      key.insert(key.end(), part.begin(), part.end());
-    const Plan& plan = FindPlan(kind, shapes, std::move(key));
-    memory source(shapes.source, Cpu(), x.typed_data());
-    memory weights(shapes.weights, Cpu(), kernel.typed_data());
-    memory destination(shapes.destination, Cpu(), y.typed_data());
-    const memory copy = plan.copies
-                            ? memory(plan.weights, Cpu())
-                            : memory(plan.weights, Cpu(), kernel.typed_data());
-    dnnl::stream stream(Cpu());
-    if (plan.copies && kind != kKernelGradient) plan.Copy(stream, weights, copy);
-    std::unordered_map<int, memory> arguments{
-        {kind == kInputGradient ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, source},
-        {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, copy},
-        {IsForward(kind) ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
-        {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}};
-    if (bias) arguments[DNNL_ARG_BIAS] = memory(shapes.bias, Cpu(), bias);
-    plan.primitive.execute(stream, arguments);
-    if (plan.copies && kind == kKernelGradient) plan.Copy(stream, copy, weights);
-    stream.wait();
-    return Error::Success();
-  } catch (const dnnl::error& error) {
-    return Error::Internal(std::string("oneDNN: ") + error.what());
-  }
+// Called by one thread at a time. Without a bias or a packed kernel, those are null.
+void Compute(Kind kind, const Array& x, const Array& kernel, const Array* packed,
+             const Array* bias, const Array& y, Ints window) {
+  const Shapes shapes(x.dimensions(), kernel.dimensions(), y.dimensions(), window);
+  const Plan& plan = FindPlan(kind, shapes);
+  if (packed && !plan.Fits(*packed)) packed = nullptr;
+  const bool copies = plan.copies && !packed;
+  memory source(shapes.source, Cpu(), x.typed_data());
+  memory plain(shapes.weights, Cpu(), kernel.typed_data());
+  memory destination(shapes.destination, Cpu(), y.typed_data());
+  float* used = (packed ? *packed : kernel).typed_data();
+  memory weights = copies ? memory(plan.weights, Cpu()) : memory(plan.weights, Cpu(), used);
+  dnnl::stream stream(Cpu());
+  if (copies && kind != kKernelGradient) plan.Copy(stream, plain, weights);
+  std::unordered_map<int, memory> arguments{
+      {kind == kInputGradient ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, source},
+      {kind == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, weights},
+      {IsForward(kind) ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, destination},
+      {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu())}};
+  if (bias) arguments[DNNL_ARG_BIAS] = memory(shapes.bias, Cpu(), bias->typed_data());
+  plan.primitive.execute(stream, arguments);
+  if (copies && kind == kKernelGradient) plan.Copy(stream, weights, plain);
+  stream.wait();
 }
 
 // One thread that calls oneDNN. OpenMP keeps a team of as many threads as there are
@@ -253,31 +256,61 @@ class Caller {
   std::deque<std::packaged_task<Error()>> tasks_;
 };
 
-Error Run(Kind kind, const Array& x, const Array& kernel, float* bias, const Array& y,
-          Ints window) {
-  const auto compute = [&] { return Compute(kind, x, kernel, bias, y, window); };
+template <class Work>
+Error Run(const Work& work) {
+  const auto guarded = [&] {
+    try {
+      work();
+      return Error::Success();
+    } catch (const dnnl::error& error) {
+      return Error::Internal(std::string("oneDNN: ") + error.what());
+    }
+  };
   static const bool direct = std::thread::hardware_concurrency() <= SEGJAX_DIRECT_CORES;
-  if (!direct) return Caller::Get().Run(std::packaged_task<Error()>(compute));
+  if (!direct) return Caller::Get().Run(std::packaged_task<Error()>(guarded));
   // Two at once would have twice as many threads as there are cores.
   static std::mutex& mutex = *new std::mutex;
   std::lock_guard<std::mutex> lock(mutex);
-  return compute();
+  return guarded();
 }
 
 Error Forward(Array x, Array kernel, Result y, Ints window) {
-  return Run(kForward, x, kernel, nullptr, *y, window);
+  return Run([&] { Compute(kForward, x, kernel, nullptr, nullptr, *y, window); });
 }
 
-Error Rectified(Array x, Array kernel, Array bias, Result y, Ints window) {
-  return Run(kRectified, x, kernel, bias.typed_data(), *y, window);
+Error Rectified(Array x, Array kernel, Array packed, Array bias, Result y, Ints window) {
+  return Run([&] { Compute(kRectified, x, kernel, &packed, &bias, *y, window); });
 }
 
 Error InputGradient(Array y, Array kernel, Result x, Ints window) {
-  return Run(kInputGradient, *x, kernel, nullptr, y, window);
+  return Run([&] { Compute(kInputGradient, *x, kernel, nullptr, nullptr, y, window); });
 }
 
 Error KernelGradient(Array x, Array y, Result kernel, Ints window) {
-  return Run(kKernelGradient, x, *kernel, nullptr, y, window);
+  return Run([&] { Compute(kKernelGradient, x, *kernel, nullptr, nullptr, y, window); });
+}
+
+// Packs a kernel for Rectified, for images of the shape `image`.
+Error Pack(Array kernel, Result packed, Ints window, Ints image) {
+  return Run([&] {
+    const Ints k = kernel.dimensions();
+    int64_t map[] = {image[0], 0, 0, k[3]};
+    for (int i : {0, 1}) {
+      const int64_t padded = image[1 + i] + window[2 + i] + window[4 + i];
+      map[1 + i] = (padded - window[1] * (k[i] - 1) - 1) / window[0] + 1;
+    }
+    const Shapes shapes(image, k, Ints(map, 4), window);
+    const Plan& plan = FindPlan(kRectified, shapes);
+    if (!plan.Fits(*packed)) return;
+    if (!plan.copies) {
+      std::memcpy(packed->typed_data(), kernel.typed_data(), kernel.size_bytes());
+      return;
+    }
+    dnnl::stream stream(Cpu());
+    plan.Copy(stream, memory(shapes.weights, Cpu(), kernel.typed_data()),
+              memory(plan.weights, Cpu(), packed->typed_data()));
+    stream.wait();
+  });
 }
 
 auto Signature() {
@@ -285,8 +318,9 @@ auto Signature() {
       "window");
 }
 
-auto SignatureWithBias() {
+auto RectifiedSignature() {
   return xla::ffi::Ffi::Bind()
+      .Arg<Array>()
       .Arg<Array>()
       .Arg<Array>()
       .Arg<Array>()
@@ -294,9 +328,15 @@ auto SignatureWithBias() {
       .Attr<Ints>("window");
 }
 
+auto PackSignature() {
+  return xla::ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Attr<Ints>("window").Attr<Ints>(
+      "shape");
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_forward, Forward, Signature());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_rectified, Rectified, SignatureWithBias());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_pack, Pack, PackSignature());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_rectified, Rectified, RectifiedSignature());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_input_gradient, InputGradient, Signature());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(segjax_onednn_kernel_gradient, KernelGradient, Signature());

@@ -19,7 +19,7 @@ import jax
 SWITCH = "SEGJAX_ONEDNN"
 """The environment variable that turns oneDNN off, with the value 0."""
 
-TARGETS = ("forward", "rectified", "input_gradient", "kernel_gradient")
+TARGETS = ("forward", "pack", "rectified", "input_gradient", "kernel_gradient")
 """The functions of convolutions.cc."""
 
 _SOURCE = pathlib.Path(__file__).with_name("convolutions.cc")

@@ -2,7 +2,8 @@
 
 Each of the three is linear in both of its arguments, and its derivatives are the other
 two, so that all of JAX's transformations work, to any order. One more, for inference,
-adds a number to each channel and computes ReLU in the same call.
+adds a number to each channel and computes ReLU in the same call. It takes the kernel in
+oneDNN's layout too, so that XLA makes that once for a loop.
 """
 
 import functools
@@ -83,7 +84,8 @@ def rectified(x: Array, kernel: Array, bias: Array, *, window: Window) -> jax.Ar
     Returns:
         float32 [B, H2, W2, O]; NaN stays NaN.
     """
-    return _rectified.bind(x, kernel, bias, window=window, shape=None)
+    packed = _pack.bind(kernel, window=window, shape=x.shape)
+    return _rectified.bind(x, kernel, packed, bias, window=window, shape=None)
 
 
 def by_xla(
@@ -117,8 +119,18 @@ def _kernel_gradient_by_xla(
     return jax.linear_transpose(lambda k: by_xla(x, k, window=window), kernel)(g)[0]
 
 
-def _primitive(target: str, compute: Callable[..., jax.Array]) -> Primitive:
-    """Makes a primitive that XLA computes by `compute` where oneDNN does not."""
+def _primitive(
+    target: str,
+    compute: Callable[..., jax.Array],
+    attributes: Sequence[str] = ("window",),
+) -> Primitive:
+    """Makes a primitive that XLA computes by `compute` where oneDNN does not.
+
+    Args:
+        target: The name of oneDNN's function.
+        compute: The form for XLA.
+        attributes: Names of those parameters that oneDNN's function takes.
+    """
     primitive = Primitive(f"onednn_{target}")
     portable = mlir.lower_fun(compute, multiple_results=False)
     call = jax.ffi.ffi_lowering(f"segjax_onednn_{target}")
@@ -139,7 +151,9 @@ def _primitive(target: str, compute: Callable[..., jax.Array]) -> Primitive:
         devices = getattr(module.axis_context, "num_devices", 1)
         if devices != 1 or module.lowering_parameters.for_export:
             return portable(ctx, *args, window=window, shape=shape)
-        return call(ctx, *args, window=np.array(window, np.int64))
+        params = {"window": window, "shape": shape}
+        numbers = {name: np.array(params[name], np.int64) for name in attributes}
+        return call(ctx, *args, **numbers)
 
     primitive.def_impl(run)
     primitive.def_abstract_eval(aval)
@@ -182,18 +196,30 @@ ad.defbilinear(
 )
 
 
+def _space(kernel: Array, *, window: Window, shape: Shape) -> jax.Array:
+    """An array for a packed kernel, in whose layout outputs are rounded up to 16."""
+    del window, shape
+    outputs = -(-kernel.shape[3] // 16) * 16
+    return jnp.zeros(kernel.size // kernel.shape[3] * outputs, kernel.dtype)
+
+
 def _rectified_apart(
-    x: Array, kernel: Array, bias: Array, *, window: Window, shape: None = None
+    x: Array, kernel: Array, packed: Array, bias: Array, **params: Any
 ) -> jax.Array:
-    y = forward.bind(x, kernel, window=window, shape=shape)
+    del packed  # By XLA, it is only space.
+    y = forward.bind(x, kernel, **params)
     return jax.nn.relu(y + bias[None, None, None])
 
 
-def _rectified_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-    tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
-    function = functools.partial(_rectified_apart, **params)
-    return jax.jvp(function, primals, tangents)
+def _derivative(compute: Callable[..., jax.Array]) -> Callable[..., Any]:
+    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+        tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
+        return jax.jvp(functools.partial(compute, **params), primals, tangents)
+
+    return jvp
 
 
+_pack = _primitive("pack", _space, attributes=("window", "shape"))
 _rectified = _primitive("rectified", _rectified_apart)
-ad.primitive_jvps[_rectified] = _rectified_jvp
+ad.primitive_jvps[_pack] = _derivative(_space)
+ad.primitive_jvps[_rectified] = _derivative(_rectified_apart)

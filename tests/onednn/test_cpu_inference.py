@@ -53,6 +53,18 @@ def test_equals_the_whole_batch(network, monkeypatch):
     assert not loops(forward, variables, batch)
 
 
+def test_kernels_are_packed_once_for_all_parts(network):
+    forward, variables, batch = network
+    run = jax.jit(lambda *at: faster_on_cpu(forward)(*at)[0])
+    text = run.lower(variables, batch).compile().as_text()
+    functions = text.split("\n}\n")
+    convolves = [f for f in functions if "segjax_onednn_rectified" in f]
+    packs = [f for f in functions if "segjax_onednn_pack" in f]
+    assert len(convolves) == len(packs) == 1
+    assert convolves != packs
+    assert "ENTRY" in packs[0]
+
+
 @pytest.mark.parametrize(("rows", "looped"), [(1, 0), (2, 0), (5, 0), (6, 1), (9, 1)])
 def test_parts_divide_the_batch(network, rows, looped):
     forward, variables, batch = network

@@ -109,6 +109,39 @@ def test_networks(model, calls):
     )
 
 
+@pytest.mark.parametrize("outputs", [1, 5, 8, 16, 24, 48, 64, 100, 160])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"strides": 2}, {"dilation": 2, "padding": "VALID", "strides": 3}],
+    ids=str,
+)
+def test_kernels_of_any_shape_are_packed(outputs, options):
+    x, kernel, shift = arrays((2, 9, 8, 20), (3, 2, 20, outputs), (outputs,))
+
+    def function(x, kernel):
+        return jax.nn.relu(ops.add_bias(ops.conv(x, kernel, **options), shift))
+
+    run, found = fuse(function, x, kernel)
+    assert found == [0, 1]
+    np.testing.assert_allclose(
+        jax.jit(run)(x, kernel), function(x, kernel), rtol=1e-5, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("channels", [5, 16, 40])
+def test_depthwise_kernels_are_packed(channels):
+    x, kernel = arrays((2, 9, 8, channels), (3, 3, 1, channels))
+
+    def function(x, kernel):
+        return jax.nn.relu(ops.depthwise_conv(x, kernel))
+
+    run, found = fuse(function, x, kernel)
+    assert found == [0, 1]
+    np.testing.assert_allclose(
+        jax.jit(run)(x, kernel), function(x, kernel), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_numbers_that_are_not_finite_stay():
     def function(x):
         return jax.nn.relu(norm(conv(x)))
