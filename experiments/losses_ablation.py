@@ -304,6 +304,7 @@ def main(config: Config) -> None:
     """Runs missing trainings and writes table and figure."""
     process.keep_compiled_programs()
     memory.keep_freed_memory()
+    memory.use_large_pages()
     process.run_one_program_at_a_time()
     digits = data.digits()
     fit = Fit(config, digits)

@@ -18,11 +18,10 @@ _OVERCOMMIT = pathlib.Path("/proc/sys/vm/overcommit_memory")
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc reuse freed memory instead of returning it, and use large pages.
+    """Makes glibc reuse freed memory instead of returning it to the operating system.
 
     XLA allocates the temporary arrays of every step anew. By default glibc maps and
-    unmaps them, and every step pays for the page faults. In pages of 2 MB, the
-    processor looks up fewer addresses.
+    unmaps them, and every step pays for the page faults.
 
     Each thread keeps its own arena: in a single one, the pieces that the compiler
     leaves are searched for every block of a matrix product.
@@ -33,7 +32,27 @@ def keep_freed_memory() -> None:
     libc.mallopt(_MMAP_THRESHOLD, 2**31 - 1)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_TOP_PAD, 2**28)
-    _use_large_pages(libc)
+
+
+def use_large_pages() -> None:
+    """Asks for memory in pages of 2 MB, in which fewer addresses are looked up.
+
+    Comes after `keep_freed_memory`. The heap is extended by half of the machine's
+    memory, in addresses only: memory is used when it is written to. Where addresses are
+    limited or counted like memory, nothing is done.
+    """
+    libc = _glibc()
+    if libc is None or _addresses_are_scarce():
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = min(memory // 2 // _PIECE_BYTES, _MOST_PIECES)
+    pieces = [libc.malloc(_PIECE_BYTES) for _ in range(count)]
+    for piece in filter(None, pieces):
+        first = -(-piece // _LARGE_PAGE_BYTES) * _LARGE_PAGE_BYTES
+        pages = (piece + _PIECE_BYTES - first) // _LARGE_PAGE_BYTES
+        libc.madvise(first, pages * _LARGE_PAGE_BYTES, _MADV_HUGEPAGE)
+    for piece in reversed(pieces):
+        libc.free(piece)
 
 
 def trim_memory() -> None:
@@ -47,7 +66,8 @@ def trim_memory() -> None:
     if libc is None:
         return
     libc.malloc_trim(0)
-    _use_large_pages(libc)  # What was returned has lost its advice.
+    # Those of what was returned. Without `keep_freed_memory`, glibc unmaps the pieces.
+    use_large_pages()
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -60,26 +80,6 @@ def _glibc() -> ctypes.CDLL | None:
         return libc if libc.mallopt and libc.malloc_trim else None
     except (OSError, AttributeError):
         return None
-
-
-def _use_large_pages(libc: ctypes.CDLL) -> None:
-    """Extends the heap by half of the machine's memory and asks for 2 MB pages there.
-
-    Only addresses are taken: memory is used when it is written to. Where addresses are
-    limited or counted like memory, nothing is done. Without `keep_freed_memory`, the
-    pieces are unmapped again at once.
-    """
-    if _addresses_are_scarce():
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    count = min(memory // 2 // _PIECE_BYTES, _MOST_PIECES)
-    pieces = [libc.malloc(_PIECE_BYTES) for _ in range(count)]
-    for piece in filter(None, pieces):
-        first = -(-piece // _LARGE_PAGE_BYTES) * _LARGE_PAGE_BYTES
-        pages = (piece + _PIECE_BYTES - first) // _LARGE_PAGE_BYTES
-        libc.madvise(first, pages * _LARGE_PAGE_BYTES, _MADV_HUGEPAGE)
-    for piece in reversed(pieces):
-        libc.free(piece)
 
 
 def _addresses_are_scarce() -> bool:

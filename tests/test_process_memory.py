@@ -20,6 +20,7 @@ def size(field, file="status"):
 """
 KEPT = """
 memory.keep_freed_memory()
+memory.use_large_pages()
 sizes = [size("VmRSS")]
 array = np.ones(2**24)
 sizes.append(size("VmRSS"))
@@ -32,6 +33,7 @@ print(json.dumps(sizes))
 # NumPy asks for large pages itself from 4 MB: blocks of 1 MB show what glibc does.
 PAGES = """
 memory.keep_freed_memory()
+memory.use_large_pages()
 sizes = []
 for _ in range(2):
     blocks = [np.ones(2**17) for _ in range(256)]
@@ -44,6 +46,7 @@ ADDRESSES = """
 sizes = [size("VmSize")]
 resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))
 memory.keep_freed_memory()
+memory.use_large_pages()
 sizes.append(size("VmSize"))
 print(json.dumps(sizes))
 """

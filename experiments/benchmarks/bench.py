@@ -143,6 +143,7 @@ def prepare_process() -> None:
     from segjax.cli import process
 
     memory.keep_freed_memory()
+    memory.use_large_pages()
     process.run_one_program_at_a_time()
 
 

@@ -120,6 +120,7 @@ def _guarded(work: Callable[[], None], handler: interrupt.Handler) -> int:
 
     process.keep_compiled_programs()
     memory.keep_freed_memory()
+    memory.use_large_pages()
     process.run_one_program_at_a_time()
     orbax.silence_failed_writers()
     handler.loading = False
