@@ -46,7 +46,8 @@ def programs(model, side: int):
 
     def infer_fused(variables, images):
         program = jax.make_jaxpr(infer, return_shape=True)(variables, images)
-        return onednn.fused(*program)(variables, images)
+        looped = len(images) < BATCH
+        return onednn.fused(*program, looped=looped)(variables, images)
 
     def compiled(images_of_a_part, is_fused):
         one = infer_fused if is_fused else infer

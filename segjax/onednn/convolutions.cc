@@ -3,7 +3,7 @@
 // Images are [B, H, W, C] and kernels [K, L, I, O], as in JAX. A kernel with I = 1 on an
 // image of C > 1 channels is depthwise, with O = C. `window` is (stride, dilation, zeros
 // above, left, below, right). A bias is [O]. A packed kernel is in oneDNN's layout for
-// images of one size, or is not used where that takes more than its space.
+// images of one size, or is not used, where that takes more than its space.
 
 #include <condition_variable>
 #include <cstring>

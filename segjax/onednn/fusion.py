@@ -18,7 +18,9 @@ _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 """Operations that call a function, and the parameter that is it: `relu` has both."""
 
 
-def fused(program: ClosedJaxpr, shapes: PyTree) -> Callable[..., PyTree]:
+def fused(
+    program: ClosedJaxpr, shapes: PyTree, *, looped: bool = False
+) -> Callable[..., PyTree]:
     """Makes convolutions of a program compute what follows them too.
 
     For inference: where ReLU follows a convolution, after batch norm or a bias, factors
@@ -29,13 +31,15 @@ def fused(program: ClosedJaxpr, shapes: PyTree) -> Callable[..., PyTree]:
     Args:
         program: As `jax.make_jaxpr` returns it with `return_shape=True`.
         shapes: The second result of that: those of the results.
+        looped: Whether the function is the body of a loop. Kernels are brought into
+            oneDNN's layout before the loop then, and take memory twice.
 
     Returns:
         The function that was traced.
     """
 
     def run(*args: PyTree) -> PyTree:
-        made = _run(program.jaxpr, program.consts, jax.tree.leaves(args))
+        made = _run(program.jaxpr, program.consts, jax.tree.leaves(args), looped)
         leaves = [jnp.asarray(_computed(value)) for value in made]
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
@@ -50,6 +54,7 @@ class _Pending:
         x: float32 [B, H, W, C].
         kernel: float32 [K, L, C, O], or [K, L, 1, O] if depthwise.
         window: That of the primitive.
+        looped: See `fused`.
         scale: float32 [1, 1, 1, O], or None for 1.
         shift: float32 [1, 1, 1, O], or None for 0.
     """
@@ -57,6 +62,7 @@ class _Pending:
     x: Array
     kernel: Array
     window: primitives.Window
+    looped: bool
     scale: Array | None = None
     shift: Array | None = None
 
@@ -96,7 +102,9 @@ class _Pending:
         kernel = self.kernel if self.scale is None else self.kernel * self.scale
         zeros = jnp.zeros(kernel.shape[3], kernel.dtype)
         bias = zeros if self.shift is None else self.shift.reshape(-1)
-        return primitives.rectified(self.x, kernel, bias, window=self.window)
+        return primitives.rectified(
+            self.x, kernel, bias, window=self.window, packed=self.looped
+        )
 
 
 def _is_zero(value: Any) -> bool:
@@ -108,7 +116,9 @@ def _computed(value: Any) -> Any:
     return value.compute() if isinstance(value, _Pending) else value
 
 
-def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _run(
+    jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], looped: bool
+) -> list[Any]:
     """Runs a program whose arguments and results may be pending.
 
     A convolution whose result is used more than once is computed at once.
@@ -128,22 +138,22 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     write(jaxpr.invars, args)
     for equation in jaxpr.eqns:
         operands = [read(var) for var in equation.invars]
-        write(equation.outvars, _results(equation, operands))
+        write(equation.outvars, _results(equation, operands, looped))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _results(equation: Any, operands: list[Any]) -> Sequence[Any]:
+def _results(equation: Any, operands: list[Any], looped: bool) -> Sequence[Any]:
     primitive, params = equation.primitive, equation.params
     name = primitive.name
     if primitive is primitives.forward:
         x, kernel = (_computed(operand) for operand in operands)
-        return [_Pending(x, kernel, params["window"])]
+        return [_Pending(x, kernel, params["window"], looped)]
     pending = [operand for operand in operands if isinstance(operand, _Pending)]
     if name == "jit" and params["name"] == "add_bias" and pending:
         return [pending[0].plus(operands[1].reshape(1, 1, 1, -1))]
     if name in _CALLS and (pending or name == "jit"):
         function = params[_CALLS[name]]
-        return _run(function.jaxpr, function.consts, operands)
+        return _run(function.jaxpr, function.consts, operands, looped)
     if pending and len(operands) == 2:
         made = pending[0].then(name, operands)
         if made is not None:

@@ -2,8 +2,8 @@
 
 Each of the three is linear in both of its arguments, and its derivatives are the other
 two, so that all of JAX's transformations work, to any order. One more, for inference,
-adds a number to each channel and computes ReLU in the same call. It takes the kernel in
-oneDNN's layout too, so that XLA makes that once for a loop.
+adds a number to each channel and computes ReLU in the same call. In a loop, it takes a
+kernel that was brought into oneDNN's layout before.
 """
 
 import functools
@@ -72,7 +72,9 @@ def convolution(
     return forward.bind(x, kernel, window=window, shape=None)
 
 
-def rectified(x: Array, kernel: Array, bias: Array, *, window: Window) -> jax.Array:
+def rectified(
+    x: Array, kernel: Array, bias: Array, *, window: Window, packed: bool
+) -> jax.Array:
     """Convolves, adds a number to each channel, and computes ReLU.
 
     Args:
@@ -80,12 +82,17 @@ def rectified(x: Array, kernel: Array, bias: Array, *, window: Window) -> jax.Ar
         kernel: As for `convolution`.
         bias: float32 [O].
         window: See `Window`.
+        packed: Brings the kernel into oneDNN's layout by an operation of its own, which
+            XLA moves out of a loop. Otherwise each call does that.
 
     Returns:
         float32 [B, H2, W2, O]; NaN stays NaN.
     """
-    packed = _pack.bind(kernel, window=window, shape=x.shape)
-    return _rectified.bind(x, kernel, packed, bias, window=window, shape=None)
+    if packed:
+        copy = _pack.bind(kernel, window=window, shape=x.shape)
+    else:
+        copy = jnp.zeros(0, kernel.dtype)
+    return _rectified.bind(x, kernel, copy, bias, window=window, shape=None)
 
 
 def by_xla(

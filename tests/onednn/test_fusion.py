@@ -17,14 +17,15 @@ def _on(monkeypatch):
     monkeypatch.delenv("SEGJAX_ONEDNN")
 
 
-def fuse(function, *args):
+def fuse(function, *args, looped=False):
     """The fused function, and its calls of oneDNN by name."""
 
     def run(*args):
         program = jax.make_jaxpr(function, return_shape=True)(*args)
-        return onednn.fused(*program)(*args)
+        return onednn.fused(*program, looped=looped)(*args)
 
     text = jax.jit(run).lower(*args).as_text()
+    assert ("@segjax_onednn_pack(" in text) == looped
     names = ("forward", "rectified")
     return run, [text.count(f"@segjax_onednn_{name}(") for name in names]
 
@@ -121,7 +122,7 @@ def test_kernels_of_any_shape_are_packed(outputs, options):
     def function(x, kernel):
         return jax.nn.relu(ops.add_bias(ops.conv(x, kernel, **options), shift))
 
-    run, found = fuse(function, x, kernel)
+    run, found = fuse(function, x, kernel, looped=True)
     assert found == [0, 1]
     np.testing.assert_allclose(
         jax.jit(run)(x, kernel), function(x, kernel), rtol=1e-5, atol=1e-4
@@ -135,7 +136,7 @@ def test_depthwise_kernels_are_packed(channels):
     def function(x, kernel):
         return jax.nn.relu(ops.depthwise_conv(x, kernel))
 
-    run, found = fuse(function, x, kernel)
+    run, found = fuse(function, x, kernel, looped=True)
     assert found == [0, 1]
     np.testing.assert_allclose(
         jax.jit(run)(x, kernel), function(x, kernel), rtol=1e-5, atol=1e-5
@@ -162,12 +163,13 @@ def test_negative_numbers_become_less_than_any_rounding():
     assert abs(found[plain < 0]).max() < 1e-28
 
 
-def test_derivatives_and_vmap():
+@pytest.mark.parametrize("looped", [False, True])
+def test_derivatives_and_vmap(looped):
     def function(x, kernel, shift):
         return jnp.sin(jax.nn.relu(conv(x, kernel) + shift))
 
     at = X, KERNEL, CHANNELS
-    run, found = fuse(function, *at)
+    run, found = fuse(function, *at, looped=looped)
     assert found == [0, 1]
     for ours, theirs in (
         (
