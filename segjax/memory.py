@@ -1,6 +1,6 @@
-"""Memory of the process, as glibc's allocator manages it. Nothing happens without it.
+"""Settings of glibc's allocator; without glibc, nothing happens.
 
-Measured in docs/speed.md, "Memory".
+What they gain is measured in docs/speed.md, "The allocator".
 """
 
 import ctypes
@@ -66,7 +66,8 @@ def trim_memory() -> None:
     if libc is None:
         return
     libc.malloc_trim(0)
-    # Those of what was returned. Without `keep_freed_memory`, glibc unmaps the pieces.
+    # What the heap will get in place of what was returned. Without `keep_freed_memory`,
+    # this has no effect: glibc maps the pieces apart from the heap, and unmaps them.
     use_large_pages()
 
 
